@@ -1,0 +1,90 @@
+"""The report of compare.py as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """All that the report holds, the overview first; it has no headings above the third level."""
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    about = (
+        f"Machine {report['machine']}: {report['cpu']}. Threads: {report['threads']}. "
+        f"Median of {report['repeats']} rounds. {versions}. {report['date']}."
+    )
+    choice = (
+        "The peers pick their own instruction set, AVX-512 VNNI where the CPU has it; "
+        "only ours is held to the one in its name."
+    )
+    workloads = report["workloads"]
+    sections = [
+        "\n".join([about, choice, *report["notes"]]),
+        "### Microseconds for a time step\n\n" + _overview(workloads),
+        "### Details\n\n" + _details(workloads),
+        "### Memory\n\n" + _memory(workloads),
+        "### Limits of one core\n\n" + _limits(report["limits"]),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _overview(workloads: list[dict[str, Any]]) -> str:
+    floors = [key for key in workloads[0]["floors_us"] if key.startswith("int8")]
+    peers = dict.fromkeys(result["peer"] for w in workloads for result in w["results"])
+    rows = []
+    for workload in workloads:
+        medians = {result["peer"]: result["median_us"] for result in workload["results"]}
+        rows.append(
+            [workload["name"]]
+            + [_number(workload["floors_us"][floor]) for floor in floors]
+            + [_number(medians[peer]) if peer in medians else "" for peer in peers]
+        )
+    return _table(["workload", *(f"floor {key}" for key in floors), *peers], rows)
+
+
+def _details(workloads: list[dict[str, Any]]) -> str:
+    columns = {
+        "median us": "median_us",
+        "min us": "min_us",
+        "GMAC/s": "gmacs",
+        "time / ours": "ratio_to_ours",
+        "time / floor": "ratio_to_floor",
+        "SNR dB": "snr_db",
+    }
+    rows = [
+        [workload["name"], result["peer"], *(_number(result[key]) for key in columns.values())]
+        for workload in workloads
+        for result in workload["results"]
+    ]
+    return _table(["workload", "peer", *columns], rows, labels=2)
+
+
+def _memory(workloads: list[dict[str, Any]]) -> str:
+    rows = []
+    for workload in workloads:
+        int8, packed = workload["int8_bytes"], workload["packed_bytes"]
+        rows.append([workload["name"], f"{int8:,}", f"{packed:,}", f"{packed / int8:.3f}"])
+    return _table(["workload", "int8 weight bytes", "packed bytes", "ratio"], rows)
+
+
+def _limits(limits: dict[str, Any]) -> str:
+    rates = [[name, _number(rate)] for name, rate in limits["gmacs"].items()]
+    reads = [
+        [f"{int(size) // 1024:,} KB", _number(rate)]
+        for size, rate in limits["bandwidth_gbs"].items()
+    ]
+    return (
+        _table(["instruction sequence", "GMAC/s"], rates)
+        + "\n\n"
+        + _table(["working set", "GB/s read"], reads)
+    )
+
+
+def _table(header: list[str], rows: list[list[str]], labels: int = 1) -> str:
+    """A Markdown table whose first columns are labels, and whose other ones are numbers."""
+    rule = ["---"] * labels + ["---:"] * (len(header) - labels)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
+
+
+def _number(value: float) -> str:
+    """Three significant digits, and never fewer than the integer part has."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

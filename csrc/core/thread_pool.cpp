@@ -1,0 +1,131 @@
+#include "thread_pool.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cfenv>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+namespace lstm_fastkernels {
+namespace {
+
+// One parallel_for. A worker that comes late finds no task left and touches nothing else.
+class Job {
+public:
+  Job(int count, const std::function<void(int)>& task) : count_(count), task_(task) {
+    std::fegetenv(&floating_point_mode_);
+  }
+
+  void work() {
+    for (int i; (i = next_.fetch_add(1)) < count_;) {
+      try {
+        task_(i);
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!error_) error_ = std::current_exception();
+      }
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (++done_ == count_) all_done_.notify_all();
+    }
+  }
+
+  void work_in_callers_mode() {
+    std::fesetenv(&floating_point_mode_);
+    work();
+  }
+
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    all_done_.wait(lock, [this] { return done_ == count_; });
+    if (error_) std::rethrow_exception(error_);
+  }
+
+private:
+  const int count_;
+  const std::function<void(int)>& task_;
+  std::fenv_t floating_point_mode_;
+  std::atomic<int> next_{0};
+  std::mutex mutex_;
+  std::condition_variable all_done_;
+  int done_ = 0;
+  std::exception_ptr error_;
+};
+
+class Pool {
+public:
+  // False where another caller has the pool.
+  bool run(int count, int threads, const std::function<void(int)>& task) {
+    const std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
+    if (!mine) return false;
+    const auto job = std::make_shared<Job>(count, task);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      while (started_ < threads - 1) {
+        std::thread([this, index = started_] { serve(index); }).detach();
+        ++started_;
+      }
+      job_ = job;
+      helpers_ = threads - 1;
+      ++generation_;
+    }
+    wake_.notify_all();
+    job->work();
+    job->wait();
+    return true;
+  }
+
+private:
+  void serve(int index) {
+    uint64_t seen = 0;
+    for (;;) {
+      std::shared_ptr<Job> job;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_ != seen; });
+        seen = generation_;
+        if (index < helpers_) job = job_;
+      }
+      if (job) job->work_in_callers_mode();
+    }
+  }
+
+  std::mutex busy_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::shared_ptr<Job> job_;
+  uint64_t generation_ = 0;
+  int helpers_ = 0;
+  int started_ = 0;
+};
+
+// Never destroyed: its workers may outlive static destructors. A forked child has no workers and
+// perhaps locked mutexes, so it forgets the parent's pool.
+std::atomic<Pool*> current{nullptr};
+
+Pool& pool() {
+  static const int registered =
+      pthread_atfork(nullptr, nullptr, [] { current.store(nullptr); });
+  static_cast<void>(registered);
+  Pool* existing = current.load();
+  if (existing) return *existing;
+  auto fresh = std::make_unique<Pool>();
+  if (current.compare_exchange_strong(existing, fresh.get())) return *fresh.release();
+  return *existing;
+}
+
+}  // namespace
+
+void parallel_for(int count, int threads, const std::function<void(int)>& task) {
+  threads = std::min(threads, count);
+  if (threads > 1 && pool().run(count, threads, task)) return;
+  for (int i = 0; i < count; ++i)
+    task(i);
+}
+
+}  // namespace lstm_fastkernels

@@ -1,0 +1,32 @@
+// Scratch memory of a thread, kept from call to call so that a streaming step allocates nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace lstm_fastkernels {
+
+// A scope takes memory, uninitialized and aligned to 64 bytes, and gives all of it back at its end.
+// Scopes of one thread nest.
+class Workspace {
+public:
+  Workspace();
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  template <class T> T* take(int64_t count) {
+    return static_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
+  }
+
+private:
+  void* take_bytes(size_t bytes);
+
+  size_t mark_;
+  std::vector<std::unique_ptr<std::byte[]>> overflow_;  // what the kept block had no room for
+  size_t overflow_bytes_ = 0;
+};
+
+}  // namespace lstm_fastkernels

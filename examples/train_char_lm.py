@@ -1,0 +1,122 @@
+"""Train the quickstart's character language model on the sources of the Python standard library.
+
+    python examples/train_char_lm.py --bfloat16 --threads 1
+
+is how the weights beside this file were made, in about an hour on one core of a CPU that has
+bfloat16 instructions.
+
+Truncated backpropagation through time: the text is cut into ``--batch-size`` parallel streams, each
+step reads the next ``--sequence-length`` characters of all of them, and the state is carried from
+step to step. The evaluation is in float32.
+"""
+
+import argparse
+import math
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from char_lm import CharLM, State, bits_per_character, held_out_sample, load_corpus, save_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+MINIMUM_RATE = 0.01  # where the cosine ends, as a share of the peak learning rate
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Train the character language model of the quickstart.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path(__file__).with_name("char_lm.safetensors"), help="weights")
+    add("--steps", type=int, default=18750, help="optimizer steps")
+    add("--warmup", type=int, default=200, help="steps until the learning rate peaks")
+    add("--batch-size", type=int, default=32, help="parallel streams of text")
+    add("--sequence-length", type=int, default=100, help="characters of each stream in a step")
+    add("--learning-rate", type=float, default=3e-3, help="its peak")
+    add("--weight-decay", type=float, default=0.01, help="of AdamW")
+    add("--clip", type=float, default=1.0, help="largest norm of the gradient")
+    add("--save-every", type=int, default=1000, help="steps between evaluations and checkpoints")
+    add("--seed", type=int, default=0, help="of the weights and of the order of the modules")
+    add("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    add("--device", default="cpu", help="where to train")
+    add("--bfloat16", action="store_true", help="multiply in bfloat16, where the CPU is good at it")
+    return parser.parse_args()
+
+
+def batches(modules: list[Tensor], batch_size: int, length: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (inputs, targets) [batch_size, length] without end.
+
+    Row k continues row k of the batch before. Each pass joins the modules in a new random order.
+    """
+    while True:
+        order = torch.randperm(len(modules)).tolist()
+        tokens = torch.cat([modules[k] for k in order])
+        streams = tokens[: len(tokens) // batch_size * batch_size].view(batch_size, -1)
+        for start in range(0, streams.size(1) - length, length):
+            yield streams[:, start : start + length], streams[:, start + 1 : start + length + 1]
+
+
+def rate_at(step: int, warmup: int, steps: int) -> float:
+    """Return the share of the peak rate: linear warmup, then a cosine down to MINIMUM_RATE."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return MINIMUM_RATE + (1 - MINIMUM_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def main() -> None:
+    """Train, evaluate and save from time to time."""
+    arguments = parse_arguments()
+    torch.manual_seed(arguments.seed)
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+
+    training, held_out = load_corpus()
+    sample = held_out_sample(held_out).to(device)
+    train_size, held_out_size = (sum(map(len, modules)) for modules in (training, held_out))
+    print(f"{train_size:,} characters to train on, {held_out_size:,} held out")
+
+    model = CharLM().to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_at(step, arguments.warmup, arguments.steps)
+    )
+    text = batches(training, arguments.batch_size, arguments.sequence_length)
+    state: State | None = None
+
+    progress = tqdm(range(1, arguments.steps + 1), unit="step", dynamic_ncols=True)
+    for step in progress:
+        inputs, targets = (part.to(device) for part in next(text))
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bfloat16):
+            logits, (h, c) = model(inputs, state)
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        state = h.detach(), c.detach()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), arguments.clip)
+        optimizer.step()
+        schedule.step()
+
+        if step % 10 == 0:
+            progress.set_postfix_str(f"{loss.item() / math.log(2):.3f} bits/char", refresh=False)
+        if step % arguments.save_every == 0 or step == arguments.steps:
+            bits = f"{bits_per_character(model, sample):.4f}"
+            progress.write(f"step {step}: {bits} bits per character on held-out modules")
+            metadata = {
+                "steps": step,
+                "seed": arguments.seed,
+                "held_out_bits_per_character": bits,
+                "corpus": f"standard library of Python {platform.python_version()}",
+            }
+            save_model(model, arguments.out, metadata)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The compiled ops: loading, fake kernels for torch.compile and torch.export, instruction sets."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_LIBRARIES = sorted(Path(__file__).parent.glob("_ops*.so"))
+if not _LIBRARIES:
+    raise ImportError(
+        "lstm_fastkernels was not built: its compiled ops are missing. "
+        "Run: pip install --no-build-isolation -e ."
+    )
+torch.ops.load_library(str(_LIBRARIES[0]))
+
+_ops = torch.ops.lstm_fastkernels
+
+
+def get_isa() -> str:
+    """The instruction set that kernels use: "scalar", "avx2" or "avx512vnni"."""
+    return str(_ops.get_isa())
+
+
+def supported_isas() -> list[str]:
+    """The instruction sets that this machine and LSTM_FASTKERNELS_ISA allow, lowest first."""
+    return str(_ops.supported_isas()).split()
+
+
+def set_isa(name: str) -> None:
+    """Chooses one of `supported_isas()` for the whole process, from the next call on.
+
+    Outputs are bit-identical on all of them. Raises ValueError for any other name.
+    """
+    if name not in supported_isas():
+        raise ValueError(f"instruction set must be one of {supported_isas()}, got {name!r}")
+    _ops.set_isa(name)
+
+
+@torch.library.register_fake("lstm_fastkernels::lstm_int8")
+def _lstm_int8_fake(
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    packed: Tensor,
+    input_size: int,
+    hidden_size: int,
+    proj_size: int,
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    directions = 2 if bidirectional else 1
+    if x.dim() == 2:
+        batch = h0.shape[1] if h0 is not None else torch.library.get_ctx().new_dynamic_size()
+    else:
+        batch = x.shape[0 if batch_first else 1]
+    state = x if h0 is None else h0
+    layers = num_layers * directions
+    return (
+        x.new_empty((*x.shape[:-1], directions * (proj_size or hidden_size))),
+        state.new_empty((layers, batch, proj_size or hidden_size)),
+        state.new_empty((layers, batch, hidden_size)),
+    )
+
+
+@torch.library.register_fake("lstm_fastkernels::no_backward")
+def _no_backward_fake(gradient: Tensor) -> Tensor:
+    return torch.empty_like(gradient)
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """lstm_int8 for an input that requires grad: forward runs, backward raises."""
+
+    @staticmethod
+    def forward(ctx, x, *arguments):  # type: ignore[no-untyped-def]
+        return _ops.lstm_int8(x, *arguments)
+
+    @staticmethod
+    def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
+        return _ops.no_backward(gradient), *[None] * 10
+
+
+def lstm_int8(
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    packed: Tensor,
+    input_size: int,
+    hidden_size: int,
+    proj_size: int,
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs a packed stack of int8 LSTM layers over a batch of sequences.
+
+    x: [T, B, I], or [B, T, I] with batch_first, or a PackedSequence's data [N, I]; float32,
+    float16 or bfloat16. h0, c0: [layers * directions, B, output or hidden size], float32 or of
+    x's dtype, or both None for zeros. lengths: int64 [B], each in 1..T, or None; batch_sizes of
+    the PackedSequence with 2-D x. packed: from pack_int8 for the same sizes.
+    Returns y, h_n, c_n as nn.LSTM does, y of x's dtype and states of h0's (x's without h0).
+    """
+    arguments = (
+        x,
+        h0,
+        c0,
+        lengths,
+        packed,
+        input_size,
+        hidden_size,
+        proj_size,
+        num_layers,
+        bidirectional,
+        batch_first,
+    )
+    if torch.is_grad_enabled() and (
+        x.requires_grad or (h0 is not None and (h0.requires_grad or c0.requires_grad))  # type: ignore[union-attr]
+    ):
+        return _WithoutGradient.apply(*arguments)  # type: ignore[no-untyped-call]
+    return _ops.lstm_int8(*arguments)
+
+
+pack_int8 = _ops.pack_int8

@@ -1,0 +1,37 @@
+"""Every test that runs a kernel takes the `isa` fixture and so runs once per instruction set."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+import lstm_fastkernels as lfk
+
+# The isa fixture lasts for all examples of a test, as it should.
+settings.register_profile(
+    "project",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("project")
+
+
+@pytest.fixture(params=lfk.supported_isas(), ids="isa-{}".format)
+def isa(request):
+    before = lfk.get_isa()
+    lfk.set_isa(request.param)
+    yield request.param
+    lfk.set_isa(before)
+
+
+@pytest.fixture(params=["int8", "int16"])
+def activations(request):
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    """torch.set_num_threads, undone after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

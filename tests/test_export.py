@@ -1,0 +1,193 @@
+"""The op under torch's tracers: opcheck, torch.compile, torch.export, inference mode."""
+
+import io
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import lstm_fastkernels as lfk
+from cases import Case, assert_same
+
+CASE = Case(9, 31, 2, T=5, B=3)
+NONE = torch.empty(0)
+NO_LENGTHS = torch.empty(0, dtype=torch.int64)
+
+
+def op_arguments(case, x=None, state=(NONE, NONE), lengths=NO_LENGTHS):
+    return (
+        case.x() if x is None else x,
+        *state,
+        lengths,
+        case.fast().packed,
+        case.input_size,
+        case.hidden_size,
+        case.proj_size,
+        case.num_layers,
+        case.bidirectional,
+        case.batch_first,
+    )
+
+
+PACKED = torch.randn(9, 9), torch.tensor([3, 3, 2, 1])
+OP_CALLS = {
+    "no state": op_arguments(CASE),
+    "state": op_arguments(CASE, state=CASE.state()),
+    "lengths": op_arguments(CASE, lengths=CASE.lengths()),
+    "packed sequence": op_arguments(CASE, x=PACKED[0], lengths=PACKED[1]),
+    "bidirectional": op_arguments(replace(CASE, bidirectional=True, batch_first=True)),
+    "projection": op_arguments(replace(CASE, proj_size=13)),
+    "int16": op_arguments(replace(CASE, activations="int16")),
+    "half": op_arguments(CASE, x=CASE.x().half()),
+    "half with float32 state": op_arguments(CASE, x=CASE.x().half(), state=CASE.state()),
+    "empty batch": op_arguments(CASE, x=torch.empty(5, 0, 9)),
+    "strided": op_arguments(CASE, x=torch.randn(3, 5, 9).transpose(0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", OP_CALLS)
+def test_opcheck(name, isa):
+    torch.library.opcheck(torch.ops.lstm_fastkernels.lstm_int8.default, OP_CALLS[name])
+
+
+@pytest.mark.parametrize("name", OP_CALLS)
+def test_fake_outputs_have_the_strides_of_the_real_ones(name, isa):
+    op = torch.ops.lstm_fastkernels.lstm_int8
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        arguments = [
+            mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in OP_CALLS[name]
+        ]
+        fake = op(*arguments)
+    for f, real in zip(fake, op(*OP_CALLS[name]), strict=True):
+        assert (f.shape, f.dtype, f.stride()) == (real.shape, real.dtype, real.stride())
+
+
+INDUCTOR = pytest.param(
+    "inductor",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler"),
+    ],
+)
+
+
+class Model(nn.Module):
+    def __init__(self, lstm):
+        super().__init__()
+        self.lstm = lstm
+        self.head = nn.Linear(lstm.hidden_size, 4)
+
+    def forward(self, x):
+        y, state = self.lstm(x)
+        return self.head(y), state
+
+
+@pytest.fixture
+def compiled():
+    """torch.compile(fullgraph=True), without what earlier tests left behind."""
+    torch.compiler.reset()
+    yield lambda module, backend: torch.compile(module, fullgraph=True, backend=backend)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", INDUCTOR])
+def test_compiled_model(backend, compiled, isa):
+    model = Model(CASE.fast())
+    fast = compiled(model, backend)
+    with torch.no_grad():
+        expected, state = model(CASE.x())
+        actual, compiled_state = fast(CASE.x())
+    torch.testing.assert_close(actual, expected)
+    assert_same((actual, compiled_state), (actual, state))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager"])
+def test_compiled_forms_of_call(backend, compiled, isa):
+    fast = CASE.fast()
+    run = compiled(fast, backend)
+    for x in (CASE.x(), CASE.x()[0], CASE.x().bfloat16()):
+        assert_same(run(x), fast(x))
+    assert_same(run(CASE.x(), CASE.state()), fast(CASE.x(), CASE.state()))
+    lengths = CASE.lengths()
+    assert_same(run(CASE.x(), lengths=lengths), fast(CASE.x(), lengths=lengths))
+
+
+def test_compiled_for_changing_sizes(compiled, isa):
+    fast = CASE.fast()
+    run = compiled(fast, "aot_eager")
+    for T, B in ((5, 3), (6, 4), (7, 2), (2, 9)):
+        x = replace(CASE, T=T, B=B).x()
+        assert_same(run(x), fast(x), f"T{T} B{B}")
+
+
+def test_compiled_cell(compiled, isa):
+    cell = lfk.FastQuantLSTMCell.from_float(nn.LSTMCell(9, 31))
+    run, x = compiled(cell, "aot_eager"), torch.randn(3, 9)
+    state = cell(x)
+    for a, e in zip(run(x, state), cell(x, state), strict=True):
+        assert torch.equal(a, e)
+
+
+def test_compiles_where_the_input_requires_grad(compiled, isa):
+    fast = CASE.fast()
+    x = CASE.x().requires_grad_()
+    y, state = compiled(fast, "aot_eager")(x)
+    assert_same((y.detach(), tuple(s.detach() for s in state)), fast(CASE.x()))
+    with pytest.raises(RuntimeError, match="dequantize"):
+        y.sum().backward()
+
+
+def test_inference_mode(isa):
+    fast = CASE.fast()
+    expected = fast(CASE.x(), CASE.state())
+    with torch.inference_mode():
+        y, state = fast(CASE.x(), CASE.state())
+        y, state = fast(CASE.x(), CASE.state())
+        assert y.is_inference()
+    assert_same((y, state), expected)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_export_with_dynamic_batch_and_time(batch_first, isa):
+    case = replace(CASE, batch_first=batch_first, bidirectional=True)
+    fast = case.fast()
+    time, batch = Dim("time", min=1, max=1000), Dim("batch", min=1, max=1000)
+    sizes = {0: batch, 1: time} if batch_first else {0: time, 1: batch}
+    program = torch.export.export(fast, (case.x(),), dynamic_shapes={"x": sizes})
+
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    buffer.seek(0)
+    loaded = torch.export.load(buffer)
+    for exported in (program, loaded):
+        for T, B in ((5, 3), (1, 1), (17, 6), (2, 40)):
+            x = replace(case, T=T, B=B).x()
+            assert_same(exported.module()(x), fast(x), f"T{T} B{B}")
+
+
+def test_export_with_state_and_lengths(isa):
+    fast = CASE.fast()
+    time, batch = Dim("time", min=1, max=1000), Dim("batch", min=1, max=1000)
+    program = torch.export.export(
+        fast,
+        (CASE.x(), CASE.state()),
+        {"lengths": CASE.lengths()},
+        dynamic_shapes={
+            "x": {0: time, 1: batch},
+            "hx": ({1: batch}, {1: batch}),
+            "lengths": {0: batch},
+        },
+    )
+    other = replace(CASE, T=8, B=5)
+    expected = fast(other.x(), other.state(), lengths=other.lengths())
+    actual = program.module()(other.x(), other.state(), lengths=other.lengths())
+    assert_same(actual, expected)
+
+
+def test_exported_graph_has_one_node_for_the_stack():
+    program = torch.export.export(CASE.fast(), (CASE.x(),))
+    calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    assert calls.count(torch.ops.lstm_fastkernels.lstm_int8.default) == 1

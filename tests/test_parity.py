@@ -1,0 +1,239 @@
+"""FastQuantLSTM does what nn.LSTM does, in every shape of call that nn.LSTM has."""
+
+from dataclasses import replace
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import lstm_fastkernels as lfk
+from cases import AWKWARD, Case, assert_same, flat
+from simulation import simulate
+
+FORMS = ["padded", "packed", "unbatched", "lengths"]
+EPILOGUE = 4e-6  # the polynomials' 1e-6 each, for the four gates of c and h
+
+# Every combination of what the constructor takes; sizes go through the awkward ones in turn.
+GRID = [
+    Case(
+        input_size=AWKWARD[n % 7],
+        hidden_size=AWKWARD[1 + (n // 2) % 6],
+        num_layers=layers,
+        bidirectional=bidirectional,
+        proj_size=projected * (1 + n % (AWKWARD[1 + (n // 2) % 6] - 1)),
+        bias=bias,
+        batch_first=batch_first,
+        T=4,
+        seed=n,
+    )
+    for n, (layers, bidirectional, projected, bias, batch_first) in enumerate(
+        product([1, 2], [False, True], [False, True], [True, False], [False, True])
+    )
+]
+
+
+def call(module, case, form, with_state):
+    """Runs `module` (fast or nn.LSTM) on the case in one form; returns time-major (y, (h, c))."""
+    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    x, state = case.x().to(dtype), tuple(s.to(dtype) for s in case.state())
+    batch, time = (0, 1) if case.batch_first else (1, 0)
+    if form == "unbatched":
+        state = tuple(s[:, 0] for s in state) if with_state else None
+        y, (h, c) = module(x.select(batch, 0), state)
+        return y.unsqueeze(1), (h.unsqueeze(1), c.unsqueeze(1))
+
+    state = state if with_state else None
+    if form == "padded":
+        y, state = module(x, state)
+    elif form == "lengths" and isinstance(module, lfk.FastQuantLSTM):
+        y, state = module(x, state, lengths=case.lengths())
+    else:
+        packed = pack_padded_sequence(x, case.lengths(), case.batch_first, enforce_sorted=False)
+        y, state = module(packed, state)
+        y, _ = pad_packed_sequence(y, case.batch_first)
+    return y.movedim(time, 0), state
+
+
+@cache
+def expectation(case, form, with_state):
+    """The module, what it should give in float64, and what the simulation gives."""
+    fast = case.fast()
+    with torch.no_grad():
+        exact = flat(call(fast.dequantize().double(), case, form, with_state))
+    rows = slice(0, 1) if form == "unbatched" else slice(None)
+    x = case.x().movedim(1 if case.batch_first else 0, 0)[:, rows]
+    state = [s[:, rows] for s in case.state()] if with_state else None
+    lengths = case.lengths() if form in ("packed", "lengths") else None
+    return fast, exact, simulate(fast, x, state, lengths)
+
+
+def rms(actual, exact):
+    """Root mean square of the error over y, h and c."""
+    errors = [(torch.as_tensor(a) - e).flatten() for a, e in zip(actual, exact, strict=True)]
+    return torch.cat(errors).square().mean().sqrt().item()
+
+
+def check(case, form, with_state):
+    """The error against float64 is at most twice that of the simulation."""
+    fast, exact, simulated = expectation(case, form, with_state)
+    actual = flat(call(fast, case, form, with_state))
+    label = f"{case} {form} state={with_state}"
+    shapes = [tuple(a.shape) for a in actual], [tuple(e.shape) for e in exact]
+    assert shapes[0] == shapes[1], f"{label}: {shapes[0]}, nn.LSTM has {shapes[1]}"
+    error, allowed = rms(actual, exact), rms(simulated, exact)
+    assert error <= 2 * allowed + EPILOGUE, f"{label}: {error:.2e}, simulated {allowed:.2e}"
+
+
+@pytest.mark.parametrize("with_state", [False, True], ids=["zeros", "state"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", GRID, ids=str)
+def test_grid(case, form, with_state, activations, isa):
+    check(replace(case, activations=activations), form, with_state)
+
+
+@pytest.mark.parametrize("input_size", AWKWARD)
+@pytest.mark.parametrize("hidden_size", AWKWARD)
+def test_sizes(input_size, hidden_size, activations, isa):
+    case = Case(input_size, hidden_size, T=3, B=2, seed=hidden_size, activations=activations)
+    check(case, "padded", True)
+
+
+@pytest.mark.parametrize("B", [1, 2, 3, 4, 5, 8, 13, 33])
+def test_batches(B, activations, isa):
+    check(Case(B=B, T=2, seed=B, activations=activations), "padded", True)
+
+
+@st.composite
+def cases(draw):
+    hidden_size = draw(st.integers(1, 40))
+    return Case(
+        input_size=draw(st.integers(1, 70)),
+        hidden_size=hidden_size,
+        num_layers=draw(st.integers(1, 3)),
+        bidirectional=draw(st.booleans()),
+        proj_size=draw(st.integers(0, hidden_size - 1)),
+        bias=draw(st.booleans()),
+        batch_first=draw(st.booleans()),
+        T=draw(st.integers(1, 9)),
+        B=draw(st.integers(1, 9)),
+        seed=draw(st.integers(0, 999)),
+        activations=draw(st.sampled_from(["int8", "int16"])),
+    )
+
+
+@given(case=cases(), form=st.sampled_from(FORMS), with_state=st.booleans())
+@settings(max_examples=60)
+def test_any(isa, case, form, with_state):
+    check(case, form, with_state)
+
+
+@pytest.mark.parametrize("proj_size", [0, 5])
+@pytest.mark.parametrize("hidden_size", AWKWARD[1:])
+@pytest.mark.parametrize("input_size", AWKWARD)
+def test_one_step_is_the_simulation(input_size, hidden_size, proj_size, activations, isa):
+    """With T=1 and one layer every integer is known: only the epilogue's float32 is left. Ahead of
+    a projection it may tip a value of o * tanh(c) to the next integer, seldom in int8."""
+    case = Case(input_size, hidden_size, proj_size=proj_size, T=1, seed=3, activations=activations)
+    fast = case.fast()
+    simulated = simulate(fast, case.x(), case.state())
+    for actual, expected in zip(flat(fast(case.x(), case.state())), simulated, strict=True):
+        by_row = np.abs(actual.numpy() - expected).max(axis=(0, 2))
+        distance = np.median(by_row) if proj_size else np.max(by_row)
+        tipped = 2 / 32767 if proj_size and activations == "int16" else 0
+        assert distance <= EPILOGUE + tipped, f"{case}: {distance:.2e}"
+
+
+@pytest.mark.parametrize("case", GRID[::3], ids=str)
+def test_outputs_look_like_those_of_nn_lstm(case, isa):
+    lstm, fast = case.lstm(), case.fast()
+    for x in (case.x(), case.x()[0]):
+        with torch.no_grad():
+            expected = flat(lstm(x))
+        for a, e in zip(flat(fast(x)), expected, strict=True):
+            assert (a.shape, a.dtype, a.device) == (e.shape, e.dtype, e.device)
+            assert a.is_contiguous() or not e.is_contiguous()
+
+
+@pytest.mark.parametrize("enforce_sorted", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_packed_sequence(bidirectional, enforce_sorted, isa):
+    case = Case(num_layers=2, bidirectional=bidirectional, T=6, B=5)
+    lengths = case.lengths().sort(descending=True).values if enforce_sorted else case.lengths()
+    packed = pack_padded_sequence(case.x(), lengths, enforce_sorted=enforce_sorted)
+    fast = case.fast()
+    y, state = fast(packed, case.state())
+    with torch.no_grad():
+        expected, _ = case.lstm()(packed, case.state())
+
+    assert isinstance(y, nn.utils.rnn.PackedSequence)
+    assert y.data.shape == expected.data.shape
+    for field in ("batch_sizes", "sorted_indices", "unsorted_indices"):
+        a, e = getattr(y, field), getattr(expected, field)
+        assert (a is None and e is None) or torch.equal(a, e), field
+    padded, _ = pad_packed_sequence(y)
+    assert_same((padded, state), fast(case.x(), case.state(), lengths=lengths), str(lengths))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("with_state", [False, True], ids=["zeros", "state"])
+def test_half_precision_widens_and_narrows(dtype, with_state, activations, isa):
+    case = Case(num_layers=2, proj_size=7, activations=activations)
+    fast = case.fast()
+    x, state = case.x().to(dtype), tuple(s.to(dtype) for s in case.state())
+    wide = fast(x.float(), tuple(s.float() for s in state) if with_state else None)
+    y, h, c = (tensor.to(dtype) for tensor in flat(wide))
+    assert_same(fast(x, state if with_state else None), (y, (h, c)), str(case))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_with_float32_state(dtype, isa):
+    case = Case(T=6)
+    fast, x = case.fast(), case.x().to(dtype)
+    y, state = fast(x.float(), case.state())
+    assert_same(fast(x, case.state()), (y.to(dtype), state), str(case))
+
+
+def test_empty_batch(isa):
+    case = Case(num_layers=2, bidirectional=True, proj_size=4)
+    x = torch.empty(5, 0, case.input_size)
+    with torch.no_grad():
+        expected = case.lstm()(x)
+    assert_same(case.fast()(x), expected)
+
+
+@pytest.mark.parametrize("batched", [True, False], ids=["batched", "unbatched"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
+@pytest.mark.parametrize("hidden_size", AWKWARD)
+def test_cell_is_one_step_of_the_module(hidden_size, bias, batched, activations, isa):
+    torch.manual_seed(hidden_size)
+    cell = nn.LSTMCell(9, hidden_size, bias=bias)
+    lstm = nn.LSTM(9, hidden_size, bias=bias)
+    lstm.load_state_dict({name + "_l0": tensor for name, tensor in cell.state_dict().items()})
+    fast_cell = lfk.FastQuantLSTMCell.from_float(cell, activations=activations)
+    fast = lfk.FastQuantLSTM.from_float(lstm, activations=activations)
+
+    x, h, c = torch.randn(3, 9), torch.randn(3, hidden_size), torch.randn(3, hidden_size)
+    if not batched:
+        x, h, c = x[0], h[0], c[0]
+    for state in (None, (h, c)):
+        over_time = None if state is None else tuple(s[None] for s in state)
+        y, (h_n, c_n) = fast(x[None], over_time)
+        new_h, new_c = fast_cell(x, state)
+        with torch.no_grad():
+            expected = cell(x, state)
+        assert new_h.shape == expected[0].shape
+        assert_same((new_h, (new_h, new_c)), (y[0], (h_n[0], c_n[0])), f"H{hidden_size}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cell_in_half_precision(dtype, isa):
+    fast = lfk.FastQuantLSTMCell.from_float(nn.LSTMCell(9, 31))
+    x = torch.randn(3, 9).to(dtype)
+    for narrow, wide in zip(fast(x), fast(x.float()), strict=True):
+        assert torch.equal(narrow, wide.to(dtype))
