@@ -58,8 +58,12 @@ class _QuantizedLSTMBase(nn.Module):
         """(suffix of its tensors, columns of weight_ih) of each layer and direction, in order."""
         raise NotImplementedError
 
+    def _float_name(self, name: str) -> str:
+        """What the float twin calls the parameter that nn.LSTM calls `name`."""
+        return name
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the float twin's parameters."""
+        """Names, as nn.LSTM has them, and shapes of the float twin's parameters."""
         rows, output = 4 * self.hidden_size, self.proj_size or self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for suffix, columns in self._suffixes():
@@ -164,11 +168,13 @@ class _QuantizedLSTMBase(nn.Module):
         if quantized:
             expected = dict(canonical)
         else:
-            expected = {name: (None, shape) for name, shape in self._shapes().items()}
+            expected = {
+                self._float_name(name): (None, shape) for name, shape in self._shapes().items()
+            }
         missing = [name for name in expected if name not in given]
         missing_keys += [prefix + name for name in missing]
-        if strict:
-            unexpected_keys += [prefix + name for name in given if name not in expected]
+        unexpected = [name for name in given if name not in expected] if strict else []
+        unexpected_keys += [prefix + name for name in unexpected]
         if 0 < len(missing) < len(expected):
             error_msgs.append(
                 f"{kind} LSTM checkpoint is incomplete: it lacks "
@@ -180,7 +186,7 @@ class _QuantizedLSTMBase(nn.Module):
             if name in given and (fault := _fault(given[name], dtype, shape))
         ]
         error_msgs += faults
-        if missing or faults:
+        if missing or faults or unexpected:
             return
         current = next(iter(self.buffers())).device
         tensors = {
@@ -190,7 +196,9 @@ class _QuantizedLSTMBase(nn.Module):
         if quantized:
             self._set_canonical({name: tensor.clone() for name, tensor in tensors.items()})
         else:
-            self._set_canonical(self._quantize(tensors))
+            self._set_canonical(
+                self._quantize({name: tensors[self._float_name(name)] for name in self._shapes()})
+            )
 
     # ---- weights out ----
 
@@ -203,7 +211,7 @@ class _QuantizedLSTMBase(nn.Module):
                 floats[name] = getattr(self, f"bias{name.removeprefix('bias_ih')}").clone()
             else:
                 floats[name] = torch.zeros(shape, device=self.packed.device)
-        return floats
+        return {self._float_name(name): tensor for name, tensor in floats.items()}
 
     def packed_bytes(self) -> int:
         """Bytes that the kernels read: int8 weights, scales, biases and their headers."""
@@ -239,7 +247,7 @@ class _QuantizedLSTMBase(nn.Module):
             )
 
     def _take_float(self, module: nn.Module) -> Self:
-        floats = {name: getattr(module, name) for name in self._shapes()}
+        floats = {name: getattr(module, self._float_name(name)) for name in self._shapes()}
         for name, tensor in floats.items():
             if not tensor.isfinite().all():
                 raise ValueError(f"{name} has values that are not finite")
@@ -430,7 +438,11 @@ class FastQuantLSTM(_QuantizedLSTMBase):
 
 
 class FastQuantLSTMCell(_QuantizedLSTMBase):
-    """An nn.LSTMCell with int8 weights; see FastQuantLSTM. Tensors have no `_l{k}` suffix."""
+    """An nn.LSTMCell with int8 weights; see FastQuantLSTM.
+
+    Its tensors are those of a FastQuantLSTM of one layer, `_l0` and all: each loads the other's
+    state_dict. A float state_dict is nn.LSTMCell's.
+    """
 
     _float_class = nn.LSTMCell
 
@@ -456,7 +468,10 @@ class FastQuantLSTMCell(_QuantizedLSTMBase):
         self._finish_init(device, dtype)
 
     def _suffixes(self) -> list[tuple[str, int]]:
-        return [("", self.input_size)]
+        return [("_l0", self.input_size)]
+
+    def _float_name(self, name: str) -> str:
+        return name.removesuffix("_l0")
 
     @classmethod
     def from_float(cls, cell: nn.LSTMCell, *, activations: Activations = "int8") -> Self:
@@ -483,7 +498,7 @@ class FastQuantLSTMCell(_QuantizedLSTMBase):
             raise ValueError(_dtype_message(input))
         h0 = c0 = None
         if hx is not None:
-            h0, c0 = hx
+            h0, c0 = _two(hx)
             for i, state in enumerate(hx):
                 if state.dim() != dim:
                     raise ValueError(
@@ -515,8 +530,14 @@ def _arguments(lstm: nn.LSTM | FastQuantLSTM) -> tuple[Any, ...]:
     )
 
 
+def _two(hx: State) -> State:
+    if len(hx) != 2:
+        raise RuntimeError(f"hx must hold two tensors, (h0, c0), got {len(hx)}")
+    return hx
+
+
 def _checked_state(hx: State, dim: int) -> State:
-    h, c = hx
+    h, c = _two(hx)
     if h.dim() != dim or c.dim() != dim:
         kind = "batched 3-D" if dim == 3 else "unbatched 2-D"
         raise RuntimeError(

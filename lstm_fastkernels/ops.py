@@ -50,6 +50,9 @@ def _lstm_int8_fake(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    for name, tensor in {"input": x, "h0": h0, "c0": c0}.items():
+        if tensor is not None and tensor.device != packed.device:
+            raise RuntimeError(f"{name} is on {tensor.device}, the weights on {packed.device}")
     directions = 2 if bidirectional else 1
     if x.dim() == 2:
         batch = h0.shape[1] if h0 is not None else torch.library.get_ctx().new_dynamic_size()

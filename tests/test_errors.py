@@ -17,6 +17,10 @@ H, C = CASE.state()
 zeros = torch.zeros
 
 
+# Where nn.LSTM has no such mistake.
+REFUSED = (RuntimeError, ValueError)
+
+
 def error_of(call):
     try:
         call()
@@ -26,7 +30,7 @@ def error_of(call):
 
 
 def check(error, kind, *words):
-    assert isinstance(error, kind), f"{type(error).__name__}, not {kind.__name__}: {error}"
+    assert isinstance(error, kind), f"not {kind}: {error!r}"
     for word in words:
         assert word.lower() in str(error).lower(), f"{word!r} is not in: {error}"
 
@@ -42,10 +46,10 @@ BAD_CALLS = {
     "another device": ((X.to("meta"),), "meta", "cpu"),
     "no time steps": ((X[:0],), "sequence length"),
     "no time steps unbatched": ((X[:0, 0],), "sequence length"),
-    "h0 batch": ((X, (zeros(2, 3, 4), C)), "hidden[0]", "(2, 2, 4)", "[2, 3, 4]"),
-    "c0 batch": ((X, (H, zeros(2, 3, 4))), "hidden[1]", "(2, 2, 4)", "[2, 3, 4]"),
-    "h0 layers": ((X, (zeros(1, 2, 4), C)), "hidden[0]", "(2, 2, 4)", "[1, 2, 4]"),
-    "h0 size": ((X, (zeros(2, 2, 7), C)), "hidden[0]", "(2, 2, 4)", "[2, 2, 7]"),
+    "h0 batch": ((X, (zeros(2, 3, 4), C)), "hidden[0]", "(2, 2, 4)", "2, 3, 4"),
+    "c0 batch": ((X, (H, zeros(2, 3, 4))), "hidden[1]", "(2, 2, 4)", "2, 3, 4"),
+    "h0 layers": ((X, (zeros(1, 2, 4), C)), "hidden[0]", "(2, 2, 4)", "1, 2, 4"),
+    "h0 size": ((X, (zeros(2, 2, 7), C)), "hidden[0]", "(2, 2, 4)", "2, 2, 7"),
     "2-D state": ((X, (H[:, 0], C[:, 0])), "3-D", "2-D"),
     "3-D state unbatched": ((X[:, 0], (H, C)), "2-D", "3-D"),
     "three states": ((X, (H, C, C)), "two"),
@@ -78,14 +82,14 @@ def test_one_state_of_two():
     ids=["feature size", "too much data", "negative batch size"],
 )
 def test_bad_packed_sequences(packed):
-    check(error_of(lambda: CASE.fast()(packed)), RuntimeError)
+    check(error_of(lambda: CASE.fast()(packed)), REFUSED)
 
 
 def test_state_does_not_fit_the_packed_sequence():
     packed = pack_padded_sequence(X, [3, 2])
     state = zeros(2, 3, 4), zeros(2, 3, 4)
     assert isinstance(error_of(lambda: CASE.lstm()(packed, state)), RuntimeError)
-    check(error_of(lambda: CASE.fast()(packed, state)), RuntimeError, "(2, 2, 4)", "[2, 3, 4]")
+    check(error_of(lambda: CASE.fast()(packed, state)), RuntimeError, "(2, 2, 4)", "2, 3, 4")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +107,7 @@ def test_state_does_not_fit_the_packed_sequence():
     ids=["too long", "zero", "negative", "too few", "too many", "2-D", "float", "int32"],
 )
 def test_bad_lengths(lengths, words):
-    error = error_of(lambda: CASE.fast()(X, lengths=lengths))
-    assert isinstance(error, RuntimeError | ValueError | TypeError), repr(error)
-    check(error, type(error), "lengths", *words)
+    check(error_of(lambda: CASE.fast()(X, lengths=lengths)), REFUSED, "lengths", *words)
 
 
 CELL = nn.LSTMCell(5, 4)
@@ -317,7 +319,7 @@ def run_op(**changes):
         "x": X,
         "h0": H,
         "c0": C,
-        "lengths": torch.empty(0, dtype=torch.int64),
+        "lengths": None,
         "packed": CASE.fast().packed,
         "input_size": 5,
         "hidden_size": 4,
@@ -343,12 +345,12 @@ def test_packed_bytes_may_lie_at_any_address(isa):
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 63, 64, 65, 100, 200, -64, -1])
 def test_truncated_packed_bytes(keep, isa):
-    check(error_of(lambda: run_op(packed=CASE.fast().packed[:keep])), RuntimeError)
+    check(error_of(lambda: run_op(packed=CASE.fast().packed[:keep])), REFUSED)
 
 
 def test_packed_bytes_with_a_tail(isa):
     packed = CASE.fast().packed
-    check(error_of(lambda: run_op(packed=torch.cat((packed, packed[:64])))), RuntimeError)
+    check(error_of(lambda: run_op(packed=torch.cat((packed, packed[:64])))), REFUSED)
 
 
 @pytest.mark.parametrize("value", [0, 0x7F, 0x80, 0xFF])
@@ -363,7 +365,7 @@ def test_lying_headers(value, isa):
             continue
         try:
             run_op(packed=lying)
-        except RuntimeError:
+        except REFUSED:
             refused += 1
     assert refused >= 5, "magic, version and sizes are checked"
     assert_same(run_op(), expected)
@@ -380,7 +382,7 @@ def test_lying_headers(value, isa):
     ids=["float", "zeros", "2-D", "meta"],
 )
 def test_packed_bytes_that_are_none(packed):
-    check(error_of(lambda: run_op(packed=packed)), (RuntimeError, ValueError))
+    check(error_of(lambda: run_op(packed=packed)), REFUSED)
 
 
 @pytest.mark.parametrize(
@@ -400,6 +402,7 @@ def test_packed_bytes_that_are_none(packed):
         {"x": zeros(3, 2, 5, dtype=torch.float64)},
         {"x": zeros(3, 2, 5, device="meta")},
         {"h0": zeros(2, 3, 4)},
+        {"h0": None},
         {"c0": zeros(2, 2, 4, dtype=torch.float64)},
         {"lengths": torch.tensor([3, 4])},
         {"lengths": torch.tensor([3])},
@@ -414,4 +417,4 @@ def test_packed_bytes_that_are_none(packed):
     ),
 )
 def test_op_arguments_are_checked(change, isa):
-    check(error_of(lambda: run_op(**change)), (RuntimeError, ValueError))
+    check(error_of(lambda: run_op(**change)), REFUSED)

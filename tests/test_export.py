@@ -13,11 +13,9 @@ import lstm_fastkernels as lfk
 from cases import Case, assert_same
 
 CASE = Case(9, 31, 2, T=5, B=3)
-NONE = torch.empty(0)
-NO_LENGTHS = torch.empty(0, dtype=torch.int64)
 
 
-def op_arguments(case, x=None, state=(NONE, NONE), lengths=NO_LENGTHS):
+def op_arguments(case, x=None, state=(None, None), lengths=None):
     return (
         case.x() if x is None else x,
         *state,
@@ -156,7 +154,7 @@ def test_export_with_dynamic_batch_and_time(batch_first, isa):
     fast = case.fast()
     time, batch = Dim("time", min=1, max=1000), Dim("batch", min=1, max=1000)
     sizes = {0: batch, 1: time} if batch_first else {0: time, 1: batch}
-    program = torch.export.export(fast, (case.x(),), dynamic_shapes={"x": sizes})
+    program = torch.export.export(fast, (case.x(),), dynamic_shapes=(sizes,))
 
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
@@ -173,18 +171,12 @@ def test_export_with_state_and_lengths(isa):
     time, batch = Dim("time", min=1, max=1000), Dim("batch", min=1, max=1000)
     program = torch.export.export(
         fast,
-        (CASE.x(), CASE.state()),
-        {"lengths": CASE.lengths()},
-        dynamic_shapes={
-            "x": {0: time, 1: batch},
-            "hx": ({1: batch}, {1: batch}),
-            "lengths": {0: batch},
-        },
+        (CASE.x(), CASE.state(), CASE.lengths()),
+        dynamic_shapes=({0: time, 1: batch}, ({1: batch}, {1: batch}), {0: batch}),
     )
     other = replace(CASE, T=8, B=5)
-    expected = fast(other.x(), other.state(), lengths=other.lengths())
-    actual = program.module()(other.x(), other.state(), lengths=other.lengths())
-    assert_same(actual, expected)
+    arguments = other.x(), other.state(), other.lengths()
+    assert_same(program.module()(*arguments), fast(*arguments))
 
 
 def test_exported_graph_has_one_node_for_the_stack():

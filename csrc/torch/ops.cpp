@@ -27,12 +27,36 @@ template <class... Parts> void require(bool condition, const Parts&... parts) {
   throw std::runtime_error(message.str());
 }
 
-std::string text(torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+template <class Sizes> std::string text(const Sizes& sizes, char open, char close) {
   std::ostringstream out;
+  out << open;
   for (size_t i = 0; i < sizes.size(); ++i)
-    out << (i ? ", " : "(") << sizes[i];
-  out << (sizes.empty() ? "()" : ")");
+    out << (i ? ", " : "") << sizes[i];
+  out << close;
   return out.str();
+}
+
+const char* text(ScalarType type) {
+  switch (type) {
+  case ScalarType::Float:
+    return "float32";
+  case ScalarType::Double:
+    return "float64";
+  case ScalarType::Half:
+    return "float16";
+  case ScalarType::BFloat16:
+    return "bfloat16";
+  case ScalarType::Byte:
+    return "uint8";
+  case ScalarType::Char:
+    return "int8";
+  case ScalarType::Int:
+    return "int32";
+  case ScalarType::Long:
+    return "int64";
+  default:
+    return "another dtype";
+  }
 }
 
 Tensor allocate(const std::vector<int64_t>& sizes, ScalarType type) {
@@ -56,14 +80,14 @@ void check_shape(const char* name, const Tensor& t, const std::vector<int64_t>& 
   for (size_t i = 0; same && i < expected.size(); ++i)
     same = sizes[i] == expected[i];
   if (same) return;
-  require(false, "Expected ", name, " size ",
-          text(torch::headeronly::IntHeaderOnlyArrayRef(expected.data(), expected.size())),
-          ", got ", text(sizes));
+  require(false, "Expected ", name, " size ", text(expected, '(', ')'), ", got ",
+          text(sizes, '[', ']'));
 }
 
-void check_type(const char* name, const Tensor& t, ScalarType expected, const char* expected_text) {
+void check_type(const char* name, const Tensor& t, ScalarType expected) {
   require(t.is_cpu(), name, " must be on the CPU, where the weights are");
-  require(t.scalar_type() == expected, name, " must be of dtype ", expected_text);
+  require(t.scalar_type() == expected, name, " must be of dtype ", text(expected), ", got ",
+          text(t.scalar_type()));
 }
 
 DataType data_type(const char* name, const Tensor& t) {
@@ -74,13 +98,20 @@ DataType data_type(const char* name, const Tensor& t) {
     return DataType::float16;
   case ScalarType::BFloat16:
     return DataType::bfloat16;
-  case ScalarType::Double:
-    require(false, name, " must be float32, float16 or bfloat16, got float64: use .float()");
-    break;
   default:
-    require(false, name, " must be float32, float16 or bfloat16");
+    require(false, name, " must be float32, float16 or bfloat16, got ", text(t.scalar_type()),
+            t.scalar_type() == ScalarType::Double ? ": use .float()" : "");
+    return DataType::float32;
   }
-  return DataType::float32;
+}
+
+// torch's habit for wrong sizes and values is RuntimeError; the core throws invalid_argument.
+template <class Function> auto as_runtime_error(Function function) {
+  try {
+    return function();
+  } catch (const std::invalid_argument& error) {
+    throw std::runtime_error(error.what());
+  }
 }
 
 // Rows must lie without gaps in their last dimension; other strides are free.
@@ -109,14 +140,14 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
   require(x.size(x.dim() - 1) == input_size,
           "input.size(-1) must be equal to input_size. Expected ", input_size, ", got ",
           x.size(x.dim() - 1));
-  check_type("packed weights", packed, ScalarType::Byte, "uint8");
+  check_type("packed weights", packed, ScalarType::Byte);
   require(packed.dim() == 1 && packed.is_contiguous(), "packed weights must be a plain byte vector");
   require(!gapless || lengths, "2-D input is the data of a PackedSequence and needs batch_sizes");
 
   LstmArguments a;
   a.data_type = data_type("input", x);
   if (lengths) {
-    check_type(gapless ? "batch_sizes" : "lengths", *lengths, ScalarType::Long, "int64");
+    check_type(gapless ? "batch_sizes" : "lengths", *lengths, ScalarType::Long);
     require(lengths->dim() == 1, gapless ? "batch_sizes" : "lengths",
             " must have 1 dimension, got ", lengths->dim());
     lengths = torch::stable::contiguous(*lengths);
@@ -151,7 +182,8 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
     check_shape("hidden[0]", *h0, h_shape);
     check_shape("hidden[1]", *c0, c_shape);
     state_type = h0->scalar_type();
-    require(c0->scalar_type() == state_type, "h0 and c0 must be of one dtype");
+    require(c0->scalar_type() == state_type, "h0 and c0 must be of one dtype, got ",
+            text(state_type), " and ", text(c0->scalar_type()));
     a.state_type = data_type("h0", *h0);
     require(a.state_type == DataType::float32 || a.state_type == a.data_type,
             "h0 and c0 must be float32 or of the input's dtype");
@@ -163,7 +195,9 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
     a.state_type = a.data_type;
   }
 
-  const LstmShape shape = packed_shape(packed.const_data_ptr(), static_cast<size_t>(packed.numel()));
+  const void* const weights = packed.const_data_ptr();
+  const size_t bytes = static_cast<size_t>(packed.numel());
+  const LstmShape shape = as_runtime_error([&] { return packed_shape(weights, bytes); });
   require(shape.input_size == input_size && shape.hidden_size == hidden_size &&
               shape.proj_size == proj_size && shape.num_layers == num_layers &&
               shape.num_directions == directions,
@@ -188,7 +222,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
   a.y_time_stride = y.stride(time);
   a.y_row_stride = y.stride(row);
   a.threads = thread_count();
-  lstm_forward(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), a);
+  as_runtime_error([&] { lstm_forward(weights, bytes, a); });
   return {y, h_n, c_n};
 }
 
@@ -204,7 +238,7 @@ Tensor pack_int8(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
   shape.num_layers = num_layers;
   shape.num_directions = bidirectional ? 2 : 1;
   shape.activation_bits = static_cast<int>(activation_bits);
-  const size_t bytes = packed_bytes(shape);
+  const size_t bytes = as_runtime_error([&] { return packed_bytes(shape); });
   const size_t layers = static_cast<size_t>(num_layers * shape.num_directions);
   const size_t tensors_a_layer = 4 + (bias ? 1 : 0) + (proj_size ? 2 : 0);
   require(tensors.size() == layers * tensors_a_layer, "expected ", layers * tensors_a_layer,
@@ -213,14 +247,14 @@ Tensor pack_int8(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
   size_t next = 0;
   const auto floats = [&](const char* name, int64_t rows) {
     Tensor& t = tensors[next++];
-    check_type(name, t, ScalarType::Float, "float32");
+    check_type(name, t, ScalarType::Float);
     check_shape(name, t, {rows});
     t = torch::stable::contiguous(t);
     return t.const_data_ptr<float>();
   };
   const auto matrix = [&](const char* name, int64_t rows, int64_t columns) {
     Tensor& t = tensors[next++];
-    check_type(name, t, ScalarType::Char, "int8");
+    check_type(name, t, ScalarType::Char);
     check_shape(name, t, {rows, columns});
     t = torch::stable::contiguous(t);
     QuantizedMatrix m;
@@ -237,7 +271,7 @@ Tensor pack_int8(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
     if (proj_size) weights[i].hr = matrix("weight_hr", proj_size, hidden_size);
   }
   Tensor packed = allocate({static_cast<int64_t>(bytes)}, ScalarType::Byte);
-  pack(shape, weights.data(), packed.mutable_data_ptr());
+  as_runtime_error([&] { pack(shape, weights.data(), packed.mutable_data_ptr()); });
   return packed;
 }
 
