@@ -1,6 +1,8 @@
 """LSTMs of all shapes and the inputs for them, named so that a failure can be repeated."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import nn
@@ -45,7 +47,8 @@ class Case:
         ).eval()
 
     def fast(self):
-        return lfk.FastQuantLSTM.from_float(self.lstm(), activations=self.activations)
+        """A module of its own each time; equal weights are quantized once."""
+        return copy.deepcopy(_quantized(replace(self, T=1, B=1)))
 
     def random(self, *shape):
         generator = torch.Generator().manual_seed(self.seed + 1)
@@ -67,6 +70,11 @@ class Case:
         lengths = torch.randint(1, self.T + 1, (self.B,), generator=generator)
         lengths[self.seed % self.B] = self.T
         return lengths
+
+
+@cache
+def _quantized(case):
+    return lfk.FastQuantLSTM.from_float(case.lstm(), activations=case.activations)
 
 
 def flat(result):

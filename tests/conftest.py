@@ -6,6 +6,10 @@ from hypothesis import HealthCheck, settings
 
 import lstm_fastkernels as lfk
 
+# Many threads on small tensors only wait for each other, the longer the busier the machine; tests
+# that are about threads ask for them.
+torch.set_num_threads(1)
+
 # The isa fixture lasts for all examples of a test, as it should.
 settings.register_profile(
     "project",

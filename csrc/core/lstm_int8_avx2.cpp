@@ -17,16 +17,35 @@ namespace lstm_fastkernels {
 namespace {
 
 struct Dot {
-  // Batch rows that share one pass over a tile: as many as 16 registers hold.
-  static constexpr int max_rows(Form form) { return form == Form::offset8 ? 3 : 2; }
+  using Register = __m256i;
+  static constexpr int kGates = 1;
 
-  // acc + sum over 4 bytes of u8 * s8, where no pair's sum leaves int16
-  static __m256i u8s8(__m256i acc, __m256i u, __m256i s) {
-    const __m256i pairs = _mm256_maddubs_epi16(u, s);
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  // Batch rows that share one pass over a tile: as many as 16 registers hold.
+  static constexpr int max_rows(Form) { return 2; }
+
+  static Register zero() { return _mm256_setzero_si256(); }
+  static Register minus_128_times(const uint8_t* row_sums) {
+    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row_sums));
+    return _mm256_sub_epi32(zero(), _mm256_slli_epi32(_mm256_cvtepi16_epi32(narrow), 7));
   }
-  static __m256i s16s16(__m256i acc, __m256i a, __m256i b) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+  static Register broadcast(int32_t group) { return _mm256_set1_epi32(group); }
+  static Register magnitude(Register a) { return _mm256_abs_epi8(a); }
+  static __m256i gate(Register sums, int) { return sums; }
+
+  template <Form F> static Register weights(const uint8_t* p) {
+    if constexpr (F == Form::signed16)
+      return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    else
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+
+  template <Form F>
+  static Register add(Register sums, Register a, Register magnitude, Register weights) {
+    if constexpr (F == Form::signed16)
+      return _mm256_add_epi32(sums, _mm256_madd_epi16(a, weights));
+    const Register s = F == Form::signed8 ? _mm256_sign_epi8(weights, a) : weights;
+    const Register pairs = _mm256_maddubs_epi16(F == Form::signed8 ? magnitude : a, s);
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 };
 

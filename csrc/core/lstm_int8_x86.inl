@@ -1,10 +1,14 @@
 // The int8 LSTM kernels on 256-bit registers, over a `Dot` that the including file defines for its
 // instruction set. Included inside a target region; everything here has internal linkage.
 //
-// A tile of 8 units x 4 gates times R batch rows lives in R x 4 registers of 8 int32 sums. Columns go
-// by groups of 4 bytes: one broadcast of a row's group meets the four registers of weights, which
-// are streamed once. The epilogue reads the sums of up to kBlock (tile, row) pairs from a small
-// buffer, so that the long latency of the gates overlaps from pair to pair.
+// A tile of 8 units x 4 gates times R batch rows lives in int32 sums in registers. Columns go by
+// groups of 4 bytes: one broadcast of a row's group meets a tile's weights, which are streamed once.
+// The epilogue reads the sums of up to kBlock (tile, row) pairs from a small buffer, so that the
+// long latency of the gates overlaps from pair to pair. It works on 256 bits everywhere.
+//
+// Dot gives: Register, of kGates gates x 8 sums; max_rows(form); zero(); widen(16 or 8 row sums);
+// broadcast(4 bytes); magnitude(activations); weights<form>(address); add<form>(sums, activations,
+// their magnitudes, weights); gate(register, i), the i-th gate's 8 sums.
 
 namespace lstm_fastkernels {
 namespace {
@@ -14,72 +18,56 @@ namespace {
 
 constexpr int kBlock = 12;
 
-LFK_INLINE __m256i load_bytes(const uint8_t* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
 LFK_INLINE __m256 load_floats(const uint8_t* array, int64_t i) {
   return _mm256_loadu_ps(reinterpret_cast<const float*>(array + i * 4));
 }
-LFK_INLINE __m256i broadcast_group(const uint8_t* p) { return _mm256_set1_epi32(read<int32_t>(p, 0)); }
 
 // ---- products ----
 
-template <Form F, int R> struct Sums {
-  __m256i of[R][4];
+constexpr int kRegisters = 4 / Dot::kGates;
+
+template <int R> struct Sums {
+  Dot::Register of[R][kRegisters];
 };
 
 template <Form F, int R>
-LFK_INLINE Sums<F, R> tile_products(const Matrix& m, int64_t tile, const uint8_t* q,
-                                    int64_t stride) {
-  Sums<F, R> acc;
-  for (int g = 0; g < 4; ++g) {
-    __m256i start = _mm256_setzero_si256();
-    if constexpr (F == Form::offset8) {
-      // Activations are offset by 128, which adds 128 * (sum of the row's weights).
-      const uint8_t* sums = m.row_sums + (tile * kTileRows + g * 8) * 2;
-      const __m256i wide =
-          _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sums)));
-      start = _mm256_sub_epi32(start, _mm256_slli_epi32(wide, 7));
-    }
+LFK_INLINE Sums<R> tile_products(const Matrix& m, int64_t tile, const uint8_t* q, int64_t stride) {
+  Sums<R> sums;
+  for (int i = 0; i < kRegisters; ++i) {
+    Dot::Register start = Dot::zero();
+    // Activations are offset by 128, which adds 128 * (sum of the row's weights).
+    if constexpr (F == Form::offset8)
+      start = Dot::minus_128_times(m.row_sums + (tile * 4 + i * Dot::kGates) * kTileUnits * 2);
     for (int r = 0; r < R; ++r)
-      acc.of[r][g] = start;
+      sums.of[r][i] = start;
   }
-  constexpr int kRegisterBytes = F == Form::signed16 ? 16 : 32;
+  constexpr int kRegisterBytes = Dot::kGates * kTileUnits * columns_per_group(F);
   const uint8_t* w = m.tiles + tile * m.tile_bytes();
   const uint8_t* const end = q + m.groups * 4;
 #pragma GCC unroll 2
-  for (; q != end; q += 4, w += 4 * kRegisterBytes) {
-    __m256i a[R], magnitude[R];
+  for (; q != end; q += 4, w += kRegisters * kRegisterBytes) {
+    Dot::Register weights[kRegisters];
+    for (int i = 0; i < kRegisters; ++i)
+      weights[i] = Dot::weights<F>(w + i * kRegisterBytes);
     for (int r = 0; r < R; ++r) {
-      a[r] = broadcast_group(q + r * stride);
-      if constexpr (F == Form::signed8) magnitude[r] = _mm256_abs_epi8(a[r]);
-    }
-    for (int g = 0; g < 4; ++g) {
-      const uint8_t* p = w + g * kRegisterBytes;
-      for (int r = 0; r < R; ++r) {
-        __m256i& sum = acc.of[r][g];
-        if constexpr (F == Form::offset8) {
-          sum = Dot::u8s8(sum, a[r], load_bytes(p));
-        } else if constexpr (F == Form::signed8) {
-          sum = Dot::u8s8(sum, magnitude[r], _mm256_sign_epi8(load_bytes(p), a[r]));
-        } else {
-          const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-          sum = Dot::s16s16(sum, _mm256_cvtepi8_epi16(narrow), a[r]);
-        }
-      }
+      const Dot::Register a = Dot::broadcast(read<int32_t>(q + r * stride, 0));
+      const Dot::Register magnitude = F == Form::signed8 ? Dot::magnitude(a) : a;
+      for (int i = 0; i < kRegisters; ++i)
+        sums.of[r][i] = Dot::add<F>(sums.of[r][i], a, magnitude, weights[i]);
     }
   }
-  return acc;
+  return sums;
 }
 
 // Calls emit(row, gate, sums as float) for `rows` rows of one tile, R <= max_rows at a time.
 template <Form F, int R, class Emit>
 LFK_INLINE void row_products(const Matrix& m, int64_t tile, const ActivationRows& x, int64_t row,
                              const Emit& emit) {
-  const Sums<F, R> sums = tile_products<F, R>(m, tile, x.data + row * x.stride, x.stride);
+  const Sums<R> sums = tile_products<F, R>(m, tile, x.data + row * x.stride, x.stride);
   for (int r = 0; r < R; ++r)
     for (int g = 0; g < 4; ++g)
-      emit(row + r, g, _mm256_cvtepi32_ps(sums.of[r][g]));
+      emit(row + r, g,
+           _mm256_cvtepi32_ps(Dot::gate(sums.of[r][g / Dot::kGates], g % Dot::kGates)));
 }
 
 template <Form F, class Emit>
@@ -106,8 +94,14 @@ LFK_INLINE void products(const Matrix& m, int64_t tile, const ActivationRows& x,
     case 5:
       if constexpr (kMax >= 5) row_products<F, 5>(m, tile, x, row, emit);
       break;
-    default:
+    case 6:
       if constexpr (kMax >= 6) row_products<F, 6>(m, tile, x, row, emit);
+      break;
+    case 7:
+      if constexpr (kMax >= 7) row_products<F, 7>(m, tile, x, row, emit);
+      break;
+    default:
+      if constexpr (kMax >= 8) row_products<F, 8>(m, tile, x, row, emit);
       break;
     }
     row += count;

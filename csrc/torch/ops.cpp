@@ -114,6 +114,9 @@ template <class Function> auto as_runtime_error(Function function) {
   }
 }
 
+// Asks first: the call costs a trip through torch's dispatcher.
+Tensor gapless(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
 // Rows must lie without gaps in their last dimension; other strides are free.
 Tensor with_dense_rows(const Tensor& t) {
   const int64_t last = t.dim() - 1;
@@ -134,26 +137,26 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
                                              int64_t input_size, int64_t hidden_size,
                                              int64_t proj_size, int64_t num_layers,
                                              bool bidirectional, bool batch_first) {
-  const bool gapless = x.dim() == 2;
-  require(gapless || x.dim() == 3, "input must have 2 or 3 dimensions, got ", x.dim());
+  const bool packed_sequence = x.dim() == 2;
+  require(packed_sequence || x.dim() == 3, "input must have 2 or 3 dimensions, got ", x.dim());
   require(x.is_cpu(), "input must be on the CPU, where the weights are");
   require(x.size(x.dim() - 1) == input_size,
           "input.size(-1) must be equal to input_size. Expected ", input_size, ", got ",
           x.size(x.dim() - 1));
   check_type("packed weights", packed, ScalarType::Byte);
   require(packed.dim() == 1 && packed.is_contiguous(), "packed weights must be a plain byte vector");
-  require(!gapless || lengths, "2-D input is the data of a PackedSequence and needs batch_sizes");
+  require(!packed_sequence || lengths, "2-D input is the data of a PackedSequence and needs batch_sizes");
 
   LstmArguments a;
   a.data_type = data_type("input", x);
   if (lengths) {
-    check_type(gapless ? "batch_sizes" : "lengths", *lengths, ScalarType::Long);
-    require(lengths->dim() == 1, gapless ? "batch_sizes" : "lengths",
+    check_type(packed_sequence ? "batch_sizes" : "lengths", *lengths, ScalarType::Long);
+    require(lengths->dim() == 1, packed_sequence ? "batch_sizes" : "lengths",
             " must have 1 dimension, got ", lengths->dim());
-    lengths = torch::stable::contiguous(*lengths);
+    lengths = gapless(*lengths);
   }
   const int64_t* counts = lengths ? lengths->const_data_ptr<int64_t>() : nullptr;
-  if (gapless) {
+  if (packed_sequence) {
     a.time_steps = lengths->size(0);
     require(a.time_steps > 0, "Expected sequence length to be larger than 0 in RNN");
     a.batch_size = counts[0];
@@ -187,8 +190,8 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
     a.state_type = data_type("h0", *h0);
     require(a.state_type == DataType::float32 || a.state_type == a.data_type,
             "h0 and c0 must be float32 or of the input's dtype");
-    h0 = torch::stable::contiguous(*h0);
-    c0 = torch::stable::contiguous(*c0);
+    h0 = gapless(*h0);
+    c0 = gapless(*c0);
     a.h0 = h0->const_data_ptr();
     a.c0 = c0->const_data_ptr();
   } else {
@@ -215,8 +218,8 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
   a.y = y.mutable_data_ptr();
   a.h_n = h_n.mutable_data_ptr();
   a.c_n = c_n.mutable_data_ptr();
-  const int64_t time = gapless || !batch_first ? 0 : 1;
-  const int64_t row = gapless || batch_first ? 0 : 1;
+  const int64_t time = packed_sequence || !batch_first ? 0 : 1;
+  const int64_t row = packed_sequence || batch_first ? 0 : 1;
   a.x_time_stride = x.stride(time);
   a.x_row_stride = x.stride(row);
   a.y_time_stride = y.stride(time);
@@ -249,14 +252,14 @@ Tensor pack_int8(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
     Tensor& t = tensors[next++];
     check_type(name, t, ScalarType::Float);
     check_shape(name, t, {rows});
-    t = torch::stable::contiguous(t);
+    t = gapless(t);
     return t.const_data_ptr<float>();
   };
   const auto matrix = [&](const char* name, int64_t rows, int64_t columns) {
     Tensor& t = tensors[next++];
     check_type(name, t, ScalarType::Char);
     check_shape(name, t, {rows, columns});
-    t = torch::stable::contiguous(t);
+    t = gapless(t);
     QuantizedMatrix m;
     m.weights = t.const_data_ptr<int8_t>();
     m.scales = floats(name, rows);
