@@ -1,4 +1,4 @@
-"""Builds the torch ops: the torch-free core and its binding, in one library on torch's stable ABI."""
+"""Builds the torch ops, the core and its binding in one library on torch's stable ABI."""
 
 import glob
 from pathlib import Path
@@ -13,7 +13,9 @@ ops = CppExtension(
     "lstm_fastkernels._ops",
     sorted(glob.glob("csrc/core/*.cpp") + glob.glob("csrc/torch/*.cpp")),
     include_dirs=[str(ROOT / "csrc/include"), str(ROOT / "csrc/core")],
-    depends=sorted(glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/**/*.inl", recursive=True)),
+    depends=sorted(
+        glob.glob("csrc/**/*.h", recursive=True) + glob.glob("csrc/**/*.inl", recursive=True)
+    ),
     define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10)],
     extra_compile_args=["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"],
     extra_link_args=["-pthread", "-Wl,--exclude-libs,ALL"],

@@ -20,6 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import lstm_fastkernels as lfk
 from char_lm import (
     HIDDEN_SIZE,
     CharLM,
@@ -30,10 +34,6 @@ from char_lm import (
     load_corpus,
     load_model,
 )
-from torch import Tensor, nn
-from tqdm import tqdm
-
-import lstm_fastkernels as lfk
 
 WEIGHTS = Path(__file__).with_name("char_lm.safetensors")
 ROUNDS = 25

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from char_lm import CharLM, State, bits_per_character, held_out_sample, load_corpus, save_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
+
+from char_lm import CharLM, State, bits_per_character, held_out_sample, load_corpus, save_model
 
 MINIMUM_RATE = 0.01  # where the cosine ends, as a share of the peak learning rate
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.modules import Activations, FastQuantLSTM, FastQuantLSTMCell
+from lstm_fastkernels.canonical import Activations
+from lstm_fastkernels.modules import FastQuantLSTM, FastQuantLSTMCell
 
 
 def convert(
@@ -31,9 +32,9 @@ def convert(
             continue
         kind = type_before_parametrizations(module)
         if kind is nn.LSTM:
-            replacements[module] = FastQuantLSTM.from_float(module, activations=activations)  # type: ignore[arg-type]
+            replacements[module] = FastQuantLSTM.from_float(module, activations=activations)
         elif kind is nn.LSTMCell:
-            replacements[module] = FastQuantLSTMCell.from_float(module, activations=activations)  # type: ignore[arg-type]
+            replacements[module] = FastQuantLSTMCell.from_float(module, activations=activations)
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child in replacements:

@@ -1,5 +1,6 @@
 """The compiled ops: loading, fake kernels for torch.compile and torch.export, instruction sets."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ if not _LIBRARIES:
 torch.ops.load_library(str(_LIBRARIES[0]))
 
 _ops = torch.ops.lstm_fastkernels
+_lstm_int8 = _ops.lstm_int8.default
 
 
 def get_isa() -> str:
@@ -77,52 +79,31 @@ class _WithoutGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, *arguments):  # type: ignore[no-untyped-def]
-        return _ops.lstm_int8(x, *arguments)
+        return _ops.lstm_int8.default(x, *arguments)
 
     @staticmethod
     def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
         return _ops.no_backward(gradient), *[None] * 10
 
 
-def lstm_int8(
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    lengths: Tensor | None,
-    packed: Tensor,
-    input_size: int,
-    hidden_size: int,
-    proj_size: int,
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Runs a packed stack of int8 LSTM layers over a batch of sequences.
+Result = tuple[Tensor, Tensor, Tensor]
+Operation = Callable[..., Result]
 
-    x: [T, B, I], or [B, T, I] with batch_first, or a PackedSequence's data [N, I]; float32,
-    float16 or bfloat16. h0, c0: [layers * directions, B, output or hidden size], float32 or of
-    x's dtype, or both None for zeros. lengths: int64 [B], each in 1..T, or None; batch_sizes of
-    the PackedSequence with 2-D x. packed: from pack_int8 for the same sizes.
-    Returns y, h_n, c_n as nn.LSTM does, y of x's dtype and states of h0's (x's without h0).
+
+def lstm_int8_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
+    """The callable that runs a packed stack of int8 LSTM layers on these tensors.
+
+    Its arguments are those of the op: (x, h0, c0, lengths, packed, input_size, hidden_size,
+    proj_size, num_layers, bidirectional, batch_first). x: [T, B, I], or [B, T, I] with
+    batch_first, or a PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers *
+    directions, B, output or hidden size], float32 or of x's dtype, or both None for zeros.
+    lengths: int64 [B], each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x.
+    packed: from pack_int8 for the same sizes. Returns y, h_n, c_n as nn.LSTM does, y of x's dtype
+    and states of h0's (x's without h0). Its backward raises.
     """
-    arguments = (
-        x,
-        h0,
-        c0,
-        lengths,
-        packed,
-        input_size,
-        hidden_size,
-        proj_size,
-        num_layers,
-        bidirectional,
-        batch_first,
-    )
-    if torch.is_grad_enabled() and (
-        x.requires_grad or (h0 is not None and (h0.requires_grad or c0.requires_grad))  # type: ignore[union-attr]
-    ):
-        return _WithoutGradient.apply(*arguments)  # type: ignore[no-untyped-call]
-    return _ops.lstm_int8(*arguments)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0)):
+        return _WithoutGradient.apply
+    return _lstm_int8
 
 
 pack_int8 = _ops.pack_int8

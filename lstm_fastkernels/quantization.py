@@ -93,7 +93,6 @@ def quantize_rows(weight: Tensor, *, pair_safe: bool = True) -> tuple[Tensor, Te
         raise ValueError("weight must be finite")
     rows_a_block = max(1, _BLOCK // max(1, weight.shape[1]))
     blocks = [
-        _quantize_block(block.float(), pair_safe)
-        for block in weight.detach().split(rows_a_block)
+        _quantize_block(block.float(), pair_safe) for block in weight.detach().split(rows_a_block)
     ]
     return torch.cat([q for q, _ in blocks]), torch.cat([s for _, s in blocks])

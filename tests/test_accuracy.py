@@ -10,7 +10,7 @@ from torch import nn
 import lstm_fastkernels as lfk
 from simulation import simulate
 
-T, B = 100, 2
+T, B = 100, 1
 BANDS = {"int8": (37, 41), "int16": (41.5, 49)}  # dB, what the simulation gives
 
 

@@ -35,7 +35,8 @@ OP_CALLS = {
     "no state": op_arguments(CASE),
     "state": op_arguments(CASE, state=CASE.state()),
     "lengths": op_arguments(CASE, lengths=CASE.lengths()),
-    "packed sequence": op_arguments(CASE, x=PACKED[0], lengths=PACKED[1]),
+    "packed sequence": op_arguments(CASE, PACKED[0], CASE.state(), PACKED[1]),
+    "packed sequence, no state": op_arguments(CASE, PACKED[0], lengths=PACKED[1]),
     "bidirectional": op_arguments(replace(CASE, bidirectional=True, batch_first=True)),
     "projection": op_arguments(replace(CASE, proj_size=13)),
     "int16": op_arguments(replace(CASE, activations="int16")),
@@ -51,7 +52,8 @@ def test_opcheck(name, isa):
     torch.library.opcheck(torch.ops.lstm_fastkernels.lstm_int8.default, OP_CALLS[name])
 
 
-@pytest.mark.parametrize("name", OP_CALLS)
+# Without a state, a packed sequence's batch size is data, which a fake kernel cannot read.
+@pytest.mark.parametrize("name", [n for n in OP_CALLS if n != "packed sequence, no state"])
 def test_fake_outputs_have_the_strides_of_the_real_ones(name, isa):
     op = torch.ops.lstm_fastkernels.lstm_int8
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -102,10 +104,9 @@ def test_compiled_model(backend, compiled, isa):
     assert_same((actual, compiled_state), (actual, state))
 
 
-@pytest.mark.parametrize("backend", ["aot_eager"])
-def test_compiled_forms_of_call(backend, compiled, isa):
+def test_compiled_forms_of_call(compiled, isa):
     fast = CASE.fast()
-    run = compiled(fast, backend)
+    run = compiled(fast, "aot_eager")
     for x in (CASE.x(), CASE.x()[0], CASE.x().bfloat16()):
         assert_same(run(x), fast(x))
     assert_same(run(CASE.x(), CASE.state()), fast(CASE.x(), CASE.state()))

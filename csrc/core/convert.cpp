@@ -20,17 +20,21 @@ float float_of(uint32_t bits) {
 float from_half(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   const uint32_t magnitude = half & 0x7fffu;
-  if (magnitude >= 0x7c00) return float_of(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
-  if (magnitude >= 0x0400) return float_of(sign | ((magnitude << 13) + (112u << 23)));
-  return float_of(sign | bits_of(static_cast<float>(magnitude) * 0x1p-24f));  // subnormal
+  if (magnitude >= 0x7c00)
+    return float_of(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
+  if (magnitude >= 0x0400)
+    return float_of(sign | ((magnitude << 13) + (112u << 23)));
+  return float_of(sign | bits_of(static_cast<float>(magnitude) * 0x1p-24f)); // subnormal
 }
 
 uint16_t to_half(float value) {
   const uint32_t bits = bits_of(value);
   const uint32_t sign = bits >> 16 & 0x8000;
   const uint32_t magnitude = bits & 0x7fffffff;
-  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
-  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // rounds past 65504
+  if (magnitude > 0x7f800000)
+    return static_cast<uint16_t>(sign | 0x7e00);
+  if (magnitude >= 0x477ff000)
+    return static_cast<uint16_t>(sign | 0x7c00); // rounds past 65504
   if (magnitude < 0x38800000) {
     // Below the smallest normal half: adding 0.5 leaves the rounded multiple of 2^-24 in the low
     // bits of the sum.
@@ -45,20 +49,21 @@ float from_bfloat16(uint16_t value) { return float_of(static_cast<uint32_t>(valu
 
 uint16_t to_bfloat16(float value) {
   const uint32_t bits = bits_of(value);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  if ((bits & 0x7fffffff) > 0x7f800000)
+    return static_cast<uint16_t>(bits >> 16 | 0x40);
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 template <class To, class From, class Function>
-void map(const From* from, int64_t count, To* to, Function function) {
+void map(const From *from, int64_t count, To *to, Function function) {
   for (int64_t i = 0; i < count; ++i)
     to[i] = function(from[i]);
 }
 
-}  // namespace
+} // namespace
 
-void widen(const void* from, DataType type, int64_t count, float* to) {
-  const uint16_t* shorts = static_cast<const uint16_t*>(from);
+void widen(const void *from, DataType type, int64_t count, float *to) {
+  const uint16_t *shorts = static_cast<const uint16_t *>(from);
   switch (type) {
   case DataType::float32:
     std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
@@ -70,8 +75,8 @@ void widen(const void* from, DataType type, int64_t count, float* to) {
   }
 }
 
-void narrow(const float* from, int64_t count, DataType type, void* to) {
-  uint16_t* shorts = static_cast<uint16_t*>(to);
+void narrow(const float *from, int64_t count, DataType type, void *to) {
+  uint16_t *shorts = static_cast<uint16_t *>(to);
   switch (type) {
   case DataType::float32:
     std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
@@ -83,4 +88,4 @@ void narrow(const float* from, int64_t count, DataType type, void* to) {
   }
 }
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

@@ -19,7 +19,8 @@ constexpr Isa kAll[] = {Isa::scalar, Isa::avx2, Isa::avx512vnni};
 unsigned long long saved_registers() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   __cpuid(1, eax, ebx, ecx, edx);
-  if (!(ecx & bit_OSXSAVE)) return 0;
+  if (!(ecx & bit_OSXSAVE))
+    return 0;
   unsigned low = 0, high = 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (static_cast<unsigned long long>(high) << 32) | low;
@@ -31,8 +32,10 @@ Isa detect() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   __cpuid(1, eax, ebx, ecx, edx);
   const bool fma = (ecx & bit_FMA) != 0;
-  if (!fma || (saved & kYmm) != kYmm) return Isa::scalar;
-  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_AVX2)) return Isa::scalar;
+  if (!fma || (saved & kYmm) != kYmm)
+    return Isa::scalar;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_AVX2))
+    return Isa::scalar;
   const unsigned avx512 = bit_AVX512F | bit_AVX512VL | bit_AVX512BW;
   const bool vnni = (ebx & avx512) == avx512 && (ecx & bit_AVX512VNNI);
   return vnni && (saved & kZmm) == kZmm ? Isa::avx512vnni : Isa::avx2;
@@ -41,17 +44,19 @@ Isa detect() {
 Isa detect() { return Isa::scalar; }
 #endif
 
-const Isa* find(std::string_view name) {
-  for (const Isa& isa : kAll)
-    if (name == isa_name(isa)) return &isa;
+const Isa *find(std::string_view name) {
+  for (const Isa &isa : kAll)
+    if (name == isa_name(isa))
+      return &isa;
   return nullptr;
 }
 
 Isa highest_allowed() {
   const Isa detected = detect();
-  const char* cap = std::getenv("LSTM_FASTKERNELS_ISA");
-  if (!cap || !*cap) return detected;
-  const Isa* isa = find(cap);
+  const char *cap = std::getenv("LSTM_FASTKERNELS_ISA");
+  if (!cap || !*cap)
+    return detected;
+  const Isa *isa = find(cap);
   if (!isa)
     throw std::invalid_argument(std::string("LSTM_FASTKERNELS_ISA must be scalar, avx2 or "
                                             "avx512vnni, got '") +
@@ -66,7 +71,7 @@ Isa highest() {
 
 std::atomic<int> chosen{-1};
 
-}  // namespace
+} // namespace
 
 std::string_view isa_name(Isa isa) {
   switch (isa) {
@@ -83,7 +88,8 @@ std::string_view isa_name(Isa isa) {
 std::vector<Isa> supported_isas() {
   std::vector<Isa> isas;
   for (Isa isa : kAll)
-    if (isa <= highest()) isas.push_back(isa);
+    if (isa <= highest())
+      isas.push_back(isa);
   return isas;
 }
 
@@ -93,7 +99,7 @@ Isa active_isa() {
 }
 
 void set_isa(std::string_view name) {
-  const Isa* isa = find(name);
+  const Isa *isa = find(name);
   if (!isa || *isa > highest()) {
     std::string names;
     for (Isa supported : supported_isas())
@@ -104,4 +110,4 @@ void set_isa(std::string_view name) {
   chosen.store(static_cast<int>(*isa), std::memory_order_relaxed);
 }
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

@@ -2,13 +2,15 @@
 
 namespace lstm_fastkernels {
 
-const Kernels& kernels(Isa isa) {
+const Kernels &kernels(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::avx512vnni) return kAvx512VnniKernels;
-  if (isa == Isa::avx2) return kAvx2Kernels;
+  if (isa == Isa::avx512vnni)
+    return kAvx512VnniKernels;
+  if (isa == Isa::avx2)
+    return kAvx2Kernels;
 #endif
   static_cast<void>(isa);
   return kScalarKernels;
 }
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

@@ -10,9 +10,9 @@ namespace lstm_fastkernels {
 
 // Quantized activation rows: integers of a Form, and one scale a row.
 struct ActivationRows {
-  uint8_t* data = nullptr;
-  int64_t stride = 0;  // bytes from row to row, at least activation_row_bytes
-  float* scales = nullptr;
+  uint8_t *data = nullptr;
+  int64_t stride = 0; // bytes from row to row, at least activation_row_bytes
+  float *scales = nullptr;
 
   ActivationRows from(int64_t row) const { return {data + row * stride, stride, scales + row}; }
 };
@@ -26,11 +26,11 @@ inline int64_t activation_row_bytes(Form form, int64_t n) {
 // [rows][num_tiles * 8] for c and h, contiguous.
 struct StepArguments {
   int64_t rows = 0;
-  ActivationRows h_in;                  // in hh's form
-  const float* input_gates = nullptr;   // bias and input products, in tile order
-  float* c = nullptr;                   // in and out
-  float* h = nullptr;                   // out: o tanh(c)
-  ActivationRows h_out;                 // out: h quantized with the constant scale 1 / h_out_max
+  ActivationRows h_in;                // in hh's form
+  const float *input_gates = nullptr; // bias and input products, in tile order
+  float *c = nullptr;                 // in and out
+  float *h = nullptr;                 // out: o tanh(c)
+  ActivationRows h_out;               // out: h quantized with the constant scale 1 / h_out_max
   Form h_out_form = Form::offset8;
   int32_t h_out_max = 127;
 };
@@ -38,22 +38,22 @@ struct StepArguments {
 struct Kernels {
   // Quantizes v[0..n) for `target`: s = m / A, q = clamp(rint(v * (A / m)), -A, A), where m is
   // max(floor, max |v|). A non-finite v gives zeros with a NaN scale; m < 1e-30 zeros with scale 0.
-  void (*quantize_row)(const float* v, int64_t n, float floor, const Matrix& target, uint8_t* q,
-                       float* scale);
+  void (*quantize_row)(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
+                       float *scale);
 
   // out[row][tile][32] = fma(products, scale of x's row * scale of the weight row, bias)
-  void (*input_products)(const Matrix& ih, const uint8_t* bias, int64_t rows,
-                         const ActivationRows& x, float* out);
+  void (*input_products)(const Matrix &ih, const uint8_t *bias, int64_t rows,
+                         const ActivationRows &x, float *out);
 
   // Recurrent products, gates, c, h and the quantization of h in one pass. A row of h with a NaN in
   // it gets a NaN scale.
-  void (*step)(const Matrix& hh, const StepArguments& arguments);
+  void (*step)(const Matrix &hh, const StepArguments &arguments);
 
   // out[row][tile][32] = products * (scale of h's row * scale of the weight row)
-  void (*project)(const Matrix& hr, int64_t rows, const ActivationRows& h, float* out);
+  void (*project)(const Matrix &hr, int64_t rows, const ActivationRows &h, float *out);
 };
 
-const Kernels& kernels(Isa isa);
+const Kernels &kernels(Isa isa);
 
 extern const Kernels kScalarKernels;
 #if defined(__x86_64__)
@@ -61,4 +61,4 @@ extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512VnniKernels;
 #endif
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

@@ -1,5 +1,5 @@
-// The way of a sequence through a stack: which rows work at which step, chunks, layers, threads. All
-// arithmetic is in the kernels.
+// The way of a sequence through a stack: which rows work at which step, chunks, layers, threads.
+// All arithmetic is in the kernels.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -26,13 +26,13 @@ constexpr int64_t kMinChunkRows = 12;
 // Below this many products a call, waking another thread costs more than it brings.
 constexpr int64_t kProductsWorthAThread = int64_t{1} << 20;
 
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
+[[noreturn]] void fail(const std::string &message) { throw std::invalid_argument(message); }
 
 // Which rows are at work at which time step. Rows are taken by decreasing length, so that the ones
 // at work are always the first active(t).
 class Schedule {
 public:
-  explicit Schedule(const LstmArguments& a) : batch_(a.batch_size) {
+  explicit Schedule(const LstmArguments &a) : batch_(a.batch_size) {
     if (a.batch_sizes) {
       active_.assign(a.batch_sizes, a.batch_sizes + a.time_steps);
       check_batch_sizes();
@@ -54,14 +54,15 @@ private:
   static size_t index(int64_t i) { return static_cast<size_t>(i); }
 
   void check_batch_sizes() const {
-    if (active_.front() != batch_) fail("batch_sizes must start with the batch size");
+    if (active_.front() != batch_)
+      fail("batch_sizes must start with the batch size");
     for (size_t t = 1; t < active_.size(); ++t)
       if (active_[t] < 1 || active_[t] > active_[t - 1])
         fail("batch_sizes must be positive and not increasing, got " + std::to_string(active_[t]) +
              " after " + std::to_string(active_[t - 1]) + " at time step " + std::to_string(t));
   }
 
-  void sort_by_length(const LstmArguments& a) {
+  void sort_by_length(const LstmArguments &a) {
     active_.assign(index(a.time_steps), 0);
     for (int64_t row = 0; row < batch_; ++row) {
       const int64_t length = a.lengths[row];
@@ -85,13 +86,13 @@ private:
 // Where the rows of a sequence lie in memory.
 struct Plane {
   enum class Addressing { strided, gapless, chunk } addressing;
-  uint8_t* base;
+  uint8_t *base;
   DataType type;
   int64_t row_bytes;
   int64_t time_bytes = 0;
 
   // Row `row` of time step t, which is the chunk's row `chunk_row`.
-  uint8_t* at(const Schedule& schedule, int64_t t, int64_t row, int64_t chunk_row) const {
+  uint8_t *at(const Schedule &schedule, int64_t t, int64_t row, int64_t chunk_row) const {
     switch (addressing) {
     case Addressing::strided:
       return base + t * time_bytes + schedule.caller_row(row) * row_bytes;
@@ -109,20 +110,19 @@ struct Plane {
   }
 };
 
-Plane caller_plane(const LstmArguments& a, const void* data, int64_t time_stride,
+Plane caller_plane(const LstmArguments &a, const void *data, int64_t time_stride,
                    int64_t row_stride) {
   const int64_t size = bytes_of(a.data_type);
-  const auto addressing =
-      a.batch_sizes ? Plane::Addressing::gapless : Plane::Addressing::strided;
-  return {addressing, static_cast<uint8_t*>(const_cast<void*>(data)), a.data_type,
+  const auto addressing = a.batch_sizes ? Plane::Addressing::gapless : Plane::Addressing::strided;
+  return {addressing, static_cast<uint8_t *>(const_cast<void *>(data)), a.data_type,
           row_stride * size, time_stride * size};
 }
 
 // What all parts of a call share.
 struct Call {
-  const PackedStack& stack;
-  const LstmArguments& arguments;
-  const Kernels& kernels;
+  const PackedStack &stack;
+  const LstmArguments &arguments;
+  const Kernels &kernels;
   const Schedule schedule;
 
   int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
@@ -135,7 +135,7 @@ struct Call {
   }
 };
 
-ActivationRows take_rows(Workspace& memory, const Matrix& target, int64_t rows, int64_t columns) {
+ActivationRows take_rows(Workspace &memory, const Matrix &target, int64_t rows, int64_t columns) {
   ActivationRows taken;
   taken.stride = round_up(activation_row_bytes(target.form, columns), 32);
   taken.data = memory.take<uint8_t>(rows * taken.stride);
@@ -156,14 +156,14 @@ struct Chunk {
 // One layer and direction for a range of rows: its state, and a chunk of steps at a time.
 class Direction {
 public:
-  Direction(const Call& call, Workspace& memory, int64_t layer, int64_t direction, RowRange rows)
+  Direction(const Call &call, Workspace &memory, int64_t layer, int64_t direction, RowRange rows)
       : call_(call), shape_(call.stack.shape), layer_(layer), reverse_(direction == 1),
         index_(layer * shape_.num_directions + direction),
         weights_(call.stack.layers[static_cast<size_t>(index_)]), rows_(rows) {
     const int64_t count = rows.size();
     c_ = memory.take<float>(count * call.units_per_row());
     cell_output_ = memory.take<float>(count * call.units_per_row());
-    for (ActivationRows& h : quantized_)
+    for (ActivationRows &h : quantized_)
       h = take_rows(memory, weights_.hh, count, call.units_per_row());
     if (shape_.proj_size) {
       h_stride_ = weights_.hr.num_tiles * kTileRows;
@@ -192,8 +192,8 @@ public:
 
   // `quantized` and `gates` are scratch for the chunk's rows. Input rows are read before any output
   // row is written.
-  void run(Chunk chunk, const Plane& in, const Plane& out, const ActivationRows& quantized,
-           float* gates) {
+  void run(Chunk chunk, const Plane &in, const Plane &out, const ActivationRows &quantized,
+           float *gates) {
     int64_t chunk_rows = 0;
     for (int64_t s = chunk.begin; s < chunk.end; ++s)
       for (int64_t row = 0, n = active(time(s)); row < n; ++row, ++chunk_rows)
@@ -222,21 +222,21 @@ public:
   }
 
 private:
-  uint8_t* state_row(const void* state, int64_t columns, int64_t row) const {
+  uint8_t *state_row(const void *state, int64_t columns, int64_t row) const {
     const int64_t caller_row = call_.schedule.caller_row(rows_.begin + row);
-    return static_cast<uint8_t*>(const_cast<void*>(state)) +
+    return static_cast<uint8_t *>(const_cast<void *>(state)) +
            (index_ * call_.arguments.batch_size + caller_row) * columns *
                bytes_of(call_.arguments.state_type);
   }
 
   void load_state() {
-    const LstmArguments& a = call_.arguments;
+    const LstmArguments &a = call_.arguments;
     const float floor = shape_.proj_size ? 0.0f : 1.0f;
     std::fill_n(c_, rows_.size() * call_.units_per_row(), 0.0f);
     std::fill_n(h_, rows_.size() * h_stride_, 0.0f);
     for (int64_t row = 0; row < rows_.size(); ++row) {
-      float* c = c_ + row * call_.units_per_row();
-      float* h = h_ + row * h_stride_;
+      float *c = c_ + row * call_.units_per_row();
+      float *h = h_ + row * h_stride_;
       bool finite = true;
       if (a.h0) {
         widen(state_row(a.h0, shape_.output_size(), row), a.state_type, shape_.output_size(), h);
@@ -244,30 +244,31 @@ private:
         finite = std::all_of(c, c + shape_.hidden_size, [](float v) { return std::isfinite(v); });
       }
       // Both buffers: in reverse, a short row starts after others have swapped them.
-      for (const ActivationRows& buffer : quantized_) {
+      for (const ActivationRows &buffer : quantized_) {
         const ActivationRows q = buffer.from(row);
         call_.kernels.quantize_row(h, shape_.output_size(), floor, weights_.hh, q.data, q.scales);
-        if (!finite) *q.scales = std::numeric_limits<float>::quiet_NaN();
+        if (!finite)
+          *q.scales = std::numeric_limits<float>::quiet_NaN();
       }
     }
   }
 
-  void quantize_input(const uint8_t* row, DataType type, const ActivationRows& q) {
+  void quantize_input(const uint8_t *row, DataType type, const ActivationRows &q) {
     const int64_t columns = shape_.layer_input_size(layer_);
     const float floor = call_.input_floor(layer_);
-    const float* values = reinterpret_cast<const float*>(row);
+    const float *values = reinterpret_cast<const float *>(row);
     Workspace memory;
     if (type != DataType::float32) {
-      float* widened = memory.take<float>(columns);
+      float *widened = memory.take<float>(columns);
       widen(row, type, columns, widened);
       values = widened;
     }
     call_.kernels.quantize_row(values, columns, floor, weights_.ih, q.data, q.scales);
   }
 
-  void step(int64_t rows, const float* gates) {
-    const ActivationRows& next = quantized_[1 - current_];
-    const Matrix& consumer = shape_.proj_size ? weights_.hr : weights_.hh;
+  void step(int64_t rows, const float *gates) {
+    const ActivationRows &next = quantized_[1 - current_];
+    const Matrix &consumer = shape_.proj_size ? weights_.hr : weights_.hh;
     StepArguments a;
     a.rows = rows;
     a.h_in = quantized_[current_];
@@ -289,40 +290,38 @@ private:
     current_ = 1 - current_;
   }
 
-  const Call& call_;
-  const LstmShape& shape_;
+  const Call &call_;
+  const LstmShape &shape_;
   const int64_t layer_;
   const bool reverse_;
   const int64_t index_;
-  const PackedLayer& weights_;
+  const PackedLayer &weights_;
   const RowRange rows_;
-  float* c_;
-  float* cell_output_;           // o tanh(c)
-  float* h_;                     // the output: cell_output_, or its projection
+  float *c_;
+  float *cell_output_; // o tanh(c)
+  float *h_;           // the output: cell_output_, or its projection
   int64_t h_stride_;
-  ActivationRows quantized_[2];  // h, as read and as written by a step
+  ActivationRows quantized_[2]; // h, as read and as written by a step
   ActivationRows unprojected_;
   int current_ = 0;
 };
 
-int64_t rows_a_chunk(const Call& call, int64_t active_rows) {
+int64_t rows_a_chunk(const Call &call, int64_t active_rows) {
   const int64_t fitting = kChunkBytes / (call.gates_per_row() * int64_t{sizeof(float)});
   const int64_t wanted = std::clamp(fitting, kMinChunkRows, kMaxChunkRows);
-  return std::max(active_rows,
-                  std::min(wanted, active_rows * call.arguments.time_steps));
+  return std::max(active_rows, std::min(wanted, active_rows * call.arguments.time_steps));
 }
 
 // One direction only: every chunk goes through all layers, so that memory does not grow with T.
-void run_forward(const Call& call, RowRange rows) {
+void run_forward(const Call &call, RowRange rows) {
   Workspace memory;
-  const LstmShape& shape = call.stack.shape;
-  const LstmArguments& a = call.arguments;
+  const LstmShape &shape = call.stack.shape;
+  const LstmArguments &a = call.arguments;
   const int64_t most_rows = rows_a_chunk(call, rows.size());
-  float* gates = memory.take<float>(most_rows * call.gates_per_row());
-  float* between = memory.take<float>(most_rows * shape.output_size());
-  const Plane layers_plane{Plane::Addressing::chunk, reinterpret_cast<uint8_t*>(between),
-                           DataType::float32,
-                           shape.output_size() * int64_t{sizeof(float)}};
+  float *gates = memory.take<float>(most_rows * call.gates_per_row());
+  float *between = memory.take<float>(most_rows * shape.output_size());
+  const Plane layers_plane{Plane::Addressing::chunk, reinterpret_cast<uint8_t *>(between),
+                           DataType::float32, shape.output_size() * int64_t{sizeof(float)}};
   std::vector<Direction> layers;
   std::vector<ActivationRows> quantized;
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
@@ -335,26 +334,24 @@ void run_forward(const Call& call, RowRange rows) {
     for (size_t layer = 0; layer < layers.size(); ++layer) {
       const bool last = layer + 1 == layers.size();
       layers[layer].run(
-          chunk,
-          layer == 0 ? caller_plane(a, a.x, a.x_time_stride, a.x_row_stride) : layers_plane,
+          chunk, layer == 0 ? caller_plane(a, a.x, a.x_time_stride, a.x_row_stride) : layers_plane,
           last ? caller_plane(a, a.y, a.y_time_stride, a.y_row_stride) : layers_plane,
           quantized[layer], gates);
     }
   }
-  for (const Direction& layer : layers)
+  for (const Direction &layer : layers)
     layer.store_state();
 }
 
-void run_direction(const Call& call, int64_t layer, int64_t direction, RowRange rows,
-                   const Plane& in, const Plane& out) {
+void run_direction(const Call &call, int64_t layer, int64_t direction, RowRange rows,
+                   const Plane &in, const Plane &out) {
   Workspace memory;
-  const LstmShape& shape = call.stack.shape;
+  const LstmShape &shape = call.stack.shape;
   const int64_t most_rows = rows_a_chunk(call, rows.size());
-  float* gates = memory.take<float>(most_rows * call.gates_per_row());
+  float *gates = memory.take<float>(most_rows * call.gates_per_row());
   Direction state(call, memory, layer, direction, rows);
-  const Matrix& ih = call.stack.layers[static_cast<size_t>(layer * 2 + direction)].ih;
-  const ActivationRows quantized =
-      take_rows(memory, ih, most_rows, shape.layer_input_size(layer));
+  const Matrix &ih = call.stack.layers[static_cast<size_t>(layer * 2 + direction)].ih;
+  const ActivationRows quantized = take_rows(memory, ih, most_rows, shape.layer_input_size(layer));
   const Plane columns = out.columns_from(direction * shape.output_size());
   for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps;) {
     chunk = state.next_chunk(chunk.end, most_rows);
@@ -368,9 +365,9 @@ RowRange block(int64_t rows, int64_t blocks, int64_t i) {
 }
 
 // Both directions of a layer need all of the layer below.
-void run_bidirectional(const Call& call, int threads) {
-  const LstmShape& shape = call.stack.shape;
-  const LstmArguments& a = call.arguments;
+void run_bidirectional(const Call &call, int threads) {
+  const LstmShape &shape = call.stack.shape;
+  const LstmArguments &a = call.arguments;
   const int64_t blocks = std::clamp<int64_t>(threads / 2, 1, a.batch_size);
   const int64_t width = shape.layer_input_size(1);
   const int64_t last_step = a.time_steps - 1;
@@ -379,13 +376,13 @@ void run_bidirectional(const Call& call, int threads) {
   Plane planes[2];
   for (int64_t i = 0; i < std::min<int64_t>(2, shape.num_layers - 1); ++i)
     planes[i] = {Plane::Addressing::gapless,
-                 reinterpret_cast<uint8_t*>(memory.take<float>(all_rows * width)),
+                 reinterpret_cast<uint8_t *>(memory.take<float>(all_rows * width)),
                  DataType::float32, width * int64_t{sizeof(float)}};
   const Plane x = caller_plane(a, a.x, a.x_time_stride, a.x_row_stride);
   const Plane y = caller_plane(a, a.y, a.y_time_stride, a.y_row_stride);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
-    const Plane& in = layer == 0 ? x : planes[(layer - 1) % 2];
-    const Plane& out = layer + 1 == shape.num_layers ? y : planes[layer % 2];
+    const Plane &in = layer == 0 ? x : planes[(layer - 1) % 2];
+    const Plane &out = layer + 1 == shape.num_layers ? y : planes[layer % 2];
     parallel_for(static_cast<int>(2 * blocks), threads, [&](int task) {
       run_direction(call, layer, task % 2, block(a.batch_size, blocks, task / 2), in, out);
     });
@@ -393,15 +390,15 @@ void run_bidirectional(const Call& call, int threads) {
 }
 
 // y is zero past a row's length.
-void clear_padding(const LstmArguments& a, int64_t columns) {
+void clear_padding(const LstmArguments &a, int64_t columns) {
   const int64_t size = bytes_of(a.data_type);
   for (int64_t row = 0; row < a.batch_size; ++row)
     for (int64_t t = a.lengths[row]; t < a.time_steps; ++t)
-      std::memset(static_cast<uint8_t*>(a.y) + (t * a.y_time_stride + row * a.y_row_stride) * size,
+      std::memset(static_cast<uint8_t *>(a.y) + (t * a.y_time_stride + row * a.y_row_stride) * size,
                   0, static_cast<size_t>(columns * size));
 }
 
-int64_t products_of(const LstmShape& shape, const LstmArguments& a) {
+int64_t products_of(const LstmShape &shape, const LstmArguments &a) {
   int64_t weights = 0;
   for (int64_t layer = 0; layer < shape.num_layers; ++layer)
     weights += shape.num_directions *
@@ -410,27 +407,32 @@ int64_t products_of(const LstmShape& shape, const LstmArguments& a) {
   return weights * a.batch_size * a.time_steps;
 }
 
-}  // namespace
+} // namespace
 
-void lstm_forward(const void* packed, size_t bytes, const LstmArguments& a) {
+void lstm_forward(const void *packed, size_t bytes, const LstmArguments &a) {
   const PackedStack stack(packed, bytes);
-  const LstmShape& shape = stack.shape;
+  const LstmShape &shape = stack.shape;
   if (a.time_steps < 1)
     fail("time_steps must be at least 1, got " + std::to_string(a.time_steps));
-  if (a.batch_size < 0) fail("batch_size must not be negative");
-  if (a.batch_sizes && a.lengths) fail("give lengths or batch_sizes, not both");
-  if (!a.h0 != !a.c0) fail("give both h0 and c0 or neither");
-  if (a.batch_size == 0) return;
+  if (a.batch_size < 0)
+    fail("batch_size must not be negative");
+  if (a.batch_sizes && a.lengths)
+    fail("give lengths or batch_sizes, not both");
+  if (!a.h0 != !a.c0)
+    fail("give both h0 and c0 or neither");
+  if (a.batch_size == 0)
+    return;
   const Call call{stack, a, kernels(active_isa()), Schedule(a)};
-  if (a.lengths) clear_padding(a, shape.num_directions * shape.output_size());
+  if (a.lengths)
+    clear_padding(a, shape.num_directions * shape.output_size());
 
   const bool worth = products_of(shape, a) >= kProductsWorthAThread;
   const int threads = worth ? std::max(1, a.threads) : 1;
-  if (shape.num_directions == 2) return run_bidirectional(call, threads);
+  if (shape.num_directions == 2)
+    return run_bidirectional(call, threads);
   const int64_t blocks = std::min<int64_t>(threads, a.batch_size);
-  parallel_for(static_cast<int>(blocks), threads, [&](int i) {
-    run_forward(call, block(a.batch_size, blocks, i));
-  });
+  parallel_for(static_cast<int>(blocks), threads,
+               [&](int i) { run_forward(call, block(a.batch_size, blocks, i)); });
 }
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

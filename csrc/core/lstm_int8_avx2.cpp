@@ -24,19 +24,19 @@ struct Dot {
   static constexpr int max_rows(Form) { return 2; }
 
   static Register zero() { return _mm256_setzero_si256(); }
-  static Register minus_128_times(const uint8_t* row_sums) {
-    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row_sums));
+  static Register minus_128_times(const uint8_t *row_sums) {
+    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i *>(row_sums));
     return _mm256_sub_epi32(zero(), _mm256_slli_epi32(_mm256_cvtepi16_epi32(narrow), 7));
   }
   static Register broadcast(int32_t group) { return _mm256_set1_epi32(group); }
   static Register magnitude(Register a) { return _mm256_abs_epi8(a); }
   static __m256i gate(Register sums, int) { return sums; }
 
-  template <Form F> static Register weights(const uint8_t* p) {
+  template <Form F> static Register weights(const uint8_t *p) {
     if constexpr (F == Form::signed16)
-      return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+      return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
     else
-      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
   }
 
   template <Form F>
@@ -49,14 +49,14 @@ struct Dot {
   }
 };
 
-}  // namespace
-}  // namespace lstm_fastkernels
+} // namespace
+} // namespace lstm_fastkernels
 
 #include "lstm_int8_x86.inl"
 
 namespace lstm_fastkernels {
 const Kernels kAvx2Kernels = {quantize_row, input_products, step, project};
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels
 
 LFK_TARGET_END
 #endif

@@ -12,7 +12,7 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 float tanh_approx(float x) {
-  x = x < -kTanhLimit ? -kTanhLimit : x;  // written so that NaN stays NaN
+  x = x < -kTanhLimit ? -kTanhLimit : x; // written so that NaN stays NaN
   x = x > kTanhLimit ? kTanhLimit : x;
   const float z = x * x;
   float p = kTanhP[4], q = kTanhQ[4];
@@ -26,7 +26,7 @@ float tanh_approx(float x) {
 
 float sigmoid_approx(float x) { return std::fma(0.5f, tanh_approx(0.5f * x), 0.5f); }
 
-void store(uint8_t* q, int64_t i, Form form, int32_t value) {
+void store(uint8_t *q, int64_t i, Form form, int32_t value) {
   if (form == Form::signed16) {
     const int16_t wide = static_cast<int16_t>(value);
     std::memcpy(q + 2 * i, &wide, sizeof wide);
@@ -35,20 +35,22 @@ void store(uint8_t* q, int64_t i, Form form, int32_t value) {
   }
 }
 
-int32_t load(const uint8_t* q, int64_t i, Form form) {
-  if (form == Form::signed16) return read<int16_t>(q, i);
+int32_t load(const uint8_t *q, int64_t i, Form form) {
+  if (form == Form::signed16)
+    return read<int16_t>(q, i);
   return form == Form::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
 }
 
 int32_t quantize(float v, float inverse_scale, int32_t max) {
-  if (std::isnan(v)) return 0;
+  if (std::isnan(v))
+    return 0;
   const float limit = static_cast<float>(max);
   const float scaled = std::nearbyint(v * inverse_scale);
   return static_cast<int32_t>(scaled < -limit ? -limit : scaled > limit ? limit : scaled);
 }
 
-void quantize_row(const float* v, int64_t n, float floor, const Matrix& target, uint8_t* q,
-                  float* scale) {
+void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
+                  float *scale) {
   const int64_t padded = round_up(n, kTileUnits);
   float m = floor;
   bool finite = true;
@@ -60,13 +62,12 @@ void quantize_row(const float* v, int64_t n, float floor, const Matrix& target, 
   const float max = static_cast<float>(target.activation_max);
   *scale = !finite ? kNan : zero ? 0.0f : m / max;
   for (int64_t i = 0; i < padded; ++i)
-    store(q, i, target.form,
-          zero || i >= n ? 0 : quantize(v[i], max / m, target.activation_max));
+    store(q, i, target.form, zero || i >= n ? 0 : quantize(v[i], max / m, target.activation_max));
 }
 
-int32_t product(const Matrix& matrix, int64_t tile, int64_t position, const uint8_t* q) {
+int32_t product(const Matrix &matrix, int64_t tile, int64_t position, const uint8_t *q) {
   const int64_t width = columns_per_group(matrix.form);
-  const uint8_t* weights = matrix.tiles + tile * matrix.tile_bytes();
+  const uint8_t *weights = matrix.tiles + tile * matrix.tile_bytes();
   int32_t sum = 0;
   for (int64_t k = 0; k < matrix.groups * width; ++k) {
     const int64_t at = (k / width * kTileRows + position) * width + k % width;
@@ -75,8 +76,8 @@ int32_t product(const Matrix& matrix, int64_t tile, int64_t position, const uint
   return sum;
 }
 
-void input_products(const Matrix& ih, const uint8_t* bias, int64_t rows, const ActivationRows& x,
-                    float* out) {
+void input_products(const Matrix &ih, const uint8_t *bias, int64_t rows, const ActivationRows &x,
+                    float *out) {
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < ih.num_tiles * kTileRows; ++i) {
       const int32_t sum = product(ih, i / kTileRows, i % kTileRows, x.from(row).data);
@@ -85,7 +86,7 @@ void input_products(const Matrix& ih, const uint8_t* bias, int64_t rows, const A
     }
 }
 
-void step(const Matrix& hh, const StepArguments& a) {
+void step(const Matrix &hh, const StepArguments &a) {
   const float max = static_cast<float>(a.h_out_max);
   for (int64_t row = 0; row < a.rows; ++row) {
     const ActivationRows out = a.h_out.from(row);
@@ -97,22 +98,21 @@ void step(const Matrix& hh, const StepArguments& a) {
         const int64_t position = g * kTileUnits + unit % kTileUnits;
         const int64_t i = tile * kTileRows + position;
         const int32_t sum = product(hh, tile, position, a.h_in.from(row).data);
-        gates[g] = std::fma(static_cast<float>(sum),
-                            a.h_in.scales[row] * read<float>(hh.scales, i),
+        gates[g] = std::fma(static_cast<float>(sum), a.h_in.scales[row] * read<float>(hh.scales, i),
                             a.input_gates[row * hh.num_tiles * kTileRows + i]);
       }
-      float& c = a.c[row * hh.num_tiles * kTileUnits + unit];
-      c = std::fma(sigmoid_approx(gates[1]), c,
-                   sigmoid_approx(gates[0]) * tanh_approx(gates[2]));
+      float &c = a.c[row * hh.num_tiles * kTileUnits + unit];
+      c = std::fma(sigmoid_approx(gates[1]), c, sigmoid_approx(gates[0]) * tanh_approx(gates[2]));
       const float h = sigmoid_approx(gates[3]) * tanh_approx(c);
       a.h[row * hh.num_tiles * kTileUnits + unit] = h;
-      if (std::isnan(h)) *out.scales = kNan;
+      if (std::isnan(h))
+        *out.scales = kNan;
       store(out.data, unit, a.h_out_form, quantize(h, max, a.h_out_max));
     }
   }
 }
 
-void project(const Matrix& hr, int64_t rows, const ActivationRows& h, float* out) {
+void project(const Matrix &hr, int64_t rows, const ActivationRows &h, float *out) {
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < hr.num_tiles * kTileRows; ++i) {
       const int32_t sum = product(hr, i / kTileRows, i % kTileRows, h.from(row).data);
@@ -120,8 +120,8 @@ void project(const Matrix& hr, int64_t rows, const ActivationRows& h, float* out
     }
 }
 
-}  // namespace
+} // namespace
 
 const Kernels kScalarKernels = {quantize_row, input_products, step, project};
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

@@ -2,9 +2,9 @@
 // instruction set. Included inside a target region; everything here has internal linkage.
 //
 // A tile of 8 units x 4 gates times R batch rows lives in int32 sums in registers. Columns go by
-// groups of 4 bytes: one broadcast of a row's group meets a tile's weights, which are streamed once.
-// The epilogue reads the sums of up to kBlock (tile, row) pairs from a small buffer, so that the
-// long latency of the gates overlaps from pair to pair. It works on 256 bits everywhere.
+// groups of 4 bytes: one broadcast of a row's group meets a tile's weights, which are streamed
+// once. The epilogue reads the sums of up to kBlock (tile, row) pairs from a small buffer, so that
+// the long latency of the gates overlaps from pair to pair. It works on 256 bits everywhere.
 //
 // Dot gives: Register, of kGates gates x 8 sums; max_rows(form); zero(); widen(16 or 8 row sums);
 // broadcast(4 bytes); magnitude(activations); weights<form>(address); add<form>(sums, activations,
@@ -18,8 +18,8 @@ namespace {
 
 constexpr int kBlock = 12;
 
-LFK_INLINE __m256 load_floats(const uint8_t* array, int64_t i) {
-  return _mm256_loadu_ps(reinterpret_cast<const float*>(array + i * 4));
+LFK_INLINE __m256 load_floats(const uint8_t *array, int64_t i) {
+  return _mm256_loadu_ps(reinterpret_cast<const float *>(array + i * 4));
 }
 
 // ---- products ----
@@ -31,7 +31,7 @@ template <int R> struct Sums {
 };
 
 template <Form F, int R>
-LFK_INLINE Sums<R> tile_products(const Matrix& m, int64_t tile, const uint8_t* q, int64_t stride) {
+LFK_INLINE Sums<R> tile_products(const Matrix &m, int64_t tile, const uint8_t *q, int64_t stride) {
   Sums<R> sums;
   for (int i = 0; i < kRegisters; ++i) {
     Dot::Register start = Dot::zero();
@@ -42,8 +42,8 @@ LFK_INLINE Sums<R> tile_products(const Matrix& m, int64_t tile, const uint8_t* q
       sums.of[r][i] = start;
   }
   constexpr int kRegisterBytes = Dot::kGates * kTileUnits * columns_per_group(F);
-  const uint8_t* w = m.tiles + tile * m.tile_bytes();
-  const uint8_t* const end = q + m.groups * 4;
+  const uint8_t *w = m.tiles + tile * m.tile_bytes();
+  const uint8_t *const end = q + m.groups * 4;
 #pragma GCC unroll 2
   for (; q != end; q += 4, w += kRegisters * kRegisterBytes) {
     Dot::Register weights[kRegisters];
@@ -61,18 +61,17 @@ LFK_INLINE Sums<R> tile_products(const Matrix& m, int64_t tile, const uint8_t* q
 
 // Calls emit(row, gate, sums as float) for `rows` rows of one tile, R <= max_rows at a time.
 template <Form F, int R, class Emit>
-LFK_INLINE void row_products(const Matrix& m, int64_t tile, const ActivationRows& x, int64_t row,
-                             const Emit& emit) {
+LFK_INLINE void row_products(const Matrix &m, int64_t tile, const ActivationRows &x, int64_t row,
+                             const Emit &emit) {
   const Sums<R> sums = tile_products<F, R>(m, tile, x.data + row * x.stride, x.stride);
   for (int r = 0; r < R; ++r)
     for (int g = 0; g < 4; ++g)
-      emit(row + r, g,
-           _mm256_cvtepi32_ps(Dot::gate(sums.of[r][g / Dot::kGates], g % Dot::kGates)));
+      emit(row + r, g, _mm256_cvtepi32_ps(Dot::gate(sums.of[r][g / Dot::kGates], g % Dot::kGates)));
 }
 
 template <Form F, class Emit>
-LFK_INLINE void products(const Matrix& m, int64_t tile, const ActivationRows& x, int64_t rows,
-                         const Emit& emit) {
+LFK_INLINE void products(const Matrix &m, int64_t tile, const ActivationRows &x, int64_t rows,
+                         const Emit &emit) {
   constexpr int kMax = Dot::max_rows(F);
   for (int64_t row = 0; row < rows;) {
     const int64_t left = rows - row;
@@ -86,22 +85,28 @@ LFK_INLINE void products(const Matrix& m, int64_t tile, const ActivationRows& x,
       row_products<F, 2>(m, tile, x, row, emit);
       break;
     case 3:
-      if constexpr (kMax >= 3) row_products<F, 3>(m, tile, x, row, emit);
+      if constexpr (kMax >= 3)
+        row_products<F, 3>(m, tile, x, row, emit);
       break;
     case 4:
-      if constexpr (kMax >= 4) row_products<F, 4>(m, tile, x, row, emit);
+      if constexpr (kMax >= 4)
+        row_products<F, 4>(m, tile, x, row, emit);
       break;
     case 5:
-      if constexpr (kMax >= 5) row_products<F, 5>(m, tile, x, row, emit);
+      if constexpr (kMax >= 5)
+        row_products<F, 5>(m, tile, x, row, emit);
       break;
     case 6:
-      if constexpr (kMax >= 6) row_products<F, 6>(m, tile, x, row, emit);
+      if constexpr (kMax >= 6)
+        row_products<F, 6>(m, tile, x, row, emit);
       break;
     case 7:
-      if constexpr (kMax >= 7) row_products<F, 7>(m, tile, x, row, emit);
+      if constexpr (kMax >= 7)
+        row_products<F, 7>(m, tile, x, row, emit);
       break;
     default:
-      if constexpr (kMax >= 8) row_products<F, 8>(m, tile, x, row, emit);
+      if constexpr (kMax >= 8)
+        row_products<F, 8>(m, tile, x, row, emit);
       break;
     }
     row += count;
@@ -134,18 +139,19 @@ LFK_INLINE __m256 sigmoid_approx(__m256 x) {
 // ---- quantization ----
 
 // Writes 8 rounded values. They are in [-A, A]; NaN becomes 0.
-LFK_INLINE void store_quantized(__m256 scaled, Form form, uint8_t* q) {
+LFK_INLINE void store_quantized(__m256 scaled, Form form, uint8_t *q) {
   scaled = _mm256_and_ps(scaled, _mm256_cmp_ps(scaled, scaled, _CMP_ORD_Q));
   const __m256i wide = _mm256_cvtps_epi32(scaled);
   const __m128i shorts =
       _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
   if (form == Form::signed16) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), shorts);
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(q), shorts);
     return;
   }
   __m128i bytes = _mm_packs_epi16(shorts, shorts);
-  if (form == Form::offset8) bytes = _mm_xor_si128(bytes, _mm_set1_epi8(-128));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(q), bytes);
+  if (form == Form::offset8)
+    bytes = _mm_xor_si128(bytes, _mm_set1_epi8(-128));
+  _mm_storel_epi64(reinterpret_cast<__m128i *>(q), bytes);
 }
 
 LFK_INLINE __m256i tail_mask(int64_t valid) {
@@ -153,8 +159,8 @@ LFK_INLINE __m256i tail_mask(int64_t valid) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(valid < 8 ? valid : 8)), lane);
 }
 
-void quantize_row(const float* v, int64_t n, float floor, const Matrix& target, uint8_t* q,
-                  float* scale) {
+void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
+                  float *scale) {
   // As integers, magnitudes order like the floats, with infinities and NaN on top.
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
   __m256i most = _mm256_castps_si256(_mm256_set1_ps(floor));
@@ -171,11 +177,13 @@ void quantize_row(const float* v, int64_t n, float floor, const Matrix& target, 
   const float max = static_cast<float>(target.activation_max);
   const bool zero = !finite || m < kSmallestMagnitude;
   *scale = zero ? 0.0f : m / max;
-  if (!finite) *scale = __builtin_nanf("");
+  if (!finite)
+    *scale = __builtin_nanf("");
   const __m256 factor = _mm256_set1_ps(zero ? 0.0f : max / m);
   for (int64_t i = 0; i < n; i += 8) {
     __m256 x = _mm256_maskload_ps(v + i, tail_mask(n - i));
-    if (!finite) x = _mm256_setzero_ps();
+    if (!finite)
+      x = _mm256_setzero_ps();
     const __m256 scaled = clamp(_mm256_mul_ps(x, factor), max);
     store_quantized(scaled, target.form, q + i * activation_bytes(target.form));
   }
@@ -184,22 +192,21 @@ void quantize_row(const float* v, int64_t n, float floor, const Matrix& target, 
 // ---- the table's functions, each for a matrix's form ----
 
 template <Form F>
-void input_products_of(const Matrix& m, const uint8_t* bias, int64_t rows, const ActivationRows& x,
-                       float* out) {
+void input_products_of(const Matrix &m, const uint8_t *bias, int64_t rows, const ActivationRows &x,
+                       float *out) {
   for (int64_t tile = 0; tile < m.num_tiles; ++tile)
     products<F>(m, tile, x, rows, [&](int64_t row, int g, __m256 sums) LFK_ALWAYS_INLINE {
       const int64_t i = tile * kTileRows + g * 8;
-      const __m256 scale =
-          _mm256_mul_ps(_mm256_set1_ps(x.scales[row]), load_floats(m.scales, i));
+      const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(x.scales[row]), load_floats(m.scales, i));
       _mm256_storeu_ps(out + row * m.num_tiles * kTileRows + i,
                        _mm256_fmadd_ps(sums, scale, load_floats(bias, i)));
     });
 }
 
 // Gates, c, h and the quantized h of 8 units of one row.
-LFK_INLINE void update_units(const StepArguments& a, const float* gates, int64_t row, int64_t tile,
+LFK_INLINE void update_units(const StepArguments &a, const float *gates, int64_t row, int64_t tile,
                              int64_t num_tiles) {
-  float* c_at = a.c + (row * num_tiles + tile) * kTileUnits;
+  float *c_at = a.c + (row * num_tiles + tile) * kTileUnits;
   const __m256 i = sigmoid_approx(_mm256_loadu_ps(gates));
   const __m256 f = sigmoid_approx(_mm256_loadu_ps(gates + 8));
   const __m256 g = tanh_approx(_mm256_loadu_ps(gates + 16));
@@ -216,7 +223,7 @@ LFK_INLINE void update_units(const StepArguments& a, const float* gates, int64_t
                       tile * kTileUnits * activation_bytes(a.h_out_form));
 }
 
-template <Form F> void step_of(const Matrix& m, const StepArguments& a) {
+template <Form F> void step_of(const Matrix &m, const StepArguments &a) {
   alignas(32) float gates[kBlock][kTileRows];
   for (int64_t row = 0; row < a.rows; ++row)
     a.h_out.scales[row] = 1.0f / static_cast<float>(a.h_out_max);
@@ -232,7 +239,7 @@ template <Form F> void step_of(const Matrix& m, const StepArguments& a) {
                       const int64_t i = (tile + t) * kTileRows + g * 8;
                       const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(a.h_in.scales[row + r]),
                                                          load_floats(m.scales, i));
-                      const float* in = a.input_gates + (row + r) * m.num_tiles * kTileRows + i;
+                      const float *in = a.input_gates + (row + r) * m.num_tiles * kTileRows + i;
                       _mm256_store_ps(gates[t * rows + r] + g * 8,
                                       _mm256_fmadd_ps(sums, scale, _mm256_loadu_ps(in)));
                     });
@@ -244,18 +251,17 @@ template <Form F> void step_of(const Matrix& m, const StepArguments& a) {
 }
 
 template <Form F>
-void project_of(const Matrix& m, int64_t rows, const ActivationRows& h, float* out) {
+void project_of(const Matrix &m, int64_t rows, const ActivationRows &h, float *out) {
   for (int64_t tile = 0; tile < m.num_tiles; ++tile)
     products<F>(m, tile, h, rows, [&](int64_t row, int g, __m256 sums) LFK_ALWAYS_INLINE {
       const int64_t i = tile * kTileRows + g * 8;
-      const __m256 scale =
-          _mm256_mul_ps(_mm256_set1_ps(h.scales[row]), load_floats(m.scales, i));
+      const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(h.scales[row]), load_floats(m.scales, i));
       _mm256_storeu_ps(out + row * m.num_tiles * kTileRows + i, _mm256_mul_ps(sums, scale));
     });
 }
 
 // Calls run with the form as a compile-time constant.
-template <class Run> LFK_INLINE void for_form(Form form, const Run& run) {
+template <class Run> LFK_INLINE void for_form(Form form, const Run &run) {
   switch (form) {
   case Form::offset8:
     return run(std::integral_constant<Form, Form::offset8>());
@@ -266,18 +272,18 @@ template <class Run> LFK_INLINE void for_form(Form form, const Run& run) {
   }
 }
 
-void input_products(const Matrix& ih, const uint8_t* bias, int64_t rows, const ActivationRows& x,
-                    float* out) {
+void input_products(const Matrix &ih, const uint8_t *bias, int64_t rows, const ActivationRows &x,
+                    float *out) {
   for_form(ih.form, [&](auto form) { input_products_of<form>(ih, bias, rows, x, out); });
 }
 
-void step(const Matrix& hh, const StepArguments& arguments) {
+void step(const Matrix &hh, const StepArguments &arguments) {
   for_form(hh.form, [&](auto form) { step_of<form>(hh, arguments); });
 }
 
-void project(const Matrix& hr, int64_t rows, const ActivationRows& h, float* out) {
+void project(const Matrix &hr, int64_t rows, const ActivationRows &h, float *out) {
   for_form(hr.form, [&](auto form) { project_of<form>(hr, rows, h, out); });
 }
 
-}  // namespace
-}  // namespace lstm_fastkernels
+} // namespace
+} // namespace lstm_fastkernels

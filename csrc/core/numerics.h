@@ -1,9 +1,9 @@
 // The constants of the numeric contract.
 //
-// tanh(x) ~ x P(x^2) / Q(x^2) on [-9, 9]: minimax in absolute error (Lawson's weighted least squares
-// in extended precision), 1.2e-8 before and 3.2e-7 after rounding to float32, exactly +-1 from 9 on.
-// sigmoid(x) = 0.5 tanh(0.5 x) + 0.5. Every backend evaluates it in the same order, by Horner with
-// fma: that is what makes outputs bit-identical.
+// tanh(x) ~ x P(x^2) / Q(x^2) on [-9, 9]: minimax in absolute error (Lawson's weighted least
+// squares in extended precision), 1.2e-8 before and 3.2e-7 after rounding to float32, exactly +-1
+// from 9 on. sigmoid(x) = 0.5 tanh(0.5 x) + 0.5. Every backend evaluates it in the same order, by
+// Horner with fma: that is what makes outputs bit-identical.
 #pragma once
 
 namespace lstm_fastkernels {
@@ -17,4 +17,4 @@ constexpr float kTanhQ[5] = {1.0f, 0x1.de8bbap-2f, 0x1.a95af2p-6f, 0x1.5c6df2p-1
 // Rows whose largest magnitude is below this quantize to zero.
 constexpr float kSmallestMagnitude = 1e-30f;
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

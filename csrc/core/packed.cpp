@@ -39,7 +39,7 @@ static_assert(sizeof(Record) == 64);
 // Which rows and columns of which source a packed matrix holds.
 struct MatrixShape {
   int64_t rows, columns;
-  bool gates;  // rows are 4 gates of rows / 4 units; otherwise plain rows
+  bool gates; // rows are 4 gates of rows / 4 units; otherwise plain rows
 
   int64_t num_tiles() const {
     return gates ? divide_up(rows / 4, kTileUnits) : divide_up(rows, kTileRows);
@@ -55,10 +55,10 @@ struct MatrixShape {
   }
 };
 
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
+[[noreturn]] void fail(const std::string &message) { throw std::invalid_argument(message); }
 
-void check(const LstmShape& shape) {
-  const auto in_range = [](const char* name, int64_t value, int64_t low, int64_t high) {
+void check(const LstmShape &shape) {
+  const auto in_range = [](const char *name, int64_t value, int64_t low, int64_t high) {
     if (value < low || value > high)
       fail(std::string(name) + " must be in " + std::to_string(low) + ".." + std::to_string(high) +
            ", got " + std::to_string(value));
@@ -74,15 +74,13 @@ void check(const LstmShape& shape) {
     fail("activation_bits must be 8 or 16, got " + std::to_string(shape.activation_bits));
 }
 
-MatrixShape ih_shape(const LstmShape& shape, int64_t layer) {
+MatrixShape ih_shape(const LstmShape &shape, int64_t layer) {
   return {4 * shape.hidden_size, shape.layer_input_size(layer), true};
 }
-MatrixShape hh_shape(const LstmShape& shape) {
+MatrixShape hh_shape(const LstmShape &shape) {
   return {4 * shape.hidden_size, shape.output_size(), true};
 }
-MatrixShape hr_shape(const LstmShape& shape) {
-  return {shape.proj_size, shape.hidden_size, false};
-}
+MatrixShape hr_shape(const LstmShape &shape) { return {shape.proj_size, shape.hidden_size, false}; }
 
 // Walks over the sections of a buffer in their one fixed order; bytes() is what it has passed.
 class Sections {
@@ -108,7 +106,7 @@ struct LayerOffsets {
   int64_t bias;
 };
 
-MatrixOffsets take_matrix(Sections& sections, const MatrixShape& m, int activation_bits) {
+MatrixOffsets take_matrix(Sections &sections, const MatrixShape &m, int activation_bits) {
   const int64_t group = activation_bits == 8 ? 4 : 2;
   const int64_t rows = m.num_tiles() * kTileRows;
   MatrixOffsets at{};
@@ -118,7 +116,7 @@ MatrixOffsets take_matrix(Sections& sections, const MatrixShape& m, int activati
   return at;
 }
 
-LayerOffsets take_layer(Sections& sections, const LstmShape& shape, int64_t layer) {
+LayerOffsets take_layer(Sections &sections, const LstmShape &shape, int64_t layer) {
   LayerOffsets at{};
   at.ih = take_matrix(sections, ih_shape(shape, layer), shape.activation_bits);
   at.hh = take_matrix(sections, hh_shape(shape), shape.activation_bits);
@@ -128,26 +126,26 @@ LayerOffsets take_layer(Sections& sections, const LstmShape& shape, int64_t laye
   return at;
 }
 
-int64_t first_section(const LstmShape& shape) {
+int64_t first_section(const LstmShape &shape) {
   return int64_t{sizeof(Header)} +
          shape.num_layers * shape.num_directions * int64_t{sizeof(Record)};
 }
 
-template <class T> void write(uint8_t* array, int64_t i, T value) {
+template <class T> void write(uint8_t *array, int64_t i, T value) {
   std::memcpy(array + i * static_cast<int64_t>(sizeof(T)), &value, sizeof(T));
 }
 
 // What the weights of a matrix allow.
 struct Proof {
-  bool pair_safe = true;      // -128 <= w[2k] + w[2k + 1] <= 128 in every row
-  bool short_sums = true;     // every row's sum fits int16
-  int64_t max_magnitude = 0;  // max over rows of sum |w|
+  bool pair_safe = true;     // -128 <= w[2k] + w[2k + 1] <= 128 in every row
+  bool short_sums = true;    // every row's sum fits int16
+  int64_t max_magnitude = 0; // max over rows of sum |w|
 };
 
-Proof examine(const MatrixShape& m, const QuantizedMatrix& source, const char* name) {
+Proof examine(const MatrixShape &m, const QuantizedMatrix &source, const char *name) {
   Proof proof;
   for (int64_t r = 0; r < m.rows; ++r) {
-    const int8_t* row = source.weights + r * m.columns;
+    const int8_t *row = source.weights + r * m.columns;
     int64_t sum = 0, magnitude = 0;
     for (int64_t k = 0; k < m.columns; ++k) {
       if (row[k] == -128)
@@ -157,8 +155,10 @@ Proof examine(const MatrixShape& m, const QuantizedMatrix& source, const char* n
       magnitude += std::abs(row[k]);
     }
     for (int64_t k = 0; k + 1 < m.columns; k += 2)
-      if (std::abs(row[k] + row[k + 1]) > 128) proof.pair_safe = false;
-    if (sum != static_cast<int16_t>(sum)) proof.short_sums = false;
+      if (std::abs(row[k] + row[k + 1]) > 128)
+        proof.pair_safe = false;
+    if (sum != static_cast<int16_t>(sum))
+      proof.short_sums = false;
     proof.max_magnitude = std::max(proof.max_magnitude, magnitude);
     if (!std::isfinite(source.scales[r]) || source.scales[r] < 0)
       fail(std::string(name) + ": scales must be finite and not negative, row " +
@@ -167,7 +167,7 @@ Proof examine(const MatrixShape& m, const QuantizedMatrix& source, const char* n
   return proof;
 }
 
-MatrixRecord choose(const Proof& proof, int activation_bits) {
+MatrixRecord choose(const Proof &proof, int activation_bits) {
   if (activation_bits == 8) {
     const Form form = proof.pair_safe && proof.short_sums ? Form::offset8 : Form::signed8;
     return {static_cast<uint32_t>(form), 127};
@@ -181,24 +181,26 @@ MatrixRecord choose(const Proof& proof, int activation_bits) {
 
 // Writes value(source row) at each row's place; padding stays zero.
 template <class T, class Value>
-void write_rows(uint8_t* section, const MatrixShape& m, Value value) {
+void write_rows(uint8_t *section, const MatrixShape &m, Value value) {
   for (int64_t tile = 0; tile < m.num_tiles(); ++tile)
     for (int64_t position = 0; position < kTileRows; ++position) {
       const int64_t row = m.source_row(tile, position);
-      if (row >= 0) write<T>(section, tile * kTileRows + position, value(row));
+      if (row >= 0)
+        write<T>(section, tile * kTileRows + position, value(row));
     }
 }
 
-MatrixRecord pack_matrix(const MatrixShape& m, const QuantizedMatrix& source, int activation_bits,
-                         const char* name, uint8_t* base, const MatrixOffsets& at) {
+MatrixRecord pack_matrix(const MatrixShape &m, const QuantizedMatrix &source, int activation_bits,
+                         const char *name, uint8_t *base, const MatrixOffsets &at) {
   const MatrixRecord record = choose(examine(m, source, name), activation_bits);
   const int64_t group = columns_per_group(static_cast<Form>(record.form));
   const int64_t tile_bytes = kTileRows * round_up(m.columns, group);
   for (int64_t tile = 0; tile < m.num_tiles(); ++tile)
     for (int64_t position = 0; position < kTileRows; ++position) {
       const int64_t row = m.source_row(tile, position);
-      if (row < 0) continue;
-      uint8_t* out = base + at.tiles + tile * tile_bytes + position * group;
+      if (row < 0)
+        continue;
+      uint8_t *out = base + at.tiles + tile * tile_bytes + position * group;
       for (int64_t k = 0; k < m.columns; ++k)
         out[k / group * kTileRows * group + k % group] =
             static_cast<uint8_t>(source.weights[row * m.columns + k]);
@@ -214,8 +216,8 @@ MatrixRecord pack_matrix(const MatrixShape& m, const QuantizedMatrix& source, in
   return record;
 }
 
-Matrix view(const MatrixShape& m, const MatrixRecord& record, int activation_bits,
-            const uint8_t* base, const MatrixOffsets& at) {
+Matrix view(const MatrixShape &m, const MatrixRecord &record, int activation_bits,
+            const uint8_t *base, const MatrixOffsets &at) {
   const bool wide = record.form == static_cast<uint32_t>(Form::signed16);
   const bool known = record.form <= static_cast<uint32_t>(Form::signed16);
   if (!known || wide != (activation_bits == 16))
@@ -235,7 +237,7 @@ Matrix view(const MatrixShape& m, const MatrixRecord& record, int activation_bit
   return matrix;
 }
 
-LstmShape read_shape(const void* packed, size_t bytes) {
+LstmShape read_shape(const void *packed, size_t bytes) {
   Header header;
   if (bytes < sizeof header)
     fail("packed weights: expected at least " + std::to_string(sizeof header) + " bytes, got " +
@@ -262,9 +264,9 @@ LstmShape read_shape(const void* packed, size_t bytes) {
   return shape;
 }
 
-}  // namespace
+} // namespace
 
-size_t packed_bytes(const LstmShape& shape) {
+size_t packed_bytes(const LstmShape &shape) {
   check(shape);
   Sections sections(first_section(shape));
   for (int64_t i = 0; i < shape.num_layers * shape.num_directions; ++i)
@@ -272,9 +274,9 @@ size_t packed_bytes(const LstmShape& shape) {
   return static_cast<size_t>(sections.bytes());
 }
 
-void pack(const LstmShape& shape, const LayerWeights* layers, void* packed) {
+void pack(const LstmShape &shape, const LayerWeights *layers, void *packed) {
   const size_t total = packed_bytes(shape);
-  uint8_t* base = static_cast<uint8_t*>(packed);
+  uint8_t *base = static_cast<uint8_t *>(packed);
   std::memset(base, 0, total);
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
@@ -293,7 +295,7 @@ void pack(const LstmShape& shape, const LayerWeights* layers, void* packed) {
   const int bits = shape.activation_bits;
   for (int64_t i = 0; i < shape.num_layers * shape.num_directions; ++i) {
     const int64_t layer = i / shape.num_directions;
-    const LayerWeights& weights = layers[i];
+    const LayerWeights &weights = layers[i];
     const LayerOffsets at = take_layer(sections, shape, layer);
     Record record{};
     record.ih = pack_matrix(ih_shape(shape, layer), weights.ih, bits, "weight_ih", base, at.ih);
@@ -301,7 +303,8 @@ void pack(const LstmShape& shape, const LayerWeights* layers, void* packed) {
     if (shape.proj_size)
       record.hr = pack_matrix(hr_shape(shape), weights.hr, bits, "weight_hr", base, at.hr);
     write(base + sizeof(Header), i, record);
-    if (!weights.bias) continue;
+    if (!weights.bias)
+      continue;
     write_rows<float>(base + at.bias, hh_shape(shape), [&](int64_t row) {
       if (!std::isfinite(weights.bias[row]))
         fail("bias must be finite, row " + std::to_string(row) + " is not");
@@ -310,12 +313,10 @@ void pack(const LstmShape& shape, const LayerWeights* layers, void* packed) {
   }
 }
 
-LstmShape packed_shape(const void* packed, size_t bytes) {
-  return PackedStack(packed, bytes).shape;
-}
+LstmShape packed_shape(const void *packed, size_t bytes) { return read_shape(packed, bytes); }
 
-PackedStack::PackedStack(const void* packed, size_t bytes) : shape(read_shape(packed, bytes)) {
-  const uint8_t* base = static_cast<const uint8_t*>(packed);
+PackedStack::PackedStack(const void *packed, size_t bytes) : shape(read_shape(packed, bytes)) {
+  const uint8_t *base = static_cast<const uint8_t *>(packed);
   Sections sections(first_section(shape));
   const int bits = shape.activation_bits;
   const int64_t count = shape.num_layers * shape.num_directions;
@@ -324,12 +325,13 @@ PackedStack::PackedStack(const void* packed, size_t bytes) : shape(read_shape(pa
     const int64_t layer = i / shape.num_directions;
     const Record record = read<Record>(base + sizeof(Header), i);
     const LayerOffsets at = take_layer(sections, shape, layer);
-    PackedLayer& out = layers[static_cast<size_t>(i)];
+    PackedLayer &out = layers[static_cast<size_t>(i)];
     out.ih = view(ih_shape(shape, layer), record.ih, bits, base, at.ih);
     out.hh = view(hh_shape(shape), record.hh, bits, base, at.hh);
-    if (shape.proj_size) out.hr = view(hr_shape(shape), record.hr, bits, base, at.hr);
+    if (shape.proj_size)
+      out.hr = view(hr_shape(shape), record.hr, bits, base, at.hr);
     out.bias = base + at.bias;
   }
 }
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

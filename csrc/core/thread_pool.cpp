@@ -18,7 +18,7 @@ namespace {
 // One parallel_for. A worker that comes late finds no task left and touches nothing else.
 class Job {
 public:
-  Job(int count, const std::function<void(int)>& task) : count_(count), task_(task) {
+  Job(int count, const std::function<void(int)> &task) : count_(count), task_(task) {
     std::fegetenv(&floating_point_mode_);
   }
 
@@ -28,10 +28,12 @@ public:
         task_(i);
       } catch (...) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (!error_) error_ = std::current_exception();
+        if (!error_)
+          error_ = std::current_exception();
       }
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (++done_ == count_) all_done_.notify_all();
+      if (++done_ == count_)
+        all_done_.notify_all();
     }
   }
 
@@ -43,12 +45,13 @@ public:
   void wait() {
     std::unique_lock<std::mutex> lock(mutex_);
     all_done_.wait(lock, [this] { return done_ == count_; });
-    if (error_) std::rethrow_exception(error_);
+    if (error_)
+      std::rethrow_exception(error_);
   }
 
 private:
   const int count_;
-  const std::function<void(int)>& task_;
+  const std::function<void(int)> &task_;
   std::fenv_t floating_point_mode_;
   std::atomic<int> next_{0};
   std::mutex mutex_;
@@ -60,9 +63,10 @@ private:
 class Pool {
 public:
   // False where another caller has the pool.
-  bool run(int count, int threads, const std::function<void(int)>& task) {
+  bool run(int count, int threads, const std::function<void(int)> &task) {
     const std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
-    if (!mine) return false;
+    if (!mine)
+      return false;
     const auto job = std::make_shared<Job>(count, task);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -89,9 +93,11 @@ private:
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return generation_ != seen; });
         seen = generation_;
-        if (index < helpers_) job = job_;
+        if (index < helpers_)
+          job = job_;
       }
-      if (job) job->work_in_callers_mode();
+      if (job)
+        job->work_in_callers_mode();
     }
   }
 
@@ -106,26 +112,28 @@ private:
 
 // Never destroyed: its workers may outlive static destructors. A forked child has no workers and
 // perhaps locked mutexes, so it forgets the parent's pool.
-std::atomic<Pool*> current{nullptr};
+std::atomic<Pool *> current{nullptr};
 
-Pool& pool() {
-  static const int registered =
-      pthread_atfork(nullptr, nullptr, [] { current.store(nullptr); });
+Pool &pool() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { current.store(nullptr); });
   static_cast<void>(registered);
-  Pool* existing = current.load();
-  if (existing) return *existing;
+  Pool *existing = current.load();
+  if (existing)
+    return *existing;
   auto fresh = std::make_unique<Pool>();
-  if (current.compare_exchange_strong(existing, fresh.get())) return *fresh.release();
+  if (current.compare_exchange_strong(existing, fresh.get()))
+    return *fresh.release();
   return *existing;
 }
 
-}  // namespace
+} // namespace
 
-void parallel_for(int count, int threads, const std::function<void(int)>& task) {
+void parallel_for(int count, int threads, const std::function<void(int)> &task) {
   threads = std::min(threads, count);
-  if (threads > 1 && pool().run(count, threads, task)) return;
+  if (threads > 1 && pool().run(count, threads, task))
+    return;
   for (int i = 0; i < count; ++i)
     task(i);
 }
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

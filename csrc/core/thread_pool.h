@@ -9,6 +9,6 @@ namespace lstm_fastkernels {
 // returns when all are done; rethrows the first exception. Workers take over the caller's
 // floating-point mode. Where the pool is busy with another caller, all tasks run on the caller's
 // thread. Usable in a forked child: it starts a pool of its own.
-void parallel_for(int count, int threads, const std::function<void(int)>& task);
+void parallel_for(int count, int threads, const std::function<void(int)> &task);
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

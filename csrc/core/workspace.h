@@ -14,19 +14,19 @@ class Workspace {
 public:
   Workspace();
   ~Workspace();
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
+  Workspace(const Workspace &) = delete;
+  Workspace &operator=(const Workspace &) = delete;
 
-  template <class T> T* take(int64_t count) {
-    return static_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
+  template <class T> T *take(int64_t count) {
+    return static_cast<T *>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
   }
 
 private:
-  void* take_bytes(size_t bytes);
+  void *take_bytes(size_t bytes);
 
   size_t mark_;
-  std::vector<std::unique_ptr<std::byte[]>> overflow_;  // what the kept block had no room for
+  std::vector<std::unique_ptr<std::byte[]>> overflow_; // what the kept block had no room for
   size_t overflow_bytes_ = 0;
 };
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

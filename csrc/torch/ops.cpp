@@ -20,14 +20,15 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-template <class... Parts> void require(bool condition, const Parts&... parts) {
-  if (condition) return;
+template <class... Parts> void require(bool condition, const Parts &...parts) {
+  if (condition)
+    return;
   std::ostringstream message;
   (message << ... << parts);
   throw std::runtime_error(message.str());
 }
 
-template <class Sizes> std::string text(const Sizes& sizes, char open, char close) {
+template <class Sizes> std::string text(const Sizes &sizes, char open, char close) {
   std::ostringstream out;
   out << open;
   for (size_t i = 0; i < sizes.size(); ++i)
@@ -36,7 +37,7 @@ template <class Sizes> std::string text(const Sizes& sizes, char open, char clos
   return out.str();
 }
 
-const char* text(ScalarType type) {
+const char *text(ScalarType type) {
   switch (type) {
   case ScalarType::Float:
     return "float32";
@@ -59,7 +60,7 @@ const char* text(ScalarType type) {
   }
 }
 
-Tensor allocate(const std::vector<int64_t>& sizes, ScalarType type) {
+Tensor allocate(const std::vector<int64_t> &sizes, ScalarType type) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t i = sizes.size() - 1; i > 0; --i)
     strides[i - 1] = strides[i] * (sizes[i] > 0 ? sizes[i] : 1);
@@ -68,29 +69,30 @@ Tensor allocate(const std::vector<int64_t>& sizes, ScalarType type) {
                         : type == ScalarType::Byte     ? aoti_torch_dtype_uint8()
                                                        : aoti_torch_dtype_float32();
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), dtype,
-      aoti_torch_device_type_cpu(), 0, &handle));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()),
+                                                         sizes.data(), strides.data(), dtype,
+                                                         aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
 
-void check_shape(const char* name, const Tensor& t, const std::vector<int64_t>& expected) {
+void check_shape(const char *name, const Tensor &t, const std::vector<int64_t> &expected) {
   const auto sizes = t.sizes();
   bool same = sizes.size() == expected.size();
   for (size_t i = 0; same && i < expected.size(); ++i)
     same = sizes[i] == expected[i];
-  if (same) return;
+  if (same)
+    return;
   require(false, "Expected ", name, " size ", text(expected, '(', ')'), ", got ",
           text(sizes, '[', ']'));
 }
 
-void check_type(const char* name, const Tensor& t, ScalarType expected) {
+void check_type(const char *name, const Tensor &t, ScalarType expected) {
   require(t.is_cpu(), name, " must be on the CPU, where the weights are");
   require(t.scalar_type() == expected, name, " must be of dtype ", text(expected), ", got ",
           text(t.scalar_type()));
 }
 
-DataType data_type(const char* name, const Tensor& t) {
+DataType data_type(const char *name, const Tensor &t) {
   switch (t.scalar_type()) {
   case ScalarType::Float:
     return DataType::float32;
@@ -99,9 +101,9 @@ DataType data_type(const char* name, const Tensor& t) {
   case ScalarType::BFloat16:
     return DataType::bfloat16;
   default:
-    require(false, name, " must be float32, float16 or bfloat16, got ", text(t.scalar_type()),
-            t.scalar_type() == ScalarType::Double ? ": use .float()" : "");
-    return DataType::float32;
+    throw std::invalid_argument(std::string(name) + " must be float32, float16 or bfloat16, got " +
+                                text(t.scalar_type()) +
+                                (t.scalar_type() == ScalarType::Double ? ": use .float()" : ""));
   }
 }
 
@@ -109,16 +111,16 @@ DataType data_type(const char* name, const Tensor& t) {
 template <class Function> auto as_runtime_error(Function function) {
   try {
     return function();
-  } catch (const std::invalid_argument& error) {
+  } catch (const std::invalid_argument &error) {
     throw std::runtime_error(error.what());
   }
 }
 
 // Asks first: the call costs a trip through torch's dispatcher.
-Tensor gapless(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+Tensor gapless(const Tensor &t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
 // Rows must lie without gaps in their last dimension; other strides are free.
-Tensor with_dense_rows(const Tensor& t) {
+Tensor with_dense_rows(const Tensor &t) {
   const int64_t last = t.dim() - 1;
   return t.stride(last) == 1 || t.size(last) == 1 ? t : torch::stable::contiguous(t);
 }
@@ -131,12 +133,10 @@ int thread_count() {
 
 // x [T, B, I], or [B, T, I] with batch_first; or the data [N, I] of a PackedSequence, and then
 // `lengths` holds its batch_sizes.
-std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
-                                             std::optional<Tensor> c0,
-                                             std::optional<Tensor> lengths, Tensor packed,
-                                             int64_t input_size, int64_t hidden_size,
-                                             int64_t proj_size, int64_t num_layers,
-                                             bool bidirectional, bool batch_first) {
+std::tuple<Tensor, Tensor, Tensor>
+lstm_int8(Tensor x, std::optional<Tensor> h0, std::optional<Tensor> c0,
+          std::optional<Tensor> lengths, Tensor packed, int64_t input_size, int64_t hidden_size,
+          int64_t proj_size, int64_t num_layers, bool bidirectional, bool batch_first) {
   const bool packed_sequence = x.dim() == 2;
   require(packed_sequence || x.dim() == 3, "input must have 2 or 3 dimensions, got ", x.dim());
   require(x.is_cpu(), "input must be on the CPU, where the weights are");
@@ -144,8 +144,10 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
           "input.size(-1) must be equal to input_size. Expected ", input_size, ", got ",
           x.size(x.dim() - 1));
   check_type("packed weights", packed, ScalarType::Byte);
-  require(packed.dim() == 1 && packed.is_contiguous(), "packed weights must be a plain byte vector");
-  require(!packed_sequence || lengths, "2-D input is the data of a PackedSequence and needs batch_sizes");
+  require(packed.dim() == 1 && packed.is_contiguous(),
+          "packed weights must be a plain byte vector");
+  require(!packed_sequence || lengths,
+          "2-D input is the data of a PackedSequence and needs batch_sizes");
 
   LstmArguments a;
   a.data_type = data_type("input", x);
@@ -155,7 +157,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
             " must have 1 dimension, got ", lengths->dim());
     lengths = gapless(*lengths);
   }
-  const int64_t* counts = lengths ? lengths->const_data_ptr<int64_t>() : nullptr;
+  const int64_t *counts = lengths ? lengths->const_data_ptr<int64_t>() : nullptr;
   if (packed_sequence) {
     a.time_steps = lengths->size(0);
     require(a.time_steps > 0, "Expected sequence length to be larger than 0 in RNN");
@@ -170,7 +172,8 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
     a.time_steps = x.size(batch_first ? 1 : 0);
     a.batch_size = x.size(batch_first ? 0 : 1);
     require(a.time_steps > 0, "Expected sequence length to be larger than 0 in RNN");
-    if (lengths) check_shape("lengths", *lengths, {a.batch_size});
+    if (lengths)
+      check_shape("lengths", *lengths, {a.batch_size});
     a.lengths = counts;
   }
 
@@ -182,12 +185,15 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
   require(h0.has_value() == c0.has_value(), "give both h0 and c0 or neither");
   if (h0) {
     require(h0->is_cpu() && c0->is_cpu(), "h0 and c0 must be on the CPU, where the weights are");
+    require(packed_sequence || (h0->dim() == 3 && c0->dim() == 3),
+            "For batched 3-D input, hx and cx should also be 3-D but got (", h0->dim(), "-D, ",
+            c0->dim(), "-D) tensors");
     check_shape("hidden[0]", *h0, h_shape);
     check_shape("hidden[1]", *c0, c_shape);
     state_type = h0->scalar_type();
     require(c0->scalar_type() == state_type, "h0 and c0 must be of one dtype, got ",
             text(state_type), " and ", text(c0->scalar_type()));
-    a.state_type = data_type("h0", *h0);
+    a.state_type = as_runtime_error([&] { return data_type("h0", *h0); });
     require(a.state_type == DataType::float32 || a.state_type == a.data_type,
             "h0 and c0 must be float32 or of the input's dtype");
     h0 = gapless(*h0);
@@ -198,7 +204,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm_int8(Tensor x, std::optional<Tensor> h0,
     a.state_type = a.data_type;
   }
 
-  const void* const weights = packed.const_data_ptr();
+  const void *const weights = packed.const_data_ptr();
   const size_t bytes = static_cast<size_t>(packed.numel());
   const LstmShape shape = as_runtime_error([&] { return packed_shape(weights, bytes); });
   require(shape.input_size == input_size && shape.hidden_size == hidden_size &&
@@ -248,15 +254,15 @@ Tensor pack_int8(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
           " tensors, got ", tensors.size());
 
   size_t next = 0;
-  const auto floats = [&](const char* name, int64_t rows) {
-    Tensor& t = tensors[next++];
+  const auto floats = [&](const char *name, int64_t rows) {
+    Tensor &t = tensors[next++];
     check_type(name, t, ScalarType::Float);
     check_shape(name, t, {rows});
     t = gapless(t);
     return t.const_data_ptr<float>();
   };
-  const auto matrix = [&](const char* name, int64_t rows, int64_t columns) {
-    Tensor& t = tensors[next++];
+  const auto matrix = [&](const char *name, int64_t rows, int64_t columns) {
+    Tensor &t = tensors[next++];
     check_type(name, t, ScalarType::Char);
     check_shape(name, t, {rows, columns});
     t = gapless(t);
@@ -270,8 +276,10 @@ Tensor pack_int8(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
     const int64_t layer = static_cast<int64_t>(i) / shape.num_directions;
     weights[i].ih = matrix("weight_ih", 4 * hidden_size, shape.layer_input_size(layer));
     weights[i].hh = matrix("weight_hh", 4 * hidden_size, shape.output_size());
-    if (bias) weights[i].bias = floats("bias", 4 * hidden_size);
-    if (proj_size) weights[i].hr = matrix("weight_hr", proj_size, hidden_size);
+    if (bias)
+      weights[i].bias = floats("bias", 4 * hidden_size);
+    if (proj_size)
+      weights[i].hr = matrix("weight_hr", proj_size, hidden_size);
   }
   Tensor packed = allocate({static_cast<int64_t>(bytes)}, ScalarType::Byte);
   as_runtime_error([&] { pack(shape, weights.data(), packed.mutable_data_ptr()); });
@@ -297,8 +305,8 @@ Tensor no_backward(Tensor) {
       "(or dequantize() this module) and convert it again");
 }
 
-}  // namespace
-}  // namespace lstm_fastkernels
+} // namespace
+} // namespace lstm_fastkernels
 
 STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
   m.def("lstm_int8(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "

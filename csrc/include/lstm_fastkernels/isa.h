@@ -23,4 +23,4 @@ Isa active_isa();
 // otherwise. Takes effect with the next call.
 void set_isa(std::string_view name);
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels

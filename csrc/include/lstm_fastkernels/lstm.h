@@ -13,7 +13,7 @@ struct LstmShape {
   int64_t proj_size = 0;
   int64_t num_layers = 1;
   int64_t num_directions = 1;
-  int activation_bits = 8;  // 8 or 16: integers that x and h are quantized to
+  int activation_bits = 8; // 8 or 16: integers that x and h are quantized to
 
   int64_t output_size() const { return proj_size ? proj_size : hidden_size; }
   // Columns of weight_ih of a layer.
@@ -22,44 +22,45 @@ struct LstmShape {
   }
 };
 
-// One quantized matrix [rows, columns], row-major and contiguous: value = weight * scale of its row.
-// Weights lie in [-127, 127], scales are finite and not negative.
+// One quantized matrix [rows, columns], row-major and contiguous: value = weight * scale of its
+// row. Weights lie in [-127, 127], scales are finite and not negative.
 struct QuantizedMatrix {
-  const int8_t* weights = nullptr;
-  const float* scales = nullptr;
+  const int8_t *weights = nullptr;
+  const float *scales = nullptr;
 };
 
 // Weights of one layer and direction; gate order i, f, g, o as in nn.LSTM.
 struct LayerWeights {
-  QuantizedMatrix ih;           // [4 hidden_size, layer_input_size]
-  QuantizedMatrix hh;           // [4 hidden_size, output_size]
-  QuantizedMatrix hr;           // [proj_size, hidden_size]; ignored without projection
-  const float* bias = nullptr;  // [4 hidden_size], b_ih + b_hh; null: zeros
+  QuantizedMatrix ih;          // [4 hidden_size, layer_input_size]
+  QuantizedMatrix hh;          // [4 hidden_size, output_size]
+  QuantizedMatrix hr;          // [proj_size, hidden_size]; ignored without projection
+  const float *bias = nullptr; // [4 hidden_size], b_ih + b_hh; null: zeros
 };
 
 // Bytes of the packed form. Throws std::invalid_argument where a size is out of range:
 // 1 <= sizes < 65536, 0 <= proj_size < hidden_size, activation_bits 8 or 16.
-size_t packed_bytes(const LstmShape& shape);
+size_t packed_bytes(const LstmShape &shape);
 
 // Packs layers[layer * num_directions + direction] into `packed`, packed_bytes(shape) long, any
-// alignment. Throws std::invalid_argument for a weight of -128 or a scale or bias that is not finite.
-void pack(const LstmShape& shape, const LayerWeights* layers, void* packed);
+// alignment. Throws std::invalid_argument for a weight of -128 or a scale or bias that is not
+// finite.
+void pack(const LstmShape &shape, const LayerWeights *layers, void *packed);
 
-// The shape that a packed buffer declares. Throws std::invalid_argument unless its header and
-// records are consistent and it is exactly `bytes` long.
-LstmShape packed_shape(const void* packed, size_t bytes);
+// The shape that a packed buffer declares. Throws std::invalid_argument unless its header is
+// consistent and the buffer exactly `bytes` long.
+LstmShape packed_shape(const void *packed, size_t bytes);
 
 enum class DataType { float32, float16, bfloat16 };
 
 // A sequence and where its results go. Strides are in elements; the innermost dimension is
 // contiguous. No output may overlap an input.
 struct LstmArguments {
-  int64_t time_steps = 0;  // >= 1
-  int64_t batch_size = 0;  // >= 0
+  int64_t time_steps = 0; // >= 1
+  int64_t batch_size = 0; // >= 0
 
   // x [time, row, input_size] and y [time, row, num_directions * output_size], of one type.
-  const void* x = nullptr;
-  void* y = nullptr;
+  const void *x = nullptr;
+  void *y = nullptr;
   DataType data_type = DataType::float32;
   int64_t x_time_stride = 0, x_row_stride = 0;
   int64_t y_time_stride = 0, y_row_stride = 0;
@@ -67,24 +68,24 @@ struct LstmArguments {
   // At most one of the two. lengths [batch_size], each in 1..time_steps: y is zero past a row's
   // length. batch_sizes [time_steps], not increasing, the first equal to batch_size: x and y are a
   // PackedSequence's data, rows of all time steps behind each other; time strides are ignored.
-  const int64_t* lengths = nullptr;
-  const int64_t* batch_sizes = nullptr;
+  const int64_t *lengths = nullptr;
+  const int64_t *batch_sizes = nullptr;
 
   // States [num_layers * num_directions, batch_size, output_size or hidden_size], contiguous, of
   // one type. h0 and c0 null: zeros.
-  const void* h0 = nullptr;
-  const void* c0 = nullptr;
-  void* h_n = nullptr;
-  void* c_n = nullptr;
+  const void *h0 = nullptr;
+  const void *c0 = nullptr;
+  void *h_n = nullptr;
+  void *c_n = nullptr;
   DataType state_type = DataType::float32;
 
-  int threads = 1;  // at most so many
+  int threads = 1; // at most so many
 };
 
 // Runs the stack. `packed` must come from pack(); its header is checked at each call. The result
 // does not depend on threads, batch size, chunking of the sequence or instruction set. A row with a
 // non-finite x, h0 or c0 is NaN from that step on. Throws std::invalid_argument for arguments out
 // of range, std::bad_alloc where memory ends.
-void lstm_forward(const void* packed, size_t bytes, const LstmArguments& arguments);
+void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments);
 
-}  // namespace lstm_fastkernels
+} // namespace lstm_fastkernels
