@@ -70,8 +70,8 @@ def _lstm_int8_fake(
 
 
 @torch.library.register_fake("lstm_fastkernels::no_backward")
-def _no_backward_fake(gradient: Tensor) -> Tensor:
-    return torch.empty_like(gradient)
+def _no_backward_fake(gradient: Tensor, shape: list[int]) -> Tensor:
+    return gradient.new_empty(shape)
 
 
 class _WithoutGradient(torch.autograd.Function):
@@ -79,11 +79,12 @@ class _WithoutGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, *arguments):  # type: ignore[no-untyped-def]
+        ctx.shape = x.shape
         return _ops.lstm_int8.default(x, *arguments)
 
     @staticmethod
     def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
-        return _ops.no_backward(gradient), *[None] * 10
+        return _ops.no_backward(gradient, ctx.shape), *[None] * 10
 
 
 Result = tuple[Tensor, Tensor, Tensor]

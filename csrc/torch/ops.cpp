@@ -299,7 +299,7 @@ std::string get_supported_isas() {
 }
 
 // What the gradient of lstm_int8 calls, so that a compiled graph raises only when it runs backward.
-Tensor no_backward(Tensor) {
+Tensor no_backward(Tensor, std::vector<int64_t>) {
   throw std::runtime_error(
       "FastQuantLSTM is for inference: its int8 weights have no gradient. Train the float nn.LSTM "
       "(or dequantize() this module) and convert it again");
@@ -314,7 +314,7 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
         "bool batch_first) -> (Tensor, Tensor, Tensor)");
   m.def("pack_int8(Tensor[] tensors, int input_size, int hidden_size, int proj_size, "
         "int num_layers, bool bidirectional, bool bias, int activation_bits) -> Tensor");
-  m.def("no_backward(Tensor gradient) -> Tensor");
+  m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
   m.def("get_isa() -> str");
   m.def("set_isa(str name) -> ()");
   m.def("supported_isas() -> str");
