@@ -41,11 +41,11 @@ STREAMED_CHARACTERS = 40  # timed in each round, in calls of one character
 SEQUENCE_LENGTH = 100
 SEQUENCES = 4  # timed in each round
 
-PROMPT = "import os\nimport sys\n\n\n"
+PROMPT = "class Parser:\n    def __init__(self, "
 LINES_TO_WRITE = 12
 LONGEST_TEXT = 800
-TEMPERATURE = 0.6
-SEED = 3
+TEMPERATURE = 0.5
+SEED = 4
 
 
 @dataclass

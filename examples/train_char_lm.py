@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path(__file__).with_name("char_lm.safetensors"), help="weights")
-    add("--steps", type=int, default=18750, help="optimizer steps")
+    add("--steps", type=int, default=13000, help="optimizer steps")
     add("--warmup", type=int, default=200, help="steps until the learning rate peaks")
     add("--batch-size", type=int, default=32, help="parallel streams of text")
     add("--sequence-length", type=int, default=100, help="characters of each stream in a step")
