@@ -84,11 +84,12 @@ def flat(result):
 
 
 def assert_same(actual, expected, message=""):
-    """Equal bit by bit, NaN included."""
+    """Equal bit by bit, signs of zeros included; a NaN equals any other."""
     for name, a, e in zip(("y", "h", "c"), flat(actual), flat(expected), strict=True):
         assert a.dtype == e.dtype, f"{message}: {name} is {a.dtype}, not {e.dtype}"
         assert a.shape == e.shape, f"{message}: {name} has shape {a.shape}, not {e.shape}"
-        different = ~((a == e) | (a.isnan() & e.isnan()))
+        equal = (a == e) & (a.signbit() == e.signbit())
+        different = ~(equal | (a.isnan() & e.isnan()))
         assert not different.any(), (
             f"{message}: {name} differs in {int(different.sum())} of {different.numel()} elements,"
             f" first at {different.nonzero()[0].tolist()}"

@@ -11,10 +11,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import lstm_fastkernels as lfk
 from cases import AWKWARD, Case, assert_same
 
+# T=70 takes several of the chunks in which the kernels form the input products.
 STACKS = [
     Case(num_layers=2, T=7, B=6),
-    Case(num_layers=2, T=7, B=6, proj_size=13),
-    Case(num_layers=2, T=7, B=6, bidirectional=True),
+    Case(num_layers=2, T=70, B=6, proj_size=13),
+    Case(num_layers=2, T=70, B=6, bidirectional=True),
     Case(num_layers=2, T=7, B=6, bidirectional=True, proj_size=8, batch_first=True, bias=False),
 ]
 
@@ -158,7 +159,8 @@ def test_no_state_is_zero_state(case, isa):
 @pytest.mark.parametrize("B", [1, 8])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_threads(bidirectional, B, activations, isa, threads):
-    case = Case(64, 256, 2, bidirectional, T=6, B=B, activations=activations)
+    # 41 million products and more: worth several threads.
+    case = Case(64, 256, 2, bidirectional, T=48 // B, B=B, activations=activations)
     fast = case.fast()
     threads(1)
     expected = fast(case.x(), case.state())
@@ -169,7 +171,7 @@ def test_threads(bidirectional, B, activations, isa, threads):
 
 def test_threads_take_over_the_rounding_of_small_numbers(isa, threads):
     """Workers flush denormals when their caller does."""
-    case = Case(64, 256, bidirectional=True, T=4, B=8)
+    case = Case(64, 256, bidirectional=True, T=8, B=8)
     fast, (h, c) = case.fast(), case.state()
     state = h * 1e-39, c * 1e-39
     try:

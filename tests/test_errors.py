@@ -103,8 +103,9 @@ def test_state_does_not_fit_the_packed_sequence():
         (torch.tensor([[3, 2]]), []),
         (torch.tensor([3.0, 2.0]), ["int64", "float32"]),
         (torch.tensor([3, 2], dtype=torch.int32), ["int64", "int32"]),
+        (torch.tensor([3, 2], device="meta"), ["meta", "cpu"]),
     ],
-    ids=["too long", "zero", "negative", "too few", "too many", "2-D", "float", "int32"],
+    ids=["too long", "zero", "negative", "too few", "too many", "2-D", "float", "int32", "meta"],
 )
 def test_bad_lengths(lengths, words):
     check(error_of(lambda: CASE.fast()(X, lengths=lengths)), REFUSED, "lengths", *words)
@@ -151,6 +152,10 @@ def test_bad_constructions_raise_as_in_nn_lstm(options):
     check(error_of(lambda: lfk.FastQuantLSTM(**options)), type(expected))
 
 
+def test_sizes_beyond_exact_sums():
+    check(error_of(lambda: lfk.FastQuantLSTM(65536, 1)), REFUSED, "65535", "65536")
+
+
 def test_unknown_activations():
     error = error_of(lambda: lfk.FastQuantLSTM(5, 4, activations="int4"))
     check(error, ValueError, "int4", "int8", "int16")
@@ -159,9 +164,12 @@ def test_unknown_activations():
 # Backward
 
 
-def test_backward_says_what_to_use_instead():
-    x = X.clone().requires_grad_()
-    y, _ = CASE.fast()(x)
+@pytest.mark.parametrize("which", ["x", "h0", "c0"])
+def test_backward_says_what_to_use_instead(which):
+    tensors = {"x": X.clone(), "h0": H.clone(), "c0": C.clone()}
+    tensors[which].requires_grad_()
+    x, *state = tensors.values()
+    y, _ = CASE.fast()(x, tuple(state))
     error = error_of(lambda: y.sum().backward())
     check(error, RuntimeError, "dequantize")  # NotImplementedError is a RuntimeError
 

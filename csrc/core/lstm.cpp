@@ -23,8 +23,9 @@ constexpr int64_t kChunkBytes = int64_t{192} << 10;
 constexpr int64_t kMaxChunkRows = 192;
 constexpr int64_t kMinChunkRows = 12;
 
-// Below this many products a call, waking another thread costs more than it brings.
-constexpr int64_t kProductsWorthAThread = int64_t{1} << 20;
+// Below this many products a call, some 200 microseconds, waking another thread costs more than it
+// brings.
+constexpr int64_t kProductsWorthAThread = int64_t{1} << 25;
 
 [[noreturn]] void fail(const std::string &message) { throw std::invalid_argument(message); }
 

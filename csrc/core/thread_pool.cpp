@@ -10,10 +10,14 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 namespace lstm_fastkernels {
 namespace {
+
+// A task that calls parallel_for runs the inner tasks itself.
+thread_local bool inside_a_task = false;
 
 // One parallel_for. A worker that comes late finds no task left and touches nothing else.
 class Job {
@@ -23,6 +27,7 @@ public:
   }
 
   void work() {
+    inside_a_task = true;
     for (int i; (i = next_.fetch_add(1)) < count_;) {
       try {
         task_(i);
@@ -35,6 +40,7 @@ public:
       if (++done_ == count_)
         all_done_.notify_all();
     }
+    inside_a_task = false;
   }
 
   void work_in_callers_mode() {
@@ -70,10 +76,7 @@ public:
     const auto job = std::make_shared<Job>(count, task);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      while (started_ < threads - 1) {
-        std::thread([this, index = started_] { serve(index); }).detach();
-        ++started_;
-      }
+      start_workers(threads - 1);
       job_ = job;
       helpers_ = threads - 1;
       ++generation_;
@@ -85,6 +88,15 @@ public:
   }
 
 private:
+  // As many as the system gives: the caller works in any case.
+  void start_workers(int wanted) {
+    try {
+      for (; started_ < wanted; ++started_)
+        std::thread([this, index = started_] { serve(index); }).detach();
+    } catch (const std::system_error &) {
+    }
+  }
+
   void serve(int index) {
     uint64_t seen = 0;
     for (;;) {
@@ -130,7 +142,7 @@ Pool &pool() {
 
 void parallel_for(int count, int threads, const std::function<void(int)> &task) {
   threads = std::min(threads, count);
-  if (threads > 1 && pool().run(count, threads, task))
+  if (threads > 1 && !inside_a_task && pool().run(count, threads, task))
     return;
   for (int i = 0; i < count; ++i)
     task(i);

@@ -1,0 +1,212 @@
+// sigmoid, tanh and the state update inside step(): against double, at their limits, and the same
+// bits on every instruction set. Weights are zero; gates come in as input_gates.
+#include <cmath>
+#include <limits>
+
+#include "check.h"
+#include "kernels.h"
+#include "rows.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// What numerics.h states for tanh, what follows for sigmoid = 0.5 tanh(0.5 x) + 0.5, and half a
+// unit in the last place of a number up to 1.
+constexpr double kTanhError = 3.2e-7;
+constexpr double kRounding = 0x1p-25;
+constexpr double kSigmoidError = kTanhError / 2 + kRounding;
+
+// A hidden matrix of zeros, of one group of columns.
+class ZeroMatrix {
+public:
+  ZeroMatrix(int64_t tiles, Form form) : scales_(static_cast<size_t>(tiles * kTileRows * 4)) {
+    weights_.resize(scales_.size());
+    matrix_.num_tiles = tiles;
+    matrix_.groups = 1;
+    matrix_.form = form;
+    matrix_.tiles = weights_.data();
+    matrix_.row_sums = scales_.data();
+    matrix_.scales = scales_.data();
+    matrix_.activation_max = form == Form::signed16 ? 20011 : 127;
+  }
+  const Matrix &view() const { return matrix_; }
+
+private:
+  std::vector<uint8_t> scales_, weights_;
+  Matrix matrix_;
+};
+
+struct Gates {
+  float i, f, g, o, c;
+};
+
+struct Cells {
+  std::vector<float> c, h, quantized, scales;
+};
+
+// One cell each, 8 cells a tile and `tiles` tiles a row, the last row filled up with zeros.
+Cells step(Isa isa, const std::vector<Gates> &cells, int64_t tiles = 1, Form form = Form::offset8) {
+  const ZeroMatrix zero(tiles, form);
+  const int64_t units = tiles * kTileUnits;
+  const int64_t rows = divide_up(static_cast<int64_t>(cells.size()), units);
+  std::vector<float> in(static_cast<size_t>(rows * units * 4), 0.0f);
+  Cells out;
+  out.c.assign(static_cast<size_t>(rows * units), 0.0f);
+  out.h = out.c;
+  for (size_t n = 0; n < cells.size(); ++n) {
+    float *tile = in.data() + n / kTileUnits * kTileRows + n % kTileUnits;
+    const float gates[] = {cells[n].i, cells[n].f, cells[n].g, cells[n].o};
+    for (int gate = 0; gate < 4; ++gate)
+      tile[gate * kTileUnits] = gates[gate];
+    out.c[n] = cells[n].c;
+  }
+  HeldRows h_in(form, rows, 4), h_out(form, rows, units);
+  StepArguments a;
+  a.rows = rows;
+  a.h_in = h_in.view();
+  a.input_gates = in.data();
+  a.c = out.c.data();
+  a.h = out.h.data();
+  a.h_out = h_out.view();
+  a.h_out_form = form;
+  a.h_out_max = zero.view().activation_max;
+  kernels(isa).step(zero.view(), a);
+  for (int64_t i = 0; i < rows * units; ++i)
+    out.quantized.push_back(static_cast<float>(decode(h_out.data().data(), i, form)));
+  out.scales = h_out.scales();
+  return out;
+}
+
+float bounded(Random &random) { return random.real(-12, 12); }
+float any_bits(Random &random) { return float_of(static_cast<uint32_t>(random.bits())); }
+float denormal(Random &random) {
+  return float_of(static_cast<uint32_t>(random.bits()) & 0x807fffff);
+}
+
+using Draw = float (*)(Random &);
+
+std::vector<Gates> random_cells(size_t count, Draw draw, uint64_t seed) {
+  Random random(seed);
+  std::vector<Gates> cells(count);
+  for (Gates &g : cells)
+    g = {draw(random), draw(random), draw(random), draw(random), draw(random)};
+  return cells;
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+// With the input gate open, no state and the output gate closed, c is tanh(g).
+TEST(tanh_is_within_its_stated_error) {
+  std::vector<Gates> cells;
+  for (float x = -9.5f; x < 9.5f; x += 0x1p-12f)
+    cells.push_back({kInfinity, 0, x, 0, 0});
+  for_each_isa([&](Isa isa) {
+    const Cells found = step(isa, cells);
+    for (size_t n = 0; n < cells.size(); ++n) {
+      WITH("x ", cells[n].g);
+      CHECK(std::abs(found.c[n] - std::tanh(double{cells[n].g})) <= kTanhError);
+    }
+  });
+}
+
+TEST(sigmoid_follows_from_tanh) {
+  std::vector<Gates> cells;
+  for (float x = -20; x < 20; x += 0x1p-11f)
+    cells.push_back({x, 0, kInfinity, 0, 0});
+  for_each_isa([&](Isa isa) {
+    const Cells found = step(isa, cells);
+    for (size_t n = 0; n < cells.size(); ++n) {
+      WITH("x ", cells[n].i);
+      CHECK(std::abs(found.c[n] - sigmoid(cells[n].i)) <= kSigmoidError);
+    }
+  });
+}
+
+TEST(states_are_within_the_error_of_their_gates) {
+  const std::vector<Gates> cells = random_cells(20000, bounded, 1);
+  for_each_isa([&](Isa isa) {
+    const Cells found = step(isa, cells);
+    for (size_t n = 0; n < cells.size(); ++n) {
+      const Gates &g = cells[n];
+      WITH("seed 1 cell ", n);
+      const double c = sigmoid(g.f) * g.c + sigmoid(g.i) * std::tanh(double{g.g});
+      const double before = std::abs(double{g.c});
+      // The product i * g rounds once, their sum once more, as large as it is.
+      const double c_error =
+          kSigmoidError * (before + 1) + kTanhError + (before + 2) * 2 * kRounding;
+      CHECK(std::abs(found.c[n] - c) <= c_error);
+      const double h = sigmoid(g.o) * std::tanh(double{found.c[n]});
+      CHECK(std::abs(found.h[n] - h) <= kSigmoidError + kTanhError + kRounding);
+    }
+  });
+}
+
+TEST(gates_reach_their_limits_exactly) {
+  for (float large : {18.0f, 1e30f, std::numeric_limits<float>::max(), kInfinity}) {
+    WITH("large ", large);
+    const std::vector<Gates> cells = {
+        {large, large, large, large, 100},    {large, large, -large, large, -100},
+        {-large, -large, large, large, 100},  {-large, large, large, -large, 3},
+        {large, -large, 0, large, kInfinity},
+    };
+    for_each_isa([&](Isa isa) {
+      const Cells found = step(isa, cells);
+      CHECK(found.c[0] == 101.0f && found.h[0] == 1.0f);
+      CHECK(found.c[1] == -101.0f && found.h[1] == -1.0f);
+      CHECK(found.c[2] == 0.0f && found.h[2] == 0.0f);
+      CHECK(found.c[3] == 3.0f && found.h[3] == 0.0f);
+      CHECK(std::isnan(found.c[4]) && std::isnan(found.h[4])); // 0 * infinity
+      CHECK(found.quantized[0] == 127 && found.quantized[1] == -127 && found.quantized[4] == 0);
+    });
+  }
+}
+
+TEST(nan_stays_nan) {
+  const std::vector<Gates> cells = {{kNan, 0, 0, 0, 0}, {0, kNan, 0, 0, 0}, {0, 0, kNan, 0, 0},
+                                    {0, 0, 0, kNan, 0}, {0, 0, 0, 0, kNan}, {0, 0, 0, 0, 0}};
+  for_each_isa([&](Isa isa) {
+    const Cells found = step(isa, cells);
+    for (size_t n = 0; n < cells.size(); ++n) {
+      WITH("cell ", n);
+      CHECK(std::isnan(found.h[n]) == (n != 5));
+      CHECK(std::isnan(found.c[n]) == (n != 5 && n != 3));
+      CHECK(found.quantized[n] == 0);
+    }
+    CHECK(std::isnan(found.scales[0]));
+  });
+}
+
+// Only the row that a NaN is in gets a NaN scale.
+TEST(nan_marks_its_own_row) {
+  std::vector<Gates> cells(5 * 24, Gates{1, 1, 1, 1, 1});
+  cells[2 * 24 + 17].f = kNan;
+  for_each_isa([&](Isa isa) {
+    const Cells found = step(isa, cells, 3);
+    for (size_t row = 0; row < 5; ++row)
+      CHECK(row == 2 ? std::isnan(found.scales[row]) : found.scales[row] == 1.0f / 127.0f);
+  });
+}
+
+TEST(gates_have_the_same_bits_everywhere) {
+  for (Draw draw : {bounded, any_bits, denormal})
+    for (Form form : {Form::offset8, Form::signed8, Form::signed16})
+      for (int64_t tiles : {1, 2, 5}) {
+        WITH("seed 7 form ", static_cast<int>(form), " tiles ", tiles);
+        const std::vector<Gates> cells = random_cells(6000, draw, 7);
+        const Cells expected = step(Isa::scalar, cells, tiles, form);
+        for_each_isa([&](Isa isa) {
+          const Cells found = step(isa, cells, tiles, form);
+          CHECK_SAME(found.c, expected.c);
+          CHECK_SAME(found.h, expected.h);
+          CHECK_SAME(found.quantized, expected.quantized);
+          CHECK_SAME(found.scales, expected.scales);
+        });
+      }
+}
+
+} // namespace
+} // namespace lstm_fastkernels

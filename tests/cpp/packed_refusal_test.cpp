@@ -1,0 +1,188 @@
+// What pack and a reader of packed bytes refuse, before anything is read out of bounds.
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <utility>
+
+#include "check.h"
+#include "packed.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// Where the fields of the header and of the first record lie.
+enum Offset : size_t {
+  kMagicAt = 0,
+  kVersionAt = 8,
+  kBackendAt = 12,
+  kTotalAt = 16,
+  kInputSizeAt = 24,
+  kHiddenSizeAt = 28,
+  kProjSizeAt = 32,
+  kLayersAt = 36,
+  kDirectionsAt = 40,
+  kActivationBitsAt = 44,
+  kFormAt = 64,
+  kActivationMaxAt = 68,
+  kRecordsEnd = 64 + 4 * 64,
+};
+
+std::vector<uint8_t> good(int bits = 8) {
+  return random_stack(shape_of(5, 9, 3, 2, 2, bits), Weights::any, 1).packed();
+}
+
+std::vector<uint8_t> with(std::vector<uint8_t> packed, size_t offset, uint32_t value) {
+  std::memcpy(packed.data() + offset, &value, sizeof value);
+  return packed;
+}
+
+void check_call_refused(const std::vector<uint8_t> &packed, const std::string &part) {
+  LstmArguments nothing;
+  nothing.time_steps = 1;
+  CHECK_THROWS(lstm_forward(packed.data(), packed.size(), nothing), part);
+}
+
+void check_refused(const std::vector<uint8_t> &packed, const std::string &part) {
+  CHECK_THROWS(packed_shape(packed.data(), packed.size()), part);
+  check_call_refused(packed, part);
+}
+
+TEST(truncated_and_longer_buffers_are_refused) {
+  const auto packed = good();
+  for (size_t size = 0; size < packed.size(); size += size < kRecordsEnd ? 1 : 37) {
+    WITH("size ", size);
+    check_refused({packed.begin(), packed.begin() + static_cast<long>(size)}, "expected");
+  }
+  auto longer = packed;
+  longer.push_back(0);
+  check_refused(longer, "expected");
+}
+
+TEST(lying_headers_are_refused) {
+  check_refused(with(good(), kMagicAt, 0), "mark");
+  check_refused(with(good(), kMagicAt + 4, 0), "mark");
+  check_refused(with(good(), kVersionAt, 99), "version");
+  check_refused(with(good(), kBackendAt, 99), "layout");
+  for (size_t offset : {kTotalAt + 0, kTotalAt + 4})
+    check_refused(with(good(), offset, 0x7fffffff), "expected");
+  for (size_t offset : {kInputSizeAt, kHiddenSizeAt, kLayersAt, kDirectionsAt})
+    for (uint32_t size : {0u, 65536u, 0x7fffffffu, 0x80000000u, 0xffffffffu}) {
+      WITH("offset ", offset, " size ", size);
+      check_refused(with(good(), offset, size), "must be in");
+    }
+  for (size_t offset : {kInputSizeAt, kHiddenSizeAt, kLayersAt})
+    check_refused(with(good(), offset, 4), "expected");
+  check_refused(with(good(), kProjSizeAt, 8), "expected");
+  check_refused(with(good(), kHiddenSizeAt, 65535), "expected");
+  check_refused(with(good(), kProjSizeAt, 0), "expected");
+  check_refused(with(good(), kProjSizeAt, 9), "proj_size");
+  check_refused(with(good(), kDirectionsAt, 3), "num_directions");
+  for (uint32_t bits : {0u, 9u, 0xffffffffu})
+    check_refused(with(good(), kActivationBitsAt, bits), "activation_bits");
+  check_refused(with(good(), kActivationBitsAt, 16), "expected");
+}
+
+TEST(lying_records_are_refused) {
+  for (size_t record = 0; record < 4; ++record)
+    for (size_t matrix = 0; matrix < 3; ++matrix) {
+      WITH("record ", record, " matrix ", matrix);
+      const size_t at = record * 64 + matrix * 8;
+      for (uint32_t form : {2u, 7u, 0xffffffffu})
+        check_call_refused(with(good(), kFormAt + at, form), "form");
+      for (uint32_t form : {0u, 1u, 7u})
+        check_call_refused(with(good(16), kFormAt + at, form), "form");
+      for (uint32_t most : {0u, 126u, 128u, 99999u, 0xffffff81u})
+        check_call_refused(with(good(), kActivationMaxAt + at, most), "range");
+      for (uint32_t most : {0u, 32768u, 99999u, 0xffffffffu})
+        check_call_refused(with(good(16), kActivationMaxAt + at, most), "range");
+    }
+}
+
+// Sizes that need as many bytes as the true ones are believed, and read within their bounds.
+TEST(believed_lies_are_harmless) {
+  const std::pair<size_t, uint32_t> lies[] = {
+      {kInputSizeAt, 8}, {kHiddenSizeAt, 12}, {kProjSizeAt, 4}};
+  for (const auto &[offset, size] : lies)
+    for_each_isa([&, offset = offset, size = size](Isa) {
+      WITH("offset ", offset);
+      const auto packed = with(good(), offset, size);
+      const LstmShape shape = packed_shape(packed.data(), packed.size());
+      const Sequence sequence = random_sequence(shape, 2, 3, 4);
+      CHECK(forward(packed, sequence).y.size() == static_cast<size_t>(6 * sequence.y_columns()));
+    });
+}
+
+// Whatever is not refused is read within its bounds.
+TEST(changed_bytes_are_refused_or_harmless) {
+  for (int bits : {8, 16})
+    for (size_t offset = 0; offset < kRecordsEnd; ++offset)
+      for (int change : {0x01, 0x02, 0x80, 0xff}) {
+        auto packed = good(bits);
+        packed[offset] = static_cast<uint8_t>(packed[offset] ^ change);
+        try {
+          PackedStack(packed.data(), packed.size());
+        } catch (const std::invalid_argument &) {
+        }
+      }
+}
+
+TEST(impossible_sizes_are_refused) {
+  CHECK_THROWS(packed_bytes(shape_of(0, 1)), "input_size");
+  CHECK_THROWS(packed_bytes(shape_of(-1, 1)), "input_size");
+  CHECK_THROWS(packed_bytes(shape_of(1, 0)), "hidden_size");
+  CHECK_THROWS(packed_bytes(shape_of(1, 65536)), "hidden_size");
+  CHECK_THROWS(packed_bytes(shape_of(65536, 1)), "input_size");
+  CHECK_THROWS(packed_bytes(shape_of(1, 8, 8)), "proj_size");
+  CHECK_THROWS(packed_bytes(shape_of(1, 8, -1)), "proj_size");
+  CHECK_THROWS(packed_bytes(shape_of(1, 8, 0, 0)), "num_layers");
+  CHECK_THROWS(packed_bytes(shape_of(1, 8, 0, 1, 0)), "num_directions");
+  CHECK_THROWS(packed_bytes(shape_of(1, 8, 0, 1, 3)), "num_directions");
+  CHECK_THROWS(packed_bytes(shape_of(1, 8, 0, 1, 1, 9)), "activation_bits");
+  CHECK_THROWS(packed_bytes(shape_of(1, 32768, 0, 2, 2)), "output size");
+  CHECK(packed_bytes(shape_of(65535, 65535)) > size_t{4} * 65535 * 65535 * 2);
+}
+
+SourceMatrix &matrix_of(SourceStack &stack, int i) {
+  SourceLayer &layer = stack.layers[1];
+  return i == 0 ? layer.ih : i == 1 ? layer.hh : layer.hr;
+}
+
+// Packs after a change; the matrix named in the message is the one changed.
+void check_pack_refuses(const std::function<void(SourceStack &)> &change, const std::string &part) {
+  for (int bits : {8, 16}) {
+    SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 1, bits), Weights::any, 2);
+    change(stack);
+    CHECK_THROWS(stack.packed(), part);
+  }
+}
+
+TEST(bad_weights_are_refused) {
+  const char *names[] = {"weight_ih", "weight_hh", "weight_hr"};
+  for (int i = 0; i < 3; ++i) {
+    WITH("matrix ", names[i]);
+    check_pack_refuses([&](SourceStack &s) { matrix_of(s, i).weights.back() = -128; }, names[i]);
+    for (float bad : {kNan, kInfinity, -kInfinity, -1.0f, -1e-40f})
+      check_pack_refuses([&](SourceStack &s) { matrix_of(s, i).scales.back() = bad; }, names[i]);
+  }
+  for (float bad : {kNan, kInfinity, -kInfinity})
+    check_pack_refuses([&](SourceStack &s) { s.layers[1].bias.back() = bad; }, "bias");
+}
+
+TEST(zero_scales_and_absent_bias_are_accepted) {
+  SourceStack zero = random_stack(shape_of(5, 9), Weights::any, 3);
+  zero.for_each_matrix([](SourceMatrix &m) { m.scales.assign(m.scales.size(), 0.0f); });
+  zero.layers[0].bias.assign(zero.layers[0].bias.size(), 0.0f);
+  auto views = zero.views();
+  std::vector<uint8_t> packed(packed_bytes(zero.shape));
+  views[0].bias = nullptr;
+  pack(zero.shape, views.data(), packed.data());
+  CHECK(packed == zero.packed());
+}
+
+} // namespace
+} // namespace lstm_fastkernels

@@ -1,0 +1,134 @@
+// The packed form: its size, what it says of itself, and which form a matrix gets.
+#include <algorithm>
+
+#include "check.h"
+#include "packed.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+bool equal(const LstmShape &a, const LstmShape &b) {
+  return a.input_size == b.input_size && a.hidden_size == b.hidden_size &&
+         a.proj_size == b.proj_size && a.num_layers == b.num_layers &&
+         a.num_directions == b.num_directions && a.activation_bits == b.activation_bits;
+}
+
+TEST(packed_shape_comes_back) {
+  for (int64_t size : kAwkward)
+    for (int64_t proj : {int64_t{0}, size - 1})
+      for (int64_t directions : {1, 2})
+        for (int bits : {8, 16}) {
+          WITH("size ", size, " proj ", proj, " directions ", directions, " bits ", bits);
+          const LstmShape shape = shape_of(152 - size, size, proj, 2, directions, bits);
+          const auto packed = random_stack(shape, Weights::any, 1).packed();
+          CHECK(equal(packed_shape(packed.data(), packed.size()), shape));
+        }
+}
+
+int64_t weights_of(const LstmShape &shape) {
+  int64_t count = 0;
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer)
+    count += shape.num_directions *
+             (4 * shape.hidden_size * (shape.layer_input_size(layer) + shape.output_size()) +
+              shape.proj_size * shape.hidden_size);
+  return count;
+}
+
+TEST(packed_weights_take_hardly_more_than_a_byte) {
+  for (int bits : {8, 16})
+    for (const LstmShape &shape :
+         {shape_of(256, 256, 0, 1, 1, bits), shape_of(128, 256, 0, 3, 1, bits),
+          shape_of(512, 512, 0, 2, 2, bits), shape_of(512, 1024, 256, 2, 1, bits)}) {
+      WITH("input ", shape.input_size, " hidden ", shape.hidden_size, " bits ", bits);
+      CHECK(static_cast<double>(packed_bytes(shape)) <=
+            1.05 * static_cast<double>(weights_of(shape)));
+    }
+}
+
+TEST(pack_writes_every_byte) {
+  const SourceStack stack = random_stack(shape_of(7, 9, 3, 2, 2), Weights::any, 2);
+  std::vector<uint8_t> zeros(packed_bytes(stack.shape)), ones(zeros.size(), 0xff);
+  pack(stack.shape, stack.views().data(), zeros.data());
+  pack(stack.shape, stack.views().data(), ones.data());
+  CHECK(zeros == ones);
+}
+
+TEST(packed_weights_run_at_any_address) {
+  for (int bits : {8, 16})
+    for_each_isa([&](Isa) {
+      const LstmShape shape = shape_of(9, 33, 8, 2, 2, bits);
+      const auto packed = random_stack(shape, Weights::any, 3).packed();
+      const Sequence sequence = random_sequence(shape, 3, 5, 4);
+      const Result expected = forward(packed, sequence);
+      for (size_t offset : {1u, 2u, 3u, 4u, 31u}) {
+        WITH("offset ", offset, " bits ", bits);
+        std::vector<uint8_t> shifted(packed.size() + offset);
+        std::copy(packed.begin(), packed.end(), shifted.begin() + static_cast<long>(offset));
+        Result result;
+        const LstmArguments a = arguments_for(sequence, result);
+        lstm_forward(shifted.data() + offset, packed.size(), a);
+        CHECK_SAME(result.y, expected.y);
+        CHECK_SAME(result.c, expected.c);
+      }
+    });
+}
+
+// The first matrix of a stack whose weight_ih has this row four times.
+Matrix packed_row(const std::vector<int> &row, int bits, std::vector<uint8_t> &memory) {
+  SourceStack stack =
+      random_stack(shape_of(static_cast<int64_t>(row.size()), 1, 0, 1, 1, bits), Weights::any, 5);
+  std::vector<int8_t> &weights = stack.layers[0].ih.weights;
+  for (size_t i = 0; i < weights.size(); ++i)
+    weights[i] = static_cast<int8_t>(row[i % row.size()]);
+  memory = stack.packed();
+  return PackedStack(memory.data(), memory.size()).layers[0].ih;
+}
+
+Form form_of(const std::vector<int> &row) {
+  std::vector<uint8_t> memory;
+  const Matrix matrix = packed_row(row, 8, memory);
+  CHECK(matrix.activation_max == 127);
+  return matrix.form;
+}
+
+TEST(form_is_proven_by_pairs) {
+  CHECK(form_of({64, 64, -64, -64, 127}) == Form::offset8);
+  CHECK(form_of({127, 1, -127, -1, 127, -127}) == Form::offset8);
+  CHECK(form_of({0, 127, 2, 0}) == Form::offset8); // neighbours, but of two pairs
+  CHECK(form_of({127, 2}) == Form::signed8);
+  CHECK(form_of({-127, -2}) == Form::signed8);
+  CHECK(form_of({0, 0, 0, 127, 0, 0, 127, 127}) == Form::signed8);
+}
+
+TEST(form_is_proven_by_row_sums) {
+  std::vector<int> row;
+  for (int k = 0; k < 510; k += 2)
+    row.insert(row.end(), {127, 1});
+  row.push_back(127);
+  CHECK(form_of(row) == Form::offset8); // 32767
+  row.push_back(1);
+  CHECK(form_of(row) == Form::signed8); // 32768
+  for (int &weight : row)
+    weight = -weight;
+  CHECK(form_of(row) == Form::offset8); // -32768
+  row.push_back(-1);
+  CHECK(form_of(row) == Form::signed8); // -32769
+}
+
+TEST(activation_max_keeps_sums_within_int32) {
+  for (int64_t columns : {1, 2, 3, 151, 515, 516, 517, 1040, 4000})
+    for (int weight : {0, 1, -64, 127, -127}) {
+      WITH("columns ", columns, " weight ", weight);
+      std::vector<uint8_t> memory;
+      const Matrix matrix =
+          packed_row(std::vector<int>(static_cast<size_t>(columns), weight), 16, memory);
+      const int64_t most = std::max<int64_t>(1, columns * std::abs(weight));
+      CHECK(matrix.form == Form::signed16);
+      CHECK(matrix.activation_max == std::min<int64_t>(32767, 0x7fffffff / most));
+    }
+}
+
+} // namespace
+} // namespace lstm_fastkernels

@@ -1,0 +1,119 @@
+// quantize_row of every instruction set against the numeric contract.
+#include <cfloat>
+#include <cmath>
+#include <limits>
+
+#include "check.h"
+#include "guarded.h"
+#include "reference.h"
+#include "rows.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+const std::vector<Matrix> &targets() {
+  static const std::vector<Matrix> all = [] {
+    std::vector<Matrix> made;
+    for (Form form : {Form::offset8, Form::signed8, Form::signed16})
+      for (int32_t most : {1, 127, 258, 20011, 32767}) {
+        if ((most == 127) == (form == Form::signed16))
+          continue;
+        made.emplace_back();
+        made.back().form = form;
+        made.back().activation_max = most;
+      }
+    return made;
+  }();
+  return all;
+}
+
+// The row lies against the end of readable memory.
+void check_row(Isa isa, const std::vector<float> &v, float floor, const Matrix &target) {
+  WITH("isa ", isa_name(isa), " n ", v.size(), " floor ", floor, " form ",
+       static_cast<int>(target.form), " A ", target.activation_max);
+  const QuantizedRow expected = reference_quantize(v, floor, target.activation_max);
+  const auto n = static_cast<int64_t>(v.size());
+  const Guarded<float> row(v);
+  std::vector<uint8_t> q(static_cast<size_t>(activation_row_bytes(target.form, n)), 0xa5);
+  float scale = -1.0f;
+  kernels(isa).quantize_row(row.data(), n, floor, target, q.data(), &scale);
+  CHECK(check::same_bits(scale, expected.scale));
+  for (int64_t i = 0; i < round_up(n, kTileUnits); ++i) {
+    WITH("column ", i);
+    CHECK(decode(q.data(), i, target.form) ==
+          (i < n ? expected.values[static_cast<size_t>(i)] : 0));
+  }
+}
+
+void check_everywhere(const std::vector<float> &v) {
+  for (Isa isa : supported_isas())
+    for (const Matrix &target : targets())
+      for (float floor : {0.0f, 1.0f})
+        check_row(isa, v, floor, target);
+}
+
+TEST(quantize_random_rows) {
+  for (int64_t n : kAwkward)
+    for (float size : {1e-29f, 0.3f, 1.0f, 1e3f, 1e38f}) {
+      WITH("seed ", n, " size ", size);
+      check_everywhere(random_reals(n, -size, size, static_cast<uint64_t>(n)));
+    }
+}
+
+TEST(quantize_random_bits) {
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    WITH("seed ", seed);
+    Random random(seed);
+    std::vector<float> v;
+    for (int64_t n = random.integer(1, 40); n > 0; --n)
+      v.push_back(float_of(static_cast<uint32_t>(random.bits())));
+    check_everywhere(v);
+  }
+}
+
+TEST(quantize_reference_ties_to_even) {
+  const QuantizedRow row = reference_quantize({254, 1, 3, -1, -3, 5, 2.999f}, 0, 127);
+  CHECK(row.values == std::vector<int32_t>({127, 0, 2, 0, -2, 2, 1}) && row.scale == 2.0f);
+}
+
+// With an absmax of 2 A every odd number lies in the middle of two integers.
+TEST(quantize_ties_to_even) {
+  for (Isa isa : supported_isas())
+    for (const Matrix &target : targets()) {
+      const auto most = static_cast<float>(target.activation_max);
+      std::vector<float> v = {2 * most};
+      for (float f = -33; f <= 33 && most >= 127; f += 1)
+        v.push_back(f);
+      check_row(isa, v, 0.0f, target);
+    }
+}
+
+TEST(quantize_small_and_large_rows) {
+  for (size_t n : {1u, 7u, 8u, 9u})
+    for (float size : {0.0f, -0.0f, FLT_TRUE_MIN, FLT_MIN, 1e-31f, 0.99e-30f, 1e-30f, 1.01e-30f,
+                       1.0f, std::nextafter(1.0f, 2.0f), FLT_MAX, -FLT_MAX}) {
+      WITH("size ", size);
+      std::vector<float> v(n, 0.0f);
+      v[n / 2] = size;
+      check_everywhere(v);
+      check_everywhere(std::vector<float>(n, size));
+    }
+}
+
+TEST(quantize_non_finite_rows) {
+  for (float bad : {kNan, -kNan, kInfinity, -kInfinity, float_of(0x7f800001)})
+    for (size_t n : {1u, 8u, 9u, 31u})
+      for (size_t at : {size_t{0}, n / 2, n - 1}) {
+        WITH("bad ", bad, " at ", at);
+        std::vector<float> v(n, 0.5f);
+        v[at] = bad;
+        check_everywhere(v);
+      }
+}
+
+} // namespace
+} // namespace lstm_fastkernels

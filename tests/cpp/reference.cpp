@@ -1,0 +1,177 @@
+#include "reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "numerics.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+bool finite(const std::vector<float> &v) {
+  return std::all_of(v.begin(), v.end(), [](float f) { return std::isfinite(f); });
+}
+
+// One layer and direction of one row of the batch.
+class Cell {
+public:
+  Cell(const LstmShape &shape, const SourceLayer &layer, float input_floor, std::vector<float> h0,
+       std::vector<float> c0)
+      : shape_(shape), layer_(layer), input_floor_(input_floor), h(h0), c(c0),
+        h_(reference_quantize(h0, shape.proj_size ? 0.0f : 1.0f, max_of(layer.hh))) {
+    if (!finite(c0))
+      h_.scale = kNan;
+  }
+
+  void step(const std::vector<float> &input) {
+    const QuantizedRow x = reference_quantize(input, input_floor_, max_of(layer_.ih));
+    std::vector<float> out(c.size());
+    for (size_t unit = 0; unit < c.size(); ++unit)
+      out[unit] = update(x, unit);
+    const QuantizedRow narrow =
+        reference_quantize(out, 1.0f, max_of(shape_.proj_size ? layer_.hr : layer_.hh));
+    h = shape_.proj_size ? project(narrow) : out;
+    h_ = shape_.proj_size ? reference_quantize(h, 0.0f, max_of(layer_.hh)) : narrow;
+  }
+
+private:
+  int32_t max_of(const SourceMatrix &m) const { return m.activation_max(shape_.activation_bits); }
+
+  float gate(const QuantizedRow &x, size_t row) const {
+    const auto r = static_cast<int64_t>(row);
+    const float input = std::fma(static_cast<float>(layer_.ih.product(r, x.values)),
+                                 x.scale * layer_.ih.scales[row], layer_.bias[row]);
+    return std::fma(static_cast<float>(layer_.hh.product(r, h_.values)),
+                    h_.scale * layer_.hh.scales[row], input);
+  }
+
+  // The new c of a unit; returns o tanh(c).
+  float update(const QuantizedRow &x, size_t unit) {
+    const size_t units = c.size();
+    const float i = reference_sigmoid(gate(x, unit));
+    const float f = reference_sigmoid(gate(x, units + unit));
+    const float g = reference_tanh(gate(x, 2 * units + unit));
+    const float o = reference_sigmoid(gate(x, 3 * units + unit));
+    c[unit] = std::fma(f, c[unit], i * g);
+    return o * reference_tanh(c[unit]);
+  }
+
+  std::vector<float> project(const QuantizedRow &from) const {
+    std::vector<float> to;
+    for (int64_t row = 0; row < layer_.hr.rows; ++row)
+      to.push_back(static_cast<float>(layer_.hr.product(row, from.values)) *
+                   (from.scale * layer_.hr.scales[static_cast<size_t>(row)]));
+    return to;
+  }
+
+  const LstmShape &shape_;
+  const SourceLayer &layer_;
+  const float input_floor_;
+
+public:
+  std::vector<float> h, c;
+
+private:
+  QuantizedRow h_;
+};
+
+std::vector<float> part(const std::vector<float> &all, int64_t index, int64_t size) {
+  return {all.begin() + index * size, all.begin() + (index + 1) * size};
+}
+
+void append(std::vector<float> &to, const std::vector<float> &from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+Result forward_row(const SourceStack &stack, const Sequence &row) {
+  const LstmShape &shape = stack.shape;
+  Result result;
+  std::vector<std::vector<float>> in, out;
+  for (int64_t t = 0; t < row.T; ++t)
+    in.push_back(part(row.x, t, shape.input_size));
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer, in = out) {
+    const float floor = layer == 0 || shape.proj_size ? 0.0f : 1.0f;
+    out.assign(in.size(), {});
+    for (int64_t direction = 0; direction < shape.num_directions; ++direction) {
+      const int64_t index = layer * shape.num_directions + direction;
+      Cell cell(shape, stack.layers[static_cast<size_t>(index)], floor,
+                part(row.h0, index, shape.output_size()), part(row.c0, index, shape.hidden_size));
+      for (size_t s = 0; s < in.size(); ++s) {
+        const size_t t = direction == 0 ? s : in.size() - 1 - s;
+        cell.step(in[t]);
+        append(out[t], cell.h);
+      }
+      append(result.h, cell.h);
+      append(result.c, cell.c);
+    }
+  }
+  for (const std::vector<float> &step : out)
+    append(result.y, step);
+  return result;
+}
+
+// Puts [outer, columns] in place as row `row` of [outer, rows, columns].
+void put(const std::vector<float> &from, int64_t columns, int64_t rows, int64_t row,
+         std::vector<float> &to) {
+  for (size_t i = 0; i < from.size(); ++i) {
+    const auto outer = static_cast<int64_t>(i) / columns,
+               column = static_cast<int64_t>(i) % columns;
+    to[static_cast<size_t>((outer * rows + row) * columns + column)] = from[i];
+  }
+}
+
+} // namespace
+
+QuantizedRow reference_quantize(const std::vector<float> &v, float floor, int32_t max) {
+  const auto limit = static_cast<float>(max);
+  QuantizedRow row{std::vector<int32_t>(v.size()), 0.0f};
+  if (!finite(v)) {
+    row.scale = kNan;
+    return row;
+  }
+  float m = floor;
+  for (float f : v)
+    m = std::max(m, std::fabs(f));
+  if (m < 1e-30f)
+    return row;
+  row.scale = m / limit;
+  for (size_t i = 0; i < v.size(); ++i)
+    row.values[i] =
+        static_cast<int32_t>(std::clamp(std::nearbyint(v[i] * (limit / m)), -limit, limit));
+  return row;
+}
+
+float reference_tanh(float x) {
+  if (std::isnan(x))
+    return x;
+  x = std::clamp(x, -kTanhLimit, kTanhLimit);
+  const float z = x * x;
+  float p = kTanhP[4], q = kTanhQ[4];
+  for (int i = 3; i >= 0; --i) {
+    p = std::fma(p, z, kTanhP[i]);
+    q = std::fma(q, z, kTanhQ[i]);
+  }
+  return std::clamp(x * p / q, -1.0f, 1.0f);
+}
+
+float reference_sigmoid(float x) { return std::fma(0.5f, reference_tanh(0.5f * x), 0.5f); }
+
+Result reference_forward(const SourceStack &stack, const Sequence &s,
+                         const std::vector<int64_t> &lengths) {
+  Result all;
+  arguments_for(s, all);
+  std::fill(all.y.begin(), all.y.end(), 0.0f);
+  for (int64_t row = 0; row < s.B; ++row) {
+    const int64_t length = lengths.empty() ? s.T : lengths[static_cast<size_t>(row)];
+    const Result one = forward_row(stack, s.row(row, length));
+    put(one.y, s.y_columns(), s.B, row, all.y);
+    put(one.h, s.shape.output_size(), s.B, row, all.h);
+    put(one.c, s.shape.hidden_size, s.B, row, all.c);
+  }
+  return all;
+}
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,54 @@
+// Activation rows in a kernel's own encoding, in memory of exactly their size.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "kernels.h"
+
+namespace lstm_fastkernels {
+
+inline int32_t decode(const uint8_t *q, int64_t i, Form form) {
+  if (form == Form::signed16)
+    return read<int16_t>(q, i);
+  return form == Form::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
+}
+
+inline void encode(uint8_t *q, int64_t i, Form form, int32_t value) {
+  if (form == Form::signed16) {
+    const auto wide = static_cast<int16_t>(value);
+    std::memcpy(q + 2 * i, &wide, sizeof wide);
+  } else {
+    q[i] = static_cast<uint8_t>(form == Form::offset8 ? value + 128 : value);
+  }
+}
+
+// Rows of scale 1 with zeros behind the last column, as quantize_row leaves them.
+class HeldRows {
+public:
+  HeldRows(Form form, const std::vector<std::vector<int32_t>> &values)
+      : HeldRows(form, static_cast<int64_t>(values.size()),
+                 static_cast<int64_t>(values.front().size())) {
+    for (size_t row = 0; row < values.size(); ++row)
+      for (size_t k = 0; k < values[row].size(); ++k)
+        encode(data_.data() + static_cast<int64_t>(row) * stride_, static_cast<int64_t>(k), form,
+               values[row][k]);
+  }
+  HeldRows(Form form, int64_t rows, int64_t columns)
+      : stride_(activation_row_bytes(form, columns)), data_(static_cast<size_t>(rows * stride_)),
+        scales_(static_cast<size_t>(rows), 1.0f) {
+    for (int64_t i = 0; i < rows * stride_ / activation_bytes(form); ++i)
+      encode(data_.data(), i, form, 0);
+  }
+
+  ActivationRows view() { return {data_.data(), stride_, scales_.data()}; }
+  const std::vector<uint8_t> &data() const { return data_; }
+  std::vector<float> &scales() { return scales_; }
+
+private:
+  int64_t stride_;
+  std::vector<uint8_t> data_;
+  std::vector<float> scales_;
+};
+
+} // namespace lstm_fastkernels
