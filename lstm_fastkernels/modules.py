@@ -157,7 +157,8 @@ class FastQuantLSTM(QuantizedLSTMBase):
         self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
     ) -> tuple[Tensor, State]:
         h0, c0 = (None, None) if hx is None else _two(hx)
-        y, h, c = ops.lstm_int8_for(x, h0, c0)(
+        run = ops.lstm_int8_for(x, h0, c0) if torch.is_grad_enabled() else ops.lstm_int8
+        y, h, c = run(
             x,
             h0,
             c0,
@@ -247,7 +248,8 @@ class FastQuantLSTMCell(QuantizedLSTMBase):
                     )
             h0, c0 = (h0[None], c0[None]) if dim == 2 else (h0[None, None], c0[None, None])
         x = input[None] if dim == 2 else input[None, None]
-        _, h, c = ops.lstm_int8_for(x, h0, c0)(
+        run = ops.lstm_int8_for(x, h0, c0) if torch.is_grad_enabled() else ops.lstm_int8
+        _, h, c = run(
             x, h0, c0, None, self.packed, self.input_size, self.hidden_size, 0, 1, False, False
         )
         return (h[0], c[0]) if dim == 2 else (h[0, 0], c[0, 0])

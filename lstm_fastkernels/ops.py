@@ -15,7 +15,7 @@ if not _LIBRARIES:
 torch.ops.load_library(str(_LIBRARIES[0]))
 
 _ops = torch.ops.lstm_fastkernels
-_lstm_int8 = _ops.lstm_int8.default
+lstm_int8 = _ops.lstm_int8.default
 
 
 def get_isa() -> str:
@@ -52,9 +52,9 @@ def _lstm_int8_fake(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    for name, tensor in {"input": x, "h0": h0, "c0": c0}.items():
+    for name, tensor in {"input": x, "h0": h0, "c0": c0, "lengths": lengths}.items():
         if tensor is not None and tensor.device != packed.device:
-            raise RuntimeError(f"{name} is on {tensor.device}, the weights on {packed.device}")
+            raise RuntimeError(f"{name} must be on {packed.device}, got {tensor.device}")
     directions = 2 if bidirectional else 1
     if x.dim() == 2:
         batch = h0.shape[1] if h0 is not None else torch.library.get_ctx().new_dynamic_size()
@@ -80,7 +80,7 @@ class _WithoutGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, *arguments):  # type: ignore[no-untyped-def]
         ctx.shape = x.shape
-        return _ops.lstm_int8.default(x, *arguments)
+        return lstm_int8(x, *arguments)
 
     @staticmethod
     def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
@@ -92,19 +92,19 @@ Operation = Callable[..., Result]
 
 
 def lstm_int8_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
-    """The callable that runs a packed stack of int8 LSTM layers on these tensors.
+    """What to call with these tensors in grad mode: lstm_int8, or its twin whose backward raises.
 
-    Its arguments are those of the op: (x, h0, c0, lengths, packed, input_size, hidden_size,
-    proj_size, num_layers, bidirectional, batch_first). x: [T, B, I], or [B, T, I] with
-    batch_first, or a PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers *
-    directions, B, output or hidden size], float32 or of x's dtype, or both None for zeros.
-    lengths: int64 [B], each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x.
-    packed: from pack_int8 for the same sizes. Returns y, h_n, c_n as nn.LSTM does, y of x's dtype
-    and states of h0's (x's without h0). Its backward raises.
+    Both take the op's arguments: (x, h0, c0, lengths, packed, input_size, hidden_size, proj_size,
+    num_layers, bidirectional, batch_first). x: [T, B, I], or [B, T, I] with batch_first, or a
+    PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers * directions, B,
+    output or hidden size], float32 or of x's dtype, or both None for zeros. lengths: int64 [B],
+    each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x. packed: from pack_int8 for
+    the same sizes. They return y, h_n, c_n as nn.LSTM does, y of x's dtype and states of h0's
+    (x's without h0).
     """
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0)):
+    if x.requires_grad or any(t is not None and t.requires_grad for t in (h0, c0)):
         return _WithoutGradient.apply
-    return _lstm_int8
+    return lstm_int8
 
 
 pack_int8 = _ops.pack_int8

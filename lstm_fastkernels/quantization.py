@@ -64,10 +64,12 @@ def _quantize_block(rows: Tensor, pair_safe: bool) -> tuple[Tensor, Tensor]:
     empty = largest < 1e-30
     rows = torch.where(empty.unsqueeze(1), 0, rows) / torch.where(empty, 1, largest).unsqueeze(1)
     unit = torch.full_like(largest, 1 / WEIGHT_MAX)
+    # Beside the grid, scales that need no clipping or no pair rounded: never worse than those.
+    sure = [1.0, WEIGHT_MAX / (PAIR_MAX // 2)] if pair_safe else [1.0]
     coarse = _COARSE if pair_safe else _COARSE[_COARSE <= 1.05]
-    factors = torch.cat([coarse.to(rows.dtype), rows.new_ones(1)]).expand(len(rows), -1)
+    factors = torch.cat([coarse, torch.tensor(sure)]).to(rows).expand(len(rows), -1)
     factor = _search(rows, unit, factors, pair_safe)
-    factor = _search(rows, unit, factor.unsqueeze(1) + _FINE.to(rows.dtype), pair_safe)
+    factor = _search(rows, unit, factor.unsqueeze(1) + _FINE.to(rows), pair_safe)
     quantized = _round(rows / (unit * factor).unsqueeze(1), pair_safe)
     # With the integers fixed, least squares gives the scale in closed form.
     norm = quantized.square().sum(1)
@@ -83,10 +85,10 @@ def quantize_rows(weight: Tensor, *, pair_safe: bool = True) -> tuple[Tensor, Te
     weight ~ int8 * scale. With `pair_safe`, neighbouring weights (2k, 2k + 1) of a row add up to
     -128..128, which makes `vpmaddubsw` exact on them; it costs about 1 dB. Scales are searched on
     a grid and then set by least squares for the integers found. Raises ValueError for a weight
-    that is not 2-D or not finite.
+    that is not a matrix, empty or not finite.
     """
-    if weight.dim() != 2:
-        raise ValueError(f"weight must have 2 dimensions, got {weight.dim()}")
+    if weight.dim() != 2 or weight.numel() == 0:
+        raise ValueError(f"weight must be a matrix that is not empty, got {tuple(weight.shape)}")
     if not weight.is_floating_point():
         raise ValueError(f"weight must be floating point, got {weight.dtype}")
     if not weight.isfinite().all():

@@ -59,10 +59,11 @@ class Case:
         return self.random(*first, self.input_size)
 
     def state(self):
-        """h0 goes beyond 1 here and there, which the kernels must scale for."""
+        """h0 goes beyond 1, which the kernels must scale for, in every other row of the batch."""
         rows = (self.num_layers * (1 + self.bidirectional), self.B)
-        width = self.proj_size or self.hidden_size
-        return self.random(*rows, width), self.random(*rows, self.hidden_size)
+        h0 = self.random(*rows, self.proj_size or self.hidden_size)
+        h0[:, 1::2].tanh_()
+        return h0, self.random(*rows, self.hidden_size)
 
     def lengths(self):
         """One for each row, in no order, the longest T."""

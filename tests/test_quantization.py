@@ -168,13 +168,19 @@ def foreign(case, fill):
     return fast
 
 
+def one_pair(shape, first):
+    """Zeros but for an unsafe pair in columns first, first + 1."""
+    weight = torch.zeros(shape)
+    weight[:, first : first + 2] = 127
+    return weight
+
+
 FILLS = {
     "127": lambda shape: torch.full(shape, 127),
     "-127": lambda shape: torch.full(shape, -127),
     "alternating": lambda shape: 127 - 254 * (torch.arange(shape[1]) % 2).expand(shape),
-    "one bad pair": lambda shape: torch.nn.functional.pad(torch.full((shape[0], 2), 127), (0, 999))[
-        :, : shape[1]
-    ],
+    "first pair": lambda shape: one_pair(shape, 0),
+    "last pair": lambda shape: one_pair(shape, shape[1] // 2 * 2 - 2),
     "barely unsafe": lambda shape: torch.full(shape, 65),
     "barely safe": lambda shape: torch.full(shape, 64),
     "random": lambda shape: torch.randint(-127, 128, shape),

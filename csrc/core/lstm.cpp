@@ -244,13 +244,16 @@ private:
         widen(state_row(a.c0, shape_.hidden_size, row), a.state_type, shape_.hidden_size, c);
         finite = std::all_of(c, c + shape_.hidden_size, [](float v) { return std::isfinite(v); });
       }
-      // Both buffers: in reverse, a short row starts after others have swapped them.
-      for (const ActivationRows &buffer : quantized_) {
-        const ActivationRows q = buffer.from(row);
-        call_.kernels.quantize_row(h, shape_.output_size(), floor, weights_.hh, q.data, q.scales);
-        if (!finite)
-          *q.scales = std::numeric_limits<float>::quiet_NaN();
-      }
+      const ActivationRows q = quantized_[current_].from(row);
+      call_.kernels.quantize_row(h, shape_.output_size(), floor, weights_.hh, q.data, q.scales);
+      if (!finite)
+        *q.scales = std::numeric_limits<float>::quiet_NaN();
+      if (!reverse_)
+        continue;
+      // In reverse, a short row starts after others have swapped the buffers.
+      const ActivationRows other = quantized_[1 - current_].from(row);
+      std::copy_n(q.data, q.stride, other.data);
+      *other.scales = *q.scales;
     }
   }
 
