@@ -49,7 +49,6 @@ def main() -> None:
             all_limits.append(limits)
             results.append(compare(workload, peers, limits, arguments.threads, arguments.repeats))
     report = {
-        "machine": platform.node(),
         "cpu": limits["cpu"],
         "date": datetime.date.today().isoformat(),
         "threads": arguments.threads,

@@ -9,7 +9,7 @@ def markdown(report: dict[str, Any]) -> str:
     """All that the report holds, the overview first; it has no headings above the third level."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     about = (
-        f"Machine {report['machine']}: {report['cpu']}. Threads: {report['threads']}. "
+        f"{report['cpu']}. Threads: {report['threads']}. "
         f"Median of {report['repeats']} rounds. {versions}. {report['date']}."
     )
     choice = (
