@@ -1,4 +1,4 @@
-"""What FastQuantLSTM and FastQuantLSTMCell share: canonical int8 tensors and their packed form.
+"""What FastQuantLSTM and FastQuantLSTMCell share: canonical int8 tensors, packed and run.
 
 Per layer and direction, with nn.LSTM's suffixes: `weight_ih`, `weight_hh`, `weight_hr` int8 and
 `..._scale` float32, one a row; `bias` float32, b_ih + b_hh. They are the state_dict; `packed` is
@@ -17,6 +17,7 @@ from lstm_fastkernels import ops
 from lstm_fastkernels.quantization import WEIGHT_MAX, quantize_rows
 
 Activations = Literal["int8", "int16"]
+State = tuple[Tensor, Tensor]
 
 _ACTIVATION_BITS = {"int8": 8, "int16": 16}
 _INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -158,7 +159,6 @@ class QuantizedLSTMBase(nn.Module):
             for key, value in state_dict.items()
             if key.startswith(prefix)
         }
-        canonical = self._canonical()
         # Weights tell the two kinds apart; a scale betrays a quantized checkpoint without them.
         quantized = any(
             name.endswith("_scale") or getattr(value, "dtype", None) == torch.int8
@@ -167,7 +167,7 @@ class QuantizedLSTMBase(nn.Module):
         kind = "quantized" if quantized else "float"
         expected: dict[str, tuple[torch.dtype | None, tuple[int, ...]]]
         if quantized:
-            expected = dict(canonical)
+            expected = {**self._canonical()}
         else:
             expected = {
                 self._float_name(name): (None, shape) for name, shape in self._shapes().items()
@@ -218,6 +218,29 @@ class QuantizedLSTMBase(nn.Module):
         """Bytes that the kernels read: int8 weights, scales, biases and their headers."""
         return self.packed.numel()
 
+    # ---- run ----
+
+    def _run(
+        self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
+    ) -> tuple[Tensor, State]:
+        """The op on x, as ops.lstm_int8_for has it, and the state hx."""
+        h0, c0 = (None, None) if hx is None else two_states(hx)
+        run = ops.lstm_int8_for(x, h0, c0) if torch.is_grad_enabled() else ops.lstm_int8
+        y, h, c = run(
+            x,
+            h0,
+            c0,
+            lengths,
+            self._buffers["packed"],
+            self.input_size,
+            self.hidden_size,
+            self.proj_size,
+            self.num_layers,
+            self.bidirectional,
+            batch_first,
+        )
+        return y, (h, c)
+
     # ---- life in a model ----
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -254,6 +277,13 @@ class QuantizedLSTMBase(nn.Module):
                 raise ValueError(f"{name} has values that are not finite")
         self._set_canonical(self._quantize(floats))
         return self.train(module.training)
+
+
+def two_states(hx: State) -> State:
+    """hx itself; RuntimeError unless it holds two tensors."""
+    if len(hx) != 2:
+        raise RuntimeError(f"hx must hold two tensors, (h0, c0), got {len(hx)}")
+    return hx
 
 
 def _fault(value: object, dtype: torch.dtype | None, shape: tuple[int, ...]) -> str | None:

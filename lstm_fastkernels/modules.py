@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_fastkernels import ops
-from lstm_fastkernels.canonical import Activations, QuantizedLSTMBase
-
-State = tuple[Tensor, Tensor]
+from lstm_fastkernels.canonical import Activations, QuantizedLSTMBase, State, two_states
 
 # nn.LSTM's options and their defaults.
 _OPTIONS = {
@@ -129,7 +126,7 @@ class FastQuantLSTM(QuantizedLSTMBase):
         if lengths is not None:
             raise ValueError("lengths go with a batch of sequences (3D input), got 2D input")
         if hx is not None:
-            h, c = _two(hx)
+            h, c = two_states(hx)
             if h.dim() != 2 or c.dim() != 2:
                 raise RuntimeError(
                     "For unbatched 2-D input, hx and cx should also be 2-D "
@@ -146,32 +143,12 @@ class FastQuantLSTM(QuantizedLSTMBase):
             raise ValueError("a PackedSequence has its own lengths: give it without `lengths`")
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if hx is not None and sorted_indices is not None:
-            h, c = _two(hx)
+            h, c = two_states(hx)
             hx = h.index_select(1, sorted_indices), c.index_select(1, sorted_indices)
         y, (h, c) = self._run(data, hx, batch_sizes, False)
         if unsorted_indices is not None:
             h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)
         return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), (h, c)
-
-    def _run(
-        self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
-    ) -> tuple[Tensor, State]:
-        h0, c0 = (None, None) if hx is None else _two(hx)
-        run = ops.lstm_int8_for(x, h0, c0) if torch.is_grad_enabled() else ops.lstm_int8
-        y, h, c = run(
-            x,
-            h0,
-            c0,
-            lengths,
-            self._buffers["packed"],
-            self.input_size,
-            self.hidden_size,
-            self.proj_size,
-            self.num_layers,
-            self.bidirectional,
-            batch_first,
-        )
-        return y, (h, c)
 
     def extra_repr(self) -> str:
         changed = [
@@ -238,21 +215,18 @@ class FastQuantLSTMCell(QuantizedLSTMBase):
         dim = input.dim()
         if dim not in (1, 2):
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dim}D instead")
-        h0 = c0 = None
+        one = (None,) * (3 - dim)  # as an index, adds the dimensions of one step and of one row
         if hx is not None:
-            h0, c0 = _two(hx)
-            for i, state in enumerate(hx):
+            h, c = two_states(hx)
+            for i, state in enumerate((h, c)):
                 if state.dim() != dim:
                     raise ValueError(
                         f"LSTMCell: Expected hx[{i}] to be {dim}D, got {state.dim()}D instead"
                     )
-            h0, c0 = (h0[None], c0[None]) if dim == 2 else (h0[None, None], c0[None, None])
-        x = input[None] if dim == 2 else input[None, None]
-        run = ops.lstm_int8_for(x, h0, c0) if torch.is_grad_enabled() else ops.lstm_int8
-        _, h, c = run(
-            x, h0, c0, None, self.packed, self.input_size, self.hidden_size, 0, 1, False, False
-        )
-        return (h[0], c[0]) if dim == 2 else (h[0, 0], c[0, 0])
+            hx = h[one], c[one]
+        _, (h, c) = self._run(input[one], hx, None, False)
+        first = (0,) * (3 - dim)
+        return h[first], c[first]
 
     def extra_repr(self) -> str:
         bias = "" if self.bias else ", bias=False"
@@ -263,9 +237,3 @@ def _arguments(lstm: nn.LSTM | FastQuantLSTM) -> dict[str, Any]:
     """The constructor's arguments that describe the LSTM."""
     names = ["input_size", "hidden_size", *_OPTIONS]
     return {name: getattr(lstm, name) for name in names}
-
-
-def _two(hx: State) -> State:
-    if len(hx) != 2:
-        raise RuntimeError(f"hx must hold two tensors, (h0, c0), got {len(hx)}")
-    return hx

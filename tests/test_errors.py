@@ -78,8 +78,9 @@ def test_one_state_of_two():
         pack_padded_sequence(zeros(3, 2, 6), [3, 2]),
         PackedSequence(zeros(5, 5), torch.tensor([2, 2])),
         PackedSequence(zeros(5, 5), torch.tensor([2, 4, -1])),
+        PackedSequence(zeros(5, 5), torch.tensor([0, 5])),
     ],
-    ids=["feature size", "too much data", "negative batch size"],
+    ids=["feature size", "too much data", "negative batch size", "no rows at first"],
 )
 def test_bad_packed_sequences(packed):
     check(error_of(lambda: CASE.fast()(packed)), REFUSED)

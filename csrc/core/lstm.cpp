@@ -57,8 +57,9 @@ private:
   void check_batch_sizes() const {
     if (active_.front() != batch_)
       fail("batch_sizes must start with the batch size");
+    const int64_t fewest = std::min<int64_t>(1, batch_); // an empty batch stays empty
     for (size_t t = 1; t < active_.size(); ++t)
-      if (active_[t] < 1 || active_[t] > active_[t - 1])
+      if (active_[t] < fewest || active_[t] > active_[t - 1])
         fail("batch_sizes must be positive and not increasing, got " + std::to_string(active_[t]) +
              " after " + std::to_string(active_[t - 1]) + " at time step " + std::to_string(t));
   }
@@ -119,6 +120,13 @@ Plane caller_plane(const LstmArguments &a, const void *data, int64_t time_stride
           row_stride * size, time_stride * size};
 }
 
+Plane x_plane(const LstmArguments &a) {
+  return caller_plane(a, a.x, a.x_time_stride, a.x_row_stride);
+}
+Plane y_plane(const LstmArguments &a) {
+  return caller_plane(a, a.y, a.y_time_stride, a.y_row_stride);
+}
+
 // What all parts of a call share.
 struct Call {
   const PackedStack &stack;
@@ -129,11 +137,10 @@ struct Call {
   int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
 
-  // The smallest magnitude that scales a row of a layer's input. h without projection is within
-  // [-1, 1] and has a constant scale.
-  float input_floor(int64_t layer) const {
-    return layer == 0 || stack.shape.proj_size ? 0.0f : 1.0f;
-  }
+  // The smallest magnitude that scales a row of h, and of a layer's input. h without projection is
+  // within [-1, 1] and has a constant scale.
+  float h_floor() const { return stack.shape.proj_size ? 0.0f : 1.0f; }
+  float input_floor(int64_t layer) const { return layer == 0 ? 0.0f : h_floor(); }
 };
 
 ActivationRows take_rows(Workspace &memory, const Matrix &target, int64_t rows, int64_t columns) {
@@ -232,7 +239,6 @@ private:
 
   void load_state() {
     const LstmArguments &a = call_.arguments;
-    const float floor = shape_.proj_size ? 0.0f : 1.0f;
     std::fill_n(c_, rows_.size() * call_.units_per_row(), 0.0f);
     std::fill_n(h_, rows_.size() * h_stride_, 0.0f);
     for (int64_t row = 0; row < rows_.size(); ++row) {
@@ -245,7 +251,7 @@ private:
         finite = std::all_of(c, c + shape_.hidden_size, [](float v) { return std::isfinite(v); });
       }
       const ActivationRows q = quantized_[current_].from(row);
-      call_.kernels.quantize_row(h, shape_.output_size(), floor, weights_.hh, q.data, q.scales);
+      quantize_h(h, q);
       if (!finite)
         *q.scales = std::numeric_limits<float>::quiet_NaN();
       if (!reverse_)
@@ -255,6 +261,11 @@ private:
       std::copy_n(q.data, q.stride, other.data);
       *other.scales = *q.scales;
     }
+  }
+
+  void quantize_h(const float *h, const ActivationRows &q) const {
+    call_.kernels.quantize_row(h, shape_.output_size(), call_.h_floor(), weights_.hh, q.data,
+                               q.scales);
   }
 
   void quantize_input(const uint8_t *row, DataType type, const ActivationRows &q) {
@@ -285,11 +296,8 @@ private:
     call_.kernels.step(weights_.hh, a);
     if (shape_.proj_size) {
       call_.kernels.project(weights_.hr, rows, unprojected_, h_);
-      for (int64_t row = 0; row < rows; ++row) {
-        const ActivationRows q = next.from(row);
-        call_.kernels.quantize_row(h_ + row * h_stride_, shape_.proj_size, 0.0f, weights_.hh,
-                                   q.data, q.scales);
-      }
+      for (int64_t row = 0; row < rows; ++row)
+        quantize_h(h_ + row * h_stride_, next.from(row));
     }
     current_ = 1 - current_;
   }
@@ -326,6 +334,7 @@ void run_forward(const Call &call, RowRange rows) {
   float *between = memory.take<float>(most_rows * shape.output_size());
   const Plane layers_plane{Plane::Addressing::chunk, reinterpret_cast<uint8_t *>(between),
                            DataType::float32, shape.output_size() * int64_t{sizeof(float)}};
+  const Plane x = x_plane(a), y = y_plane(a);
   std::vector<Direction> layers;
   std::vector<ActivationRows> quantized;
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
@@ -337,10 +346,8 @@ void run_forward(const Call &call, RowRange rows) {
     chunk = layers[0].next_chunk(chunk.end, most_rows);
     for (size_t layer = 0; layer < layers.size(); ++layer) {
       const bool last = layer + 1 == layers.size();
-      layers[layer].run(
-          chunk, layer == 0 ? caller_plane(a, a.x, a.x_time_stride, a.x_row_stride) : layers_plane,
-          last ? caller_plane(a, a.y, a.y_time_stride, a.y_row_stride) : layers_plane,
-          quantized[layer], gates);
+      layers[layer].run(chunk, layer == 0 ? x : layers_plane, last ? y : layers_plane,
+                        quantized[layer], gates);
     }
   }
   for (const Direction &layer : layers)
@@ -382,8 +389,7 @@ void run_bidirectional(const Call &call, int threads) {
     planes[i] = {Plane::Addressing::gapless,
                  reinterpret_cast<uint8_t *>(memory.take<float>(all_rows * width)),
                  DataType::float32, width * int64_t{sizeof(float)}};
-  const Plane x = caller_plane(a, a.x, a.x_time_stride, a.x_row_stride);
-  const Plane y = caller_plane(a, a.y, a.y_time_stride, a.y_row_stride);
+  const Plane x = x_plane(a), y = y_plane(a);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const Plane &in = layer == 0 ? x : planes[(layer - 1) % 2];
     const Plane &out = layer + 1 == shape.num_layers ? y : planes[layer % 2];
@@ -424,9 +430,9 @@ void lstm_forward(const void *packed, size_t bytes, const LstmArguments &a) {
     fail("give lengths or batch_sizes, not both");
   if (!a.h0 != !a.c0)
     fail("give both h0 and c0 or neither");
+  const Call call{stack, a, kernels(active_isa()), Schedule(a)};
   if (a.batch_size == 0)
     return;
-  const Call call{stack, a, kernels(active_isa()), Schedule(a)};
   if (a.lengths)
     clear_padding(a, shape.num_directions * shape.output_size());
 

@@ -1,12 +1,12 @@
-// The int8 LSTM kernels on 256-bit registers, over a `Dot` that the including file defines for its
-// instruction set. Included inside a target region; everything here has internal linkage.
+// The int8 LSTM kernels of x86, over a `Dot` that the including file defines for its instruction
+// set. Included inside a target region; everything here has internal linkage.
 //
 // A tile of 8 units x 4 gates times R batch rows lives in int32 sums in registers. Columns go by
 // groups of 4 bytes: one broadcast of a row's group meets a tile's weights, which are streamed
 // once. The epilogue reads the sums of up to kBlock (tile, row) pairs from a small buffer, so that
 // the long latency of the gates overlaps from pair to pair. It works on 256 bits everywhere.
 //
-// Dot gives: Register, of kGates gates x 8 sums; max_rows(form); zero(); widen(16 or 8 row sums);
+// Dot gives: Register, of kGates gates x 8 sums; max_rows(form); zero(); minus_128_times(row sums);
 // broadcast(4 bytes); magnitude(activations); weights<form>(address); add<form>(sums, activations,
 // their magnitudes, weights); gate(register, i), the i-th gate's 8 sums.
 
@@ -20,6 +20,11 @@ constexpr int kBlock = 12;
 
 LFK_INLINE __m256 load_floats(const uint8_t *array, int64_t i) {
   return _mm256_loadu_ps(reinterpret_cast<const float *>(array + i * 4));
+}
+
+// The scales of sums: that of the activation row times those of 8 weight rows from i on.
+LFK_INLINE __m256 scales_of(const Matrix &m, int64_t i, float row_scale) {
+  return _mm256_mul_ps(_mm256_set1_ps(row_scale), load_floats(m.scales, i));
 }
 
 // ---- products ----
@@ -59,10 +64,14 @@ LFK_INLINE Sums<R> tile_products(const Matrix &m, int64_t tile, const uint8_t *q
   return sums;
 }
 
-// Calls emit(row, gate, sums as float) for `rows` rows of one tile, R <= max_rows at a time.
+// Calls emit(row, gate, sums as float) for `count` rows of one tile from `row` on, 1 <= count <= R.
 template <Form F, int R, class Emit>
 LFK_INLINE void row_products(const Matrix &m, int64_t tile, const ActivationRows &x, int64_t row,
-                             const Emit &emit) {
+                             int64_t count, const Emit &emit) {
+  if constexpr (R > 1) {
+    if (count < R)
+      return row_products<F, R - 1>(m, tile, x, row, count, emit);
+  }
   const Sums<R> sums = tile_products<F, R>(m, tile, x.data + row * x.stride, x.stride);
   for (int r = 0; r < R; ++r)
     for (int g = 0; g < 4; ++g)
@@ -77,38 +86,7 @@ LFK_INLINE void products(const Matrix &m, int64_t tile, const ActivationRows &x,
     const int64_t left = rows - row;
     // Two halves rather than a full and a thin one.
     const int64_t count = left <= kMax ? left : left < 2 * kMax ? (left + 1) / 2 : kMax;
-    switch (count) {
-    case 1:
-      row_products<F, 1>(m, tile, x, row, emit);
-      break;
-    case 2:
-      row_products<F, 2>(m, tile, x, row, emit);
-      break;
-    case 3:
-      if constexpr (kMax >= 3)
-        row_products<F, 3>(m, tile, x, row, emit);
-      break;
-    case 4:
-      if constexpr (kMax >= 4)
-        row_products<F, 4>(m, tile, x, row, emit);
-      break;
-    case 5:
-      if constexpr (kMax >= 5)
-        row_products<F, 5>(m, tile, x, row, emit);
-      break;
-    case 6:
-      if constexpr (kMax >= 6)
-        row_products<F, 6>(m, tile, x, row, emit);
-      break;
-    case 7:
-      if constexpr (kMax >= 7)
-        row_products<F, 7>(m, tile, x, row, emit);
-      break;
-    default:
-      if constexpr (kMax >= 8)
-        row_products<F, 8>(m, tile, x, row, emit);
-      break;
-    }
+    row_products<F, kMax>(m, tile, x, row, count, emit);
     row += count;
   }
 }
@@ -197,7 +175,7 @@ void input_products_of(const Matrix &m, const uint8_t *bias, int64_t rows, const
   for (int64_t tile = 0; tile < m.num_tiles; ++tile)
     products<F>(m, tile, x, rows, [&](int64_t row, int g, __m256 sums) LFK_ALWAYS_INLINE {
       const int64_t i = tile * kTileRows + g * 8;
-      const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(x.scales[row]), load_floats(m.scales, i));
+      const __m256 scale = scales_of(m, i, x.scales[row]);
       _mm256_storeu_ps(out + row * m.num_tiles * kTileRows + i,
                        _mm256_fmadd_ps(sums, scale, load_floats(bias, i)));
     });
@@ -237,8 +215,7 @@ template <Form F> void step_of(const Matrix &m, const StepArguments &a) {
         products<F>(m, tile + t, a.h_in.from(row), rows,
                     [&](int64_t r, int g, __m256 sums) LFK_ALWAYS_INLINE {
                       const int64_t i = (tile + t) * kTileRows + g * 8;
-                      const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(a.h_in.scales[row + r]),
-                                                         load_floats(m.scales, i));
+                      const __m256 scale = scales_of(m, i, a.h_in.scales[row + r]);
                       const float *in = a.input_gates + (row + r) * m.num_tiles * kTileRows + i;
                       _mm256_store_ps(gates[t * rows + r] + g * 8,
                                       _mm256_fmadd_ps(sums, scale, _mm256_loadu_ps(in)));
@@ -255,7 +232,7 @@ void project_of(const Matrix &m, int64_t rows, const ActivationRows &h, float *o
   for (int64_t tile = 0; tile < m.num_tiles; ++tile)
     products<F>(m, tile, h, rows, [&](int64_t row, int g, __m256 sums) LFK_ALWAYS_INLINE {
       const int64_t i = tile * kTileRows + g * 8;
-      const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(h.scales[row]), load_floats(m.scales, i));
+      const __m256 scale = scales_of(m, i, h.scales[row]);
       _mm256_storeu_ps(out + row * m.num_tiles * kTileRows + i, _mm256_mul_ps(sums, scale));
     });
 }

@@ -65,16 +65,7 @@ Cells step(Isa isa, const std::vector<Gates> &cells, int64_t tiles = 1, Form for
     out.c[n] = cells[n].c;
   }
   HeldRows h_in(form, rows, 4), h_out(form, rows, units);
-  StepArguments a;
-  a.rows = rows;
-  a.h_in = h_in.view();
-  a.input_gates = in.data();
-  a.c = out.c.data();
-  a.h = out.h.data();
-  a.h_out = h_out.view();
-  a.h_out_form = form;
-  a.h_out_max = zero.view().activation_max;
-  kernels(isa).step(zero.view(), a);
+  kernels(isa).step(zero.view(), step_arguments(zero.view(), rows, h_in, in, out.c, out.h, h_out));
   for (int64_t i = 0; i < rows * units; ++i)
     out.quantized.push_back(static_cast<float>(decode(h_out.data().data(), i, form)));
   out.scales = h_out.scales();
@@ -99,31 +90,31 @@ std::vector<Gates> random_cells(size_t count, Draw draw, uint64_t seed) {
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
+// Each cell's c is within `error` of expected(cell).
+template <class Expected>
+void check_c(const std::vector<Gates> &cells, const Expected &expected, double error) {
+  for_each_isa([&](Isa isa) {
+    const Cells found = step(isa, cells);
+    for (size_t n = 0; n < cells.size(); ++n) {
+      WITH("i ", cells[n].i, " g ", cells[n].g);
+      CHECK(std::abs(found.c[n] - expected(cells[n])) <= error);
+    }
+  });
+}
+
 // With the input gate open, no state and the output gate closed, c is tanh(g).
 TEST(tanh_is_within_its_stated_error) {
   std::vector<Gates> cells;
   for (float x = -9.5f; x < 9.5f; x += 0x1p-12f)
     cells.push_back({kInfinity, 0, x, 0, 0});
-  for_each_isa([&](Isa isa) {
-    const Cells found = step(isa, cells);
-    for (size_t n = 0; n < cells.size(); ++n) {
-      WITH("x ", cells[n].g);
-      CHECK(std::abs(found.c[n] - std::tanh(double{cells[n].g})) <= kTanhError);
-    }
-  });
+  check_c(cells, [](const Gates &cell) { return std::tanh(double{cell.g}); }, kTanhError);
 }
 
 TEST(sigmoid_follows_from_tanh) {
   std::vector<Gates> cells;
   for (float x = -20; x < 20; x += 0x1p-11f)
     cells.push_back({x, 0, kInfinity, 0, 0});
-  for_each_isa([&](Isa isa) {
-    const Cells found = step(isa, cells);
-    for (size_t n = 0; n < cells.size(); ++n) {
-      WITH("x ", cells[n].i);
-      CHECK(std::abs(found.c[n] - sigmoid(cells[n].i)) <= kSigmoidError);
-    }
-  });
+  check_c(cells, [](const Gates &cell) { return sigmoid(cell.i); }, kSigmoidError);
 }
 
 TEST(states_are_within_the_error_of_their_gates) {

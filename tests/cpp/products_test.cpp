@@ -148,16 +148,7 @@ Stepped step(Isa isa, const Matrix &hh, HeldRows h_in, const std::vector<float> 
   HeldRows h_out(hh.form, rows, units);
   Stepped out{std::vector<float>(static_cast<size_t>(rows * units), 0.0f), {}};
   out.h = out.c;
-  StepArguments a;
-  a.rows = rows;
-  a.h_in = h_in.view();
-  a.input_gates = gates.data();
-  a.c = out.c.data();
-  a.h = out.h.data();
-  a.h_out = h_out.view();
-  a.h_out_form = hh.form;
-  a.h_out_max = hh.activation_max;
-  kernels(isa).step(hh, a);
+  kernels(isa).step(hh, step_arguments(hh, rows, h_in, gates, out.c, out.h, h_out));
   return out;
 }
 

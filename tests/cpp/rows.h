@@ -51,4 +51,20 @@ private:
   std::vector<float> scales_;
 };
 
+// A step over buffers that the test holds; h is quantized for hh itself.
+inline StepArguments step_arguments(const Matrix &hh, int64_t rows, HeldRows &h_in,
+                                    const std::vector<float> &gates, std::vector<float> &c,
+                                    std::vector<float> &h, HeldRows &h_out) {
+  StepArguments a;
+  a.rows = rows;
+  a.h_in = h_in.view();
+  a.input_gates = gates.data();
+  a.c = c.data();
+  a.h = h.data();
+  a.h_out = h_out.view();
+  a.h_out_form = hh.form;
+  a.h_out_max = hh.activation_max;
+  return a;
+}
+
 } // namespace lstm_fastkernels
