@@ -23,6 +23,7 @@ SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 OTHER = len(SYMBOLS)  # one symbol for every other character
 VOCABULARY_SIZE = OTHER + 1
 HIDDEN_SIZE = 256
+EMBEDDING_SIZE = 64
 
 # Folders without ordinary library code: third parties, tests, generated tables.
 EXCLUDED_FOLDERS = {
@@ -41,11 +42,11 @@ class CharLM(nn.Module):
     ``lstm`` can be replaced by any module that is called like ``nn.LSTM``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hidden_size: int = HIDDEN_SIZE) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY_SIZE, 64)
-        self.lstm: nn.Module = nn.LSTM(64, HIDDEN_SIZE, num_layers=2, batch_first=True)
-        self.output = nn.Linear(HIDDEN_SIZE, VOCABULARY_SIZE)
+        self.embedding = nn.Embedding(VOCABULARY_SIZE, EMBEDDING_SIZE)
+        self.lstm: nn.Module = nn.LSTM(EMBEDDING_SIZE, hidden_size, num_layers=2, batch_first=True)
+        self.output = nn.Linear(hidden_size, VOCABULARY_SIZE)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Map tokens [B, T] to logits [B, T, VOCABULARY_SIZE] and the state to go on from."""
@@ -125,11 +126,12 @@ def load_model(path: Path) -> tuple[CharLM, dict[str, str]]:
     """Read what ``save_model`` wrote: the model in evaluation mode, and the metadata."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; examples/train_char_lm.py makes it")
-    model = CharLM()
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+        tensors = load_file(path)
+        model = CharLM(tensors["output.weight"].size(1))
+        model.load_state_dict(tensors)
+    except (SafetensorError, KeyError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: not the weights of a CharLM: {error}") from error
     return model.eval(), metadata

@@ -14,6 +14,7 @@ import argparse
 import math
 import platform
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -21,9 +22,56 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from char_lm import CharLM, State, bits_per_character, held_out_sample, load_corpus, save_model
+from char_lm import (
+    HIDDEN_SIZE,
+    CharLM,
+    State,
+    bits_per_character,
+    held_out_sample,
+    load_corpus,
+    save_model,
+)
 
 MINIMUM_RATE = 0.01  # where the cosine ends, as a share of the peak learning rate
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train; the defaults made the weights beside this file."""
+
+    steps: int = 13000
+    warmup: int = 200
+    batch_size: int = 32
+    sequence_length: int = 100
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    bfloat16: bool = False
+
+
+def add_options(parser: argparse.ArgumentParser, defaults: Options) -> None:
+    """Let the command line set what Options has, and what torch needs."""
+    add = parser.add_argument
+    add("--steps", type=int, default=defaults.steps, help="optimizer steps")
+    add("--warmup", type=int, default=defaults.warmup, help="steps until the learning rate peaks")
+    add("--batch-size", type=int, default=defaults.batch_size, help="parallel streams of text")
+    add(
+        "--sequence-length",
+        type=int,
+        default=defaults.sequence_length,
+        help="characters of each stream in a step",
+    )
+    add("--learning-rate", type=float, default=defaults.learning_rate, help="its peak")
+    add("--weight-decay", type=float, default=defaults.weight_decay, help="of AdamW")
+    add("--clip", type=float, default=defaults.clip, help="largest norm of the gradient")
+    add("--bfloat16", action="store_true", help="multiply in bfloat16, where the CPU is good at it")
+    add("--seed", type=int, default=0, help="of the weights and of the order of the modules")
+    add("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+
+
+def options_from(arguments: argparse.Namespace) -> Options:
+    """Take the Options out of the command line."""
+    return Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,18 +82,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path(__file__).with_name("char_lm.safetensors"), help="weights")
-    add("--steps", type=int, default=13000, help="optimizer steps")
-    add("--warmup", type=int, default=200, help="steps until the learning rate peaks")
-    add("--batch-size", type=int, default=32, help="parallel streams of text")
-    add("--sequence-length", type=int, default=100, help="characters of each stream in a step")
-    add("--learning-rate", type=float, default=3e-3, help="its peak")
-    add("--weight-decay", type=float, default=0.01, help="of AdamW")
-    add("--clip", type=float, default=1.0, help="largest norm of the gradient")
+    add("--hidden-size", type=int, default=HIDDEN_SIZE, help="units of each of the two layers")
     add("--save-every", type=int, default=1000, help="steps between evaluations and checkpoints")
-    add("--seed", type=int, default=0, help="of the weights and of the order of the modules")
-    add("--threads", type=int, default=torch.get_num_threads(), help="of torch")
-    add("--device", default="cpu", help="where to train")
-    add("--bfloat16", action="store_true", help="multiply in bfloat16, where the CPU is good at it")
+    add_options(parser, Options())
     return parser.parse_args()
 
 
@@ -70,44 +109,51 @@ def rate_at(step: int, warmup: int, steps: int) -> float:
     return MINIMUM_RATE + (1 - MINIMUM_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def main() -> None:
-    """Train, evaluate and save from time to time."""
-    arguments = parse_arguments()
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-
-    training, held_out = load_corpus()
-    sample = held_out_sample(held_out).to(device)
-    train_size, held_out_size = (sum(map(len, modules)) for modules in (training, held_out))
-    print(f"{train_size:,} characters to train on, {held_out_size:,} held out")
-
-    model = CharLM().to(device)
+def train(model: CharLM, modules: list[Tensor], options: Options) -> Iterator[float]:
+    """Train the model; after each optimizer step, yield the loss in bits per character."""
+    device = model.output.weight.device
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_at(step, arguments.warmup, arguments.steps)
+        optimizer, lambda step: rate_at(step, options.warmup, options.steps)
     )
-    text = batches(training, arguments.batch_size, arguments.sequence_length)
+    text = batches(modules, options.batch_size, options.sequence_length)
     state: State | None = None
-
-    progress = tqdm(range(1, arguments.steps + 1), unit="step", dynamic_ncols=True)
-    for step in progress:
+    for _ in range(options.steps):
         inputs, targets = (part.to(device) for part in next(text))
-        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
             logits, (h, c) = model(inputs, state)
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         state = h.detach(), c.detach()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), arguments.clip)
+        nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
         schedule.step()
+        yield loss.item() / math.log(2)
 
+
+def main() -> None:
+    """Train, evaluate and save from time to time."""
+    arguments = parse_arguments()
+    options = options_from(arguments)
+    torch.manual_seed(arguments.seed)
+    torch.set_num_threads(arguments.threads)
+
+    training, held_out = load_corpus()
+    sample = held_out_sample(held_out)
+    train_size, held_out_size = (sum(map(len, modules)) for modules in (training, held_out))
+    print(f"{train_size:,} characters to train on, {held_out_size:,} held out")
+
+    model = CharLM(arguments.hidden_size)
+    progress = tqdm(
+        train(model, training, options), total=options.steps, unit="step", dynamic_ncols=True
+    )
+    for step, loss in enumerate(progress, start=1):
         if step % 10 == 0:
-            progress.set_postfix_str(f"{loss.item() / math.log(2):.3f} bits/char", refresh=False)
-        if step % arguments.save_every == 0 or step == arguments.steps:
+            progress.set_postfix_str(f"{loss:.3f} bits/char", refresh=False)
+        if step % arguments.save_every == 0 or step == options.steps:
             bits = f"{bits_per_character(model, sample):.4f}"
             progress.write(f"step {step}: {bits} bits per character on held-out modules")
             metadata = {
