@@ -38,19 +38,18 @@ struct StepArguments {
 struct Kernels {
   // Quantizes v[0..n) for `target`: s = m / A, q = clamp(rint(v * (A / m)), -A, A), where m is
   // max(floor, max |v|). A non-finite v gives zeros with a NaN scale; m < 1e-30 zeros with scale 0.
+  // For float32, q is v and its scale 1.
   void (*quantize_row)(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
                        float *scale);
 
-  // out[row][tile][32] = fma(products, scale of x's row * scale of the weight row, bias)
-  void (*input_products)(const Matrix &ih, const uint8_t *bias, int64_t rows,
-                         const ActivationRows &x, float *out);
+  // out[row][tile][32] = fma(products, scale of x's row * scale of the weight row, bias); bias as
+  // in the packed form, or null for none.
+  void (*products)(const Matrix &matrix, const uint8_t *bias, int64_t rows,
+                   const ActivationRows &x, float *out);
 
   // Recurrent products, gates, c, h and the quantization of h in one pass. A row of h with a NaN in
   // it gets a NaN scale.
   void (*step)(const Matrix &hh, const StepArguments &arguments);
-
-  // out[row][tile][32] = products * (scale of h's row * scale of the weight row)
-  void (*project)(const Matrix &hr, int64_t rows, const ActivationRows &h, float *out);
 };
 
 const Kernels &kernels(Isa isa);

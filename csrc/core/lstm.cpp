@@ -207,7 +207,7 @@ public:
       for (int64_t row = 0, n = active(time(s)); row < n; ++row, ++chunk_rows)
         quantize_input(in.at(call_.schedule, time(s), rows_.begin + row, chunk_rows), in.type,
                        quantized.from(chunk_rows));
-    call_.kernels.input_products(weights_.ih, weights_.bias, chunk_rows, quantized, gates);
+    call_.kernels.products(weights_.ih, weights_.bias, chunk_rows, quantized, gates);
 
     int64_t first = 0;
     for (int64_t s = chunk.begin; s < chunk.end; ++s) {
@@ -295,7 +295,7 @@ private:
     a.h_out_max = consumer.activation_max;
     call_.kernels.step(weights_.hh, a);
     if (shape_.proj_size) {
-      call_.kernels.project(weights_.hr, rows, unprojected_, h_);
+      call_.kernels.products(weights_.hr, nullptr, rows, unprojected_, h_);
       for (int64_t row = 0; row < rows; ++row)
         quantize_h(h_ + row * h_stride_, next.from(row));
     }
@@ -408,13 +408,11 @@ void clear_padding(const LstmArguments &a, int64_t columns) {
                   0, static_cast<size_t>(columns * size));
 }
 
-int64_t products_of(const LstmShape &shape, const LstmArguments &a) {
-  int64_t weights = 0;
-  for (int64_t layer = 0; layer < shape.num_layers; ++layer)
-    weights += shape.num_directions *
-               (4 * shape.hidden_size * (shape.layer_input_size(layer) + shape.output_size()) +
-                shape.proj_size * shape.hidden_size);
-  return weights * a.batch_size * a.time_steps;
+int64_t products_of(const PackedStack &stack, const LstmArguments &a) {
+  int64_t products = 0;
+  for (const PackedLayer &layer : stack.layers)
+    products += layer.ih.products() + layer.hh.products() + layer.hr.products();
+  return products * a.batch_size * a.time_steps;
 }
 
 } // namespace
@@ -436,7 +434,7 @@ void lstm_forward(const void *packed, size_t bytes, const LstmArguments &a) {
   if (a.lengths)
     clear_padding(a, shape.num_directions * shape.output_size());
 
-  const bool worth = products_of(shape, a) >= kProductsWorthAThread;
+  const bool worth = products_of(stack, a) >= kProductsWorthAThread;
   const int threads = worth ? std::max(1, a.threads) : 1;
   if (shape.num_directions == 2)
     return run_bidirectional(call, threads);

@@ -1,4 +1,4 @@
-// A quantized LSTM stack: pack it once, run it over sequences. No torch, no intrinsics.
+// A compressed LSTM stack: pack it once, run it over sequences. No torch, no intrinsics.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,9 @@ struct LstmShape {
   int64_t proj_size = 0;
   int64_t num_layers = 1;
   int64_t num_directions = 1;
-  int activation_bits = 8; // 8 or 16: integers that x and h are quantized to
+  // 8 or 16: int8 weights, and the integers that x and h are quantized to. 32: float32 weights, x
+  // and h as they are.
+  int activation_bits = 8;
 
   int64_t output_size() const { return proj_size ? proj_size : hidden_size; }
   // Columns of weight_ih of a layer.
@@ -22,29 +24,40 @@ struct LstmShape {
   }
 };
 
-// One quantized matrix [rows, columns], row-major and contiguous: value = weight * scale of its
-// row. Weights lie in [-127, 127], scales are finite and not negative.
-struct QuantizedMatrix {
-  const int8_t *weights = nullptr;
+// One matrix [rows, columns]: int8 in [-127, 127] with one scale a row (value = weight * scale, the
+// scale finite and not negative), or finite float32 without scales. Contiguous.
+//
+// Dense: row-major. Block-sparse, as torch's BSR: `weights` are blocks [num_blocks, block_rows,
+// block_columns]; crow_indices [block rows of the matrix + 1] says where each block row begins;
+// col_indices [num_blocks] are the blocks' columns in blocks, increasing within a block row.
+// block_rows is a multiple of 8, block_columns of 4. The four gates are padded to whole block rows,
+// each by itself, and the columns to whole blocks; padding is zero. Zeros are skipped by blocks of
+// 8 x 4, also where the blocks are larger, and also in dense float32 matrices.
+struct WeightMatrix {
+  const void *weights = nullptr;
   const float *scales = nullptr;
+  int64_t num_blocks = 0, block_rows = 0, block_columns = 0;
+  const int32_t *crow_indices = nullptr; // null: dense
+  const int32_t *col_indices = nullptr;
 };
 
 // Weights of one layer and direction; gate order i, f, g, o as in nn.LSTM.
 struct LayerWeights {
-  QuantizedMatrix ih;          // [4 hidden_size, layer_input_size]
-  QuantizedMatrix hh;          // [4 hidden_size, output_size]
-  QuantizedMatrix hr;          // [proj_size, hidden_size]; ignored without projection
+  WeightMatrix ih;          // [4 hidden_size, layer_input_size]
+  WeightMatrix hh;          // [4 hidden_size, output_size]
+  WeightMatrix hr;          // [proj_size, hidden_size]; ignored without projection
   const float *bias = nullptr; // [4 hidden_size], b_ih + b_hh; null: zeros
 };
 
-// Bytes of the packed form. Throws std::invalid_argument where a size is out of range:
-// 1 <= sizes < 65536, 0 <= proj_size < hidden_size, activation_bits 8 or 16.
-size_t packed_bytes(const LstmShape &shape);
+// Bytes of the packed form of layers[layer * num_directions + direction]. Throws
+// std::invalid_argument where a size is out of range (1 <= sizes < 65536, 0 <= proj_size <
+// hidden_size, activation_bits 8, 16 or 32), for a weight of -128, a scale, weight or bias that is
+// not finite, and for block indices that are not valid.
+size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers);
 
-// Packs layers[layer * num_directions + direction] into `packed`, packed_bytes(shape) long, any
-// alignment. Throws std::invalid_argument for a weight of -128 or a scale or bias that is not
-// finite.
-void pack(const LstmShape &shape, const LayerWeights *layers, void *packed);
+// Packs the layers into `packed`, packed_bytes(shape, layers) long, any alignment. Throws as
+// packed_bytes does.
+void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes);
 
 // The shape that a packed buffer declares. Throws std::invalid_argument unless its header is
 // consistent and the buffer exactly `bytes` long.

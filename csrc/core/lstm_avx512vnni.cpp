@@ -1,6 +1,7 @@
-// int8 LSTM on AVX-512 VNNI: one vpdpbusd on 512 bits stands for six instructions of AVX2, and 32
-// registers hold eight batch rows of a tile. Cost of the inner loop for 32 weight rows x 4 columns
-// x 1 batch row: 1 broadcast, 2 vpdpbusd (signed8: and vpabsb, vpmovb2m, 2 masked vpsubb).
+// The LSTM on AVX-512 VNNI: one vpdpbusd on 512 bits stands for six instructions of AVX2, and 32
+// registers hold eight batch rows of a tile. Cost of the dense inner loop for 32 weight rows x 4
+// columns x 1 batch row: 1 broadcast, 2 vpdpbusd (signed8: and vpabsb, vpmovb2m, 2 masked vpsubb).
+// A block-sparse block of 8 rows x 4 columns: its column, 1 broadcast, 1 vpdpbusd on 256 bits.
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC 12 warns about its own _mm512_undefined_*.
@@ -24,7 +25,7 @@ struct Dot {
   using Register = __m512i;
   static constexpr int kGates = 2;
 
-  static constexpr int max_rows(Form) { return 8; }
+  static constexpr int max_rows() { return 8; }
 
   static Register zero() { return _mm512_setzero_si512(); }
   static Register minus_128_times(const uint8_t *row_sums) {
@@ -57,13 +58,49 @@ struct Dot {
   }
 };
 
+struct Dot256 {
+  using Register = __m256i;
+
+  static constexpr int max_rows() { return 8; }
+
+  static Register zero() { return _mm256_setzero_si256(); }
+  static Register minus_128_times(const uint8_t *row_sums) {
+    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i *>(row_sums));
+    return _mm256_sub_epi32(zero(), _mm256_slli_epi32(_mm256_cvtepi16_epi32(narrow), 7));
+  }
+  static Register broadcast(int32_t group) { return _mm256_set1_epi32(group); }
+  static Register magnitude(Register a) { return _mm256_abs_epi8(a); }
+
+  template <Form F> static Register weights(const uint8_t *p) {
+    if constexpr (F == Form::signed16)
+      return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+    else
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+  }
+
+  template <Form F>
+  static Register add(Register sums, Register a, Register magnitude, Register weights) {
+    if constexpr (F == Form::float32)
+      return _mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(weights),
+                                                 _mm256_castsi256_ps(a),
+                                                 _mm256_castsi256_ps(sums)));
+    if constexpr (F == Form::signed16)
+      return _mm256_dpwssd_epi32(sums, a, weights);
+    if constexpr (F == Form::signed8)
+      return _mm256_dpbusd_epi32(sums, magnitude, _mm256_sign_epi8(weights, a));
+    return _mm256_dpbusd_epi32(sums, a, weights);
+  }
+};
+
 } // namespace
 } // namespace lstm_fastkernels
 
-#include "lstm_int8_x86.inl"
+#include "products_x86.inl"
+
+#include "lstm_x86.inl"
 
 namespace lstm_fastkernels {
-const Kernels kAvx512VnniKernels = {quantize_row, input_products, step, project};
+const Kernels kAvx512VnniKernels = {quantize_row, products, step};
 } // namespace lstm_fastkernels
 
 LFK_TARGET_END

@@ -1,7 +1,10 @@
-// int8 LSTM on AVX2 and FMA. Cost of the inner loop for 32 weights rows x 4 columns x 1 batch row:
-//   offset8   4 x (vpmaddubsw mem, vpmaddwd, vpaddd) + 1 broadcast      128 products, 12 operations
-//   signed8   4 x (load, vpsignb, vpmaddubsw, vpmaddwd, vpaddd) + vpabsb
-//   signed16  4 x (vpmovsxbw mem, vpmaddwd, vpaddd) + 1 broadcast       64 products (2 columns)
+// The LSTM on AVX2 and FMA. Cost of 8 weight rows x one 4-byte group of columns x 1 batch row:
+//   offset8   vpmaddubsw mem, vpmaddwd, vpaddd                32 products
+//   signed8   load, vpsignb, vpmaddubsw, vpmaddwd, vpaddd     32 products
+//   signed16  vpmovsxbw mem, vpmaddwd, vpaddd                 16 products
+//   float32   vfmadd mem                                       8 products
+// and a broadcast (signed8: and vpabsb), which 4 of them share in a dense tile; a block-sparse block
+// has its own, and loads its column.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -20,8 +23,7 @@ struct Dot {
   using Register = __m256i;
   static constexpr int kGates = 1;
 
-  // Batch rows that share one pass over a tile: as many as 16 registers hold.
-  static constexpr int max_rows(Form) { return 2; }
+  static constexpr int max_rows() { return 2; } // as many as 16 registers hold
 
   static Register zero() { return _mm256_setzero_si256(); }
   static Register minus_128_times(const uint8_t *row_sums) {
@@ -41,6 +43,10 @@ struct Dot {
 
   template <Form F>
   static Register add(Register sums, Register a, Register magnitude, Register weights) {
+    if constexpr (F == Form::float32)
+      return _mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(weights),
+                                                 _mm256_castsi256_ps(a),
+                                                 _mm256_castsi256_ps(sums)));
     if constexpr (F == Form::signed16)
       return _mm256_add_epi32(sums, _mm256_madd_epi16(a, weights));
     const Register s = F == Form::signed8 ? _mm256_sign_epi8(weights, a) : weights;
@@ -49,13 +55,20 @@ struct Dot {
   }
 };
 
+// Blocks of two strips times four rows.
+struct Dot256 : Dot {
+  static constexpr int max_rows() { return 4; }
+};
+
 } // namespace
 } // namespace lstm_fastkernels
 
-#include "lstm_int8_x86.inl"
+#include "products_x86.inl"
+
+#include "lstm_x86.inl"
 
 namespace lstm_fastkernels {
-const Kernels kAvx2Kernels = {quantize_row, input_products, step, project};
+const Kernels kAvx2Kernels = {quantize_row, products, step};
 } // namespace lstm_fastkernels
 
 LFK_TARGET_END

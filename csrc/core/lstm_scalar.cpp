@@ -1,0 +1,186 @@
+// The reference: plain loops over the packed layout, the numeric contract spelled out. Every other
+// instruction set must give the same bits.
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "kernels.h"
+#include "numerics.h"
+#include "workspace.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+float tanh_approx(float x) {
+  x = x < -kTanhLimit ? -kTanhLimit : x; // written so that NaN stays NaN
+  x = x > kTanhLimit ? kTanhLimit : x;
+  const float z = x * x;
+  float p = kTanhP[4], q = kTanhQ[4];
+  for (int i = 3; i >= 0; --i) {
+    p = std::fma(p, z, kTanhP[i]);
+    q = std::fma(q, z, kTanhQ[i]);
+  }
+  const float t = x * p / q;
+  return t < -1.0f ? -1.0f : t > 1.0f ? 1.0f : t;
+}
+
+float sigmoid_approx(float x) { return std::fma(0.5f, tanh_approx(0.5f * x), 0.5f); }
+
+// What a quantized value is, as a float or as an integer.
+void store(uint8_t *q, int64_t i, Form form, float value) {
+  if (form == Form::float32) {
+    std::memcpy(q + 4 * i, &value, sizeof value);
+  } else if (form == Form::signed16) {
+    const int16_t wide = static_cast<int16_t>(value);
+    std::memcpy(q + 2 * i, &wide, sizeof wide);
+  } else {
+    const int32_t narrow = static_cast<int32_t>(value);
+    q[i] = static_cast<uint8_t>(form == Form::offset8 ? narrow + 128 : narrow);
+  }
+}
+
+int32_t load(const uint8_t *q, int64_t i, Form form) {
+  if (form == Form::signed16)
+    return read<int16_t>(q, i);
+  return form == Form::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
+}
+
+float quantize(float v, float inverse_scale, Form form, int32_t max) {
+  if (std::isnan(v))
+    return 0.0f;
+  if (form == Form::float32)
+    return v;
+  const float limit = static_cast<float>(max);
+  const float scaled = std::nearbyint(v * inverse_scale);
+  return scaled < -limit ? -limit : scaled > limit ? limit : scaled;
+}
+
+void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
+                  float *scale) {
+  const int64_t padded = round_up(n, kTileUnits);
+  float m = floor;
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    finite = finite && std::isfinite(v[i]);
+    m = std::fabs(v[i]) > m ? std::fabs(v[i]) : m;
+  }
+  if (target.form == Form::float32)
+    m = 1.0f; // nothing to scale
+  const bool zero = !finite || m < kSmallestMagnitude;
+  const float max = static_cast<float>(target.activation_max);
+  *scale = !finite ? kNan : zero ? 0.0f : m / max;
+  for (int64_t i = 0; i < padded; ++i)
+    store(q, i, target.form,
+          zero || i >= n ? 0.0f : quantize(v[i], max / m, target.form, target.activation_max));
+}
+
+// Adds the products of one row's share in a group of columns to its sum, an integer or a float.
+template <class Sum> void accumulate(Sum &sum, const Matrix &matrix, const uint8_t *weights,
+                                     const uint8_t *q, int64_t column) {
+  for (int64_t k = 0; k < columns_per_group(matrix.form); ++k) {
+    if constexpr (std::is_same_v<Sum, float>)
+      sum = std::fma(read<float>(weights, k), read<float>(q, column + k), sum);
+    else
+      sum += static_cast<int8_t>(weights[k]) * load(q, column + k, matrix.form);
+  }
+}
+
+template <class Sum> Sum dense_sum(const Matrix &matrix, int64_t row, const uint8_t *q) {
+  const int64_t width = columns_per_group(matrix.form) * weight_bytes(matrix.form);
+  const uint8_t *tile = matrix.tiles + row / kTileRows * matrix.tile_bytes();
+  Sum sum = 0;
+  for (int64_t group = 0; group < matrix.groups; ++group)
+    accumulate(sum, matrix, tile + (group * kTileRows + row % kTileRows) * width, q,
+               group * columns_per_group(matrix.form));
+  return sum;
+}
+
+// Row `row` of strip `strip` of a slice.
+template <class Sum>
+Sum sparse_sum(const Matrix &matrix, const Slice &slice, int64_t strip, int64_t row,
+               const uint8_t *q) {
+  const int64_t columns = columns_per_group(matrix.form);
+  const int64_t width = columns * weight_bytes(matrix.form);
+  Sum sum = 0;
+  for (int64_t position = slice.start; position < slice.start + slice.length; ++position) {
+    const int64_t slot = position * kSliceStrips + strip;
+    const int64_t first = int64_t{read<uint16_t>(matrix.columns, slot)} * kBlockColumns;
+    const uint8_t *block = matrix.blocks + slot * block_bytes(matrix.form);
+    for (int64_t group = 0; group < kBlockColumns / columns; ++group)
+      accumulate(sum, matrix, block + (group * kStripRows + row) * width, q,
+                 first + group * columns);
+  }
+  return sum;
+}
+
+// The sums of all rows of the matrix, in tile order, as floats.
+template <class Sum> void all_sums(const Matrix &matrix, const uint8_t *q, float *sums) {
+  if (!matrix.is_sparse()) {
+    for (int64_t row = 0; row < matrix.num_tiles * kTileRows; ++row)
+      sums[row] = static_cast<float>(dense_sum<Sum>(matrix, row, q));
+    return;
+  }
+  constexpr int64_t kWindowSlices = kWindowTiles * kStripsPerTile / kSliceStrips;
+  for (int64_t i = 0; i < divide_up(matrix.num_tiles * kStripsPerTile, kSliceStrips); ++i) {
+    const Slice slice = read<Slice>(matrix.slices, i);
+    for (int64_t strip = 0; strip < kSliceStrips; ++strip) {
+      float *out = sums + i / kWindowSlices * kWindowTiles * kTileRows +
+                   slice.strips[strip] * kStripRows;
+      for (int64_t row = 0; row < kStripRows; ++row)
+        out[row] = static_cast<float>(sparse_sum<Sum>(matrix, slice, strip, row, q));
+    }
+  }
+}
+
+void sum_row(const Matrix &matrix, const uint8_t *q, float *sums) {
+  if (matrix.form == Form::float32)
+    all_sums<float>(matrix, q, sums);
+  else
+    all_sums<int32_t>(matrix, q, sums);
+}
+
+void products(const Matrix &matrix, const uint8_t *bias, int64_t rows, const ActivationRows &x,
+              float *out) {
+  const int64_t width = matrix.num_tiles * kTileRows;
+  for (int64_t row = 0; row < rows; ++row, out += width) {
+    sum_row(matrix, x.from(row).data, out);
+    for (int64_t i = 0; i < width; ++i)
+      out[i] = std::fma(out[i], x.scales[row] * read<float>(matrix.scales, i),
+                        bias ? read<float>(bias, i) : -0.0f); // adding -0 changes nothing
+  }
+}
+
+void step(const Matrix &hh, const StepArguments &a) {
+  const float max = static_cast<float>(a.h_out_max);
+  const int64_t width = hh.num_tiles * kTileRows;
+  Workspace memory;
+  float *sums = memory.take<float>(width);
+  for (int64_t row = 0; row < a.rows; ++row) {
+    const ActivationRows out = a.h_out.from(row);
+    *out.scales = 1.0f / max;
+    sum_row(hh, a.h_in.from(row).data, sums);
+    for (int64_t unit = 0; unit < hh.num_tiles * kTileUnits; ++unit) {
+      float gates[4];
+      for (int64_t g = 0; g < 4; ++g) {
+        const int64_t i = unit / kTileUnits * kTileRows + g * kTileUnits + unit % kTileUnits;
+        gates[g] = std::fma(sums[i], a.h_in.scales[row] * read<float>(hh.scales, i),
+                            a.input_gates[row * width + i]);
+      }
+      float &c = a.c[row * hh.num_tiles * kTileUnits + unit];
+      c = std::fma(sigmoid_approx(gates[1]), c, sigmoid_approx(gates[0]) * tanh_approx(gates[2]));
+      const float h = sigmoid_approx(gates[3]) * tanh_approx(c);
+      a.h[row * hh.num_tiles * kTileUnits + unit] = h;
+      if (std::isnan(h))
+        *out.scales = kNan;
+      store(out.data, unit, a.h_out_form, quantize(h, max, a.h_out_form, a.h_out_max));
+    }
+  }
+}
+
+} // namespace
+
+const Kernels kScalarKernels = {quantize_row, products, step};
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,323 @@
+#include "packed_matrix.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <stdexcept>
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr int32_t kInt32Max = std::numeric_limits<int32_t>::max();
+
+// A matrix in blocks has its gates padded to whole blocks, each by itself.
+struct BlockGrid {
+  int64_t gates, gate_rows, block_rows_a_gate, blocks_a_row;
+
+  BlockGrid(const MatrixShape &shape, const WeightMatrix &source)
+      : gates(shape.gates ? 4 : 1), gate_rows(shape.rows / gates),
+        block_rows_a_gate(divide_up(gate_rows, source.block_rows)),
+        blocks_a_row(divide_up(shape.columns, source.block_columns)) {}
+  int64_t block_rows() const { return gates * block_rows_a_gate; }
+};
+
+std::string at_block(int64_t block, int64_t block_row) {
+  return ", block " + std::to_string(block) + " of block row " + std::to_string(block_row);
+}
+
+void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std::string &name) {
+  if (source.block_rows % kStripRows || source.block_columns % kBlockColumns ||
+      source.block_rows < 1 || source.block_columns < 1)
+    fail(name + ": blocks must have a multiple of 8 rows and a multiple of 4 columns, got " +
+         std::to_string(source.block_rows) + " x " + std::to_string(source.block_columns));
+  const int32_t *crow = source.crow_indices;
+  if (crow[0] != 0)
+    fail(name + "_crow_indices must start with 0, got " + std::to_string(crow[0]));
+  for (int64_t r = 0; r < grid.block_rows(); ++r)
+    if (crow[r + 1] < crow[r] || crow[r + 1] > source.num_blocks)
+      fail(name + "_crow_indices must not decrease nor exceed the " +
+           std::to_string(source.num_blocks) + " blocks, got " + std::to_string(crow[r + 1]) +
+           " after " + std::to_string(crow[r]));
+  if (crow[grid.block_rows()] != source.num_blocks)
+    fail(name + "_crow_indices must end with the number of blocks, " +
+         std::to_string(source.num_blocks) + ", got " + std::to_string(crow[grid.block_rows()]));
+  for (int64_t r = 0; r < grid.block_rows(); ++r)
+    for (int64_t b = crow[r]; b < crow[r + 1]; ++b) {
+      const int64_t column = source.col_indices[b];
+      if (column < 0 || column >= grid.blocks_a_row)
+        fail(name + "_col_indices must be in 0.." + std::to_string(grid.blocks_a_row - 1) +
+             ", got " + std::to_string(column) + at_block(b, r));
+      if (b > crow[r] && column <= source.col_indices[b - 1])
+        fail(name + "_col_indices must increase within a block row, got " + std::to_string(column) +
+             " after " + std::to_string(source.col_indices[b - 1]) + at_block(b, r));
+    }
+}
+
+bool all_zero(const uint8_t *bytes, int64_t count) {
+  return std::all_of(bytes, bytes + count, [](uint8_t byte) { return byte == 0; });
+}
+
+// The matrix with its zeros written out, row-major. Refuses bad indices, and padding that is not
+// zero.
+std::vector<uint8_t> expand(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
+                            const std::string &name) {
+  const BlockGrid grid(shape, source);
+  check_indices(grid, source, name);
+  std::vector<uint8_t> dense(static_cast<size_t>(shape.rows * shape.columns * size));
+  const uint8_t *from = static_cast<const uint8_t *>(source.weights);
+  for (int64_t r = 0; r < grid.block_rows(); ++r)
+    for (int64_t b = source.crow_indices[r]; b < source.crow_indices[r + 1]; ++b) {
+      const int64_t first = source.col_indices[b] * source.block_columns;
+      const int64_t columns = std::min(source.block_columns, shape.columns - first);
+      for (int64_t i = 0; i < source.block_rows; ++i, from += source.block_columns * size) {
+        const int64_t row = r % grid.block_rows_a_gate * source.block_rows + i;
+        const int64_t valid = row < grid.gate_rows ? columns : 0;
+        if (!all_zero(from + valid * size, (source.block_columns - valid) * size))
+          fail(name + "_values must be zero in the padding" + at_block(b, r));
+        if (valid == 0)
+          continue;
+        const int64_t target = r / grid.block_rows_a_gate * grid.gate_rows + row;
+        std::memcpy(dense.data() + (target * shape.columns + first) * size, from,
+                    static_cast<size_t>(valid * size));
+      }
+    }
+  return dense;
+}
+
+// What the weights of a matrix allow.
+struct Proof {
+  bool pair_safe = true;     // -128 <= w[2k] + w[2k + 1] <= 128 in every row
+  bool short_sums = true;    // every row's sum fits int16
+  int64_t max_magnitude = 0; // max over rows of sum |w|
+};
+
+Proof examine(const MatrixShape &m, const int8_t *weights, const float *scales,
+              const std::string &name) {
+  Proof proof;
+  for (int64_t r = 0; r < m.rows; ++r) {
+    const int8_t *row = weights + r * m.columns;
+    int64_t sum = 0, magnitude = 0;
+    for (int64_t k = 0; k < m.columns; ++k) {
+      if (row[k] == -128)
+        fail(name + ": weights must be in [-127, 127], got -128 in row " + std::to_string(r));
+      sum += row[k];
+      magnitude += std::abs(row[k]);
+    }
+    for (int64_t k = 0; k + 1 < m.columns; k += 2)
+      if (std::abs(row[k] + row[k + 1]) > 128)
+        proof.pair_safe = false;
+    if (sum != static_cast<int16_t>(sum))
+      proof.short_sums = false;
+    proof.max_magnitude = std::max(proof.max_magnitude, magnitude);
+    if (!std::isfinite(scales[r]) || scales[r] < 0)
+      fail(name + ": scales must be finite and not negative, row " + std::to_string(r) +
+           " is not");
+  }
+  return proof;
+}
+
+MatrixRecord choose(const Proof &proof, int activation_bits) {
+  if (activation_bits == 8) {
+    const Form form = proof.pair_safe && proof.short_sums ? Form::offset8 : Form::signed8;
+    return {static_cast<uint32_t>(form), 127, 0, 0};
+  }
+  // The largest A for which no sum of products can leave int32.
+  const int64_t limit = kInt32Max / std::max<int64_t>(1, proof.max_magnitude);
+  return {static_cast<uint32_t>(Form::signed16),
+          static_cast<int32_t>(std::min<int64_t>(32767, limit)), 0, 0};
+}
+
+void check_floats(const MatrixShape &m, const uint8_t *weights, const std::string &name) {
+  for (int64_t i = 0; i < m.rows * m.columns; ++i)
+    if (!std::isfinite(read<float>(weights, i)))
+      fail(name + ": weights must be finite, row " + std::to_string(i / m.columns) + " is not");
+}
+
+int64_t num_slices(const MatrixShape &shape) {
+  return divide_up(shape.num_tiles() * kStripsPerTile, kSliceStrips);
+}
+
+} // namespace
+
+void fail(const std::string &message) { throw std::invalid_argument(message); }
+
+MatrixOffsets take_matrix(Sections &sections, const MatrixShape &shape,
+                          const MatrixRecord &record) {
+  const Form form = static_cast<Form>(record.form);
+  const int64_t rows = shape.num_tiles() * kTileRows;
+  const int64_t slots = int64_t{record.positions} * kSliceStrips;
+  const bool offset_possible = form == Form::offset8 || form == Form::signed8;
+  MatrixOffsets at{};
+  if (record.block_sparse) {
+    at.slices = sections.take(num_slices(shape) * int64_t{sizeof(Slice)});
+    at.columns = sections.take(slots * int64_t{sizeof(uint16_t)});
+    at.blocks = sections.take(slots * block_bytes(form));
+  } else {
+    at.tiles = sections.take(rows * round_up(shape.columns, columns_per_group(form)));
+  }
+  at.row_sums = sections.take(offset_possible ? rows * int64_t{sizeof(int16_t)} : 0);
+  at.scales = sections.take(rows * int64_t{sizeof(float)});
+  return at;
+}
+
+void check(const MatrixShape &shape, const MatrixRecord &record, int activation_bits) {
+  const Form form = static_cast<Form>(record.form);
+  if (record.form > static_cast<uint32_t>(Form::float32) ||
+      activation_bytes(form) * 8 != activation_bits)
+    fail("packed weights: unknown form " + std::to_string(record.form));
+  const bool possible = form == Form::float32    ? record.activation_max == 1
+                        : form == Form::signed16 ? record.activation_max >= 1 &&
+                                                       record.activation_max <= 32767
+                                                 : record.activation_max == 127;
+  if (!possible)
+    fail("packed weights: activation range " + std::to_string(record.activation_max) +
+         " is not possible");
+  const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
+  if (record.block_sparse ? record.block_sparse != 1 || record.positions > most
+                          : form == Form::float32 || record.positions != 0)
+    fail("packed weights: layout " + std::to_string(record.block_sparse) + " with " +
+         std::to_string(record.positions) + " positions is not possible");
+}
+
+Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
+            const MatrixOffsets &at) {
+  Matrix matrix;
+  matrix.form = static_cast<Form>(record.form);
+  if (record.block_sparse) {
+    matrix.slices = base + at.slices;
+    matrix.columns = base + at.columns;
+    matrix.blocks = base + at.blocks;
+  } else {
+    matrix.tiles = base + at.tiles;
+  }
+  matrix.row_sums = base + at.row_sums;
+  matrix.scales = base + at.scales;
+  matrix.num_tiles = shape.num_tiles();
+  matrix.groups = divide_up(shape.columns, columns_per_group(matrix.form));
+  matrix.positions = record.positions;
+  matrix.activation_max = record.activation_max;
+  return matrix;
+}
+
+MatrixPlan::MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
+                       const std::string &name)
+    : shape_(shape), weights_(static_cast<const uint8_t *>(source.weights)),
+      scales_(source.scales) {
+  const bool is_float = activation_bits == 32;
+  const bool in_blocks = source.crow_indices != nullptr;
+  if (in_blocks) {
+    expanded_ = expand(shape, source, is_float ? 4 : 1, name);
+    weights_ = expanded_.data();
+  }
+  if (is_float) {
+    check_floats(shape, weights_, name);
+    record_ = {static_cast<uint32_t>(Form::float32), 1, 0, 0};
+  } else {
+    const int8_t *weights = reinterpret_cast<const int8_t *>(weights_);
+    record_ = choose(examine(shape, weights, scales_, name), activation_bits);
+  }
+  if (in_blocks || is_float)
+    plan_slices();
+}
+
+bool MatrixPlan::is_zero(int64_t strip, int64_t column) const {
+  const int64_t count = std::min<int64_t>(kBlockColumns, shape_.columns - column);
+  for (int64_t i = 0; i < kStripRows; ++i) {
+    const int64_t row =
+        shape_.source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows + i);
+    if (row >= 0 && !all_zero(weight(row, column), count * weight_bytes(form())))
+      return false;
+  }
+  return true;
+}
+
+void MatrixPlan::plan_slices() {
+  record_.block_sparse = 1;
+  const int64_t strips = shape_.num_tiles() * kStripsPerTile;
+  constexpr int64_t kWindowStrips = kWindowTiles * kStripsPerTile;
+  for (int64_t first = 0; first < strips; first += kWindowStrips) {
+    std::vector<Strip> window;
+    for (int64_t strip = first; strip < std::min(strips, first + kWindowStrips); ++strip) {
+      window.push_back({strip, {}});
+      for (int64_t column = 0; column < shape_.columns; column += kBlockColumns)
+        if (!is_zero(strip, column))
+          window.back().columns.push_back(static_cast<uint16_t>(column / kBlockColumns));
+    }
+    std::stable_sort(window.begin(), window.end(), [](const Strip &a, const Strip &b) {
+      return a.columns.size() > b.columns.size();
+    });
+    for (size_t i = 0; i < window.size(); i += kSliceStrips) {
+      const auto begin = window.begin() + static_cast<int64_t>(i);
+      slices_.emplace_back(begin, begin + std::min<int64_t>(kSliceStrips, window.end() - begin));
+      record_.positions += static_cast<uint32_t>(slices_.back().front().columns.size());
+    }
+  }
+}
+
+void MatrixPlan::write(uint8_t *base, const MatrixOffsets &at) const {
+  if (record_.block_sparse)
+    write_slices(base + at.slices, base + at.columns, base + at.blocks);
+  else
+    write_tiles(base + at.tiles);
+  if (form() == Form::offset8)
+    write_rows<int16_t>(base + at.row_sums, shape_, [&](int64_t row) {
+      int64_t sum = 0;
+      for (int64_t k = 0; k < shape_.columns; ++k)
+        sum += static_cast<int8_t>(*weight(row, k));
+      return static_cast<int16_t>(sum);
+    });
+  write_rows<float>(base + at.scales, shape_, [&](int64_t row) {
+    return form() == Form::float32 ? 1.0f : scales_[row];
+  });
+}
+
+void MatrixPlan::write_tiles(uint8_t *tiles) const {
+  const int64_t group = columns_per_group(form());
+  const int64_t tile_bytes = kTileRows * round_up(shape_.columns, group);
+  for (int64_t tile = 0; tile < shape_.num_tiles(); ++tile)
+    for (int64_t position = 0; position < kTileRows; ++position) {
+      const int64_t row = shape_.source_row(tile, position);
+      if (row < 0)
+        continue;
+      uint8_t *out = tiles + tile * tile_bytes + position * group;
+      for (int64_t k = 0; k < shape_.columns; ++k)
+        out[k / group * kTileRows * group + k % group] = *weight(row, k);
+    }
+}
+
+void MatrixPlan::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const {
+  uint32_t start = 0;
+  for (size_t n = 0; n < slices_.size(); ++n) {
+    const std::vector<Strip> &strips = slices_[n];
+    Slice slice{start, static_cast<uint32_t>(strips.front().columns.size()), {}};
+    for (size_t s = 0; s < kSliceStrips; ++s) {
+      const Strip &strip = strips[std::min(s, strips.size() - 1)];
+      slice.strips[s] = static_cast<uint8_t>(strip.index % (kWindowTiles * kStripsPerTile));
+      for (size_t i = 0; i < strip.columns.size(); ++i) {
+        const int64_t slot = static_cast<int64_t>((start + i) * kSliceStrips + s);
+        lstm_fastkernels::write(columns, slot, strip.columns[i]);
+        write_block(strip.index, int64_t{strip.columns[i]} * kBlockColumns,
+                    blocks + slot * block_bytes(form()));
+      }
+    }
+    lstm_fastkernels::write(slices, static_cast<int64_t>(n), slice);
+    start += slice.length;
+  }
+}
+
+void MatrixPlan::write_block(int64_t strip, int64_t column, uint8_t *block) const {
+  const int64_t group = columns_per_group(form()), size = weight_bytes(form());
+  const int64_t count = std::min<int64_t>(kBlockColumns, shape_.columns - column);
+  for (int64_t i = 0; i < kStripRows; ++i) {
+    const int64_t row =
+        shape_.source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows + i);
+    if (row < 0)
+      continue;
+    for (int64_t k = 0; k < count; ++k)
+      std::memcpy(block + ((k / group * kStripRows + i) * group + k % group) * size,
+                  weight(row, column + k), static_cast<size_t>(size));
+  }
+}
+
+} // namespace lstm_fastkernels
