@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from lstm_fastkernels.ops import get_isa as get_isa
     from lstm_fastkernels.ops import set_isa as set_isa
     from lstm_fastkernels.ops import supported_isas as supported_isas
-    from lstm_fastkernels.pruning import CubicSchedule as CubicSchedule
-    from lstm_fastkernels.pruning import PruneConfig as PruneConfig
+    from lstm_fastkernels.prune_config import CubicSchedule as CubicSchedule
+    from lstm_fastkernels.prune_config import PruneConfig as PruneConfig
     from lstm_fastkernels.pruning import Pruner as Pruner
     from lstm_fastkernels.pruning import prune_ as prune_
     from lstm_fastkernels.pruning import remove_pruning_ as remove_pruning_
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CubicSchedule": "pruning",
+    "CubicSchedule": "prune_config",
     "FastQuantLSTM": "modules",
     "FastQuantLSTMCell": "modules",
-    "PruneConfig": "pruning",
+    "PruneConfig": "prune_config",
     "Pruner": "pruning",
     "SparsityReport": "sparsity",
     "convert": "conversion",

@@ -71,7 +71,7 @@ def masked_names(module: nn.Module) -> list[str]:
 
 
 def weight_and_mask(module: nn.Module, name: str) -> parametrize.ParametrizationList:
-    """What parametrize keeps for a masked matrix: `original`, the whole weight, and [0], its Mask."""
+    """What parametrize has of a masked matrix: the whole weight, `original`, and its Mask, [0]."""
     parametrizations: Any = module.parametrizations
     return parametrizations[name]
 
