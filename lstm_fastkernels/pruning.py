@@ -47,7 +47,7 @@ class Pruner:
         self.config = config
         self._matrices = matrices
         self._steps = 0
-        # Gradients are seen at the first step.
+        # The step of the first masks: gradients, where they are needed, come with step 1.
         self._first = 0 if config.importance == "magnitude" else 1
         if self._due():
             self._renew_masks()
@@ -69,11 +69,12 @@ class Pruner:
 
         With "taylor" and "movement" every step up to the last renewal adds to the scores, and a
         RuntimeError says where a gradient is missing; gradients that are not finite, as when an
-        AMP scaler skips a step, add nothing. After the last renewal the masks stay.
+        AMP scaler skips a step, make it one that does not count. After the last renewal the masks
+        stay.
         """
         last = self.config.schedule.end if self.config.schedule else self._first
-        if self.config.importance != "magnitude" and self._steps < last:
-            self._add_scores()
+        if self._first and self._steps < last and not self._add_scores():
+            return
         self._steps += 1
         if self._due():
             self._renew_masks()
@@ -86,7 +87,8 @@ class Pruner:
         return self.config.schedule.updates_at(self._steps)
 
     @torch.no_grad()
-    def _add_scores(self) -> None:
+    def _add_scores(self) -> bool:
+        """False, and nothing added, if some gradient is not finite."""
         products = {}
         for name, matrix in self._matrices.items():
             if matrix.weight.grad is None:
@@ -96,11 +98,12 @@ class Pruner:
                 )
             products[name] = matrix.weight.float() * matrix.weight.grad.float()
         if not all(product.isfinite().all() for product in products.values()):
-            return
+            return False
         for name, product in products.items():
             added = product.square() if self.config.importance == "taylor" else -product
             score = self._matrices[name].score
             self._matrices[name].score = added if score is None else score + added
+        return True
 
     @torch.no_grad()
     def _renew_masks(self) -> None:
@@ -127,12 +130,9 @@ class Pruner:
         """Of each block: [G, blocks down, blocks across]."""
         weights = patterns.split_gates(matrix.weight.float(), matrix.name)
         if self.config.importance == "magnitude":
-            mean = patterns.block_sums(weights.square(), block) / patterns.block_sizes(
-                weights, block
-            )
-            return mean.sqrt()
-        if matrix.score is None:  # no finite gradient so far
-            return torch.zeros_like(patterns.block_sums(weights, block))
+            sums = patterns.block_sums(weights.square(), block)
+            return (sums / patterns.block_sizes(weights, block)).sqrt()
+        assert matrix.score is not None  # every step that counts adds to it
         return patterns.block_sums(patterns.split_gates(matrix.score, matrix.name), block)
 
     def _keep_by_sparsity(

@@ -314,17 +314,18 @@ def test_one_shot_by_gradients_waits_for_the_first_step(importance):
     assert_masks(pruner, before)
 
 
-def test_gradients_that_are_not_finite_add_nothing():
-    cell = nn.LSTMCell(5, 7)
-    config = lfk.PruneConfig(0.5, importance="taylor", schedule=lfk.CubicSchedule(5, 6))
-    pruner = lfk.prune_(cell, config)
-    ones = {name: torch.ones_like(p.original) for name, p in cell.parametrizations.items()}
-    step_with(pruner, cell, ones)
-    before = {k: m["score"].clone() for k, m in pruner.state_dict()["matrices"].items()}
-    step_with(pruner, cell, ones | {"weight_hh": torch.full((28, 7), math.inf)})
-    for name, m in pruner.state_dict()["matrices"].items():
-        assert torch.equal(m["score"], before[name])
-    assert all(score.any() for score in before.values())
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_step_with_gradients_that_are_not_finite_does_not_count(bad):
+    cells = with_levels(nn.LSTMCell(5, 7), 3), with_levels(nn.LSTMCell(5, 7), 3)
+    config = lfk.PruneConfig(0.5, block_size=(2, 2), importance="taylor")
+    pruners = [lfk.prune_(cell, config) for cell in cells]
+    ones = {name: torch.ones_like(p.original) for name, p in cells[0].parametrizations.items()}
+    step_with(pruners[0], cells[0], ones | {"weight_hh": torch.full((28, 7), bad)})
+    assert pruners[0].sparsity == 0
+    for pruner, cell in zip(pruners, cells, strict=True):
+        step_with(pruner, cell, ones)
+    assert_masks(pruners[0], masks(pruners[1]))
+    assert pruners[0].sparsity > 0.4
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "movement"])

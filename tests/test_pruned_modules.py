@@ -94,6 +94,7 @@ def test_dtype_and_device_moves():
     lfk.prune_(model, HALF)
     zeros = model.cell.weight_hh == 0
     model.double()
+    model = copy.deepcopy(model)
     assert model(batch(0)[0].double()).dtype == torch.float64
     assert model.cell.parametrizations.weight_hh[0].mask.dtype == torch.bool
     assert torch.equal(model.cell.weight_hh == 0, zeros)

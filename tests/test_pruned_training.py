@@ -1,4 +1,4 @@
-"""Training with masks on: what the forward uses (pytorch#65688), gradual pruning, resuming, ranks."""
+"""Training with masks on: what the forward uses (pytorch#65688), gradual pruning, resuming."""
 
 import copy
 import io
