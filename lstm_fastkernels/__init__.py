@@ -13,16 +13,30 @@ if TYPE_CHECKING:
     from lstm_fastkernels.ops import get_isa as get_isa
     from lstm_fastkernels.ops import set_isa as set_isa
     from lstm_fastkernels.ops import supported_isas as supported_isas
+    from lstm_fastkernels.prune_config import CubicSchedule as CubicSchedule
+    from lstm_fastkernels.prune_config import PruneConfig as PruneConfig
+    from lstm_fastkernels.pruning import Pruner as Pruner
+    from lstm_fastkernels.pruning import prune_ as prune_
+    from lstm_fastkernels.pruning import remove_pruning_ as remove_pruning_
     from lstm_fastkernels.quantization import quantize_rows as quantize_rows
+    from lstm_fastkernels.sparsity import SparsityReport as SparsityReport
+    from lstm_fastkernels.sparsity import sparsity_report as sparsity_report
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CubicSchedule": "prune_config",
     "FastQuantLSTM": "modules",
     "FastQuantLSTMCell": "modules",
+    "PruneConfig": "prune_config",
+    "Pruner": "pruning",
+    "SparsityReport": "sparsity",
     "convert": "conversion",
     "get_isa": "ops",
+    "prune_": "pruning",
+    "remove_pruning_": "pruning",
     "set_isa": "ops",
+    "sparsity_report": "sparsity",
     "supported_isas": "ops",
     "quantize_rows": "quantization",
 }

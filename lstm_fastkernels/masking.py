@@ -1,0 +1,186 @@
+"""Masks on the weights of nn.LSTM and nn.LSTMCell, put on and taken off in place.
+
+A masked module keeps its float state_dict, its Parameter objects and its way of being called.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Masked weights forward; the whole gradient, that of masked weights too, backward."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask, weight, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+class Mask(nn.Module):
+    """Zeros where `mask`, a bool buffer of the weight's shape that is never saved, is False."""
+
+    mask: Tensor
+
+    def __init__(self, weight: Tensor, *, straight_through: bool) -> None:
+        super().__init__()
+        self.straight_through = straight_through
+        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool), persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.straight_through:
+            return _StraightThrough.apply(weight, self.mask)
+        return torch.where(self.mask, weight, 0)
+
+
+def named_lstms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every nn.LSTM and nn.LSTMCell in the model and its dotted name.
+
+    Subclasses are left out, since they may compute something else; parametrized ones are not.
+    """
+    for name, module in model.named_modules():
+        if parametrize.type_before_parametrizations(module) in (nn.LSTM, nn.LSTMCell):
+            yield name, module
+
+
+def parameter_names(module: nn.Module) -> list[str]:
+    """Names of the parameters, in the order in which nn.LSTM and nn.LSTMCell register them."""
+    if isinstance(module, nn.LSTM):
+        return module._flat_weights_names
+    return ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
+
+
+def matrix_names(module: nn.Module) -> list[str]:
+    return [name for name in parameter_names(module) if name.startswith("weight")]
+
+
+def masked_names(module: nn.Module) -> list[str]:
+    """Names of the matrices that have a Mask on."""
+    return [
+        name
+        for name in matrix_names(module)
+        if parametrize.is_parametrized(module, name)
+        and isinstance(weight_and_mask(module, name)[0], Mask)
+    ]
+
+
+def weight_and_mask(module: nn.Module, name: str) -> parametrize.ParametrizationList:
+    """What parametrize has of a masked matrix: the whole weight, `original`, and its Mask, [0]."""
+    parametrizations: Any = module.parametrizations
+    return parametrizations[name]
+
+
+def put_on(module: nn.Module, names: list[str], *, straight_through: bool) -> None:
+    """Puts a Mask that masks nothing yet on each of the matrices, none of them parametrized."""
+    for name in names:
+        mask = Mask(getattr(module, name), straight_through=straight_through)
+        parametrize.register_parametrization(module, name, mask)
+    module.register_state_dict_post_hook(_save_masked)
+    module.register_load_state_dict_pre_hook(_load_originals)
+    if isinstance(module, nn.LSTM):
+        # parametrize has made a class for this module alone.
+        for name, method in _LSTM_METHODS.items():
+            setattr(type(module), name, method)
+        _clear_flat_weights(module)
+
+
+def take_off(module: nn.Module) -> None:
+    """Makes the masks permanent: plain parameters, the same objects, with zeros in them."""
+    names = masked_names(module)
+    # Copies share the class that parametrize made for the first of them, and lose what is taken
+    # off it; so the module gets one of its own.
+    cls = type(module)
+    module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
+    if isinstance(module, nn.LSTM):
+        for name in _LSTM_METHODS:
+            delattr(type(module), name)
+    for name in names:
+        parametrize.remove_parametrizations(module, name)
+    for name in parameter_names(module):
+        if name in module._parameters:
+            module._parameters[name] = module._parameters.pop(name)
+    for hooks, ours in (
+        (module._state_dict_hooks, _save_masked),
+        (module._load_state_dict_pre_hooks, _load_originals),
+    ):
+        for key in [k for k, hook in hooks.items() if getattr(hook, "hook", hook) is ours]:
+            del hooks[key]
+    if isinstance(module, nn.LSTM):
+        module._init_flat_weights()
+
+
+# ---- nn.LSTM keeps its weights in a list, `_flat_weights`, that goes stale under parametrize ----
+# (pytorch#65688). It is filled for the length of a forward, each weight masked once, and holds
+# nothing in between: tensors with a history could not be copied.
+
+
+def _forward(lstm: nn.LSTM, input: Any, hx: Any = None) -> Any:
+    lstm._flat_weights = [getattr(lstm, name) for name in lstm._flat_weights_names]
+    lstm.flatten_parameters()
+    try:
+        return nn.LSTM.forward(lstm, input, hx)
+    finally:
+        _clear_flat_weights(lstm)
+
+
+def _clear_flat_weights(lstm: nn.LSTM) -> None:
+    lstm._flat_weights = [None] * len(lstm._flat_weights_names)
+
+
+def _keep_flat_weights(lstm: nn.LSTM) -> None:
+    """In the place of nn.LSTM's check for changed weights, which would mask them all again."""
+
+
+_LSTM_METHODS = {
+    "forward": _forward,
+    "_init_flat_weights": _clear_flat_weights,
+    "_update_flat_weights": _keep_flat_weights,
+}
+
+
+# ---- state_dict: the float module's keys, in its order ----
+
+
+def _original_key(prefix: str, name: str) -> str:
+    return f"{prefix}parametrizations.{name}.original"
+
+
+def _save_masked(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
+) -> None:
+    names = masked_names(module)
+    for name in parameter_names(module):
+        if name in names:
+            original = state_dict.pop(_original_key(prefix, name))
+            weight = getattr(module, name)
+            # keep_vars asks for tensors with their history.
+            state_dict[prefix + name] = weight if original.requires_grad else weight.detach()
+        elif prefix + name in state_dict:
+            state_dict[prefix + name] = state_dict.pop(prefix + name)
+
+
+def _load_originals(
+    module: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: dict[str, Any],
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    for name in masked_names(module):
+        key, original_key = prefix + name, _original_key(prefix, name)
+        if key in state_dict:
+            state_dict[original_key] = state_dict.pop(key)
+        else:
+            # Reported under the name that people know; the weight is loaded with itself.
+            if strict:
+                missing_keys.append(key)
+            state_dict[original_key] = weight_and_mask(module, name).original
