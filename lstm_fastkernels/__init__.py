@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lstm_fastkernels.conversion import convert as convert
+    from lstm_fastkernels.hidden_pruning import prune_hidden_ as prune_hidden_
     from lstm_fastkernels.modules import FastQuantLSTM as FastQuantLSTM
     from lstm_fastkernels.modules import FastQuantLSTMCell as FastQuantLSTMCell
     from lstm_fastkernels.ops import get_isa as get_isa
     from lstm_fastkernels.ops import set_isa as set_isa
     from lstm_fastkernels.ops import supported_isas as supported_isas
     from lstm_fastkernels.quantization import quantize_rows as quantize_rows
+    from lstm_fastkernels.stacked import StackedLSTM as StackedLSTM
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FastQuantLSTM": "modules",
     "FastQuantLSTMCell": "modules",
+    "StackedLSTM": "stacked",
     "convert": "conversion",
     "get_isa": "ops",
+    "prune_hidden_": "hidden_pruning",
     "set_isa": "ops",
     "supported_isas": "ops",
     "quantize_rows": "quantization",
