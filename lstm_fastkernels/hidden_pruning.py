@@ -365,8 +365,8 @@ def _update_sizes(module: nn.Module) -> None:
         module.in_features = module.weight.shape[1]
         return
     assert isinstance(module, nn.LSTM | nn.LSTMCell)
-    weight = module.weight_ih_l0 if isinstance(module, nn.LSTM) else module.weight_ih
-    rows, module.input_size = weight.shape
+    name = "weight_ih_l0" if isinstance(module, nn.LSTM) else "weight_ih"
+    rows, module.input_size = module.get_parameter(name).shape
     module.hidden_size = rows // _GATES
     if isinstance(module, nn.LSTM):
         module.flatten_parameters()
