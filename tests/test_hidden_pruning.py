@@ -160,9 +160,10 @@ def test_dead_units_of_any_shape(H, num_layers, input_size, bidirectional, ratio
 
 @pytest.mark.parametrize("proj_size", [0, 2])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["D1", "D2"])
-def test_dead_units_of_layers_that_differ(bidirectional, proj_size):
-    options = {"bidirectional": bidirectional, "proj_size": proj_size, "dropout": 0.3}
-    model = tagger(3, 8, 3, batch_first=True, **options).eval()
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
+def test_dead_units_of_layers_that_differ(bias, bidirectional, proj_size):
+    options = {"bias": bias, "bidirectional": bidirectional, "proj_size": proj_size}
+    model = tagger(3, 8, 3, batch_first=True, dropout=0.3, **options).eval()
     dead = random_dead(model.lstm, [3, 5, 4], seed=1)
     kill(model.lstm, dead, model.head)
     before = copy.deepcopy(model)
