@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lstm_fastkernels.conversion import convert as convert
+    from lstm_fastkernels.hidden_pruning import prune_hidden_ as prune_hidden_
     from lstm_fastkernels.modules import FastQuantLSTM as FastQuantLSTM
     from lstm_fastkernels.modules import FastQuantLSTMCell as FastQuantLSTMCell
     from lstm_fastkernels.ops import get_isa as get_isa
@@ -21,24 +22,27 @@ if TYPE_CHECKING:
     from lstm_fastkernels.quantization import quantize_rows as quantize_rows
     from lstm_fastkernels.sparsity import SparsityReport as SparsityReport
     from lstm_fastkernels.sparsity import sparsity_report as sparsity_report
+    from lstm_fastkernels.stacked import StackedLSTM as StackedLSTM
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "convert": "conversion",
     "CubicSchedule": "prune_config",
     "FastQuantLSTM": "modules",
     "FastQuantLSTMCell": "modules",
-    "PruneConfig": "prune_config",
-    "Pruner": "pruning",
-    "SparsityReport": "sparsity",
-    "convert": "conversion",
     "get_isa": "ops",
     "prune_": "pruning",
+    "prune_hidden_": "hidden_pruning",
+    "PruneConfig": "prune_config",
+    "Pruner": "pruning",
+    "quantize_rows": "quantization",
     "remove_pruning_": "pruning",
     "set_isa": "ops",
     "sparsity_report": "sparsity",
+    "SparsityReport": "sparsity",
+    "StackedLSTM": "stacked",
     "supported_isas": "ops",
-    "quantize_rows": "quantization",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -35,6 +35,11 @@ def convert(
             replacements[module] = FastQuantLSTM.from_float(module, activations=activations)
         elif kind is nn.LSTMCell:
             replacements[module] = FastQuantLSTMCell.from_float(module, activations=activations)
+    return replace_modules(model, replacements)
+
+
+def replace_modules(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Puts each replacement wherever its module is in the model; returns the model's, if any."""
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child in replacements:
