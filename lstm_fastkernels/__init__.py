@@ -1,4 +1,4 @@
-"""Compressed LSTMs behind nn.LSTM's interface, on hand-written int8 kernels.
+"""Compressed LSTMs behind nn.LSTM's interface, on hand-written kernels.
 
 Names are imported on first use, so that importing the package alone does not import torch.
 """
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from lstm_fastkernels.hidden_pruning import prune_hidden_ as prune_hidden_
     from lstm_fastkernels.modules import FastQuantLSTM as FastQuantLSTM
     from lstm_fastkernels.modules import FastQuantLSTMCell as FastQuantLSTMCell
+    from lstm_fastkernels.modules import FastSparseLSTM as FastSparseLSTM
+    from lstm_fastkernels.modules import FastSparseLSTMCell as FastSparseLSTMCell
     from lstm_fastkernels.ops import get_isa as get_isa
     from lstm_fastkernels.ops import set_isa as set_isa
     from lstm_fastkernels.ops import supported_isas as supported_isas
@@ -31,6 +33,8 @@ _HOMES = {
     "CubicSchedule": "prune_config",
     "FastQuantLSTM": "modules",
     "FastQuantLSTMCell": "modules",
+    "FastSparseLSTM": "modules",
+    "FastSparseLSTMCell": "modules",
     "get_isa": "ops",
     "prune_": "pruning",
     "prune_hidden_": "hidden_pruning",

@@ -1,35 +1,58 @@
-"""What FastQuantLSTM and FastQuantLSTMCell share: canonical int8 tensors, packed and run.
+"""What the Fast modules share: canonical tensors, packed and run.
 
-Per layer and direction, with nn.LSTM's suffixes: `weight_ih`, `weight_hh`, `weight_hr` int8 and
-`..._scale` float32, one a row; `bias` float32, b_ih + b_hh. They are the state_dict; `packed` is
-made from them for the CPU kernels whenever they change, and never saved.
+Per layer and direction, with nn.LSTM's suffixes: the matrices `weight_ih`, `weight_hh` and
+`weight_hr`, int8 with a float32 `..._scale` a row, or float32; `bias` float32, b_ih + b_hh. In the
+place of a matrix in blocks stand `..._values`, `..._crow_indices` and `..._col_indices`, those of
+block_sparse.Blocks. They are the state_dict; `packed` is made from them for the CPU kernels
+whenever they change, and never saved.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels import ops
+from lstm_fastkernels.block_sparse import (
+    Blocks,
+    BlockSize,
+    Layout,
+    block_density,
+    check_block_size,
+    from_blocks,
+    grid_shape,
+    to_blocks,
+)
 from lstm_fastkernels.quantization import WEIGHT_MAX, quantize_rows
 
-Activations = Literal["int8", "int16"]
+Activations = Literal["int8", "int16", "float32"]
 State = tuple[Tensor, Tensor]
 
-_ACTIVATION_BITS = {"int8": 8, "int16": 16}
+_ACTIVATION_BITS: dict[Activations, int] = {"int8": 8, "int16": 16, "float32": 32}
 _INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_LAYOUTS = ("auto", "dense", "block_sparse")
+_BLOCK_PARTS = ("_values", "_crow_indices", "_col_indices")
+
+# A dtype and a shape; None in a shape is any size.
+Kind = tuple[torch.dtype, tuple[int | None, ...]]
 
 
-class QuantizedLSTMBase(nn.Module):
-    """Canonical int8 tensors, their packed form, and the ways in and out of both.
+class CompressedLSTM(nn.Module):
+    """Canonical tensors, their packed form, and the ways in and out of both.
 
-    A subclass names its float twin in `_float_class` and its layers in `_suffixes`.
+    A subclass names its float twin in `_float_class` and its layers in `_suffixes`; whether its
+    weights are int8 or float32 it inherits from Int8Weights or Float32Weights.
     """
 
     _float_class: type[nn.LSTM] | type[nn.LSTMCell]
+    _weight_dtype: ClassVar[torch.dtype]
+    _activation_choices: ClassVar[tuple[Activations, ...]]  # the first is the default
+    # "auto" stores a matrix in blocks if at most this share of its 8x4 blocks is not zero.
+    _most_blocks: ClassVar[float]
+
     packed: Tensor
 
     input_size: int
@@ -39,17 +62,31 @@ class QuantizedLSTMBase(nn.Module):
     bias: bool
     bidirectional: bool
     activations: Activations
+    layout: Layout
+    block_size: BlockSize
 
-    def _finish_init(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        if self.activations not in _ACTIVATION_BITS:
-            raise ValueError(
-                f"activations must be one of {list(_ACTIVATION_BITS)}, got {self.activations!r}"
-            )
+    def _finish_init(
+        self,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        activations: Activations | None,
+        layout: Layout,
+        block_size: BlockSize,
+    ) -> None:
+        choices = self._activation_choices
+        self.activations = choices[0] if activations is None else activations
+        if self.activations not in choices:
+            raise ValueError(f"activations must be one of {list(choices)}, got {activations!r}")
         if dtype is not None and dtype not in _INPUT_DTYPES:
             raise ValueError(f"dtype must be one of {list(_INPUT_DTYPES)}, got {dtype}")
+        if layout not in _LAYOUTS:
+            raise ValueError(f"layout must be one of {list(_LAYOUTS)}, got {layout!r}")
+        check_block_size(block_size)
+        self.layout = layout
+        self.block_size = (block_size[0], block_size[1])
         meta = torch.device("meta")
-        for name, (kind, shape) in self._canonical().items():
-            self.register_buffer(name, torch.empty(shape, dtype=kind, device=meta))
+        for name, (kind, shape) in self._canonical(in_blocks=()).items():
+            self.register_buffer(name, torch.empty(shape, dtype=kind, device=meta))  # type: ignore[arg-type]
         empty = torch.empty(0, dtype=torch.uint8, device=meta)
         self.register_buffer("packed", empty, persistent=False)
         device = torch.device(device) if device is not None else torch.get_default_device()
@@ -64,6 +101,18 @@ class QuantizedLSTMBase(nn.Module):
         """What the float twin calls the parameter that nn.LSTM calls `name`."""
         return name
 
+    def _compress(self, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """A float matrix as it is stored, and the tensors beside it by what their names end in."""
+        raise NotImplementedError
+
+    def _expand(self, name: str, stored: Tensor) -> Tensor:
+        """The float32 matrix that `stored` and the tensors beside it stand for."""
+        raise NotImplementedError
+
+    def _beside(self) -> dict[str, torch.dtype]:
+        """dtypes of the tensors [rows] beside each matrix, by what their names end in."""
+        raise NotImplementedError
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Names, as nn.LSTM has them, and shapes of the float twin's parameters."""
         rows, output = 4 * self.hidden_size, self.proj_size or self.hidden_size
@@ -77,26 +126,40 @@ class QuantizedLSTMBase(nn.Module):
                 shapes[f"weight_hr{suffix}"] = (self.proj_size, self.hidden_size)
         return shapes
 
-    def _canonical(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        """Names, dtypes and shapes of the quantized tensors, in the order of pack_int8."""
+    def _matrices(self) -> dict[str, tuple[int, ...]]:
+        return {n: shape for n, shape in self._shapes().items() if n.startswith("weight")}
+
+    def _canonical(self, in_blocks: Collection[str]) -> dict[str, Kind]:
+        """Names, dtypes and shapes of the canonical tensors, in the order of pack_lstm."""
         floats = self._shapes()
-        canonical: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        canonical: dict[str, Kind] = {}
         for suffix, _ in self._suffixes():
             for kind in ("weight_ih", "weight_hh", "bias", "weight_hr"):
                 name = kind + suffix
                 if kind == "bias" and self.bias:
                     canonical[name] = torch.float32, floats[f"bias_ih{suffix}"]
                 elif name in floats:
-                    canonical[name] = torch.int8, floats[name]
-                    canonical[f"{name}_scale"] = torch.float32, floats[name][:1]
+                    if name in in_blocks:
+                        values, crow_indices, col_indices = (name + part for part in _BLOCK_PARTS)
+                        canonical[values] = self._weight_dtype, (None, None, None)
+                        canonical[crow_indices] = torch.int32, (None,)
+                        canonical[col_indices] = torch.int32, (None,)
+                    else:
+                        canonical[name] = self._weight_dtype, floats[name]
+                    for end, dtype in self._beside().items():
+                        canonical[name + end] = dtype, floats[name][:1]
         return canonical
+
+    def _in_blocks(self, names: Collection[str]) -> list[str]:
+        """The matrices that a set of tensor names has in blocks."""
+        return [n for n in self._matrices() if any(n + part in names for part in _BLOCK_PARTS)]
 
     # ---- weights in ----
 
     def _reset_parameters(self, device: torch.device) -> None:
         bound = 1 / math.sqrt(self.hidden_size)
         self._set_canonical(
-            self._quantize(
+            self._compress_all(
                 {
                     name: torch.empty(shape, device=device).uniform_(-bound, bound)
                     for name, shape in self._shapes().items()
@@ -104,32 +167,53 @@ class QuantizedLSTMBase(nn.Module):
             )
         )
 
-    def _quantize(self, floats: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        pair_safe = self.activations == "int8"
+    def _compress_all(self, floats: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Canonical tensors from the float twin's parameters."""
         canonical: dict[str, Tensor] = {}
-        for name in self._canonical():
-            if name.startswith("weight") and not name.endswith("_scale"):
-                canonical[name], canonical[f"{name}_scale"] = quantize_rows(
-                    floats[name], pair_safe=pair_safe
-                )
-            elif name.startswith("bias"):
-                suffix = name.removeprefix("bias")
-                halves = floats[f"bias_ih{suffix}"], floats[f"bias_hh{suffix}"]
-                canonical[name] = (halves[0].detach().double() + halves[1].detach()).float()
+        for name, tensor in floats.items():
+            if name.startswith("weight"):
+                matrix, beside = self._compress(tensor)
+                canonical |= self._lay_out(name, matrix)
+                canonical |= {name + end: t for end, t in beside.items()}
+            elif name.startswith("bias_ih"):
+                suffix = name.removeprefix("bias_ih")
+                other = floats[f"bias_hh{suffix}"].detach()
+                canonical[f"bias{suffix}"] = (tensor.detach().double() + other).float()
         return canonical
 
+    def _lay_out(self, name: str, matrix: Tensor) -> dict[str, Tensor]:
+        """A stored matrix as its tensors, dense or in blocks."""
+        sparse = self.layout == "block_sparse" or (
+            self.layout == "auto" and block_density(matrix, name) <= self._most_blocks
+        )
+        if not sparse:
+            return {name: matrix}
+        blocks = to_blocks(matrix, name, self.block_size)
+        return {name + part: t for part, t in zip(_BLOCK_PARTS, blocks, strict=True)}
+
+    def _matrix(self, name: str, canonical: Mapping[str, Tensor]) -> Tensor:
+        """A stored matrix with its zeros written out."""
+        if name in canonical:
+            return canonical[name]
+        blocks = Blocks(*(canonical[name + part] for part in _BLOCK_PARTS))
+        return from_blocks(blocks, self._matrices()[name], name)
+
     def _set_canonical(self, canonical: Mapping[str, Tensor]) -> None:
-        """Takes validated tensors; nothing changes if packing them fails."""
-        tensors = {name: canonical[name].contiguous() for name in self._canonical()}
-        packed = self._pack(list(tensors.values()))
-        for name, tensor in tensors.items():
-            self._buffers[name] = tensor
+        """Takes canonical tensors; nothing changes if packing, which checks them, fails."""
+        names = self._canonical(self._in_blocks(canonical.keys()))
+        tensors = {name: canonical[name].contiguous() for name in names}
+        packed = self._pack(tensors)
+        for name in self._tensors():
+            del self._buffers[name]
+        self._buffers.update(tensors)
         self._buffers["packed"] = packed
 
-    def _pack(self, tensors: list[Tensor]) -> Tensor:
+    def _pack(self, canonical: Mapping[str, Tensor]) -> Tensor:
+        names = self._canonical(self._in_blocks(canonical.keys()))
+        tensors = [canonical[name] for name in names]
         if tensors[0].device.type != "cpu":
             return torch.empty(0, dtype=torch.uint8, device=tensors[0].device)
-        return ops.pack_int8(
+        return ops.pack_lstm(
             tensors,
             self.input_size,
             self.hidden_size,
@@ -150,7 +234,7 @@ class QuantizedLSTMBase(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Loads the float twin's parameters, quantizing them, or this class's own tensors.
+        """Loads the float twin's parameters, compressing them, or this class's own tensors.
 
         All or nothing: whatever is wrong is reported as nn.Module does and no tensor changes.
         """
@@ -159,19 +243,16 @@ class QuantizedLSTMBase(nn.Module):
             for key, value in state_dict.items()
             if key.startswith(prefix)
         }
-        # Weights tell the two kinds apart; a scale betrays a quantized checkpoint without them.
-        quantized = any(
-            name.endswith("_scale") or getattr(value, "dtype", None) == torch.int8
-            for name, value in given.items()
+        floats = {self._float_name(name): shape for name, shape in self._shapes().items()}
+        in_blocks = self._in_blocks(given.keys())
+        own = self._canonical(in_blocks)
+        # Names that only one of the two has tell them apart, or else int8 weights.
+        compressed = any(name in own and name not in floats for name in given) or any(
+            getattr(value, "dtype", None) == torch.int8 for value in given.values()
         )
-        kind = "quantized" if quantized else "float"
-        expected: dict[str, tuple[torch.dtype | None, tuple[int, ...]]]
-        if quantized:
-            expected = {**self._canonical()}
-        else:
-            expected = {
-                self._float_name(name): (None, shape) for name, shape in self._shapes().items()
-            }
+        kind = "compressed" if compressed else "float"
+        expected: Mapping[str, tuple[torch.dtype | None, tuple[int | None, ...]]]
+        expected = own if compressed else {n: (None, shape) for n, shape in floats.items()}
         missing = [name for name in expected if name not in given]
         missing_keys += [prefix + name for name in missing]
         unexpected = [name for name in given if name not in expected] if strict else []
@@ -194,38 +275,68 @@ class QuantizedLSTMBase(nn.Module):
             name: given[name].detach().to(given[name].device if current.type == "meta" else current)
             for name in expected
         }
-        if quantized:
-            self._set_canonical({name: tensor.clone() for name, tensor in tensors.items()})
-        else:
-            self._set_canonical(
-                self._quantize({name: tensors[self._float_name(name)] for name in self._shapes()})
-            )
+        try:
+            if compressed:
+                self._take_own({name: tensor.clone() for name, tensor in tensors.items()})
+            else:
+                names = {name: tensors[self._float_name(name)] for name in self._shapes()}
+                self._set_canonical(self._compress_all(names))
+        except RuntimeError as error:  # block indices are checked where they are packed
+            error_msgs.append(f"{prefix or 'the LSTM'}: {error}")
+
+    def _take_own(self, canonical: dict[str, Tensor]) -> None:
+        """Takes tensors as they are laid out, or as `layout` wants it."""
+        if self.layout != "auto":
+            self._pack(canonical)  # checks the indices before they are used
+            for name in self._matrices():
+                matrix = self._matrix(name, canonical)
+                for part in ("", *_BLOCK_PARTS):
+                    canonical.pop(name + part, None)
+                canonical |= self._lay_out(name, matrix)
+        self._set_canonical(canonical)
 
     # ---- weights out ----
 
-    def _dequantized(self) -> dict[str, Tensor]:
+    def _float_tensors(self) -> dict[str, Tensor]:
+        """The float twin's parameters that the canonical tensors stand for."""
         floats: dict[str, Tensor] = {}
         for name, shape in self._shapes().items():
             if name.startswith("weight"):
-                floats[name] = getattr(self, name) * getattr(self, f"{name}_scale").unsqueeze(1)
+                stored = self._matrix(name, self._tensors())
+                floats[name] = self._expand(name, stored)
             elif name.startswith("bias_ih"):
                 floats[name] = getattr(self, f"bias{name.removeprefix('bias_ih')}").clone()
             else:
                 floats[name] = torch.zeros(shape, device=self.packed.device)
         return {self._float_name(name): tensor for name, tensor in floats.items()}
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """The canonical tensors."""
+        names = self._canonical(self._in_blocks(self._buffers.keys()))
+        return {name: getattr(self, name) for name in names}
+
     def packed_bytes(self) -> int:
-        """Bytes that the kernels read: int8 weights, scales, biases and their headers."""
+        """Bytes that the kernels read: weights, indices, scales, biases and their headers."""
         return self.packed.numel()
+
+    def layouts(self) -> dict[str, str]:
+        """How each matrix is stored: "dense", or the size of its blocks and their share of all."""
+        found = dict.fromkeys(self._matrices(), "dense")
+        for name in self._in_blocks(self._buffers.keys()):
+            values = getattr(self, name + _BLOCK_PARTS[0])
+            rows, columns = grid_shape(self._matrices()[name], name, values.shape[1:])
+            size = "x".join(map(str, values.shape[1:]))
+            found[name] = f"{size} blocks, {values.shape[0] / (rows * columns):.1%}"
+        return found
 
     # ---- run ----
 
     def _run(
         self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
     ) -> tuple[Tensor, State]:
-        """The op on x, as ops.lstm_int8_for has it, and the state hx."""
+        """The op on x, as ops.lstm_for has it, and the state hx."""
         h0, c0 = (None, None) if hx is None else two_states(hx)
-        run = ops.lstm_int8_for(x, h0, c0) if torch.is_grad_enabled() else ops.lstm_int8
+        run = ops.lstm_for(x, h0, c0) if torch.is_grad_enabled() else ops.lstm
         y, h, c = run(
             x,
             h0,
@@ -251,13 +362,12 @@ class QuantizedLSTMBase(nn.Module):
         return super()._apply(keep_dtype, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state["_buffers"] = {k: v for k, v in self._buffers.items() if k != "packed"}
-        return state
+        buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
+        return self.__dict__ | {"_buffers": buffers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._set_canonical({name: self._buffers[name] for name in self._canonical()})  # type: ignore[misc]
+        self._set_canonical(self._tensors())
 
     @classmethod
     def _check_float_twin(cls, module: nn.Module) -> None:
@@ -275,8 +385,50 @@ class QuantizedLSTMBase(nn.Module):
         for name, tensor in floats.items():
             if not tensor.isfinite().all():
                 raise ValueError(f"{name} has values that are not finite")
-        self._set_canonical(self._quantize(floats))
+        self._set_canonical(self._compress_all(floats))
         return self.train(module.training)
+
+    def _options_repr(self) -> list[str]:
+        layouts = self.layouts()
+        how = ", ".join(f"{name}: {kind}" for name, kind in layouts.items())
+        if set(layouts.values()) == {"dense"}:
+            how = "all dense"
+        return [f"activations={self.activations}", f"layout={self.layout} ({how})"]
+
+
+class Int8Weights(CompressedLSTM):
+    """int8 weights with one float32 scale a row."""
+
+    _weight_dtype = torch.int8
+    _activation_choices = ("int8", "int16")
+    _most_blocks = 0.5
+
+    def _beside(self) -> dict[str, torch.dtype]:
+        return {"_scale": torch.float32}
+
+    def _compress(self, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        matrix, scale = quantize_rows(weight, pair_safe=self.activations == "int8")
+        return matrix, {"_scale": scale}
+
+    def _expand(self, name: str, stored: Tensor) -> Tensor:
+        return stored * getattr(self, f"{name}_scale").unsqueeze(1)
+
+
+class Float32Weights(CompressedLSTM):
+    """float32 weights; worth their while where many blocks of them are zero."""
+
+    _weight_dtype = torch.float32
+    _activation_choices = ("float32",)
+    _most_blocks = 0.9
+
+    def _beside(self) -> dict[str, torch.dtype]:
+        return {}
+
+    def _compress(self, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return weight.detach().float(), {}
+
+    def _expand(self, name: str, stored: Tensor) -> Tensor:
+        return stored.clone()
 
 
 def two_states(hx: State) -> State:
@@ -286,12 +438,15 @@ def two_states(hx: State) -> State:
     return hx
 
 
-def _fault(value: object, dtype: torch.dtype | None, shape: tuple[int, ...]) -> str | None:
+def _fault(value: object, dtype: torch.dtype | None, shape: tuple[int | None, ...]) -> str | None:
     """What is wrong with a checkpoint's tensor; dtype None: any float dtype."""
     if not isinstance(value, Tensor):
         return f"expected a tensor, got {type(value).__name__}"
-    if value.shape != shape:
-        return f"size mismatch: expected {tuple(shape)}, got {tuple(value.shape)}"
+    if value.dim() != len(shape) or any(
+        wanted not in (None, size) for size, wanted in zip(value.shape, shape, strict=True)
+    ):
+        wanted = str(tuple("any" if size is None else size for size in shape)).replace("'", "")
+        return f"size mismatch: expected {wanted}, got {tuple(value.shape)}"
     if value.dtype != dtype if dtype else not value.is_floating_point():
         return f"expected dtype {dtype or 'float'}, got {value.dtype}"
     if value.device.type == "meta":

@@ -2,39 +2,57 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.canonical import Activations
-from lstm_fastkernels.modules import FastQuantLSTM, FastQuantLSTMCell
+from lstm_fastkernels.modules import (
+    FastQuantLSTM,
+    FastQuantLSTMCell,
+    FastSparseLSTM,
+    FastSparseLSTMCell,
+)
+
+Weights = Literal["int8", "float32"]
+
+_TWINS: dict[Weights, dict[type[nn.Module], Any]] = {
+    "int8": {nn.LSTM: FastQuantLSTM, nn.LSTMCell: FastQuantLSTMCell},
+    "float32": {nn.LSTM: FastSparseLSTM, nn.LSTMCell: FastSparseLSTMCell},
+}
 
 
 def convert(
     model: nn.Module,
     *,
-    activations: Activations = "int8",
+    weights: Weights = "int8",
     filter_fn: Callable[[nn.Module, str], bool] | None = None,
     inplace: bool = False,
+    **options: Any,
 ) -> nn.Module:
-    """Replaces every nn.LSTM by a FastQuantLSTM and every nn.LSTMCell by a FastQuantLSTMCell.
+    """Replaces every nn.LSTM and nn.LSTMCell by its fast twin.
+
+    `weights` "int8" gives FastQuantLSTM and FastQuantLSTMCell, "float32" FastSparseLSTM and
+    FastSparseLSTMCell, for models pruned in blocks; options are theirs: `activations`, `layout`,
+    `block_size`. Zeros that pay are skipped by default: each matrix is laid out by itself, and the
+    modules' repr says how.
 
     filter_fn(module, name) picks the ones to replace; name is the dotted name in the model. A
     module used in several places stays shared. Subclasses of the two are left alone, since they may
     compute something else. Returns a converted copy, or the model itself with `inplace`; a model
     that is an LSTM itself is never changed, its replacement is returned.
     """
+    if weights not in _TWINS:
+        raise ValueError(f"weights must be one of {list(_TWINS)}, got {weights!r}")
     if not inplace:
         model = copy.deepcopy(model)
     replacements: dict[nn.Module, nn.Module] = {}
     for name, module in model.named_modules():
         if filter_fn is not None and not filter_fn(module, name):
             continue
-        kind = type_before_parametrizations(module)
-        if kind is nn.LSTM:
-            replacements[module] = FastQuantLSTM.from_float(module, activations=activations)
-        elif kind is nn.LSTMCell:
-            replacements[module] = FastQuantLSTMCell.from_float(module, activations=activations)
+        twin = _TWINS[weights].get(type_before_parametrizations(module))
+        if twin is not None:
+            replacements[module] = twin.from_float(module, **options)
     return replace_modules(model, replacements)
 
 

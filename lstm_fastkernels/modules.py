@@ -1,4 +1,4 @@
-"""FastQuantLSTM and FastQuantLSTMCell: int8 twins of nn.LSTM and nn.LSTMCell, for inference."""
+"""Fast twins of nn.LSTM and nn.LSTMCell, for inference: int8, or float32 that skips zeros."""
 
 from typing import Any, Self
 
@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_fastkernels.canonical import Activations, QuantizedLSTMBase, State, two_states
+from lstm_fastkernels.block_sparse import KERNEL_BLOCK, BlockSize, Layout
+from lstm_fastkernels.canonical import (
+    Activations,
+    CompressedLSTM,
+    Float32Weights,
+    Int8Weights,
+    State,
+    two_states,
+)
 
 # nn.LSTM's options and their defaults.
 _OPTIONS = {
@@ -19,19 +27,8 @@ _OPTIONS = {
 }
 
 
-class FastQuantLSTM(QuantizedLSTMBase):
-    """An nn.LSTM with int8 weights on fused kernels, for inference.
-
-    Constructor, call and float checkpoints are nn.LSTM's. `activations` says to which integers x
-    and h are quantized, dynamically and per row and time step: "int8" is the fastest, "int16" the
-    most accurate. `load_state_dict` takes a float nn.LSTM's state_dict, which it quantizes, or its
-    own. `dropout` is accepted and idle; a backward pass through the module raises.
-
-    Tensors per layer and direction, suffix `_l{k}` and `_reverse` as in nn.LSTM: `weight_ih`,
-    `weight_hh`, `weight_hr` int8; `..._scale` float32, one a row; `bias` float32, b_ih + b_hh.
-    Outputs are bit-identical across batch size, padding, chunks of a sequence (with float32
-    states), threads and instruction sets.
-    """
+class FastLSTM(CompressedLSTM):
+    """nn.LSTM's constructor and call over compressed weights."""
 
     _float_class = nn.LSTM
 
@@ -48,7 +45,9 @@ class FastQuantLSTM(QuantizedLSTMBase):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        activations: Activations = "int8",
+        activations: Activations | None = None,
+        layout: Layout = "auto",
+        block_size: BlockSize = KERNEL_BLOCK,
     ) -> None:
         # nn.LSTM on no device checks the arguments, and words the errors, as people know them.
         nn.LSTM(
@@ -71,8 +70,7 @@ class FastQuantLSTM(QuantizedLSTMBase):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
-        self.activations = activations
-        self._finish_init(device, dtype)
+        self._finish_init(device, dtype, activations, layout, block_size)
 
     def _suffixes(self) -> list[tuple[str, int]]:
         directions = ("", "_reverse") if self.bidirectional else ("",)
@@ -84,15 +82,17 @@ class FastQuantLSTM(QuantizedLSTMBase):
         ]
 
     @classmethod
-    def from_float(cls, lstm: nn.LSTM, *, activations: Activations = "int8") -> Self:
-        """Quantizes an nn.LSTM. Raises TypeError for another class, ValueError for NaN weights."""
-        cls._check_float_twin(lstm)
-        return cls(**_arguments(lstm), device="meta", activations=activations)._take_float(lstm)
+    def from_float(cls, lstm: nn.LSTM, **options: Any) -> Self:
+        """Compresses an nn.LSTM; options are `activations`, `layout` and `block_size`.
 
-    def dequantize(self) -> nn.LSTM:
-        """An nn.LSTM with the weights that the int8 tensors stand for, float32, same device."""
+        Raises TypeError for another class, ValueError for weights that are not finite.
+        """
+        cls._check_float_twin(lstm)
+        return cls(**_arguments(lstm), device="meta", **options)._take_float(lstm)
+
+    def _to_float(self) -> nn.LSTM:
         lstm = nn.LSTM(**_arguments(self), device=self.packed.device)
-        lstm.load_state_dict(self._dequantized())
+        lstm.load_state_dict(self._float_tensors())
         return lstm.train(self.training)
 
     def flatten_parameters(self) -> None:
@@ -157,14 +157,13 @@ class FastQuantLSTM(QuantizedLSTMBase):
             if getattr(self, name) != default
         ]
         sizes = [str(self.input_size), str(self.hidden_size)]
-        return ", ".join([*sizes, *changed, f"activations={self.activations}"])
+        return ", ".join([*sizes, *changed, *self._options_repr()])
 
 
-class FastQuantLSTMCell(QuantizedLSTMBase):
-    """An nn.LSTMCell with int8 weights; see FastQuantLSTM.
+class FastLSTMCell(CompressedLSTM):
+    """nn.LSTMCell's constructor and call over compressed weights.
 
-    Its tensors are those of a FastQuantLSTM of one layer, `_l0` and all: each loads the other's
-    state_dict. A float state_dict is nn.LSTMCell's.
+    Its tensors are those of an LSTM of one layer, `_l0` and all: each loads the other's state_dict.
     """
 
     _float_class = nn.LSTMCell
@@ -181,14 +180,15 @@ class FastQuantLSTMCell(QuantizedLSTMBase):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        activations: Activations = "int8",
+        activations: Activations | None = None,
+        layout: Layout = "auto",
+        block_size: BlockSize = KERNEL_BLOCK,
     ) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        self.activations = activations
-        self._finish_init(device, dtype)
+        self._finish_init(device, dtype, activations, layout, block_size)
 
     def _suffixes(self) -> list[tuple[str, int]]:
         return [("_l0", self.input_size)]
@@ -197,17 +197,15 @@ class FastQuantLSTMCell(QuantizedLSTMBase):
         return name.removesuffix("_l0")
 
     @classmethod
-    def from_float(cls, cell: nn.LSTMCell, *, activations: Activations = "int8") -> Self:
-        """Quantizes an nn.LSTMCell. Raises as FastQuantLSTM.from_float."""
+    def from_float(cls, cell: nn.LSTMCell, **options: Any) -> Self:
+        """Compresses an nn.LSTMCell; options and errors are those of FastQuantLSTM.from_float."""
         cls._check_float_twin(cell)
-        return cls(
-            cell.input_size, cell.hidden_size, cell.bias, device="meta", activations=activations
-        )._take_float(cell)
+        sizes = cell.input_size, cell.hidden_size, cell.bias
+        return cls(*sizes, device="meta", **options)._take_float(cell)
 
-    def dequantize(self) -> nn.LSTMCell:
-        """An nn.LSTMCell with the weights that the int8 tensors stand for."""
+    def _to_float(self) -> nn.LSTMCell:
         cell = nn.LSTMCell(self.input_size, self.hidden_size, self.bias, device=self.packed.device)
-        cell.load_state_dict(self._dequantized())
+        cell.load_state_dict(self._float_tensors())
         return cell.train(self.training)
 
     def forward(self, input: Tensor, hx: State | None = None) -> State:
@@ -229,11 +227,74 @@ class FastQuantLSTMCell(QuantizedLSTMBase):
         return h[first], c[first]
 
     def extra_repr(self) -> str:
-        bias = "" if self.bias else ", bias=False"
-        return f"{self.input_size}, {self.hidden_size}{bias}, activations={self.activations}"
+        bias = [] if self.bias else ["bias=False"]
+        sizes = [str(self.input_size), str(self.hidden_size)]
+        return ", ".join([*sizes, *bias, *self._options_repr()])
 
 
-def _arguments(lstm: nn.LSTM | FastQuantLSTM) -> dict[str, Any]:
+class FastQuantLSTM(Int8Weights, FastLSTM):
+    """An nn.LSTM with int8 weights on fused kernels, for inference.
+
+    Constructor, call and float checkpoints are nn.LSTM's. `activations` says to which integers x
+    and h are quantized, dynamically and per row and time step: "int8" is the fastest, "int16" the
+    most accurate. `layout` says how each matrix is stored and run: "dense"; "block_sparse", which
+    skips the 8x4 blocks that are zero; or "auto", which takes the faster one by the share of blocks
+    that are not zero. `block_size`, rows and columns, is how blocks are stored. `load_state_dict`
+    takes a float nn.LSTM's state_dict, which it quantizes, or its own. `dropout` is accepted and
+    idle; a backward pass through the module raises.
+
+    Tensors per layer and direction, suffix `_l{k}` and `_reverse` as in nn.LSTM: `weight_ih`,
+    `weight_hh`, `weight_hr` int8; `..._scale` float32, one a row; `bias` float32, b_ih + b_hh. In
+    the place of a block-sparse matrix stand `..._values` int8 [blocks, rows, columns], and int32
+    `..._crow_indices` and `..._col_indices`, as in torch's BSR, each gate padded to whole blocks.
+    Outputs are bit-identical across layouts, batch size, padding, chunks of a sequence (with
+    float32 states), threads and instruction sets.
+    """
+
+    def dequantize(self) -> nn.LSTM:
+        """An nn.LSTM with the weights that the int8 tensors stand for, float32, same device."""
+        return self._to_float()
+
+
+class FastQuantLSTMCell(Int8Weights, FastLSTMCell):
+    """An nn.LSTMCell with int8 weights; see FastQuantLSTM.
+
+    Its tensors are those of a FastQuantLSTM of one layer, `_l0` and all: each loads the other's
+    state_dict. A float state_dict is nn.LSTMCell's.
+    """
+
+    def dequantize(self) -> nn.LSTMCell:
+        """An nn.LSTMCell with the weights that the int8 tensors stand for."""
+        return self._to_float()
+
+
+class FastSparseLSTM(Float32Weights, FastLSTM):
+    """An nn.LSTM with float32 weights on fused kernels that skip zeros, for inference.
+
+    For a model that was pruned in blocks (see prune_): the kernels skip each 8x4 block that is
+    zero, cut per gate. Constructor, call and float checkpoints are nn.LSTM's; `layout` and
+    `block_size` say how matrices are stored, as in FastQuantLSTM, and do not change the arithmetic.
+    Sums run in the order of the columns, whatever the batch, chunks, threads and instruction set:
+    outputs are bit-identical across them. `dropout` is idle; a backward pass through the module
+    raises.
+
+    Tensors are those of FastQuantLSTM, with float32 weights and without scales.
+    """
+
+    def to_dense(self) -> nn.LSTM:
+        """An nn.LSTM with the same weights, zeros written out."""
+        return self._to_float()
+
+
+class FastSparseLSTMCell(Float32Weights, FastLSTMCell):
+    """An nn.LSTMCell with float32 weights on kernels that skip zeros; see FastSparseLSTM."""
+
+    def to_dense(self) -> nn.LSTMCell:
+        """An nn.LSTMCell with the same weights, zeros written out."""
+        return self._to_float()
+
+
+def _arguments(lstm: nn.LSTM | FastLSTM) -> dict[str, Any]:
     """The constructor's arguments that describe the LSTM."""
     names = ["input_size", "hidden_size", *_OPTIONS]
     return {name: getattr(lstm, name) for name in names}

@@ -15,7 +15,7 @@ if not _LIBRARIES:
 torch.ops.load_library(str(_LIBRARIES[0]))
 
 _ops = torch.ops.lstm_fastkernels
-lstm_int8 = _ops.lstm_int8.default
+lstm = _ops.lstm.default
 
 
 def get_isa() -> str:
@@ -36,8 +36,8 @@ def set_isa(name: str) -> None:
     _ops.set_isa(name)
 
 
-@torch.library.register_fake("lstm_fastkernels::lstm_int8")
-def _lstm_int8_fake(
+@torch.library.register_fake("lstm_fastkernels::lstm")
+def _lstm_fake(
     x: Tensor,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -73,12 +73,12 @@ def _no_backward_fake(gradient: Tensor, shape: list[int]) -> Tensor:
 
 
 class _WithoutGradient(torch.autograd.Function):
-    """lstm_int8 for an input that requires grad: forward runs, backward raises."""
+    """lstm for an input that requires grad: forward runs, backward raises."""
 
     @staticmethod
     def forward(ctx, x, *arguments):  # type: ignore[no-untyped-def]
         ctx.shape = x.shape
-        return lstm_int8(x, *arguments)
+        return lstm(x, *arguments)
 
     @staticmethod
     def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
@@ -89,20 +89,20 @@ Result = tuple[Tensor, Tensor, Tensor]
 Operation = Callable[..., Result]
 
 
-def lstm_int8_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
-    """What to call with these tensors in grad mode: lstm_int8, or its twin whose backward raises.
+def lstm_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
+    """What to call with these tensors in grad mode: lstm, or its twin whose backward raises.
 
     Both take the op's arguments: (x, h0, c0, lengths, packed, input_size, hidden_size, proj_size,
     num_layers, bidirectional, batch_first). x: [T, B, I], or [B, T, I] with batch_first, or a
     PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers * directions, B,
     output or hidden size], float32 or of x's dtype, or both None for zeros. lengths: int64 [B],
-    each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x. packed: from pack_int8 for
+    each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x. packed: from pack_lstm for
     the same sizes. They return y, h_n, c_n as nn.LSTM does, y of x's dtype and states of h0's
     (x's without h0).
     """
     if x.requires_grad or any(t is not None and t.requires_grad for t in (h0, c0)):
         return _WithoutGradient.apply
-    return lstm_int8
+    return lstm
 
 
-pack_int8 = _ops.pack_int8
+pack_lstm = _ops.pack_lstm

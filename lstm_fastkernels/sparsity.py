@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from lstm_fastkernels import masking, patterns
-
-_BLOCK = (8, 4)
+from lstm_fastkernels.block_sparse import KERNEL_BLOCK
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def sparsity_report(model: nn.Module) -> SparsityReport:
             gates = patterns.split_gates(getattr(module, matrix) != 0, matrix)
             letters = patterns.GATES if len(gates) > 1 else [""]
             for letter, nonzero in zip(letters, gates, strict=True):
-                blocks = patterns.block_sums(nonzero[None].int(), _BLOCK)
+                blocks = patterns.block_sums(nonzero[None].int(), KERNEL_BLOCK)
                 zeros = nonzero.numel() - int(nonzero.sum())
                 rows.append(
                     SparsityRow(

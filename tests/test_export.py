@@ -49,13 +49,13 @@ OP_CALLS = {
 
 @pytest.mark.parametrize("name", OP_CALLS)
 def test_opcheck(name, isa):
-    torch.library.opcheck(torch.ops.lstm_fastkernels.lstm_int8.default, OP_CALLS[name])
+    torch.library.opcheck(torch.ops.lstm_fastkernels.lstm.default, OP_CALLS[name])
 
 
 # Without a state, a packed sequence's batch size is data, which a fake kernel cannot read.
 @pytest.mark.parametrize("name", [n for n in OP_CALLS if n != "packed sequence, no state"])
 def test_fake_outputs_have_the_strides_of_the_real_ones(name, isa):
-    op = torch.ops.lstm_fastkernels.lstm_int8
+    op = torch.ops.lstm_fastkernels.lstm
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
         arguments = [
             mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in OP_CALLS[name]
@@ -183,4 +183,4 @@ def test_export_with_state_and_lengths(isa):
 def test_exported_graph_has_one_node_for_the_stack():
     program = torch.export.export(CASE.fast(), (CASE.x(),))
     calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
-    assert calls.count(torch.ops.lstm_fastkernels.lstm_int8.default) == 1
+    assert calls.count(torch.ops.lstm_fastkernels.lstm.default) == 1

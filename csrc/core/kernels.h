@@ -44,8 +44,8 @@ struct Kernels {
 
   // out[row][tile][32] = fma(products, scale of x's row * scale of the weight row, bias); bias as
   // in the packed form, or null for none.
-  void (*products)(const Matrix &matrix, const uint8_t *bias, int64_t rows,
-                   const ActivationRows &x, float *out);
+  void (*products)(const Matrix &matrix, const uint8_t *bias, int64_t rows, const ActivationRows &x,
+                   float *out);
 
   // Recurrent products, gates, c, h and the quantization of h in one pass. A row of h with a NaN in
   // it gets a NaN scale.

@@ -18,6 +18,8 @@
 
 LFK_TARGET_BEGIN("avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")
 
+#include "registers_x86.inl"
+
 namespace lstm_fastkernels {
 namespace {
 
@@ -58,32 +60,13 @@ struct Dot {
   }
 };
 
-struct Dot256 {
-  using Register = __m256i;
-
+struct Dot256 : Registers256 {
   static constexpr int max_rows() { return 8; }
-
-  static Register zero() { return _mm256_setzero_si256(); }
-  static Register minus_128_times(const uint8_t *row_sums) {
-    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i *>(row_sums));
-    return _mm256_sub_epi32(zero(), _mm256_slli_epi32(_mm256_cvtepi16_epi32(narrow), 7));
-  }
-  static Register broadcast(int32_t group) { return _mm256_set1_epi32(group); }
-  static Register magnitude(Register a) { return _mm256_abs_epi8(a); }
-
-  template <Form F> static Register weights(const uint8_t *p) {
-    if constexpr (F == Form::signed16)
-      return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-    else
-      return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
-  }
 
   template <Form F>
   static Register add(Register sums, Register a, Register magnitude, Register weights) {
     if constexpr (F == Form::float32)
-      return _mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(weights),
-                                                 _mm256_castsi256_ps(a),
-                                                 _mm256_castsi256_ps(sums)));
+      return add_floats(sums, a, weights);
     if constexpr (F == Form::signed16)
       return _mm256_dpwssd_epi32(sums, a, weights);
     if constexpr (F == Form::signed8)

@@ -77,8 +77,9 @@ void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, 
 }
 
 // Adds the products of one row's share in a group of columns to its sum, an integer or a float.
-template <class Sum> void accumulate(Sum &sum, const Matrix &matrix, const uint8_t *weights,
-                                     const uint8_t *q, int64_t column) {
+template <class Sum>
+void accumulate(Sum &sum, const Matrix &matrix, const uint8_t *weights, const uint8_t *q,
+                int64_t column) {
   for (int64_t k = 0; k < columns_per_group(matrix.form); ++k) {
     if constexpr (std::is_same_v<Sum, float>)
       sum = std::fma(read<float>(weights, k), read<float>(q, column + k), sum);
@@ -126,8 +127,8 @@ template <class Sum> void all_sums(const Matrix &matrix, const uint8_t *q, float
   for (int64_t i = 0; i < divide_up(matrix.num_tiles * kStripsPerTile, kSliceStrips); ++i) {
     const Slice slice = read<Slice>(matrix.slices, i);
     for (int64_t strip = 0; strip < kSliceStrips; ++strip) {
-      float *out = sums + i / kWindowSlices * kWindowTiles * kTileRows +
-                   slice.strips[strip] * kStripRows;
+      float *out =
+          sums + i / kWindowSlices * kWindowTiles * kTileRows + slice.strips[strip] * kStripRows;
       for (int64_t row = 0; row < kStripRows; ++row)
         out[row] = static_cast<float>(sparse_sum<Sum>(matrix, slice, strip, row, q));
     }

@@ -160,8 +160,8 @@ void step(const Matrix &m, const StepArguments &a) {
       const float *in = a.input_gates + row * width + tile * kTileRows;
       const ActivationRows h_in = a.h_in.from(row);
       multiply(m, tile, tiles, h_in, rows,
-               {h_in.scales, m.scales + tile * kTileRows * 4,
-                reinterpret_cast<const uint8_t *>(in), width, gates, tiles * kTileRows});
+               {h_in.scales, m.scales + tile * kTileRows * 4, reinterpret_cast<const uint8_t *>(in),
+                width, gates, tiles * kTileRows});
       const auto for_each_units = [&](const auto &update) LFK_ALWAYS_INLINE {
         float *at = gates;
         for (int64_t r = row; r < row + rows; ++r)

@@ -29,23 +29,6 @@ struct Record {
 };
 static_assert(sizeof(Record) == 64);
 
-void check(const LstmShape &shape) {
-  const auto in_range = [](const char *name, int64_t value, int64_t low, int64_t high) {
-    if (value < low || value > high)
-      fail(std::string(name) + " must be in " + std::to_string(low) + ".." + std::to_string(high) +
-           ", got " + std::to_string(value));
-  };
-  in_range("input_size", shape.input_size, 1, kMaxSize);
-  in_range("hidden_size", shape.hidden_size, 1, kMaxSize);
-  in_range("proj_size", shape.proj_size, 0, shape.hidden_size - 1);
-  in_range("num_layers", shape.num_layers, 1, kMaxLayers);
-  in_range("num_directions", shape.num_directions, 1, 2);
-  if (shape.num_layers > 1)
-    in_range("num_directions * output size", shape.layer_input_size(1), 1, kMaxSize);
-  if (shape.activation_bits != 8 && shape.activation_bits != 16 && shape.activation_bits != 32)
-    fail("activation_bits must be 8, 16 or 32, got " + std::to_string(shape.activation_bits));
-}
-
 MatrixShape ih_shape(const LstmShape &shape, int64_t layer) {
   return {4 * shape.hidden_size, shape.layer_input_size(layer), true};
 }
@@ -84,8 +67,7 @@ struct LayerPlan {
 
 LayerPlan plan_layer(const LstmShape &shape, int64_t index, const LayerWeights &weights) {
   const int64_t layer = index / shape.num_directions;
-  const bool reverse = index % shape.num_directions == 1;
-  const std::string suffix = "_l" + std::to_string(layer) + (reverse ? "_reverse" : "");
+  const std::string suffix = layer_suffix(shape, index);
   LayerPlan plan;
   const auto add = [&](const MatrixShape &m, const WeightMatrix &source, const char *name) {
     plan.matrices.emplace_back(m, source, shape.activation_bits, name + suffix);
@@ -125,7 +107,7 @@ LstmShape read_shape(const void *packed, size_t bytes) {
   shape.num_layers = header.num_layers;
   shape.num_directions = header.num_directions;
   shape.activation_bits = static_cast<int>(header.activation_bits);
-  check(shape);
+  validate(shape);
   const int64_t start = first_section(shape);
   Sections sections(start);
   if (static_cast<int64_t>(bytes) >= start)
@@ -146,8 +128,30 @@ LstmShape read_shape(const void *packed, size_t bytes) {
 
 } // namespace
 
+void validate(const LstmShape &shape) {
+  const auto in_range = [](const char *name, int64_t value, int64_t low, int64_t high) {
+    if (value < low || value > high)
+      fail(std::string(name) + " must be in " + std::to_string(low) + ".." + std::to_string(high) +
+           ", got " + std::to_string(value));
+  };
+  in_range("input_size", shape.input_size, 1, kMaxSize);
+  in_range("hidden_size", shape.hidden_size, 1, kMaxSize);
+  in_range("proj_size", shape.proj_size, 0, shape.hidden_size - 1);
+  in_range("num_layers", shape.num_layers, 1, kMaxLayers);
+  in_range("num_directions", shape.num_directions, 1, 2);
+  if (shape.num_layers > 1)
+    in_range("num_directions * output size", shape.layer_input_size(1), 1, kMaxSize);
+  if (shape.activation_bits != 8 && shape.activation_bits != 16 && shape.activation_bits != 32)
+    fail("activation_bits must be 8, 16 or 32, got " + std::to_string(shape.activation_bits));
+}
+
+std::string layer_suffix(const LstmShape &shape, int64_t index) {
+  const bool reverse = index % shape.num_directions == 1;
+  return "_l" + std::to_string(index / shape.num_directions) + (reverse ? "_reverse" : "");
+}
+
 size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers) {
-  check(shape);
+  validate(shape);
   Sections sections(first_section(shape));
   for (int64_t i = 0; i < num_layers(shape); ++i)
     take_layer(sections, shape, i / shape.num_directions, plan_layer(shape, i, layers[i]).record);
@@ -155,7 +159,7 @@ size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers) {
 }
 
 void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes) {
-  check(shape);
+  validate(shape);
   uint8_t *base = static_cast<uint8_t *>(packed);
   std::memset(base, 0, bytes);
   Sections sections(first_section(shape));

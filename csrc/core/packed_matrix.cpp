@@ -111,8 +111,7 @@ Proof examine(const MatrixShape &m, const int8_t *weights, const float *scales,
       proof.short_sums = false;
     proof.max_magnitude = std::max(proof.max_magnitude, magnitude);
     if (!std::isfinite(scales[r]) || scales[r] < 0)
-      fail(name + ": scales must be finite and not negative, row " + std::to_string(r) +
-           " is not");
+      fail(name + ": scales must be finite and not negative, row " + std::to_string(r) + " is not");
   }
   return proof;
 }
@@ -166,10 +165,10 @@ void check(const MatrixShape &shape, const MatrixRecord &record, int activation_
   if (record.form > static_cast<uint32_t>(Form::float32) ||
       activation_bytes(form) * 8 != activation_bits)
     fail("packed weights: unknown form " + std::to_string(record.form));
-  const bool possible = form == Form::float32    ? record.activation_max == 1
-                        : form == Form::signed16 ? record.activation_max >= 1 &&
-                                                       record.activation_max <= 32767
-                                                 : record.activation_max == 127;
+  const bool possible = form == Form::float32 ? record.activation_max == 1
+                        : form == Form::signed16
+                            ? record.activation_max >= 1 && record.activation_max <= 32767
+                            : record.activation_max == 127;
   if (!possible)
     fail("packed weights: activation range " + std::to_string(record.activation_max) +
          " is not possible");
@@ -267,9 +266,8 @@ void MatrixPlan::write(uint8_t *base, const MatrixOffsets &at) const {
         sum += static_cast<int8_t>(*weight(row, k));
       return static_cast<int16_t>(sum);
     });
-  write_rows<float>(base + at.scales, shape_, [&](int64_t row) {
-    return form() == Form::float32 ? 1.0f : scales_[row];
-  });
+  write_rows<float>(base + at.scales, shape_,
+                    [&](int64_t row) { return form() == Form::float32 ? 1.0f : scales_[row]; });
 }
 
 void MatrixPlan::write_tiles(uint8_t *tiles) const {

@@ -5,7 +5,8 @@
 // Both give: Register; max_rows(), the rows that share one pass over the weights; zero();
 // broadcast(4 bytes); magnitude(activations); weights<form>(address); add<form>(sums, activations,
 // their magnitudes, weights). Registers hold floats where the form is float32, integers otherwise.
-// Dot256's registers have 8 sums; Dot's have kGates x 8: gate(register, i) gives the i-th 8 of them.
+// Dot256's registers have 8 sums; Dot's have kGates x 8: gate(register, i) gives the i-th 8 of
+// them.
 
 namespace lstm_fastkernels {
 namespace {
@@ -71,8 +72,8 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const uint8_t *q, i
                               const TargetRows<F, R> &to, int64_t at) {
   Dot::Register sums[R][kRegisters];
   LFK_UNROLL for (int i = 0; i < kRegisters; ++i) {
-    LFK_UNROLL for (int r = 0; r < R; ++r)
-      sums[r][i] = first_sums<F, Dot>(m, (tile * 4 + i * Dot::kGates) * kStripRows);
+    LFK_UNROLL for (int r = 0; r < R; ++r) sums[r][i] =
+        first_sums<F, Dot>(m, (tile * 4 + i * Dot::kGates) * kStripRows);
   }
   constexpr int kRegisterBytes = Dot::kGates * kStripRows * columns_per_group(F);
   const uint8_t *w = m.tiles + tile * m.tile_bytes();
@@ -80,18 +81,18 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const uint8_t *q, i
 #pragma GCC unroll 2
   for (; q != end; q += 4, w += kRegisters * kRegisterBytes) {
     Dot::Register weights[kRegisters];
-    LFK_UNROLL for (int i = 0; i < kRegisters; ++i)
-      weights[i] = Dot::weights<F>(w + i * kRegisterBytes);
+    LFK_UNROLL for (int i = 0; i < kRegisters; ++i) weights[i] =
+        Dot::weights<F>(w + i * kRegisterBytes);
     LFK_UNROLL for (int r = 0; r < R; ++r) {
       const Dot::Register a = Dot::broadcast(read<int32_t>(q + r * stride, 0));
       const Dot::Register magnitude = F == Form::signed8 ? Dot::magnitude(a) : a;
-      LFK_UNROLL for (int i = 0; i < kRegisters; ++i)
-        sums[r][i] = Dot::add<F>(sums[r][i], a, magnitude, weights[i]);
+      LFK_UNROLL for (int i = 0; i < kRegisters; ++i) sums[r][i] =
+          Dot::add<F>(sums[r][i], a, magnitude, weights[i]);
     }
   }
   LFK_UNROLL for (int r = 0; r < R; ++r) {
     LFK_UNROLL for (int g = 0; g < 4; ++g)
-      to.put(r, at + g * kStripRows, Dot::gate(sums[r][g / Dot::kGates], g % Dot::kGates));
+        to.put(r, at + g * kStripRows, Dot::gate(sums[r][g / Dot::kGates], g % Dot::kGates));
   }
 }
 
@@ -116,8 +117,8 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   constexpr int kGroupBytes = block_bytes(F) / kGroups;
   Dot256::Register sums[L][R];
   LFK_UNROLL for (int l = 0; l < L; ++l) {
-    LFK_UNROLL for (int r = 0; r < R; ++r)
-      sums[l][r] = first_sums<F, Dot256>(m, window_row + slice.strips[first + l] * kStripRows);
+    LFK_UNROLL for (int r = 0; r < R; ++r) sums[l][r] =
+        first_sums<F, Dot256>(m, window_row + slice.strips[first + l] * kStripRows);
   }
   const int64_t slot = int64_t{slice.start} * kSliceStrips + first;
   const uint8_t *column = m.columns + slot * 2;
@@ -140,7 +141,7 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   }
   LFK_UNROLL for (int l = 0; l < L; ++l) {
     LFK_UNROLL for (int r = 0; r < R; ++r)
-      to.put(r, slice.strips[first + l] * kStripRows, sums[l][r]);
+        to.put(r, slice.strips[first + l] * kStripRows, sums[l][r]);
   }
 }
 

@@ -133,10 +133,11 @@ int thread_count() {
 
 // x [T, B, I], or [B, T, I] with batch_first; or the data [N, I] of a PackedSequence, and then
 // `lengths` holds its batch_sizes.
-std::tuple<Tensor, Tensor, Tensor>
-lstm_int8(Tensor x, std::optional<Tensor> h0, std::optional<Tensor> c0,
-          std::optional<Tensor> lengths, Tensor packed, int64_t input_size, int64_t hidden_size,
-          int64_t proj_size, int64_t num_layers, bool bidirectional, bool batch_first) {
+std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, std::optional<Tensor> h0,
+                                        std::optional<Tensor> c0, std::optional<Tensor> lengths,
+                                        Tensor packed, int64_t input_size, int64_t hidden_size,
+                                        int64_t proj_size, int64_t num_layers, bool bidirectional,
+                                        bool batch_first) {
   const bool packed_sequence = x.dim() == 2;
   require(packed_sequence || x.dim() == 3, "input must have 2 or 3 dimensions, got ", x.dim());
   require(x.is_cpu(), "input must be on the CPU, where the weights are");
@@ -235,9 +236,68 @@ lstm_int8(Tensor x, std::optional<Tensor> h0, std::optional<Tensor> c0,
   return {y, h_n, c_n};
 }
 
-// `tensors` holds for each layer and direction weight_ih, its scale, weight_hh, its scale, then the
-// bias if there is one, then weight_hr and its scale with a projection.
-Tensor pack_int8(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden_size,
+// Takes the tensors of a stack one after the other and checks them on the way.
+class WeightTensors {
+public:
+  WeightTensors(std::vector<Tensor> tensors, int activation_bits)
+      : tensors_(std::move(tensors)), bits_(activation_bits) {}
+
+  // A matrix, or its blocks [blocks, block rows, block columns] followed by crow_indices and
+  // col_indices; then the scales of an int8 one.
+  WeightMatrix matrix(const std::string &name, int64_t rows, int64_t columns, int64_t gates) {
+    WeightMatrix m;
+    const Tensor &weights = next(name, bits_ == 32 ? ScalarType::Float : ScalarType::Char);
+    m.weights = weights.const_data_ptr();
+    if (weights.dim() == 3) {
+      m.num_blocks = weights.size(0);
+      m.block_rows = weights.size(1);
+      m.block_columns = weights.size(2);
+      require(m.block_rows > 0, name, "_values must not have empty blocks");
+      const int64_t block_rows = gates * ((rows / gates + m.block_rows - 1) / m.block_rows);
+      m.crow_indices = indices(name + "_crow_indices", block_rows + 1);
+      m.col_indices = indices(name + "_col_indices", m.num_blocks);
+    } else {
+      check_shape(name.c_str(), weights, {rows, columns});
+    }
+    if (bits_ != 32)
+      m.scales = floats(name + "_scale", rows);
+    return m;
+  }
+
+  const float *floats(const std::string &name, int64_t rows) {
+    const Tensor &t = next(name, ScalarType::Float);
+    check_shape(name.c_str(), t, {rows});
+    return t.const_data_ptr<float>();
+  }
+
+  void finish() const {
+    require(taken_ == tensors_.size(), "expected ", taken_, " tensors, got ", tensors_.size());
+  }
+
+private:
+  const Tensor &next(const std::string &name, ScalarType type) {
+    require(taken_ < tensors_.size(), "expected more than ", taken_, " tensors: ", name,
+            " is missing");
+    Tensor &t = tensors_[taken_++];
+    check_type(name.c_str(), t, type);
+    t = gapless(t);
+    return t;
+  }
+
+  const int32_t *indices(const std::string &name, int64_t count) {
+    const Tensor &t = next(name, ScalarType::Int);
+    check_shape(name.c_str(), t, {count});
+    return t.const_data_ptr<int32_t>();
+  }
+
+  std::vector<Tensor> tensors_; // also keeps gapless copies alive
+  const int bits_;
+  size_t taken_ = 0;
+};
+
+// `tensors` holds for each layer and direction weight_ih and weight_hh, then the bias if there is
+// one, then weight_hr with a projection; each matrix as WeightTensors has it.
+Tensor pack_lstm(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden_size,
                  int64_t proj_size, int64_t num_layers, bool bidirectional, bool bias,
                  int64_t activation_bits) {
   LstmShape shape;
@@ -247,42 +307,26 @@ Tensor pack_int8(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
   shape.num_layers = num_layers;
   shape.num_directions = bidirectional ? 2 : 1;
   shape.activation_bits = static_cast<int>(activation_bits);
-  const size_t bytes = as_runtime_error([&] { return packed_bytes(shape); });
-  const size_t layers = static_cast<size_t>(num_layers * shape.num_directions);
-  const size_t tensors_a_layer = 4 + (bias ? 1 : 0) + (proj_size ? 2 : 0);
-  require(tensors.size() == layers * tensors_a_layer, "expected ", layers * tensors_a_layer,
-          " tensors, got ", tensors.size());
+  as_runtime_error([&] { validate(shape); });
 
-  size_t next = 0;
-  const auto floats = [&](const char *name, int64_t rows) {
-    Tensor &t = tensors[next++];
-    check_type(name, t, ScalarType::Float);
-    check_shape(name, t, {rows});
-    t = gapless(t);
-    return t.const_data_ptr<float>();
-  };
-  const auto matrix = [&](const char *name, int64_t rows, int64_t columns) {
-    Tensor &t = tensors[next++];
-    check_type(name, t, ScalarType::Char);
-    check_shape(name, t, {rows, columns});
-    t = gapless(t);
-    QuantizedMatrix m;
-    m.weights = t.const_data_ptr<int8_t>();
-    m.scales = floats(name, rows);
-    return m;
-  };
-  std::vector<LayerWeights> weights(layers);
-  for (size_t i = 0; i < layers; ++i) {
-    const int64_t layer = static_cast<int64_t>(i) / shape.num_directions;
-    weights[i].ih = matrix("weight_ih", 4 * hidden_size, shape.layer_input_size(layer));
-    weights[i].hh = matrix("weight_hh", 4 * hidden_size, shape.output_size());
+  WeightTensors taken(std::move(tensors), shape.activation_bits);
+  std::vector<LayerWeights> weights;
+  for (int64_t i = 0; i < num_layers * shape.num_directions; ++i) {
+    const int64_t layer = i / shape.num_directions;
+    const std::string suffix = layer_suffix(shape, i);
+    LayerWeights w;
+    w.ih = taken.matrix("weight_ih" + suffix, 4 * hidden_size, shape.layer_input_size(layer), 4);
+    w.hh = taken.matrix("weight_hh" + suffix, 4 * hidden_size, shape.output_size(), 4);
     if (bias)
-      weights[i].bias = floats("bias", 4 * hidden_size);
+      w.bias = taken.floats("bias" + suffix, 4 * hidden_size);
     if (proj_size)
-      weights[i].hr = matrix("weight_hr", proj_size, hidden_size);
+      w.hr = taken.matrix("weight_hr" + suffix, proj_size, hidden_size, 1);
+    weights.push_back(w);
   }
+  taken.finish();
+  const size_t bytes = as_runtime_error([&] { return packed_bytes(shape, weights.data()); });
   Tensor packed = allocate({static_cast<int64_t>(bytes)}, ScalarType::Byte);
-  as_runtime_error([&] { pack(shape, weights.data(), packed.mutable_data_ptr()); });
+  as_runtime_error([&] { pack(shape, weights.data(), packed.mutable_data_ptr(), bytes); });
   return packed;
 }
 
@@ -298,21 +342,21 @@ std::string get_supported_isas() {
   return names;
 }
 
-// What the gradient of lstm_int8 calls, so that a compiled graph raises only when it runs backward.
+// What the gradient of lstm calls, so that a compiled graph raises only when it runs backward.
 Tensor no_backward(Tensor, std::vector<int64_t>) {
-  throw std::runtime_error(
-      "FastQuantLSTM is for inference: its int8 weights have no gradient. Train the float nn.LSTM "
-      "(or dequantize() this module) and convert it again");
+  throw std::runtime_error("this LSTM is for inference: its compressed weights have no gradient. "
+                           "Train the float nn.LSTM "
+                           "(dequantize() or to_dense() gives one) and convert it again");
 }
 
 } // namespace
 } // namespace lstm_fastkernels
 
 STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
-  m.def("lstm_int8(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
+  m.def("lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
         "int input_size, int hidden_size, int proj_size, int num_layers, bool bidirectional, "
         "bool batch_first) -> (Tensor, Tensor, Tensor)");
-  m.def("pack_int8(Tensor[] tensors, int input_size, int hidden_size, int proj_size, "
+  m.def("pack_lstm(Tensor[] tensors, int input_size, int hidden_size, int proj_size, "
         "int num_layers, bool bidirectional, bool bias, int activation_bits) -> Tensor");
   m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
   m.def("get_isa() -> str");
@@ -321,8 +365,8 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CPU, m) {
-  m.impl("lstm_int8", TORCH_BOX(&lstm_fastkernels::lstm_int8));
-  m.impl("pack_int8", TORCH_BOX(&lstm_fastkernels::pack_int8));
+  m.impl("lstm", TORCH_BOX(&lstm_fastkernels::lstm));
+  m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
   m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace lstm_fastkernels {
 
@@ -24,6 +25,14 @@ struct LstmShape {
   }
 };
 
+// Throws std::invalid_argument unless 1 <= sizes < 65536, 0 <= proj_size < hidden_size and
+// activation_bits is 8, 16 or 32.
+void validate(const LstmShape &shape);
+
+// What nn.LSTM appends to the names of layers[layer * num_directions + direction]: _l0,
+// _l0_reverse.
+std::string layer_suffix(const LstmShape &shape, int64_t index);
+
 // One matrix [rows, columns]: int8 in [-127, 127] with one scale a row (value = weight * scale, the
 // scale finite and not negative), or finite float32 without scales. Contiguous.
 //
@@ -43,16 +52,15 @@ struct WeightMatrix {
 
 // Weights of one layer and direction; gate order i, f, g, o as in nn.LSTM.
 struct LayerWeights {
-  WeightMatrix ih;          // [4 hidden_size, layer_input_size]
-  WeightMatrix hh;          // [4 hidden_size, output_size]
-  WeightMatrix hr;          // [proj_size, hidden_size]; ignored without projection
+  WeightMatrix ih;             // [4 hidden_size, layer_input_size]
+  WeightMatrix hh;             // [4 hidden_size, output_size]
+  WeightMatrix hr;             // [proj_size, hidden_size]; ignored without projection
   const float *bias = nullptr; // [4 hidden_size], b_ih + b_hh; null: zeros
 };
 
 // Bytes of the packed form of layers[layer * num_directions + direction]. Throws
-// std::invalid_argument where a size is out of range (1 <= sizes < 65536, 0 <= proj_size <
-// hidden_size, activation_bits 8, 16 or 32), for a weight of -128, a scale, weight or bias that is
-// not finite, and for block indices that are not valid.
+// std::invalid_argument, naming the matrix, for a shape that validate refuses, a weight of -128, a
+// scale, weight or bias that is not finite, and block indices or padding that are not valid.
 size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers);
 
 // Packs the layers into `packed`, packed_bytes(shape, layers) long, any alignment. Throws as
