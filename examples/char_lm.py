@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import lstm_fastkernels as lfk
+
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 OTHER = len(SYMBOLS)  # one symbol for every other character
 VOCABULARY_SIZE = OTHER + 1
@@ -130,8 +132,13 @@ def load_model(path: Path) -> tuple[CharLM, dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         tensors = load_file(path)
-        model = CharLM(tensors["output.weight"].size(1))
+        hidden_size = tensors["output.weight"].size(1)
+        model = CharLM(hidden_size)
+        if "lstm.bias_l0" in tensors:  # as FastSparseLSTM has it
+            model.lstm = lfk.FastSparseLSTM(EMBEDDING_SIZE, hidden_size, 2, batch_first=True)
         model.load_state_dict(tensors)
     except (SafetensorError, KeyError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: not the weights of a CharLM: {error}") from error
+    if isinstance(model.lstm, lfk.FastSparseLSTM):
+        model.lstm = model.lstm.to_dense()
     return model.eval(), metadata

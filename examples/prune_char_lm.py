@@ -2,11 +2,11 @@
 
     python examples/prune_char_lm.py
 
-trains what is missing in ``--models`` (a run that was stopped goes on with the next model), then
-prints size, accuracy and speed of all, and draws them. Each model starts from the dense one, is
-pruned gradually along a cubic schedule during the first half of the steps and fine-tuned during the
-rest. Beside each sparsity stands a dense model with as many weights, trained from scratch for as
-many steps as the dense and the pruned model together.
+trains what is missing in ``--models``, some minutes each (a run that was stopped goes on with the
+model that it was at), then prints size, accuracy and speed of all, and with ``--plot`` draws them.
+Each model starts from the dense one, is pruned gradually along a cubic schedule during the first
+half of the steps and fine-tuned during the rest. Beside each sparsity stands a dense model with as
+many weights, trained from scratch for as many steps as the dense and the pruned one together.
 
     python examples/prune_char_lm.py --sparsity 0.8 --pattern 8x4 --steps 16000 --bfloat16
 
@@ -15,6 +15,8 @@ is how the pruned weights beside this file were made, in about an hour on one co
 
 import argparse
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,6 +32,16 @@ from char_lm import (
     load_model,
     save_model,
 )
+from comparison import (
+    SEQUENCE_LENGTH,
+    Candidate,
+    cpu_name,
+    fast_candidate,
+    float_bytes,
+    measure,
+    microseconds,
+    print_table,
+)
 from train_char_lm import Options, add_options, options_from, train
 
 DENSE = Path(__file__).with_name("char_lm.safetensors")
@@ -39,7 +51,7 @@ PATTERNS: dict[str, tuple[int, int] | None] = {
     "16x32": (16, 32),
     "unstructured": None,
 }
-DEFAULTS = Options(steps=2500, warmup=100, learning_rate=2e-3)
+DEFAULTS = Options(steps=2000, warmup=100, learning_rate=2e-3)
 RENEWALS = 100  # of the masks while sparsity grows
 
 
@@ -53,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--models", type=Path, default=Path("pruned"), help="folder of the trained models")
     add("--sparsity", type=float, nargs="+", default=SPARSITIES, help="shares of zeros")
     add("--pattern", nargs="+", choices=PATTERNS, default=list(PATTERNS), help="of the zeros")
+    add("--plot", type=Path, help="PNG to draw size, speed and accuracy into; needs matplotlib")
     add_options(parser, DEFAULTS)
     return parser.parse_args()
 
@@ -68,20 +81,36 @@ def prune(model: CharLM, arguments: argparse.Namespace, sparsity: float, pattern
         schedule=lfk.CubicSchedule(0, ramp, max(1, ramp // RENEWALS)),
     )
     pruner = lfk.prune_(model, config)
+    title = f"{sparsity:.0%} {pattern}"
+    for _ in progress(model, options, title, lambda: f"{pruner.sparsity:.1%} zeros"):
+        pruner.step()
+    lfk.remove_pruning_(model)
+
+
+def train_dense(model: CharLM, arguments: argparse.Namespace) -> None:
+    """Train a dense model for as long as the dense and the pruned one were, one after the other."""
+    steps = Options().steps + arguments.steps
+    options = replace(Options(), steps=steps, bfloat16=arguments.bfloat16)
+    for _ in progress(model, options, f"dense, H={model.lstm.hidden_size}"):
+        pass
+
+
+def progress(
+    model: CharLM, options: Options, title: str, note: Callable[[], str] = str
+) -> Iterator[float]:
+    """Train the model behind a progress bar with the loss and a note; yield after each step."""
     training, _ = load_corpus()
     steps = tqdm(
         train(model, training, options),
         total=options.steps,
-        desc=f"{sparsity:.0%} {pattern}",
+        desc=title,
         unit="step",
         dynamic_ncols=True,
     )
     for step, loss in enumerate(steps, start=1):
-        pruner.step()
+        yield loss
         if step % 10 == 0:
-            now = f"{loss:.3f} bits/char, {pruner.sparsity:.1%} zeros"
-            steps.set_postfix_str(now, refresh=False)
-    lfk.remove_pruning_(model)
+            steps.set_postfix_str(f"{loss:.3f} bits/char {note()}", refresh=False)
 
 
 def equally_large(sparsity: float) -> int:
@@ -93,13 +122,18 @@ def equally_large(sparsity: float) -> int:
     return round((math.sqrt(16 * e * e + 48 * wanted) - 4 * e) / 24)
 
 
-def finish(model: CharLM, path: Path, arguments: argparse.Namespace, **metadata: object) -> None:
-    """Evaluate a trained model and save it."""
+def finish(model: CharLM, path: Path, arguments: argparse.Namespace, sparsity: float) -> None:
+    """Evaluate a trained model and save it, its LSTM in blocks where most of them are zero."""
     _, held_out = load_corpus()
     bits = bits_per_character(model.eval(), held_out_sample(held_out))
     print(f"{path.stem}: {bits:.4f} bits per character on held-out modules", flush=True)
-    metadata |= {"steps": arguments.steps, "seed": arguments.seed, "bits_per_character": bits}
-    save_model(model, path, metadata)
+    metadata = {
+        "steps": arguments.steps,
+        "seed": arguments.seed,
+        "sparsity": sparsity,
+        "held_out_bits_per_character": f"{bits:.4f}",
+    }
+    save_model(lfk.convert(model, weights="float32"), path, metadata)
 
 
 def train_missing(arguments: argparse.Namespace) -> None:
@@ -107,12 +141,76 @@ def train_missing(arguments: argparse.Namespace) -> None:
     arguments.models.mkdir(parents=True, exist_ok=True)
     for sparsity in arguments.sparsity:
         for pattern in arguments.pattern:
-            path = arguments.models / f"{sparsity:.0%}-{pattern}.safetensors"
-            if not path.exists():
-                torch.manual_seed(arguments.seed)
-                model, _ = load_model(DENSE)
-                prune(model.train(), arguments, sparsity, pattern)
-                finish(model, path, arguments, sparsity=sparsity, pattern=pattern)
+            path = model_path(arguments, sparsity, pattern)
+            if path.exists():
+                continue
+            torch.manual_seed(arguments.seed)
+            model, _ = load_model(DENSE)
+            prune(model.train(), arguments, sparsity, pattern)
+            finish(model, path, arguments, sparsity)
+        path = model_path(arguments, sparsity, "dense")
+        if not path.exists():
+            torch.manual_seed(arguments.seed)
+            model = CharLM(equally_large(sparsity))
+            train_dense(model, arguments)
+            finish(model, path, arguments, 0.0)
+
+
+def model_path(arguments: argparse.Namespace, sparsity: float, pattern: str) -> Path:
+    """Return the file of a model: 80-8x4.safetensors, or 80-dense for the one of equal size."""
+    return arguments.models / f"{100 * sparsity:.0f}-{pattern}.safetensors"
+
+
+def candidates(arguments: argparse.Namespace) -> list[Candidate]:
+    """Make the rows of the table: each model as it is trained and in int8."""
+    model, _ = load_model(DENSE)
+    rows = [Candidate("nn.LSTM, float32", model, float_bytes(model.lstm))]
+    rows.append(fast_candidate(model, "dense, int8"))
+    for sparsity in arguments.sparsity:
+        for pattern in (*arguments.pattern, "dense"):
+            model, metadata = load_model(model_path(arguments, sparsity, pattern))
+            name = f"{sparsity:.0%} {pattern}"
+            if pattern == "dense":
+                name = f"dense, H={model.lstm.hidden_size}"
+            name += f" ({metadata['steps']} steps)"
+            rows.append(fast_candidate(model, f"{name}, float32", weights="float32"))
+            rows.append(fast_candidate(model, f"{name}, int8"))
+    return rows
+
+
+def draw(rows: list[Candidate], path: Path) -> None:
+    """Plot bits per character against size and against time, float32 and int8."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    markers = {"8x4": "s", "16x32": "D", "unstructured": "x", "dense": "o"}
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True)
+    for row in rows:
+        pattern = next((p for p in PATTERNS if p in row.name), "dense")
+        style = {
+            "marker": markers[pattern],
+            "color": "tab:orange" if row.name.endswith("int8") else "tab:blue",
+        }
+        axes[0].plot(row.size / 1e6, row.bits, **style)
+        axes[1].plot(microseconds(row.sequence), row.bits, **style)
+    for axis, label in zip(axes, ("MB, LSTM as it is run", "us a character, T=100"), strict=True):
+        axis.set_xscale("log")
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("bits per character, held out")
+    handles = [
+        pyplot.Line2D([], [], marker=m, color="gray", linestyle="", label=p)
+        for p, m in markers.items()
+    ]
+    handles += [
+        pyplot.Line2D([], [], color=c, linewidth=4, label=w)
+        for w, c in (("float32", "tab:blue"), ("int8", "tab:orange"))
+    ]
+    axes[1].legend(handles=handles)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -120,6 +218,17 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     train_missing(arguments)
+
+    torch.set_num_threads(1)
+    _, held_out = load_corpus()
+    sample = held_out_sample(held_out)
+    rows = candidates(arguments)
+    inputs = rows[0].model.embedding(sample[:1, :SEQUENCE_LENGTH]).detach()
+    print(f"\n{cpu_name()}, one thread; kernels: {lfk.get_isa()}; torch {torch.__version__}\n")
+    measure(rows, sample, inputs)
+    print_table(rows)
+    if arguments.plot:
+        draw(rows, arguments.plot)
 
 
 if __name__ == "__main__":
