@@ -14,6 +14,10 @@ namespace {
 #define LFK_ALWAYS_INLINE __attribute__((always_inline))
 #define LFK_INLINE inline LFK_ALWAYS_INLINE
 
+// Loops over registers are unrolled whatever the compiler thinks of it: an array that is indexed by
+// a variable would live in memory.
+#define LFK_UNROLLED(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); ++i)
+
 LFK_INLINE __m256 load_floats(const uint8_t *array, int64_t i) {
   return _mm256_loadu_ps(reinterpret_cast<const float *>(array + i * 4));
 }
@@ -37,8 +41,7 @@ template <Form F, int R> struct TargetRows {
   float *outs[R];
 
   LFK_INLINE TargetRows(const Target &target, int64_t row) : scales(target.scales) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
+    LFK_UNROLLED (r, R) {
       row_scales[r] = target.row_scales[row + r];
       addends[r] = target.addend + (row + r) * target.addend_stride * 4;
       outs[r] = target.out + (row + r) * target.out_stride;
@@ -63,17 +66,13 @@ template <Form F, class D> LFK_INLINE typename D::Register first_sums(const Matr
 
 constexpr int kRegisters = 4 / Dot::kGates;
 
-// Loops over registers are unrolled whatever the compiler thinks of it: an array that is indexed by
-// a variable would live in memory.
-#define LFK_UNROLL _Pragma("GCC unroll 8")
-
 template <Form F, int R>
 LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const uint8_t *q, int64_t stride,
                               const TargetRows<F, R> &to, int64_t at) {
   Dot::Register sums[R][kRegisters];
-  LFK_UNROLL for (int i = 0; i < kRegisters; ++i) {
-    LFK_UNROLL for (int r = 0; r < R; ++r) sums[r][i] =
-        first_sums<F, Dot>(m, (tile * 4 + i * Dot::kGates) * kStripRows);
+  LFK_UNROLLED (i, kRegisters) {
+    LFK_UNROLLED (r, R)
+      sums[r][i] = first_sums<F, Dot>(m, (tile * 4 + i * Dot::kGates) * kStripRows);
   }
   constexpr int kRegisterBytes = Dot::kGates * kStripRows * columns_per_group(F);
   const uint8_t *w = m.tiles + tile * m.tile_bytes();
@@ -81,18 +80,18 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const uint8_t *q, i
 #pragma GCC unroll 2
   for (; q != end; q += 4, w += kRegisters * kRegisterBytes) {
     Dot::Register weights[kRegisters];
-    LFK_UNROLL for (int i = 0; i < kRegisters; ++i) weights[i] =
-        Dot::weights<F>(w + i * kRegisterBytes);
-    LFK_UNROLL for (int r = 0; r < R; ++r) {
+    LFK_UNROLLED (i, kRegisters)
+      weights[i] = Dot::weights<F>(w + i * kRegisterBytes);
+    LFK_UNROLLED (r, R) {
       const Dot::Register a = Dot::broadcast(read<int32_t>(q + r * stride, 0));
       const Dot::Register magnitude = F == Form::signed8 ? Dot::magnitude(a) : a;
-      LFK_UNROLL for (int i = 0; i < kRegisters; ++i) sums[r][i] =
-          Dot::add<F>(sums[r][i], a, magnitude, weights[i]);
+      LFK_UNROLLED (i, kRegisters)
+        sums[r][i] = Dot::add<F>(sums[r][i], a, magnitude, weights[i]);
     }
   }
-  LFK_UNROLL for (int r = 0; r < R; ++r) {
-    LFK_UNROLL for (int g = 0; g < 4; ++g)
-        to.put(r, at + g * kStripRows, Dot::gate(sums[r][g / Dot::kGates], g % Dot::kGates));
+  LFK_UNROLLED (r, R) {
+    LFK_UNROLLED (g, 4)
+      to.put(r, at + g * kStripRows, Dot::gate(sums[r][g / Dot::kGates], g % Dot::kGates));
   }
 }
 
@@ -116,20 +115,20 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   constexpr int kGroups = kBlockColumns / columns_per_group(F);
   constexpr int kGroupBytes = block_bytes(F) / kGroups;
   Dot256::Register sums[L][R];
-  LFK_UNROLL for (int l = 0; l < L; ++l) {
-    LFK_UNROLL for (int r = 0; r < R; ++r) sums[l][r] =
-        first_sums<F, Dot256>(m, window_row + slice.strips[first + l] * kStripRows);
+  LFK_UNROLLED (l, L) {
+    LFK_UNROLLED (r, R)
+      sums[l][r] = first_sums<F, Dot256>(m, window_row + slice.strips[first + l] * kStripRows);
   }
   const int64_t slot = int64_t{slice.start} * kSliceStrips + first;
   const uint8_t *column = m.columns + slot * 2;
   const uint8_t *w = m.blocks + slot * block_bytes(F);
   for (uint32_t n = slice.length; n > 0; --n) {
-    LFK_UNROLL for (int l = 0; l < L; ++l) {
+    LFK_UNROLLED (l, L) {
       const uint8_t *a = q + int64_t{read<uint16_t>(column, l)} * (kGroups * 4);
-      LFK_UNROLL for (int g = 0; g < kGroups; ++g) {
+      LFK_UNROLLED (g, kGroups) {
         const Dot256::Register weights =
             Dot256::weights<F>(w + l * block_bytes(F) + g * kGroupBytes);
-        LFK_UNROLL for (int r = 0; r < R; ++r) {
+        LFK_UNROLLED (r, R) {
           const Dot256::Register b = Dot256::broadcast(read<int32_t>(a + r * stride, g));
           const Dot256::Register magnitude = F == Form::signed8 ? Dot256::magnitude(b) : b;
           sums[l][r] = Dot256::add<F>(sums[l][r], b, magnitude, weights);
@@ -139,9 +138,9 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
     column += kSliceStrips * 2;
     w += kSliceStrips * block_bytes(F);
   }
-  LFK_UNROLL for (int l = 0; l < L; ++l) {
-    LFK_UNROLL for (int r = 0; r < R; ++r)
-        to.put(r, slice.strips[first + l] * kStripRows, sums[l][r]);
+  LFK_UNROLLED (l, L) {
+    LFK_UNROLLED (r, R)
+      to.put(r, slice.strips[first + l] * kStripRows, sums[l][r]);
   }
 }
 
