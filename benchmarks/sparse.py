@@ -84,7 +84,11 @@ def main() -> None:
                 steps += time_steps(
                     replace(streaming(*sizes), pruning=pruning), run, limits, arguments
                 )
-    report = about(arguments, all_limits) | {"calls": calls, "steps": steps}
+    report = about(arguments, all_limits) | {
+        "matrices": arguments.matrices,
+        "calls": calls,
+        "steps": steps,
+    }
     publish(arguments, report, markdown(report))
 
 
@@ -95,18 +99,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--matrices", choices=["both", "hh"], default="both", help="hh: the recurrent one alone"
     )
-    parts = parser.add_mutually_exclusive_group()
-    for part, what in {"calls": "calls from Python", "kernels": "steps without Python"}.items():
-        parts.add_argument(
-            f"--{part}", dest="only", action="store_const", const=part, help=f"{what} alone"
-        )
+    only = partial(
+        parser.add_mutually_exclusive_group().add_argument, dest="only", action="store_const"
+    )
+    only("--calls", const="calls", help="calls from Python alone")
+    only("--kernels", const="kernels", help="steps without Python alone")
     arguments = parse_arguments(parser, WORKLOADS)
     blocks = [tuple(map(int, block.split("x"))) for block in arguments.block]
     for (rows, columns), workload in product(blocks, arguments.workloads):
         if workload.hidden_size % rows or math.gcd(*_sizes(workload)) % columns:
             parser.error(f"blocks of {rows}x{columns} do not divide {workload.name}")
     hh_only = arguments.matrices == "hh"
-    if max(arguments.density) > 0.5 and hh_only:
+    if not all(0 < density < 1 for density in arguments.density):
+        parser.error("densities lie between 0 and 1")
+    if hh_only and max(arguments.density) > 0.5:
         parser.error("hh takes a density of 0.5 or less: above, layout='auto' makes it dense")
     arguments.prunings = [
         Pruning(density, block, hh_only) for block, density in product(blocks, arguments.density)
@@ -294,9 +300,10 @@ def record(
 
 def markdown(report: dict[str, Any]) -> str:
     """All that the report holds; it has no headings above the third level."""
+    which = {"both": "both matrices", "hh": "the recurrent matrix alone"}[report["matrices"]]
     sections = [
         heading(report),
-        "Speed-ups are those of the sparse int8 and int16 kernels over the dense ones, and of the "
+        f"Pruned: {which}. Speed-ups are those of the sparse int8 and int16 kernels over the dense ones, and of the "
         "sparse float32 kernels over nn.LSTM; / floor is the time over the least one that the "
         "limits leave for the weights that stay. torch CSR and torch BSR are the matrix products "
         "alone.",
