@@ -303,10 +303,10 @@ def markdown(report: dict[str, Any]) -> str:
     which = {"both": "both matrices", "hh": "the recurrent matrix alone"}[report["matrices"]]
     sections = [
         heading(report),
-        f"Pruned: {which}. Speed-ups are those of the sparse int8 and int16 kernels over the dense ones, and of the "
-        "sparse float32 kernels over nn.LSTM; / floor is the time over the least one that the "
-        "limits leave for the weights that stay. torch CSR and torch BSR are the matrix products "
-        "alone.",
+        f"Pruned: {which}. Speed-ups are those of the sparse int8 and int16 kernels over the "
+        "dense ones, and of the sparse float32 kernels over nn.LSTM; / floor is the time over the "
+        "least one that the limits leave for the weights that stay. torch CSR and torch BSR are "
+        "the matrix products alone.",
     ]
     if report["calls"]:
         sections += ["### Calls from Python: microseconds for a time step", _times(report["calls"])]
