@@ -38,7 +38,7 @@ def available_peers(isas: list[str]) -> tuple[list[Peer], list[str]]:
     """Ours for each instruction set, the best one first, then what is installed; and notes."""
     peers = [_ours("int8", isa) for isa in isas]
     peers.append(_ours("int16", isas[0]))
-    peers.append(Peer("nn.LSTM", _torch_lstm))
+    peers.append(Peer("nn.LSTM", torch_lstm))
     peers.append(Peer("nn.LSTMCell", _torch_cell))
     notes = []
     if _importable("torch.ao.quantization"):
@@ -67,7 +67,7 @@ def _importable(module: str) -> bool:
     return True
 
 
-def _run_module(workload: Workload, module: nn.Module) -> Run:
+def run_module(workload: Workload, module: nn.Module) -> Run:
     """The workload's call of a module that is called as nn.LSTM is."""
     inputs = workload.inputs()
     if not workload.streaming:
@@ -90,11 +90,11 @@ def _ours(activations: str, isa: str) -> Peer:
 
 
 def _fast_quant(activations: str, workload: Workload, lstm: nn.LSTM, threads: int) -> Run:
-    return _run_module(workload, lfk.FastQuantLSTM.from_float(lstm, activations=activations))
+    return run_module(workload, lfk.FastQuantLSTM.from_float(lstm, activations=activations))
 
 
-def _torch_lstm(workload: Workload, lstm: nn.LSTM, threads: int) -> Run:
-    return _run_module(workload, lstm)
+def torch_lstm(workload: Workload, lstm: nn.LSTM, threads: int) -> Run:
+    return run_module(workload, lstm)
 
 
 def _torch_cell(workload: Workload, lstm: nn.LSTM, threads: int) -> Run | None:
@@ -121,7 +121,7 @@ def _torch_dynamic(workload: Workload, lstm: nn.LSTM, threads: int) -> Run:
         warnings.simplefilter("ignore")  # deprecated, and still what people use
         # It replaces children only, so the module needs a parent.
         model = quantize_dynamic(nn.Sequential(lstm), {nn.LSTM}, dtype=torch.qint8)
-    return _run_module(workload, model[0])
+    return run_module(workload, model[0])
 
 
 def _onnxruntime(quantized: bool, workload: Workload, lstm: nn.LSTM, threads: int) -> Run:

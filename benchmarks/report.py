@@ -1,4 +1,4 @@
-"""The report of compare.py as Markdown."""
+"""Reports as Markdown: the parts that all share, and the whole one of compare.py."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import Any
 
 def markdown(report: dict[str, Any]) -> str:
     """All that the report holds, the overview first; it has no headings above the third level."""
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    about = (
-        f"{report['cpu']}. Threads: {report['threads']}. "
-        f"Median of {report['repeats']} rounds. {versions}. {report['date']}."
-    )
     choice = (
         "The peers pick their own instruction set, AVX-512 VNNI where the CPU has it; "
         "only ours is held to the one in its name."
     )
     workloads = report["workloads"]
     sections = [
-        "\n".join([about, choice, *report["notes"]]),
+        "\n".join([heading(report), choice, *report["notes"]]),
         "### Microseconds for a time step\n\n" + _overview(workloads),
         "### Details\n\n" + _details(workloads),
         "### Memory\n\n" + _memory(workloads),
-        "### Limits of one core\n\n" + _limits(report["limits"]),
+        limits_section(report["limits"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def heading(report: dict[str, Any]) -> str:
+    """The machine, and how it was measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    return (
+        f"{report['cpu']}. Threads: {report['threads']}. "
+        f"Median of {report['repeats']} rounds. {versions}. {report['date']}."
+    )
 
 
 def _overview(workloads: list[dict[str, Any]]) -> str:
@@ -35,10 +39,10 @@ def _overview(workloads: list[dict[str, Any]]) -> str:
         medians = {result["peer"]: result["median_us"] for result in workload["results"]}
         rows.append(
             [workload["name"]]
-            + [_number(workload["floors_us"][floor]) for floor in floors]
-            + [_number(medians[peer]) if peer in medians else "" for peer in peers]
+            + [number(workload["floors_us"][floor]) for floor in floors]
+            + [number(medians[peer]) if peer in medians else "" for peer in peers]
         )
-    return _table(["workload", *(f"floor {key}" for key in floors), *peers], rows)
+    return table(["workload", *(f"floor {key}" for key in floors), *peers], rows)
 
 
 def _details(workloads: list[dict[str, Any]]) -> str:
@@ -51,11 +55,11 @@ def _details(workloads: list[dict[str, Any]]) -> str:
         "SNR dB": "snr_db",
     }
     rows = [
-        [workload["name"], result["peer"], *(_number(result[key]) for key in columns.values())]
+        [workload["name"], result["peer"], *(number(result[key]) for key in columns.values())]
         for workload in workloads
         for result in workload["results"]
     ]
-    return _table(["workload", "peer", *columns], rows, labels=2)
+    return table(["workload", "peer", *columns], rows, labels=2)
 
 
 def _memory(workloads: list[dict[str, Any]]) -> str:
@@ -63,28 +67,31 @@ def _memory(workloads: list[dict[str, Any]]) -> str:
     for workload in workloads:
         int8, packed = workload["int8_bytes"], workload["packed_bytes"]
         rows.append([workload["name"], f"{int8:,}", f"{packed:,}", f"{packed / int8:.3f}"])
-    return _table(["workload", "int8 weight bytes", "packed bytes", "ratio"], rows)
+    return table(["workload", "int8 weight bytes", "packed bytes", "ratio"], rows)
 
 
-def _limits(limits: dict[str, Any]) -> str:
-    rates = [[name, _number(rate)] for name, rate in limits["gmacs"].items()]
+def limits_section(limits: dict[str, Any]) -> str:
+    """What limits.cpp measured."""
+    rates = [[name, number(rate)] for name, rate in limits["gmacs"].items()]
     reads = [
-        [f"{int(size) // 1024:,} KB", _number(rate)]
+        [f"{int(size) // 1024:,} KB", number(rate)]
         for size, rate in limits["bandwidth_gbs"].items()
     ]
-    return (
-        _table(["instruction sequence", "GMAC/s"], rates)
-        + "\n\n"
-        + _table(["working set", "GB/s read"], reads)
+    return "\n\n".join(
+        [
+            "### Limits of one core",
+            table(["instruction sequence", "GMAC/s"], rates),
+            table(["working set", "GB/s read"], reads),
+        ]
     )
 
 
-def _table(header: list[str], rows: list[list[str]], labels: int = 1) -> str:
+def table(header: list[str], rows: list[list[str]], labels: int = 1) -> str:
     """A Markdown table whose first columns are labels, and whose other ones are numbers."""
     rule = ["---"] * labels + ["---:"] * (len(header) - labels)
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits, and never fewer than the integer part has."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import lstm_fastkernels as lfk
+from workloads import Pruning, Workload
 
 
 @pytest.fixture(autouse=True)
@@ -42,19 +43,32 @@ def test_fast_quant_lstm(
     benchmark: Any, isa: str, activations: str, hidden_size: int, batch: int, steps: int
 ) -> None:
     """One call, from Python, with half as many inputs as hidden units."""
-    input_size = hidden_size // 2
-    products = 4 * hidden_size * (input_size + hidden_size) * batch * steps
-    if isa == "scalar" and products > 1e9:
+    workload = Workload("", hidden_size // 2, hidden_size, batch, steps)
+    if isa == "scalar" and workload.weights() * batch * steps > 1e9:
         pytest.skip("the scalar reference would take seconds a call")
-    generator = torch.Generator().manual_seed(0)
-    lstm = torch.nn.LSTM(input_size, hidden_size).requires_grad_(False)
-    for parameter in lstm.parameters():
-        torch.nn.init.normal_(parameter, std=hidden_size**-0.5, generator=generator)
-    module = lfk.FastQuantLSTM.from_float(lstm, activations=activations)
-    inputs = torch.randn(steps, batch, input_size, generator=generator)
+    module = lfk.FastQuantLSTM.from_float(workload.float_lstm(), activations=activations)
+    _time(benchmark, module, workload)
 
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("density", [0.1, 0.5])
+@pytest.mark.parametrize(
+    ("weights", "layout"),
+    [("int8", "dense"), ("int8", "block_sparse"), ("float32", "block_sparse")],
+)
+def test_pruned_lstm(
+    benchmark: Any, isa: str, weights: str, layout: str, density: float, batch: int
+) -> None:
+    """One call for a model of which 8x4 blocks stay; the rate counts only their products."""
+    workload = Workload("", 128, 256, batch, steps=50, pruning=Pruning(density, (8, 4)))
+    module = lfk.convert(workload.float_lstm(), weights=weights, layout=layout)
+    _time(benchmark, module, workload)
+
+
+def _time(benchmark: Any, module: torch.nn.Module, workload: Workload) -> None:
     with torch.inference_mode():
-        benchmark(module, inputs)
+        benchmark(module, workload.inputs())
 
     if benchmark.enabled:
+        products = workload.weights() * workload.batch * workload.steps
         benchmark.extra_info["GMAC/s"] = products / benchmark.stats.stats.median * 1e-9
