@@ -77,7 +77,6 @@ def prune(model: CharLM, arguments: argparse.Namespace, sparsity: float, pattern
     config = lfk.PruneConfig(
         sparsity=sparsity,
         block_size=PATTERNS[pattern],
-        scope="global",
         schedule=lfk.CubicSchedule(0, ramp, max(1, ramp // RENEWALS)),
     )
     pruner = lfk.prune_(model, config)
