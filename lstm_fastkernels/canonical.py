@@ -425,7 +425,8 @@ class Float32Weights(CompressedLSTM):
         return {}
 
     def _compress(self, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return weight.detach().float(), {}
+        # A copy, and 0.0 for -0.0, which the kernels would not skip.
+        return weight.detach().float() + 0.0, {}
 
     def _expand(self, name: str, stored: Tensor) -> Tensor:
         return stored.clone()
