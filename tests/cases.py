@@ -60,21 +60,21 @@ class Case:
 
     def lstm(self):
         torch.manual_seed(self.seed)
-        lstm = nn.LSTM(
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            bias=self.bias,
-            batch_first=self.batch_first,
-            bidirectional=self.bidirectional,
-            proj_size=self.proj_size,
-        ).eval()
+        lstm = nn.LSTM(**self._shape()).eval()
         if self.density < 1:
             generator = torch.Generator().manual_seed(self.seed + 3)
             for name, parameter in lstm.named_parameters():
                 if name.startswith(self.pruned):
                     prune_blocks_(parameter.data, name, self.density, generator)
         return lstm
+
+    def _shape(self):
+        names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first"]
+        return {n: getattr(self, n) for n in [*names, "bidirectional", "proj_size"]}
+
+    def new(self, **options):
+        """A fast module with weights of its own."""
+        return _fast_class(self)(**{**self._shape(), **self.options(), **options})
 
     def fast(self):
         """A module of its own each time; equal weights are compressed once."""
@@ -88,9 +88,12 @@ class Case:
         return cell
 
     def fast_cell(self):
-        is_float = self.activations == "float32"
-        cell = lfk.FastSparseLSTMCell if is_float else lfk.FastQuantLSTMCell
-        return cell.from_float(self.cell(), **self.options())
+        return _fast_cell_class(self).from_float(self.cell(), **self.options())
+
+    def new_cell(self):
+        """A fast cell with weights of its own."""
+        sizes = self.input_size, self.hidden_size, self.bias
+        return _fast_cell_class(self)(*sizes, **self.options())
 
     def options(self):
         """Those of from_float."""
@@ -132,10 +135,17 @@ def prune_blocks_(matrix, name, density, generator=None):
         gate[~spread[: gate.shape[0], : gate.shape[1]]] = 0
 
 
+def _fast_class(case):
+    return lfk.FastSparseLSTM if case.activations == "float32" else lfk.FastQuantLSTM
+
+
+def _fast_cell_class(case):
+    return lfk.FastSparseLSTMCell if case.activations == "float32" else lfk.FastQuantLSTMCell
+
+
 @cache
 def _compressed(case):
-    fast = lfk.FastSparseLSTM if case.activations == "float32" else lfk.FastQuantLSTM
-    return fast.from_float(case.lstm(), **case.options())
+    return _fast_class(case).from_float(case.lstm(), **case.options())
 
 
 def to_float(fast):

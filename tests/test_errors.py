@@ -2,6 +2,7 @@
 came; nothing crashes, and a failed load changes nothing."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -166,17 +167,17 @@ def test_unknown_activations():
 
 
 @pytest.mark.parametrize("which", ["x", "h0", "c0"])
-def test_backward_says_what_to_use_instead(which):
+def test_backward_says_what_to_use_instead(which, kind):
     tensors = {"x": X.clone(), "h0": H.clone(), "c0": C.clone()}
     tensors[which].requires_grad_()
     x, *state = tensors.values()
-    y, _ = CASE.fast()(x, tuple(state))
+    y, _ = replace(CASE, **kind).fast()(x, tuple(state))
     error = error_of(lambda: y.sum().backward())
-    check(error, RuntimeError, "dequantize")  # NotImplementedError is a RuntimeError
+    check(error, RuntimeError, "dequantize", "to_dense")  # NotImplementedError is a RuntimeError
 
 
-def test_forward_ignores_grad_mode(isa):
-    fast = CASE.fast()
+def test_forward_ignores_grad_mode(kind, isa):
+    fast = replace(CASE, **kind).fast()
     with torch.no_grad():
         expected = fast(X)
     y, state = fast(X.clone().requires_grad_())

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-import lstm_fastkernels as lfk
 from cases import AWKWARD, KINDS, Case, assert_same, flat, to_float
 from simulation import simulate
 
