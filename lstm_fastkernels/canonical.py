@@ -282,7 +282,7 @@ class CompressedLSTM(nn.Module):
                 names = {name: tensors[self._float_name(name)] for name in self._shapes()}
                 self._set_canonical(self._compress_all(names))
         except RuntimeError as error:  # block indices are checked where they are packed
-            error_msgs.append(f"{prefix or 'the LSTM'}: {error}")
+            error_msgs.append(f"{prefix.removesuffix('.') or 'the LSTM'}: {error}")
 
     def _take_own(self, canonical: dict[str, Tensor]) -> None:
         """Takes tensors as they are laid out, or as `layout` wants it."""
@@ -425,7 +425,8 @@ class Float32Weights(CompressedLSTM):
         return {}
 
     def _compress(self, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return weight.detach().float(), {}
+        # A copy, and 0.0 for -0.0, which the kernels would not skip.
+        return weight.detach().float() + 0.0, {}
 
     def _expand(self, name: str, stored: Tensor) -> Tensor:
         return stored.clone()

@@ -5,6 +5,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import lstm_fastkernels as lfk
+from cases import KINDS
 
 # Many threads on small tensors only wait for each other, the longer the busier the machine; tests
 # that are about threads ask for them.
@@ -30,6 +31,12 @@ def isa(request):
 
 @pytest.fixture(params=["int8", "int16"])
 def activations(request):
+    return request.param
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def kind(request):
+    """Fields to replace in a Case: its activations and how its weights are laid out."""
     return request.param
 
 

@@ -9,8 +9,8 @@ STATE_BOUND = 1.0  # |h| and |o * tanh(c)| stay below it, so their scale is a co
 class Matrix:
     """A quantized weight matrix that quantizes what it multiplies."""
 
-    def __init__(self, tensors, name, activations):
-        self.weight = tensors[name].astype(np.float64)
+    def __init__(self, tensors, name, columns, activations):
+        self.weight = dense(tensors, name, columns).astype(np.float64)
         self.scale = tensors[name + "_scale"].astype(np.float64)
         self.limit = 127
         if activations == "int16":
@@ -21,6 +21,21 @@ class Matrix:
         """rows [B, K] times the transposed weight; the scale covers at least `bound`."""
         q, scale = quantize(rows, self.limit, bound)
         return q @ self.weight.T * scale * self.scale
+
+
+def dense(tensors, name, columns):
+    """A weight matrix, its zeros written out where it is in blocks, each gate padded to blocks."""
+    if name in tensors:
+        return tensors[name]
+    values, crow = tensors[name + "_values"], tensors[name + "_crow_indices"]
+    _, height, width = values.shape
+    grid = np.zeros((len(crow) - 1, height, -(-columns // width), width))
+    for row in range(len(crow) - 1):
+        for block in range(crow[row], crow[row + 1]):
+            grid[row, :, tensors[name + "_col_indices"][block]] = values[block]
+    rows = len(tensors[name + "_scale"])
+    gates = grid.reshape(1 if name.startswith("weight_hr") else 4, -1, grid[0, 0].size)
+    return gates[:, : rows // len(gates), :columns].reshape(rows, columns)
 
 
 def quantize(rows, limit, bound=0.0):
@@ -68,10 +83,10 @@ def simulate(module, x, state=None, lengths=None):
 
 
 def _run_layer(tensors, suffix, activations, x, h, c, lengths, stacked):
-    ih = Matrix(tensors, "weight_ih" + suffix, activations)
-    hh = Matrix(tensors, "weight_hh" + suffix, activations)
-    projected = "weight_hr" + suffix in tensors
-    hr = Matrix(tensors, "weight_hr" + suffix, activations) if projected else None
+    ih = Matrix(tensors, "weight_ih" + suffix, x.shape[2], activations)
+    hh = Matrix(tensors, "weight_hh" + suffix, h.shape[1], activations)
+    projected = f"weight_hr{suffix}_scale" in tensors
+    hr = Matrix(tensors, "weight_hr" + suffix, c.shape[1], activations) if projected else None
     bias = tensors.get("bias" + suffix, np.zeros(1)).astype(np.float64)
     h_bound = 0.0 if projected else STATE_BOUND
     x_bound = h_bound if stacked else 0.0

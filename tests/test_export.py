@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-import lstm_fastkernels as lfk
-from cases import Case, assert_same
+from cases import KINDS, Case, assert_same
 
 CASE = Case(9, 31, 2, T=5, B=3)
 
@@ -39,7 +38,7 @@ OP_CALLS = {
     "packed sequence, no state": op_arguments(CASE, PACKED[0], lengths=PACKED[1]),
     "bidirectional": op_arguments(replace(CASE, bidirectional=True, batch_first=True)),
     "projection": op_arguments(replace(CASE, proj_size=13)),
-    "int16": op_arguments(replace(CASE, activations="int16")),
+    **{name: op_arguments(replace(CASE, **kind)) for name, kind in KINDS.items()},
     "half": op_arguments(CASE, x=CASE.x().half()),
     "half with float32 state": op_arguments(CASE, x=CASE.x().half(), state=CASE.state()),
     "empty batch": op_arguments(CASE, x=torch.empty(5, 0, 9)),
@@ -94,8 +93,9 @@ def compiled():
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", INDUCTOR])
-def test_compiled_model(backend, compiled, isa):
-    model = Model(CASE.fast())
+@pytest.mark.parametrize("name", ["int8", "float32"])
+def test_compiled_model(name, backend, compiled, isa):
+    model = Model(replace(CASE, **KINDS[name]).fast())
     fast = compiled(model, backend)
     with torch.no_grad():
         expected, state = model(CASE.x())
@@ -122,25 +122,26 @@ def test_compiled_for_changing_sizes(compiled, isa):
         assert_same(run(x), fast(x), f"T{T} B{B}")
 
 
-def test_compiled_cell(compiled, isa):
-    cell = lfk.FastQuantLSTMCell.from_float(nn.LSTMCell(9, 31))
+def test_compiled_cell(kind, compiled, isa):
+    cell = replace(CASE, **kind).fast_cell()
     run, x = compiled(cell, "aot_eager"), torch.randn(3, 9)
     state = cell(x)
     for a, e in zip(run(x, state), cell(x, state), strict=True):
         assert torch.equal(a, e)
 
 
-def test_compiles_where_the_input_requires_grad(compiled, isa):
-    fast = CASE.fast()
+@pytest.mark.parametrize("name", ["int8", "float32"])
+def test_compiles_where_the_input_requires_grad(name, compiled, isa):
+    fast = replace(CASE, **KINDS[name]).fast()
     x = CASE.x().requires_grad_()
     y, state = compiled(fast, "aot_eager")(x)
     assert_same((y.detach(), tuple(s.detach() for s in state)), fast(CASE.x()))
-    with pytest.raises(RuntimeError, match="dequantize"):
+    with pytest.raises(RuntimeError, match=r"dequantize\(\) or to_dense\(\)"):
         y.sum().backward()
 
 
-def test_inference_mode(isa):
-    fast = CASE.fast()
+def test_inference_mode(kind, isa):
+    fast = replace(CASE, **kind).fast()
     expected = fast(CASE.x(), CASE.state())
     with torch.inference_mode():
         y, state = fast(CASE.x(), CASE.state())
@@ -150,8 +151,9 @@ def test_inference_mode(isa):
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_export_with_dynamic_batch_and_time(batch_first, isa):
-    case = replace(CASE, batch_first=batch_first, bidirectional=True)
+@pytest.mark.parametrize("name", ["int8", "float32"])
+def test_export_with_dynamic_batch_and_time(name, batch_first, isa):
+    case = replace(CASE, batch_first=batch_first, bidirectional=True, **KINDS[name])
     fast = case.fast()
     time, batch = Dim("time", min=1, max=1000), Dim("batch", min=1, max=1000)
     sizes = {0: batch, 1: time} if batch_first else {0: time, 1: batch}
@@ -180,7 +182,7 @@ def test_export_with_state_and_lengths(isa):
     assert_same(program.module()(*arguments), fast(*arguments))
 
 
-def test_exported_graph_has_one_node_for_the_stack():
-    program = torch.export.export(CASE.fast(), (CASE.x(),))
+def test_exported_graph_has_one_node_for_the_stack(kind):
+    program = torch.export.export(replace(CASE, **kind).fast(), (CASE.x(),))
     calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
     assert calls.count(torch.ops.lstm_fastkernels.lstm.default) == 1

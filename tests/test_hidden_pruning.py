@@ -515,13 +515,17 @@ def test_training_goes_on(pruned):
         assert not torch.equal(parameter, before[name]), name
 
 
-def test_a_pruned_model_converts():
+@pytest.mark.parametrize(
+    ("weights", "fast_class", "atol"),
+    [("int8", lfk.FastQuantLSTM, 0.05), ("float32", lfk.FastSparseLSTM, 1e-5)],
+)
+def test_a_pruned_model_converts(weights, fast_class, atol):
     model = Tagger(nn.LSTM(3, 16, 2, bidirectional=True)).float().eval()
     kill(model.lstm, random_dead(model.lstm, [3, 13], seed=1), model.head)
     lfk.prune_hidden_(model, scope="global", following={"lstm": "head"})
-    fast = lfk.convert(model)
+    fast = lfk.convert(model, weights=weights)
     assert type(fast.lstm) is lfk.StackedLSTM
-    assert [type(layer) for layer in fast.lstm.layers] == [lfk.FastQuantLSTM] * 2
+    assert [type(layer) for layer in fast.lstm.layers] == [fast_class] * 2
     assert fast.lstm.hidden_sizes == model.lstm.hidden_sizes == (13, 3)
     x = torch.randn(6, 2, 3)
     hx = tuple(tuple(torch.rand(2, 2, size) for size in (13, 3)) for _ in range(2))
@@ -532,7 +536,7 @@ def test_a_pruned_model_converts():
     for i in range(2):
         assert torch.equal(states[i][0], first[i])
         assert torch.equal(states[i][1], second[i])
-    torch.testing.assert_close(y, model.lstm(x, hx)[0], rtol=0, atol=0.05)
+    torch.testing.assert_close(y, model.lstm(x, hx)[0], rtol=0, atol=atol)
 
 
 # Errors: all of them leave the model as it was

@@ -1,4 +1,4 @@
-"""FastQuantLSTM as a PyTorch module: state_dict, copies, dtype, convert, threads and processes."""
+"""The fast modules as PyTorch modules: state_dict, copies, dtype, convert, threads, processes."""
 
 import copy
 import io
@@ -81,31 +81,34 @@ def test_constructor_takes_what_nn_lstm_takes(device):
     assert y.any()
 
 
-def test_float_checkpoint_quantizes_on_load(activations):
-    fast = lfk.FastQuantLSTM(9, 31, 2, bidirectional=True, proj_size=13, activations=activations)
-    result = fast.load_state_dict(CASE.lstm().state_dict(), strict=True)
+def test_float_checkpoint_is_compressed_on_load(kind):
+    case = replace(CASE, **kind)
+    fast, expected = case.new(), case.fast()
+    result = fast.load_state_dict(case.lstm().state_dict(), strict=True)
     assert not result.missing_keys
     assert not result.unexpected_keys
-    expected = lfk.FastQuantLSTM.from_float(CASE.lstm(), activations=activations)
     same_tensors(fast.state_dict(), expected.state_dict())
     assert_same(fast(CASE.x()), expected(CASE.x()))
 
 
-def test_half_precision_checkpoint_quantizes_on_load():
-    lstm = CASE.lstm().to(torch.bfloat16)
-    expected = lfk.FastQuantLSTM.from_float(lstm.float())
-    fast = lfk.FastQuantLSTM(9, 31, 2, bidirectional=True, proj_size=13)
-    fast.load_state_dict(CASE.lstm().to(torch.bfloat16).state_dict())
+def test_half_precision_checkpoint_is_compressed_on_load(kind):
+    case = replace(CASE, **kind)
+    lstm = case.lstm().to(torch.bfloat16)
+    fast = case.new()
+    fast.load_state_dict(lstm.state_dict())
+    expected = type(fast).from_float(lstm.float(), **case.options())
     same_tensors(fast.state_dict(), expected.state_dict())
 
 
 @pytest.mark.parametrize("assign", [False, True])
-@pytest.mark.parametrize("kind", ["float", "quantized"])
-def test_modules_made_without_memory_load_either_checkpoint(kind, assign):
-    fast = lfk.FastQuantLSTM(9, 31, 2, bidirectional=True, proj_size=13, device="meta")
-    expected = CASE.fast()
-    state = CASE.lstm().state_dict() if kind == "float" else expected.state_dict()
+@pytest.mark.parametrize("of", ["float", "compressed"])
+def test_modules_made_without_memory_load_either_checkpoint(of, assign, kind):
+    case = replace(CASE, **kind)
+    fast, expected = case.new(device="meta"), case.fast()
+    assert all(tensor.is_meta for tensor in fast.state_dict().values())
+    state = case.lstm().state_dict() if of == "float" else expected.state_dict()
     fast.load_state_dict(state, assign=assign)
+    same_tensors(fast.state_dict(), expected.state_dict())
     assert_same(fast(CASE.x()), expected(CASE.x()))
 
 
@@ -122,10 +125,9 @@ def through_torch_save(fast):
     ids=["torch.save", "safetensors"],
 )
 @pytest.mark.parametrize("bias", [True, False])
-def test_state_dict_round_trip(travel, bias, isa):
-    case = Case(9, 31, 2, bidirectional=True, proj_size=13, bias=bias)
-    fast = case.fast()
-    other = lfk.FastQuantLSTM(9, 31, 2, bias=bias, bidirectional=True, proj_size=13)
+def test_state_dict_round_trip(travel, bias, kind, isa):
+    case = replace(CASE, bias=bias, **kind)
+    fast, other = case.fast(), case.new()
     assert not torch.equal(other(case.x())[0], fast(case.x())[0])
     other.load_state_dict(travel(fast))
     assert_same(other(case.x()), fast(case.x()))
@@ -144,29 +146,30 @@ def whole_torch_save(module):
     ids=["deepcopy", "pickle", "torch.save"],
 )
 @pytest.mark.parametrize("called_before", [False, True])
-def test_copies(travel, called_before, activations, isa):
-    fast = lfk.FastQuantLSTM.from_float(CASE.lstm(), activations=activations)
+def test_copies(travel, called_before, kind, isa):
+    case = replace(CASE, **kind)
+    fast = case.fast()
     if called_before:
         fast(CASE.x())
     other = travel(fast)
     assert other is not fast
     assert_same(other(CASE.x()), fast(CASE.x()))
-    cell = lfk.FastQuantLSTMCell.from_float(nn.LSTMCell(9, 31), activations=activations)
-    x = torch.randn(3, 9)
+    same_tensors(other.state_dict(), fast.state_dict())
+    cell, x = Case(**kind).fast_cell(), torch.randn(3, 9)
     for a, b in zip(travel(cell)(x), cell(x), strict=True):
         assert torch.equal(a, b)
 
 
-def test_loading_replaces_what_was_packed(isa):
-    one, two = Case(seed=1).fast(), Case(seed=2).fast()
+def test_loading_replaces_what_was_packed(kind, isa):
+    one, two = Case(seed=1, **kind).fast(), Case(seed=2, **kind).fast()
     x = Case().x()
     one(x)
     one.load_state_dict(two.state_dict())
     assert_same(one(x), two(x))
 
 
-def test_packed_bytes_are_not_saved():
-    fast = CASE.fast()
+def test_packed_bytes_are_not_saved(kind):
+    fast = replace(CASE, **kind).fast()
     fast(CASE.x())
     assert fast.packed_bytes() == fast.packed.numel()
     assert not [name for name in fast.state_dict() if "packed" in name]
@@ -202,8 +205,8 @@ def test_memory_beside_the_output_does_not_grow_with_time():
 # Ordinary module life
 
 
-def test_moves_and_modes(isa):
-    fast = CASE.fast()
+def test_moves_and_modes(kind, isa):
+    fast = replace(CASE, **kind).fast()
     expected = fast(CASE.x())
     assert fast.to("cpu") is fast
     assert fast.eval() is fast
@@ -215,8 +218,8 @@ def test_moves_and_modes(isa):
 
 
 @pytest.mark.parametrize("narrow", [nn.Module.half, nn.Module.bfloat16, nn.Module.float])
-def test_scales_and_bias_stay_float32(narrow, isa):
-    fast = CASE.fast()
+def test_dtypes_stay(narrow, kind, isa):
+    fast = replace(CASE, **kind).fast()
     before, expected = copy.deepcopy(fast.state_dict()), fast(CASE.x())
     narrow(fast)
     same_tensors(fast.state_dict(), before)
@@ -258,15 +261,15 @@ def test_new_modules_have_random_weights():
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_cell_checkpoints(bias, isa):
+def test_cell_checkpoints(bias, kind, isa):
     """A cell loads nn.LSTMCell's, its own, and that of a module of one layer."""
-    cell = nn.LSTMCell(9, 31, bias=bias)
-    fast = lfk.FastQuantLSTMCell.from_float(cell)
-    module = lfk.FastQuantLSTM(9, 31, bias=bias)
+    case = Case(bias=bias, **kind)
+    cell, fast, module = case.cell(), case.fast_cell(), case.new()
     module.load_state_dict(fast.state_dict())
+    same_tensors(module.state_dict(), case.fast().state_dict())
     x = torch.randn(3, 9)
     for state in (cell.state_dict(), fast.state_dict(), module.state_dict()):
-        other = lfk.FastQuantLSTMCell(9, 31, bias)
+        other = case.new_cell()
         other.load_state_dict(state)
         for a, b in zip(other(x), fast(x), strict=True):
             assert torch.equal(a, b)

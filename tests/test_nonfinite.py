@@ -35,8 +35,8 @@ def check_steps(actual, clean, spoiled):
 
 @pytest.mark.parametrize("proj_size", [0, 13])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_x(num_layers, proj_size, poison, activations, isa):
-    case = replace(BASE, num_layers=num_layers, proj_size=proj_size, activations=activations)
+def test_x(num_layers, proj_size, poison, kind, isa):
+    case = replace(BASE, num_layers=num_layers, proj_size=proj_size, **kind)
     fast, x = case.fast(), case.x()
     clean = fast(x)
     x[STEP, ROW, UNIT] = poison
@@ -47,8 +47,22 @@ def test_x(num_layers, proj_size, poison, activations, isa):
         assert state[:, ROW].isnan().all()
 
 
-def test_x_bidirectional(poison, activations, isa):
-    case = replace(BASE, bidirectional=True, activations=activations)
+@pytest.mark.parametrize("columns", [slice(4, 8), slice(None)], ids=["some", "all"])
+def test_x_where_weights_are_pruned(columns, poison, kind, isa):
+    """UNIT's blocks are skipped, or the whole matrix; the row is NaN all the same."""
+    case = replace(BASE, **kind)
+    fast, lstm, x = case.fast(), case.lstm(), case.x()
+    lstm.weight_ih_l0.data[:, columns] = 0
+    fast.load_state_dict(lstm.state_dict())
+    clean = fast(x)
+    x[STEP, ROW, UNIT] = poison
+    actual = fast(x)
+    check_others(actual, clean)
+    check_steps(actual[0][:, ROW], clean[0][:, ROW], range(STEP, case.T))
+
+
+def test_x_bidirectional(poison, kind, isa):
+    case = replace(BASE, bidirectional=True, **kind)
     fast, x = case.fast(), case.x()
     clean = fast(x)
     x[STEP, ROW, UNIT] = poison
@@ -60,9 +74,9 @@ def test_x_bidirectional(poison, activations, isa):
     check_steps(backward, clean_backward, range(STEP + 1))
 
 
-def test_x_bidirectional_stack(poison, activations, isa):
+def test_x_bidirectional_stack(poison, kind, isa):
     """Layer 1 meets a NaN at each step, from one side or the other."""
-    case = replace(BASE, num_layers=2, bidirectional=True, activations=activations)
+    case = replace(BASE, num_layers=2, bidirectional=True, **kind)
     fast, x = case.fast(), case.x()
     clean = fast(x)
     x[STEP, ROW, UNIT] = poison
@@ -74,8 +88,8 @@ def test_x_bidirectional_stack(poison, activations, isa):
 @pytest.mark.parametrize("proj_size", [0, 13])
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("which", [0, 1], ids=["h0", "c0"])
-def test_state(which, layer, proj_size, poison, activations, isa):
-    case = replace(BASE, num_layers=2, proj_size=proj_size, activations=activations)
+def test_state(which, layer, proj_size, poison, kind, isa):
+    case = replace(BASE, num_layers=2, proj_size=proj_size, **kind)
     fast, x, state = case.fast(), case.x(), case.state()
     clean = fast(x, state)
     state[which][layer, ROW, UNIT] = poison
@@ -87,8 +101,8 @@ def test_state(which, layer, proj_size, poison, activations, isa):
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["h0", "c0"])
-def test_state_of_the_backward_direction(which, poison, activations, isa):
-    case = replace(BASE, bidirectional=True, activations=activations)
+def test_state_of_the_backward_direction(which, poison, kind, isa):
+    case = replace(BASE, bidirectional=True, **kind)
     fast, x, state = case.fast(), case.x(), case.state()
     clean = fast(x, state)
     state[which][1, ROW, UNIT] = poison
@@ -99,8 +113,8 @@ def test_state_of_the_backward_direction(which, poison, activations, isa):
     assert backward.isnan().all()
 
 
-def test_lengths_shield_from_what_comes_after(poison, isa):
-    fast, x = BASE.fast(), BASE.x()
+def test_lengths_shield_from_what_comes_after(poison, kind, isa):
+    fast, x = replace(BASE, **kind).fast(), BASE.x()
     lengths = torch.tensor([5, STEP, 4])
     clean = fast(x, lengths=lengths)
     x[STEP, ROW] = poison
@@ -117,7 +131,7 @@ def test_tiny_rows_count_as_zero(size, activations, isa):
 
 
 @pytest.mark.parametrize("size", [1e-29, 1e20, 3e38])
-def test_other_finite_rows_stay_finite(size, activations, isa):
-    case = replace(BASE, num_layers=2, activations=activations)
+def test_other_finite_rows_stay_finite(size, kind, isa):
+    case = replace(BASE, num_layers=2, **kind)
     y, (h, c) = case.fast()(case.x().clamp(-1, 1) * size, case.state())
     assert all(output.isfinite().all() for output in (y, h, c))

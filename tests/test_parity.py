@@ -1,4 +1,4 @@
-"""FastQuantLSTM does what nn.LSTM does, in every shape of call that nn.LSTM has."""
+"""The fast modules do what nn.LSTM does, in every shape of call that nn.LSTM has."""
 
 from dataclasses import replace
 from functools import cache
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-import lstm_fastkernels as lfk
-from cases import AWKWARD, Case, assert_same, flat
+from cases import AWKWARD, KINDS, Case, assert_same, flat, to_float
 from simulation import simulate
 
 FORMS = ["padded", "packed", "unbatched", "lengths"]
@@ -51,7 +50,7 @@ def call(module, case, form, with_state):
     state = state if with_state else None
     if form == "padded":
         y, state = module(x, state)
-    elif form == "lengths" and isinstance(module, lfk.FastQuantLSTM):
+    elif form == "lengths" and not isinstance(module, nn.LSTM):
         y, state = module(x, state, lengths=case.lengths())
     else:
         packed = pack_padded_sequence(x, case.lengths(), case.batch_first, enforce_sorted=False)
@@ -62,10 +61,14 @@ def call(module, case, form, with_state):
 
 @cache
 def expectation(case, form, with_state):
-    """The module, what it should give in float64, and what the simulation gives."""
+    """The module, what it should give in float64, and what an ideal module of its kind gives."""
     fast = case.fast()
+    lstm = to_float(fast)
     with torch.no_grad():
-        exact = flat(call(fast.dequantize().double(), case, form, with_state))
+        float32 = flat(call(lstm, case, form, with_state))
+        exact = flat(call(lstm.double(), case, form, with_state))
+    if case.activations == "float32":
+        return fast, exact, float32
     rows = slice(0, 1) if form == "unbatched" else slice(None)
     x = case.x().movedim(1 if case.batch_first else 0, 0)[:, rows]
     state = [s[:, rows] for s in case.state()] if with_state else None
@@ -80,40 +83,51 @@ def rms(actual, exact):
 
 
 def check(case, form, with_state):
-    """The error against float64 is at most twice that of the simulation."""
-    fast, exact, simulated = expectation(case, form, with_state)
+    """The error against float64 is at most twice that of the simulation, or of float32 nn.LSTM."""
+    fast, exact, ideal = expectation(case, form, with_state)
     actual = flat(call(fast, case, form, with_state))
     label = f"{case} {form} state={with_state}"
     shapes = [tuple(a.shape) for a in actual], [tuple(e.shape) for e in exact]
     assert shapes[0] == shapes[1], f"{label}: {shapes[0]}, nn.LSTM has {shapes[1]}"
-    error, allowed = rms(actual, exact), rms(simulated, exact)
-    assert error <= 2 * allowed + EPILOGUE, f"{label}: {error:.2e}, simulated {allowed:.2e}"
+    error, allowed = rms(actual, exact), rms(ideal, exact)
+    assert error <= 2 * allowed + EPILOGUE, f"{label}: {error:.2e}, ideal {allowed:.2e}"
 
 
 @pytest.mark.parametrize("with_state", [False, True], ids=["zeros", "state"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", GRID, ids=str)
-def test_grid(case, form, with_state, activations, isa):
-    check(replace(case, activations=activations), form, with_state)
+@pytest.mark.parametrize("name", ["int8", "int16", "float32"])
+def test_grid(name, case, form, with_state, isa):
+    check(replace(case, **KINDS[name]), form, with_state)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", GRID, ids=str)
+@pytest.mark.parametrize("name", ["int8-sparse", "int16-sparse"])
+def test_grid_in_blocks(name, case, form, isa):
+    """Integers are the same in blocks, and so is every bit of the output."""
+    case = replace(case, **KINDS[name])
+    dense = replace(case, layout="dense").fast()
+    assert_same(call(case.fast(), case, form, True), call(dense, case, form, True), str(case))
 
 
 @pytest.mark.parametrize("input_size", AWKWARD)
 @pytest.mark.parametrize("hidden_size", AWKWARD)
-def test_sizes(input_size, hidden_size, activations, isa):
-    case = Case(input_size, hidden_size, T=3, B=2, seed=hidden_size, activations=activations)
+def test_sizes(input_size, hidden_size, kind, isa):
+    case = Case(input_size, hidden_size, T=3, B=2, seed=hidden_size, **kind)
     check(case, "padded", True)
 
 
 @pytest.mark.parametrize("B", [1, 2, 3, 4, 5, 8, 13, 33])
-def test_batches(B, activations, isa):
-    check(Case(B=B, T=2, seed=B, activations=activations), "padded", True)
+def test_batches(B, kind, isa):
+    check(Case(B=B, T=2, seed=B, **kind), "padded", True)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_long_sequences(bidirectional, form, activations, isa):
+def test_long_sequences(bidirectional, form, kind, isa):
     """Longer than the chunks in which the kernels form the input products."""
-    case = Case(num_layers=2, bidirectional=bidirectional, T=300, B=5, activations=activations)
+    case = Case(num_layers=2, bidirectional=bidirectional, T=300, B=5, **kind)
     check(case, form, True)
 
 
@@ -131,7 +145,7 @@ def cases(draw):
         T=draw(st.integers(1, 9)),
         B=draw(st.integers(1, 9)),
         seed=draw(st.integers(0, 999)),
-        activations=draw(st.sampled_from(["int8", "int16"])),
+        **draw(st.sampled_from(list(KINDS.values()))),
     )
 
 
@@ -183,8 +197,8 @@ def test_outputs_look_like_those_of_nn_lstm(case, isa):
 
 @pytest.mark.parametrize("enforce_sorted", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_packed_sequence(bidirectional, enforce_sorted, isa):
-    case = Case(num_layers=2, bidirectional=bidirectional, T=6, B=5)
+def test_packed_sequence(bidirectional, enforce_sorted, kind, isa):
+    case = Case(num_layers=2, bidirectional=bidirectional, T=6, B=5, **kind)
     lengths = case.lengths().sort(descending=True).values if enforce_sorted else case.lengths()
     packed = pack_padded_sequence(case.x(), lengths, enforce_sorted=enforce_sorted)
     fast = case.fast()
@@ -203,8 +217,8 @@ def test_packed_sequence(bidirectional, enforce_sorted, isa):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("with_state", [False, True], ids=["zeros", "state"])
-def test_half_precision_widens_and_narrows(dtype, with_state, activations, isa):
-    case = Case(num_layers=2, proj_size=7, activations=activations)
+def test_half_precision_widens_and_narrows(dtype, with_state, kind, isa):
+    case = Case(num_layers=2, proj_size=7, **kind)
     fast = case.fast()
     x, state = case.x().to(dtype), tuple(s.to(dtype) for s in case.state())
     wide = fast(x.float(), tuple(s.float() for s in state) if with_state else None)
@@ -213,15 +227,15 @@ def test_half_precision_widens_and_narrows(dtype, with_state, activations, isa):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_with_float32_state(dtype, isa):
-    case = Case(T=6)
+def test_half_precision_with_float32_state(dtype, kind, isa):
+    case = Case(T=6, **kind)
     fast, x = case.fast(), case.x().to(dtype)
     y, state = fast(x.float(), case.state())
     assert_same(fast(x, case.state()), (y.to(dtype), state), str(case))
 
 
-def test_empty_batch(isa):
-    case = Case(num_layers=2, bidirectional=True, proj_size=4)
+def test_empty_batch(kind, isa):
+    case = Case(num_layers=2, bidirectional=True, proj_size=4, **kind)
     x = torch.empty(5, 0, case.input_size)
     with torch.no_grad():
         expected = case.lstm()(x)
@@ -231,15 +245,10 @@ def test_empty_batch(isa):
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "unbatched"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "nobias"])
 @pytest.mark.parametrize("hidden_size", AWKWARD)
-def test_cell_is_one_step_of_the_module(hidden_size, bias, batched, activations, isa):
-    torch.manual_seed(hidden_size)
-    cell = nn.LSTMCell(9, hidden_size, bias=bias)
-    lstm = nn.LSTM(9, hidden_size, bias=bias)
-    lstm.load_state_dict({name + "_l0": tensor for name, tensor in cell.state_dict().items()})
-    fast_cell = lfk.FastQuantLSTMCell.from_float(cell, activations=activations)
-    fast = lfk.FastQuantLSTM.from_float(lstm, activations=activations)
-
-    x, h, c = torch.randn(3, 9), torch.randn(3, hidden_size), torch.randn(3, hidden_size)
+def test_cell_is_one_step_of_the_module(hidden_size, bias, batched, kind, isa):
+    case = Case(9, hidden_size, bias=bias, T=1, **kind)
+    fast, fast_cell, cell = case.fast(), case.fast_cell(), case.cell()
+    x, (h, c) = case.x()[0], (s[0] for s in case.state())
     if not batched:
         x, h, c = x[0], h[0], c[0]
     for state in (None, (h, c)):
@@ -249,12 +258,12 @@ def test_cell_is_one_step_of_the_module(hidden_size, bias, batched, activations,
         with torch.no_grad():
             expected = cell(x, state)
         assert new_h.shape == expected[0].shape
-        assert_same((new_h, (new_h, new_c)), (y[0], (h_n[0], c_n[0])), f"H{hidden_size}")
+        assert_same((new_h, (new_h, new_c)), (y[0], (h_n[0], c_n[0])), str(case))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_cell_in_half_precision(dtype, isa):
-    fast = lfk.FastQuantLSTMCell.from_float(nn.LSTMCell(9, 31))
-    x = torch.randn(3, 9).to(dtype)
-    for narrow, wide in zip(fast(x), fast(x.float()), strict=True):
+def test_cell_in_half_precision(dtype, kind, isa):
+    case = Case(T=1, **kind)
+    cell, x = case.fast_cell(), case.x()[0].to(dtype)
+    for narrow, wide in zip(cell(x), cell(x.float()), strict=True):
         assert torch.equal(narrow, wide.to(dtype))
