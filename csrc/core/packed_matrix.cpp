@@ -54,8 +54,14 @@ void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std:
     }
 }
 
-bool all_zero(const uint8_t *bytes, int64_t count) {
-  return std::all_of(bytes, bytes + count, [](uint8_t byte) { return byte == 0; });
+// Of `count` weights of `size` bytes. -0 is what a mask leaves of a negative float.
+bool all_zero(const uint8_t *weights, int64_t count, int64_t size) {
+  if (size == 1)
+    return std::all_of(weights, weights + count, [](uint8_t weight) { return weight == 0; });
+  for (int64_t i = 0; i < count; ++i)
+    if (read<float>(weights, i) != 0.0f)
+      return false;
+  return true;
 }
 
 // The matrix with its zeros written out, row-major. Refuses bad indices, and padding that is not
@@ -73,7 +79,7 @@ std::vector<uint8_t> expand(const MatrixShape &shape, const WeightMatrix &source
       for (int64_t i = 0; i < source.block_rows; ++i, from += source.block_columns * size) {
         const int64_t row = r % grid.block_rows_a_gate * source.block_rows + i;
         const int64_t valid = row < grid.gate_rows ? columns : 0;
-        if (!all_zero(from + valid * size, (source.block_columns - valid) * size))
+        if (!all_zero(from + valid * size, source.block_columns - valid, size))
           fail(name + "_values must be zero in the padding" + at_block(b, r));
         if (valid == 0)
           continue;
@@ -225,7 +231,7 @@ bool MatrixPlan::is_zero(int64_t strip, int64_t column) const {
   for (int64_t i = 0; i < kStripRows; ++i) {
     const int64_t row =
         shape_.source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows + i);
-    if (row >= 0 && !all_zero(weight(row, column), count * weight_bytes(form())))
+    if (row >= 0 && !all_zero(weight(row, column), count, weight_bytes(form())))
       return false;
   }
   return true;

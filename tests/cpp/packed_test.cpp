@@ -47,6 +47,62 @@ TEST(packed_weights_take_hardly_more_than_a_byte) {
     }
 }
 
+// Calls test(stack) with each kind of weights, dense and in blocks.
+template <class Test> void for_each_kind(const Test &test) {
+  for (int bits : {8, 16, 32}) {
+    WITH("bits ", bits);
+    const SourceStack stack = random_stack(shape_of(9, 33, 8, 2, 2, bits), Weights::any, 3);
+    test(stack);
+    WITH("in blocks");
+    test(in_blocks(stack, {8, 4}, 0.5f));
+  }
+}
+
+TEST(pack_writes_every_byte) {
+  for_each_kind([](const SourceStack &stack) {
+    const HeldStack held = stack.held();
+    const auto layers = held.views();
+    std::vector<uint8_t> zeros(packed_bytes(stack.shape, layers.data()));
+    std::vector<uint8_t> ones(zeros.size(), 0xff);
+    pack(stack.shape, layers.data(), zeros.data(), zeros.size());
+    pack(stack.shape, layers.data(), ones.data(), ones.size());
+    CHECK(zeros == ones);
+  });
+}
+
+TEST(pack_takes_exactly_the_bytes_it_needs) {
+  for_each_kind([](const SourceStack &stack) {
+    const HeldStack held = stack.held();
+    const auto layers = held.views();
+    const size_t needed = packed_bytes(stack.shape, layers.data());
+    for (size_t bytes : {size_t{1}, size_t{64}, needed / 2, needed - 64, needed - 1, needed + 1}) {
+      WITH("bytes ", bytes);
+      std::vector<uint8_t> room(bytes);
+      CHECK_THROWS(pack(stack.shape, layers.data(), room.data(), bytes), "does not take");
+    }
+  });
+}
+
+TEST(packed_weights_run_at_any_address) {
+  for_each_kind([](const SourceStack &stack) {
+    const auto packed = stack.packed();
+    const Sequence sequence = random_sequence(stack.shape, 3, 5, 4);
+    for_each_isa([&](Isa) {
+      const Result expected = forward(packed, sequence);
+      for (size_t offset : {1u, 2u, 3u, 4u, 31u}) {
+        WITH("offset ", offset);
+        std::vector<uint8_t> shifted(packed.size() + offset);
+        std::copy(packed.begin(), packed.end(), shifted.begin() + static_cast<long>(offset));
+        Result result;
+        const LstmArguments a = arguments_for(sequence, result);
+        lstm_forward(shifted.data() + offset, packed.size(), a);
+        CHECK_SAME(result.y, expected.y);
+        CHECK_SAME(result.c, expected.c);
+      }
+    });
+  });
+}
+
 // The first matrix of a stack whose weight_ih has this row four times.
 Matrix packed_row(const std::vector<int> &row, int bits, std::vector<uint8_t> &memory) {
   SourceStack stack =

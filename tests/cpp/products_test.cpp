@@ -11,33 +11,6 @@ namespace {
 
 constexpr int64_t kHidden = 9; // two tiles, the second nearly empty
 
-using Pattern = int (*)(int64_t row, int64_t k);
-
-const Pattern kPairSafe[] = {
-    [](int64_t, int64_t k) { return k % 2 ? 1 : 127; },
-    [](int64_t, int64_t k) { return k % 2 ? -127 : -1; },
-    [](int64_t row, int64_t k) { return (row + k) % 2 ? 127 : -127; },
-    [](int64_t row, int64_t k) { return static_cast<int>((row * 31 + k * 17) % 129) - 64; },
-};
-const Pattern kAny[] = {
-    [](int64_t, int64_t) { return 127; },
-    [](int64_t, int64_t) { return -127; },
-    [](int64_t row, int64_t k) { return (row + k / 2) % 2 ? 127 : -127; },
-    [](int64_t row, int64_t k) { return static_cast<int>((row * 31 + k * 17) % 255) - 127; },
-};
-
-SourceStack patterned_stack(const LstmShape &shape, Pattern pattern) {
-  SourceStack stack = random_stack(shape, Weights::any, 1);
-  stack.for_each_matrix([&](SourceMatrix &m) {
-    for (int64_t i = 0; i < m.rows * m.columns; ++i)
-      m.weights[static_cast<size_t>(i)] =
-          static_cast<float>(pattern(i / m.columns, i % m.columns));
-    m.scales.assign(m.scales.size(), 1.0f);
-  });
-  stack.layers[0].bias.assign(stack.layers[0].bias.size(), 0.0f);
-  return stack;
-}
-
 void check_all_columns(const Pattern (&patterns)[4], Form form) {
   for (int64_t columns : {1, 2, 3, 4, 5, 7, 8, 9, 31, 33, 151})
     for (int p = 0; p < 4; ++p) {
