@@ -26,11 +26,14 @@ std::string at_block(int64_t block, int64_t block_row) {
   return ", block " + std::to_string(block) + " of block row " + std::to_string(block_row);
 }
 
-void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std::string &name) {
+void check_block_shape(const WeightMatrix &source, const std::string &name) {
   if (source.block_rows % kStripRows || source.block_columns % kBlockColumns ||
       source.block_rows < 1 || source.block_columns < 1)
     fail(name + ": blocks must have a multiple of 8 rows and a multiple of 4 columns, got " +
          std::to_string(source.block_rows) + " x " + std::to_string(source.block_columns));
+}
+
+void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std::string &name) {
   const int32_t *crow = source.crow_indices;
   if (crow[0] != 0)
     fail(name + "_crow_indices must start with 0, got " + std::to_string(crow[0]));
@@ -64,10 +67,11 @@ bool all_zero(const uint8_t *weights, int64_t count, int64_t size) {
   return true;
 }
 
-// The matrix with its zeros written out, row-major. Refuses bad indices, and padding that is not
-// zero.
+// The matrix with its zeros written out, row-major. Refuses bad blocks and indices, and padding
+// that is not zero.
 std::vector<uint8_t> expand(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
                             const std::string &name) {
+  check_block_shape(source, name);
   const BlockGrid grid(shape, source);
   check_indices(grid, source, name);
   std::vector<uint8_t> dense(static_cast<size_t>(shape.rows * shape.columns * size));

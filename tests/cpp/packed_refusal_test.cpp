@@ -1,7 +1,5 @@
-// What pack and a reader of packed bytes refuse, before anything is read out of bounds.
+// What a reader of packed bytes refuses, before anything is read out of bounds.
 #include <cstring>
-#include <functional>
-#include <limits>
 #include <utility>
 
 #include "check.h"
@@ -11,9 +9,6 @@
 
 namespace lstm_fastkernels {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Where the fields of the header and of the first record lie.
 enum Offset : size_t {

@@ -51,8 +51,7 @@ SourceStack patterned_stack(const LstmShape &shape, Pattern pattern) {
   SourceStack stack = random_stack(shape, Weights::any, 1);
   stack.for_each_matrix([&](SourceMatrix &m) {
     for (int64_t i = 0; i < m.rows * m.columns; ++i)
-      m.weights[static_cast<size_t>(i)] =
-          static_cast<float>(pattern(i / m.columns, i % m.columns));
+      m.weights[static_cast<size_t>(i)] = static_cast<float>(pattern(i / m.columns, i % m.columns));
     m.scales.assign(m.scales.size(), 1.0f);
   });
   stack.layers[0].bias.assign(stack.layers[0].bias.size(), 0.0f);

@@ -1,5 +1,5 @@
-// What of a matrix in blocks ends up in the packed form: only the blocks of 8 x 4 that are not zero,
-// however the caller holds them.
+// What of a matrix in blocks ends up in the packed form: only the blocks of 8 x 4 that are not
+// zero, however the caller holds them.
 #include <algorithm>
 
 #include "check.h"
@@ -24,8 +24,7 @@ SourceStack held_in(SourceStack stack, BlockShape block, bool explicit_zeros = f
 
 TEST(the_callers_blocks_do_not_matter) {
   for (int bits : {8, 16, 32})
-    for (const LstmShape &shape :
-         {shape_of(5, 9, 3, 2, 2, bits), shape_of(9, 137, 20, 1, 1, bits)})
+    for (const LstmShape &shape : {shape_of(5, 9, 3, 2, 2, bits), shape_of(9, 137, 20, 1, 1, bits)})
       for (const BlockShape &block : kBlockShapes)
         for (float density : {0.0f, 0.05f, 0.5f, 1.0f}) {
           WITH("bits ", bits, " hidden ", shape.hidden_size, " rows a block ", block.rows,

@@ -45,8 +45,7 @@ void check_each_refused(const HeldStack &stack, const Change &change, const std:
 }
 
 // Of any kind of weights; change(matrix).
-template <class Change>
-void check_blocks_refused(const Change &change, const std::string &part) {
+template <class Change> void check_blocks_refused(const Change &change, const std::string &part) {
   for (int bits : {8, 16, 32}) {
     WITH("bits ", bits);
     good(bits).packed();
@@ -55,8 +54,8 @@ void check_blocks_refused(const Change &change, const std::string &part) {
 }
 
 TEST(bad_block_shapes_are_refused) {
-  const BlockShape shapes[] = {{0, 4},  {-8, 4}, {7, 4},  {12, 4}, {1, 1},
-                               {8, 0},  {8, -4}, {8, 3},  {8, 6},  {0, 0}};
+  const BlockShape shapes[] = {{0, 4}, {-8, 4}, {7, 4}, {12, 4}, {1, 1},
+                               {8, 0}, {8, -4}, {8, 3}, {8, 6},  {0, 0}};
   for (const BlockShape &shape : shapes) {
     WITH("block ", shape.rows, " x ", shape.columns);
     check_blocks_refused([&](HeldMatrix &m) { m.block = shape; },
@@ -94,8 +93,8 @@ TEST(decreasing_block_row_starts_are_refused) {
 }
 
 TEST(block_columns_out_of_range_are_refused) {
-  for (int32_t column : {-1, std::numeric_limits<int32_t>::min(), 1000,
-                         std::numeric_limits<int32_t>::max()})
+  for (int32_t column :
+       {-1, std::numeric_limits<int32_t>::min(), 1000, std::numeric_limits<int32_t>::max()})
     check_blocks_refused([&](HeldMatrix &m) { m.col.back() = column; },
                          "_col_indices must be in 0..");
   // The first column past the last one, by matrix.

@@ -40,10 +40,10 @@ struct HeldStack {
 // What a matrix holds, always written out, and how it is handed over.
 struct SourceMatrix {
   int64_t rows = 0, columns = 0;
-  int64_t gates = 4;          // 1: plain rows
-  std::vector<float> weights; // integers where there are scales
-  std::vector<float> scales;  // empty: float32 weights
-  BlockShape block;           // no rows: dense
+  int64_t gates = 4;           // 1: plain rows
+  std::vector<float> weights;  // integers where there are scales
+  std::vector<float> scales;   // empty: float32 weights
+  BlockShape block;            // no rows: dense
   bool explicit_zeros = false; // holds blocks without any weight, too
 
   float scale(int64_t row) const {
