@@ -76,34 +76,35 @@ TEST(no_weight_is_lost) {
       }
 }
 
-size_t bytes_of_weights(const SourceStack &stack) {
+double bytes_kept(const SourceStack &stack) {
   SourceStack all = stack;
-  size_t count = 0;
-  all.for_each_matrix([&](const SourceMatrix &m) { count += m.weights.size(); });
-  return count * (stack.shape.activation_bits == 32 ? 4 : 1);
+  int64_t kept = 0;
+  all.for_each_matrix([&](const SourceMatrix &m) {
+    kept += std::count_if(m.weights.begin(), m.weights.end(), [](float w) { return w != 0; });
+  });
+  return static_cast<double>(kept * (stack.shape.activation_bits == 32 ? 4 : 1));
 }
 
-TEST(a_tenth_of_the_blocks_takes_little_more_than_a_tenth) {
+// Of a tenth of the blocks: their columns, slices filled up, and what each row has.
+TEST(packed_blocks_take_little_more_than_their_weights) {
   for (int bits : {8, 16, 32})
     for (const BlockShape &block : kBlockShapes) {
       WITH("bits ", bits, " rows a block ", block.rows);
-      const SourceStack stack = pruned(shape_of(128, 256, 0, 1, 1, bits), block, 0.1f);
+      const SourceStack stack = pruned(shape_of(512, 128, 0, 1, 1, bits), block, 0.1f);
       CHECK(static_cast<double>(stack.packed().size()) <=
-            0.15 * static_cast<double>(bytes_of_weights(stack)));
+            (bits == 32 ? 1.25 : 1.5) * bytes_kept(stack));
     }
 }
 
-// Strips of a slice have about as many blocks: filling up costs little at any density.
+// Strips of a slice have about as many blocks: filling up costs little.
 TEST(slices_are_hardly_filled_up) {
-  for (float density : {0.05f, 0.1f, 0.3f, 0.5f}) {
+  for (float density : {0.1f, 0.3f, 0.5f}) {
     WITH("density ", density);
-    const SourceStack stack = pruned(shape_of(512, 128, 0, 1, 1, 8), {8, 4}, density);
+    const SourceStack stack = pruned(shape_of(512, 128, 0, 1, 1, 32), {8, 4}, density);
     const auto packed = stack.packed();
-    const Matrix matrix = PackedStack(packed.data(), packed.size()).layers[0].ih;
-    const auto &weights = stack.layers[0].ih.weights;
-    const auto kept = static_cast<double>(weights.size()) -
-                      static_cast<double>(std::count(weights.begin(), weights.end(), 0.0f));
-    CHECK(static_cast<double>(matrix.products()) <= 1.15 * kept);
+    const PackedLayer layer = PackedStack(packed.data(), packed.size()).layers[0];
+    const auto products = static_cast<double>(layer.ih.products() + layer.hh.products());
+    CHECK(products <= 1.15 * bytes_kept(stack) / 4);
   }
 }
 
