@@ -26,11 +26,14 @@ std::string at_block(int64_t block, int64_t block_row) {
   return ", block " + std::to_string(block) + " of block row " + std::to_string(block_row);
 }
 
-void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std::string &name) {
+void check_block_shape(const WeightMatrix &source, const std::string &name) {
   if (source.block_rows % kStripRows || source.block_columns % kBlockColumns ||
       source.block_rows < 1 || source.block_columns < 1)
     fail(name + ": blocks must have a multiple of 8 rows and a multiple of 4 columns, got " +
          std::to_string(source.block_rows) + " x " + std::to_string(source.block_columns));
+}
+
+void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std::string &name) {
   const int32_t *crow = source.crow_indices;
   if (crow[0] != 0)
     fail(name + "_crow_indices must start with 0, got " + std::to_string(crow[0]));
@@ -54,14 +57,21 @@ void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std:
     }
 }
 
-bool all_zero(const uint8_t *bytes, int64_t count) {
-  return std::all_of(bytes, bytes + count, [](uint8_t byte) { return byte == 0; });
+// Of `count` weights of `size` bytes. -0 is what a mask leaves of a negative float.
+bool all_zero(const uint8_t *weights, int64_t count, int64_t size) {
+  if (size == 1)
+    return std::all_of(weights, weights + count, [](uint8_t weight) { return weight == 0; });
+  for (int64_t i = 0; i < count; ++i)
+    if (read<float>(weights, i) != 0.0f)
+      return false;
+  return true;
 }
 
-// The matrix with its zeros written out, row-major. Refuses bad indices, and padding that is not
-// zero.
+// The matrix with its zeros written out, row-major. Refuses bad blocks and indices, and padding
+// that is not zero.
 std::vector<uint8_t> expand(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
                             const std::string &name) {
+  check_block_shape(source, name);
   const BlockGrid grid(shape, source);
   check_indices(grid, source, name);
   std::vector<uint8_t> dense(static_cast<size_t>(shape.rows * shape.columns * size));
@@ -73,7 +83,7 @@ std::vector<uint8_t> expand(const MatrixShape &shape, const WeightMatrix &source
       for (int64_t i = 0; i < source.block_rows; ++i, from += source.block_columns * size) {
         const int64_t row = r % grid.block_rows_a_gate * source.block_rows + i;
         const int64_t valid = row < grid.gate_rows ? columns : 0;
-        if (!all_zero(from + valid * size, (source.block_columns - valid) * size))
+        if (!all_zero(from + valid * size, source.block_columns - valid, size))
           fail(name + "_values must be zero in the padding" + at_block(b, r));
         if (valid == 0)
           continue;
@@ -225,7 +235,7 @@ bool MatrixPlan::is_zero(int64_t strip, int64_t column) const {
   for (int64_t i = 0; i < kStripRows; ++i) {
     const int64_t row =
         shape_.source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows + i);
-    if (row >= 0 && !all_zero(weight(row, column), count * weight_bytes(form())))
+    if (row >= 0 && !all_zero(weight(row, column), count, weight_bytes(form())))
       return false;
   }
   return true;

@@ -118,7 +118,7 @@ template <class Test> void for_each_stack(int64_t directions, const Test &test) 
   for_each_isa([&](Isa) {
     for (int64_t layers : {1, 3})
       for (int64_t proj : {0, 4})
-        for (int bits : {8, 16})
+        for (int bits : {8, 16, 32})
           for (float bad : {kNan, kInfinity, -kInfinity}) {
             WITH("layers ", layers, " proj ", proj, " bits ", bits, " bad ", bad);
             test(shape_of(7, 9, proj, layers, directions, bits), bad);

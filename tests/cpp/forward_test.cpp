@@ -13,18 +13,29 @@ void check_same(const Result &found, const Result &expected) {
   CHECK_SAME(found.c, expected.c);
 }
 
-template <class Test> void for_each_shape(int64_t input, int64_t hidden, const Test &test) {
+// Calls test(stack) with each kind of weights, dense and in blocks of several shapes.
+template <class Test> void for_each_kind(LstmShape shape, const Test &test) {
+  for (int bits : {8, 16, 32})
+    for (Weights weights : {Weights::pair_safe, Weights::any}) {
+      if (bits == 32 && weights == Weights::any)
+        continue; // the same weights
+      WITH("bits ", bits, " pair-safe ", weights == Weights::pair_safe);
+      shape.activation_bits = bits;
+      const SourceStack stack = random_stack(shape, weights, 11);
+      test(stack);
+      WITH("in blocks");
+      test(in_mixed_blocks(stack, static_cast<uint64_t>(shape.num_layers + bits)));
+    }
+}
+
+template <class Test> void for_each_stack(int64_t input, int64_t hidden, const Test &test) {
   for (int64_t layers : {1, 3})
     for (int64_t directions : {1, 2})
-      for (int64_t proj : {int64_t{0}, hidden / 2})
-        for (int bits : {8, 16})
-          for (Weights weights : {Weights::pair_safe, Weights::any}) {
-            WITH("input ", input, " hidden ", hidden, " proj ", proj, " layers ", layers,
-                 " directions ", directions, " bits ", bits, " pair-safe ",
-                 weights == Weights::pair_safe);
-            const LstmShape shape = shape_of(input, hidden, proj, layers, directions, bits);
-            test(shape, random_stack(shape, weights, 11));
-          }
+      for (int64_t proj : {int64_t{0}, hidden / 2}) {
+        WITH("input ", input, " hidden ", hidden, " proj ", proj, " layers ", layers,
+             " directions ", directions);
+        for_each_kind(shape_of(input, hidden, proj, layers, directions), test);
+      }
 }
 
 void check_reference(const SourceStack &stack, int64_t T, int64_t B) {
@@ -35,8 +46,7 @@ void check_reference(const SourceStack &stack, int64_t T, int64_t B) {
 }
 
 TEST(forward_equals_the_reference) {
-  for_each_shape(7, 9,
-                 [](const LstmShape &, const SourceStack &stack) { check_reference(stack, 5, 3); });
+  for_each_stack(7, 9, [](const SourceStack &stack) { check_reference(stack, 5, 3); });
 }
 
 TEST(forward_of_awkward_sizes_equals_the_reference) {
@@ -53,11 +63,11 @@ TEST(forward_of_awkward_sizes_equals_the_reference) {
 }
 
 TEST(forward_of_any_batch_equals_its_rows) {
-  for_each_shape(7, 9, [](const LstmShape &shape, const SourceStack &stack) {
+  for_each_stack(7, 9, [](const SourceStack &stack) {
     const auto packed = stack.packed();
     for (int64_t B : {2, 3, 9, 20}) {
       WITH("batch ", B);
-      const Sequence sequence = random_sequence(shape, 3, B, 15);
+      const Sequence sequence = random_sequence(stack.shape, 3, B, 15);
       for_each_isa([&](Isa) {
         const Result all = forward(packed, sequence);
         for (int64_t row = 0; row < B; ++row)
@@ -69,13 +79,13 @@ TEST(forward_of_any_batch_equals_its_rows) {
 
 // Long enough for several of the core's own chunks.
 TEST(forward_in_pieces_equals_the_whole) {
-  for_each_shape(3, 9, [](const LstmShape &shape, const SourceStack &stack) {
-    if (shape.num_directions == 2)
+  for_each_stack(3, 9, [](const SourceStack &stack) {
+    if (stack.shape.num_directions == 2)
       return;
     const auto packed = stack.packed();
     for (int64_t B : {1, 5}) {
       WITH("batch ", B);
-      const Sequence sequence = random_sequence(shape, 120, B, 16);
+      const Sequence sequence = random_sequence(stack.shape, 120, B, 16);
       for_each_isa([&](Isa) {
         const Result whole = forward(packed, sequence);
         Result joined{{}, sequence.h0, sequence.c0};
@@ -122,21 +132,28 @@ TEST(forward_does_not_depend_on_threads) {
         check_threads(shape_of(33, 33, proj, 2, directions), B);
 }
 
+// 36 million products and more; blocks that are left out count for none.
+void check_threads_of_full_rows(const SourceStack &stack, int64_t T) {
+  const auto packed = stack.packed();
+  const Sequence sequence = random_sequence(stack.shape, T, 9, 20);
+  for_each_isa(
+      [&](Isa) { check_same(forward(packed, sequence, 3), forward(packed, sequence, 1)); });
+}
+
 TEST(forward_of_full_rows_does_not_depend_on_threads) {
   for (int64_t directions : {1, 2}) {
     WITH("directions ", directions);
-    const LstmShape shape = shape_of(129, 129, 0, 1, directions);
-    const auto packed = random_stack(shape, Weights::pair_safe, 19).packed();
-    const Sequence sequence = random_sequence(shape, 30, 9, 20); // 36 million products and more
-    for_each_isa(
-        [&](Isa) { check_same(forward(packed, sequence, 3), forward(packed, sequence, 1)); });
+    check_threads_of_full_rows(
+        random_stack(shape_of(129, 129, 0, 1, directions), Weights::pair_safe, 19), 30);
   }
+  const SourceStack floats = random_stack(shape_of(129, 129, 0, 1, 1, 32), Weights::any, 19);
+  check_threads_of_full_rows(in_blocks(floats, {8, 4}, 0.8f), 40);
 }
 
 TEST(absent_state_is_zeros) {
-  for_each_shape(3, 9, [](const LstmShape &shape, const SourceStack &stack) {
+  for_each_stack(3, 9, [](const SourceStack &stack) {
     const auto packed = stack.packed();
-    Sequence sequence = random_sequence(shape, 3, 2, 19);
+    Sequence sequence = random_sequence(stack.shape, 3, 2, 19);
     Result absent;
     LstmArguments a = arguments_for(sequence, absent);
     a.h0 = a.c0 = nullptr;

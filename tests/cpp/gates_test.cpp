@@ -6,6 +6,7 @@
 #include "check.h"
 #include "kernels.h"
 #include "rows.h"
+#include "stack.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
@@ -20,23 +21,24 @@ constexpr double kTanhError = 3.2e-7;
 constexpr double kRounding = 0x1p-25;
 constexpr double kSigmoidError = kTanhError / 2 + kRounding;
 
-// A hidden matrix of zeros, of one group of columns.
+// A hidden matrix of zeros.
 class ZeroMatrix {
 public:
-  ZeroMatrix(int64_t tiles, Form form) : scales_(static_cast<size_t>(tiles * kTileRows * 4)) {
-    weights_.resize(scales_.size());
-    matrix_.num_tiles = tiles;
-    matrix_.groups = 1;
+  ZeroMatrix(int64_t tiles, Form form) {
+    const int bits = activation_bytes(form) * 8;
+    SourceStack stack =
+        random_stack(shape_of(1, tiles * kTileUnits, 0, 1, 1, bits), Weights::pair_safe, 1);
+    stack.for_each_matrix([](SourceMatrix &m) { m.weights.assign(m.weights.size(), 0.0f); });
+    packed_ = stack.packed();
+    matrix_ = PackedStack(packed_.data(), packed_.size()).layers[0].hh;
     matrix_.form = form;
-    matrix_.tiles = weights_.data();
-    matrix_.row_sums = scales_.data();
-    matrix_.scales = scales_.data();
-    matrix_.activation_max = form == Form::signed16 ? 20011 : 127;
+    if (form == Form::signed16)
+      matrix_.activation_max = 20011;
   }
   const Matrix &view() const { return matrix_; }
 
 private:
-  std::vector<uint8_t> scales_, weights_;
+  std::vector<uint8_t> packed_;
   Matrix matrix_;
 };
 
@@ -64,10 +66,10 @@ Cells step(Isa isa, const std::vector<Gates> &cells, int64_t tiles = 1, Form for
       tile[gate * kTileUnits] = gates[gate];
     out.c[n] = cells[n].c;
   }
-  HeldRows h_in(form, rows, 4), h_out(form, rows, units);
+  HeldRows h_in(form, rows, units), h_out(form, rows, units);
   kernels(isa).step(zero.view(), step_arguments(zero.view(), rows, h_in, in, out.c, out.h, h_out));
   for (int64_t i = 0; i < rows * units; ++i)
-    out.quantized.push_back(static_cast<float>(decode(h_out.data().data(), i, form)));
+    out.quantized.push_back(decode(h_out.data().data(), i, form));
   out.scales = h_out.scales();
   return out;
 }
@@ -184,8 +186,8 @@ TEST(nan_marks_its_own_row) {
 
 TEST(gates_have_the_same_bits_everywhere) {
   for (Draw draw : {bounded, any_bits, denormal})
-    for (Form form : {Form::offset8, Form::signed8, Form::signed16})
-      for (int64_t tiles : {1, 2, 5}) {
+    for (Form form : {Form::offset8, Form::signed8, Form::signed16, Form::float32})
+      for (int64_t tiles : {1, 2, 5, 17}) {
         WITH("seed 7 form ", static_cast<int>(form), " tiles ", tiles);
         const std::vector<Gates> cells = random_cells(6000, draw, 7);
         const Cells expected = step(Isa::scalar, cells, tiles, form);

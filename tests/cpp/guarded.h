@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <algorithm>
 #include <new>
 #include <vector>
 
@@ -24,13 +24,13 @@ public:
     char *const end = static_cast<char *>(base_) + readable;
     mprotect(end, page, PROT_NONE);
     data_ = reinterpret_cast<T *>(end - bytes);
-    std::memcpy(data_, values.data(), bytes);
+    std::copy(values.begin(), values.end(), data_);
   }
   ~Guarded() { munmap(base_, mapped_); }
   Guarded(const Guarded &) = delete;
   Guarded &operator=(const Guarded &) = delete;
 
-  const T *data() const { return data_; }
+  T *data() const { return data_; }
 
 private:
   void *base_;

@@ -19,7 +19,7 @@ TEST(packed_shape_comes_back) {
   for (int64_t size : kAwkward)
     for (int64_t proj : {int64_t{0}, size - 1})
       for (int64_t directions : {1, 2})
-        for (int bits : {8, 16}) {
+        for (int bits : {8, 16, 32}) {
           WITH("size ", size, " proj ", proj, " directions ", directions, " bits ", bits);
           const LstmShape shape = shape_of(152 - size, size, proj, 2, directions, bits);
           const auto packed = random_stack(shape, Weights::any, 1).packed();
@@ -42,28 +42,55 @@ TEST(packed_weights_take_hardly_more_than_a_byte) {
          {shape_of(256, 256, 0, 1, 1, bits), shape_of(128, 256, 0, 3, 1, bits),
           shape_of(512, 512, 0, 2, 2, bits), shape_of(512, 1024, 256, 2, 1, bits)}) {
       WITH("input ", shape.input_size, " hidden ", shape.hidden_size, " bits ", bits);
-      CHECK(static_cast<double>(packed_bytes(shape)) <=
-            1.05 * static_cast<double>(weights_of(shape)));
+      const auto packed = random_stack(shape, Weights::any, 6).packed();
+      CHECK(static_cast<double>(packed.size()) <= 1.05 * static_cast<double>(weights_of(shape)));
     }
 }
 
+// Calls test(stack) with each kind of weights, dense and in blocks.
+template <class Test> void for_each_kind(const Test &test) {
+  for (int bits : {8, 16, 32}) {
+    WITH("bits ", bits);
+    const SourceStack stack = random_stack(shape_of(9, 33, 8, 2, 2, bits), Weights::any, 3);
+    test(stack);
+    WITH("in blocks");
+    test(in_blocks(stack, {8, 4}, 0.5f));
+  }
+}
+
 TEST(pack_writes_every_byte) {
-  const SourceStack stack = random_stack(shape_of(7, 9, 3, 2, 2), Weights::any, 2);
-  std::vector<uint8_t> zeros(packed_bytes(stack.shape)), ones(zeros.size(), 0xff);
-  pack(stack.shape, stack.views().data(), zeros.data());
-  pack(stack.shape, stack.views().data(), ones.data());
-  CHECK(zeros == ones);
+  for_each_kind([](const SourceStack &stack) {
+    const HeldStack held = stack.held();
+    const auto layers = held.views();
+    std::vector<uint8_t> zeros(packed_bytes(stack.shape, layers.data()));
+    std::vector<uint8_t> ones(zeros.size(), 0xff);
+    pack(stack.shape, layers.data(), zeros.data(), zeros.size());
+    pack(stack.shape, layers.data(), ones.data(), ones.size());
+    CHECK(zeros == ones);
+  });
+}
+
+TEST(pack_takes_exactly_the_bytes_it_needs) {
+  for_each_kind([](const SourceStack &stack) {
+    const HeldStack held = stack.held();
+    const auto layers = held.views();
+    const size_t needed = packed_bytes(stack.shape, layers.data());
+    for (size_t bytes : {size_t{1}, size_t{64}, needed / 2, needed - 64, needed - 1, needed + 1}) {
+      WITH("bytes ", bytes);
+      std::vector<uint8_t> room(bytes);
+      CHECK_THROWS(pack(stack.shape, layers.data(), room.data(), bytes), "does not take");
+    }
+  });
 }
 
 TEST(packed_weights_run_at_any_address) {
-  for (int bits : {8, 16})
+  for_each_kind([](const SourceStack &stack) {
+    const auto packed = stack.packed();
+    const Sequence sequence = random_sequence(stack.shape, 3, 5, 4);
     for_each_isa([&](Isa) {
-      const LstmShape shape = shape_of(9, 33, 8, 2, 2, bits);
-      const auto packed = random_stack(shape, Weights::any, 3).packed();
-      const Sequence sequence = random_sequence(shape, 3, 5, 4);
       const Result expected = forward(packed, sequence);
       for (size_t offset : {1u, 2u, 3u, 4u, 31u}) {
-        WITH("offset ", offset, " bits ", bits);
+        WITH("offset ", offset);
         std::vector<uint8_t> shifted(packed.size() + offset);
         std::copy(packed.begin(), packed.end(), shifted.begin() + static_cast<long>(offset));
         Result result;
@@ -73,15 +100,16 @@ TEST(packed_weights_run_at_any_address) {
         CHECK_SAME(result.c, expected.c);
       }
     });
+  });
 }
 
 // The first matrix of a stack whose weight_ih has this row four times.
 Matrix packed_row(const std::vector<int> &row, int bits, std::vector<uint8_t> &memory) {
   SourceStack stack =
       random_stack(shape_of(static_cast<int64_t>(row.size()), 1, 0, 1, 1, bits), Weights::any, 5);
-  std::vector<int8_t> &weights = stack.layers[0].ih.weights;
+  std::vector<float> &weights = stack.layers[0].ih.weights;
   for (size_t i = 0; i < weights.size(); ++i)
-    weights[i] = static_cast<int8_t>(row[i % row.size()]);
+    weights[i] = static_cast<float>(row[i % row.size()]);
   memory = stack.packed();
   return PackedStack(memory.data(), memory.size()).layers[0].ih;
 }

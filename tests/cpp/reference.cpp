@@ -15,41 +15,60 @@ bool finite(const std::vector<float> &v) {
   return std::all_of(v.begin(), v.end(), [](float f) { return std::isfinite(f); });
 }
 
+// What a matrix is multiplied with: integers, or floats.
+struct Operand {
+  std::vector<int32_t> integers;
+  std::vector<float> floats;
+  float scale;
+};
+
+Operand operand_for(const SourceMatrix &matrix, int activation_bits, const std::vector<float> &v,
+                    float floor) {
+  if (activation_bits != 32) {
+    const QuantizedRow row = reference_quantize(v, floor, matrix.activation_max(activation_bits));
+    return {row.values, {}, row.scale};
+  }
+  return finite(v) ? Operand{{}, v, 1.0f} : Operand{{}, std::vector<float>(v.size()), kNan};
+}
+
+float multiply_add(const SourceMatrix &matrix, size_t row, const Operand &x, float addend) {
+  const auto r = static_cast<int64_t>(row);
+  const float sum = x.floats.empty() ? static_cast<float>(matrix.product(r, x.integers))
+                                     : matrix.product(r, x.floats);
+  return std::fma(sum, x.scale * matrix.scale(r), addend);
+}
+
 // One layer and direction of one row of the batch.
 class Cell {
 public:
   Cell(const LstmShape &shape, const SourceLayer &layer, float input_floor, std::vector<float> h0,
        std::vector<float> c0)
       : shape_(shape), layer_(layer), input_floor_(input_floor), h(h0), c(c0),
-        h_(reference_quantize(h0, shape.proj_size ? 0.0f : 1.0f, max_of(layer.hh))) {
+        h_(operand(layer.hh, h0, shape.proj_size ? 0.0f : 1.0f)) {
     if (!finite(c0))
       h_.scale = kNan;
   }
 
   void step(const std::vector<float> &input) {
-    const QuantizedRow x = reference_quantize(input, input_floor_, max_of(layer_.ih));
+    const Operand x = operand(layer_.ih, input, input_floor_);
     std::vector<float> out(c.size());
     for (size_t unit = 0; unit < c.size(); ++unit)
       out[unit] = update(x, unit);
-    const QuantizedRow narrow =
-        reference_quantize(out, 1.0f, max_of(shape_.proj_size ? layer_.hr : layer_.hh));
-    h = shape_.proj_size ? project(narrow) : out;
-    h_ = shape_.proj_size ? reference_quantize(h, 0.0f, max_of(layer_.hh)) : narrow;
+    h = shape_.proj_size ? project(operand(layer_.hr, out, 1.0f)) : out;
+    h_ = operand(layer_.hh, h, shape_.proj_size ? 0.0f : 1.0f);
   }
 
 private:
-  int32_t max_of(const SourceMatrix &m) const { return m.activation_max(shape_.activation_bits); }
+  Operand operand(const SourceMatrix &matrix, const std::vector<float> &v, float floor) const {
+    return operand_for(matrix, shape_.activation_bits, v, floor);
+  }
 
-  float gate(const QuantizedRow &x, size_t row) const {
-    const auto r = static_cast<int64_t>(row);
-    const float input = std::fma(static_cast<float>(layer_.ih.product(r, x.values)),
-                                 x.scale * layer_.ih.scales[row], layer_.bias[row]);
-    return std::fma(static_cast<float>(layer_.hh.product(r, h_.values)),
-                    h_.scale * layer_.hh.scales[row], input);
+  float gate(const Operand &x, size_t row) const {
+    return multiply_add(layer_.hh, row, h_, multiply_add(layer_.ih, row, x, layer_.bias[row]));
   }
 
   // The new c of a unit; returns o tanh(c).
-  float update(const QuantizedRow &x, size_t unit) {
+  float update(const Operand &x, size_t unit) {
     const size_t units = c.size();
     const float i = reference_sigmoid(gate(x, unit));
     const float f = reference_sigmoid(gate(x, units + unit));
@@ -59,11 +78,10 @@ private:
     return o * reference_tanh(c[unit]);
   }
 
-  std::vector<float> project(const QuantizedRow &from) const {
+  std::vector<float> project(const Operand &from) const {
     std::vector<float> to;
-    for (int64_t row = 0; row < layer_.hr.rows; ++row)
-      to.push_back(static_cast<float>(layer_.hr.product(row, from.values)) *
-                   (from.scale * layer_.hr.scales[static_cast<size_t>(row)]));
+    for (size_t row = 0; row < static_cast<size_t>(layer_.hr.rows); ++row)
+      to.push_back(multiply_add(layer_.hr, row, from, -0.0f)); // adding -0 changes nothing
     return to;
   }
 
@@ -75,7 +93,7 @@ public:
   std::vector<float> h, c;
 
 private:
-  QuantizedRow h_;
+  Operand h_;
 };
 
 std::vector<float> part(const std::vector<float> &all, int64_t index, int64_t size) {

@@ -8,14 +8,19 @@
 
 namespace lstm_fastkernels {
 
-inline int32_t decode(const uint8_t *q, int64_t i, Form form) {
+inline float decode(const uint8_t *q, int64_t i, Form form) {
+  if (form == Form::float32)
+    return read<float>(q, i);
   if (form == Form::signed16)
     return read<int16_t>(q, i);
-  return form == Form::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
+  return static_cast<float>(form == Form::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]));
 }
 
 inline void encode(uint8_t *q, int64_t i, Form form, int32_t value) {
-  if (form == Form::signed16) {
+  if (form == Form::float32) {
+    const auto real = static_cast<float>(value);
+    std::memcpy(q + 4 * i, &real, sizeof real);
+  } else if (form == Form::signed16) {
     const auto wide = static_cast<int16_t>(value);
     std::memcpy(q + 2 * i, &wide, sizeof wide);
   } else {

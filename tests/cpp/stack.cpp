@@ -1,18 +1,27 @@
 #include "stack.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
+#include "packed.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
 namespace {
 
-SourceMatrix random_matrix(int64_t rows, int64_t columns, Weights weights, Random &random) {
-  SourceMatrix matrix{rows, columns, {}, {}};
-  const int64_t most = weights == Weights::pair_safe ? 64 : 127;
+SourceMatrix random_matrix(int64_t rows, int64_t columns, int64_t gates, Random &random) {
+  SourceMatrix matrix{rows, columns, gates, {}, {}, {}, false};
+  const float most = 2.0f / std::sqrt(static_cast<float>(columns));
+  matrix.weights = random_reals(rows * columns, -most, most, random.bits());
+  return matrix;
+}
+
+SourceMatrix random_integers(int64_t rows, int64_t columns, int64_t gates, int64_t most,
+                             Random &random) {
+  SourceMatrix matrix{rows, columns, gates, {}, {}, {}, false};
   for (int64_t i = 0; i < rows * columns; ++i)
-    matrix.weights.push_back(static_cast<int8_t>(random.integer(-most, most)));
+    matrix.weights.push_back(static_cast<float>(random.integer(-most, most)));
   for (int64_t i = 0; i < rows; ++i)
     matrix.scales.push_back(random.real(0.5f, 1.5f) / static_cast<float>(most));
   return matrix;
@@ -31,11 +40,46 @@ std::vector<float> slice(const std::vector<float> &from, int64_t outer, int64_t 
 
 } // namespace
 
+WeightMatrix HeldMatrix::view() const {
+  const bool is_float = scales.empty();
+  WeightMatrix matrix;
+  matrix.weights = is_float ? static_cast<const void *>(floats.data()) : integers.data();
+  matrix.scales = is_float ? nullptr : scales.data();
+  matrix.num_blocks = static_cast<int64_t>(col.size());
+  matrix.block_rows = block.rows;
+  matrix.block_columns = block.columns;
+  matrix.crow_indices = crow.empty() ? nullptr : crow.data();
+  matrix.col_indices = col.data();
+  return matrix;
+}
+
+std::vector<LayerWeights> HeldStack::views() const {
+  std::vector<LayerWeights> all;
+  for (const HeldLayer &layer : layers)
+    all.push_back({layer.ih.view(), layer.hh.view(), layer.hr.view(), layer.bias.data()});
+  return all;
+}
+
+std::vector<uint8_t> HeldStack::packed() const {
+  const auto all = views();
+  std::vector<uint8_t> bytes(packed_bytes(shape, all.data()), 0xa5);
+  pack(shape, all.data(), bytes.data(), bytes.size());
+  return bytes;
+}
+
 int64_t SourceMatrix::product(int64_t row, const std::vector<int32_t> &activations) const {
+  const float *w = weights.data() + row * columns;
   int64_t sum = 0;
-  for (int64_t k = 0; k < columns; ++k)
-    sum += int64_t{weights[static_cast<size_t>(row * columns + k)]} *
-           activations[static_cast<size_t>(k)];
+  for (size_t k = 0; k < activations.size(); ++k)
+    sum += static_cast<int64_t>(w[k]) * activations[k];
+  return sum;
+}
+
+float SourceMatrix::product(int64_t row, const std::vector<float> &activations) const {
+  const float *w = weights.data() + row * columns;
+  float sum = 0;
+  for (size_t k = 0; k < activations.size(); ++k)
+    sum = std::fma(w[k], activations[k], sum);
   return sum;
 }
 
@@ -46,23 +90,74 @@ int32_t SourceMatrix::activation_max(int activation_bits) const {
   for (int64_t row = 0; row < rows; ++row) {
     int64_t sum = 0;
     for (int64_t k = 0; k < columns; ++k)
-      sum += std::abs(weights[static_cast<size_t>(row * columns + k)]);
+      sum += std::abs(static_cast<int>(weights[static_cast<size_t>(row * columns + k)]));
     most = std::max(most, sum);
   }
   return static_cast<int32_t>(std::min<int64_t>(32767, 0x7fffffff / most));
 }
 
-std::vector<LayerWeights> SourceStack::views() const {
-  std::vector<LayerWeights> all;
-  for (const SourceLayer &layer : layers)
-    all.push_back({layer.ih.view(), layer.hh.view(), layer.hr.view(), layer.bias.data()});
-  return all;
+int64_t SourceMatrix::block_rows(BlockShape by) const {
+  return gates * divide_up(rows / gates, by.rows);
 }
 
-std::vector<uint8_t> SourceStack::packed() const {
-  std::vector<uint8_t> bytes(packed_bytes(shape), 0xa5);
-  pack(shape, views().data(), bytes.data());
-  return bytes;
+bool SourceMatrix::covers(BlockShape by, int64_t block_row, int64_t i, int64_t column) const {
+  const int64_t a_gate = block_rows(by) / gates;
+  return block_row % a_gate * by.rows + i < rows / gates && column < columns;
+}
+
+size_t SourceMatrix::index(BlockShape by, int64_t block_row, int64_t i, int64_t column) const {
+  const int64_t a_gate = block_rows(by) / gates;
+  const int64_t row = block_row / a_gate * (rows / gates) + block_row % a_gate * by.rows + i;
+  return static_cast<size_t>(row * columns + column);
+}
+
+void SourceMatrix::prune(BlockShape by, float density, uint64_t seed) {
+  Random random(seed);
+  for (int64_t r = 0; r < block_rows(by); ++r)
+    for (int64_t first = 0; first < columns; first += by.columns) {
+      if (random.real(0, 1) < density)
+        continue;
+      for (int64_t i = 0; i < by.rows; ++i)
+        for (int64_t k = first; k < first + by.columns; ++k)
+          if (covers(by, r, i, k))
+            weights[index(by, r, i, k)] = 0;
+    }
+}
+
+HeldMatrix SourceMatrix::held() const {
+  HeldMatrix matrix;
+  matrix.scales = scales;
+  matrix.block = block;
+  std::vector<float> values;
+  if (block.rows == 0)
+    values = weights;
+  else
+    matrix.crow = {0};
+  for (int64_t r = 0; block.rows && r < block_rows(block); ++r) {
+    for (int64_t first = 0; first < columns; first += block.columns) {
+      std::vector<float> taken;
+      for (int64_t i = 0; i < block.rows; ++i)
+        for (int64_t k = first; k < first + block.columns; ++k)
+          taken.push_back(covers(block, r, i, k) ? weights[index(block, r, i, k)] : 0.0f);
+      if (!explicit_zeros && taken == std::vector<float>(taken.size()))
+        continue;
+      matrix.col.push_back(static_cast<int32_t>(first / block.columns));
+      values.insert(values.end(), taken.begin(), taken.end());
+    }
+    matrix.crow.push_back(static_cast<int32_t>(matrix.col.size()));
+  }
+  if (scales.empty())
+    matrix.floats = values;
+  else
+    matrix.integers.assign(values.begin(), values.end());
+  return matrix;
+}
+
+HeldStack SourceStack::held() const {
+  HeldStack stack{shape, {}};
+  for (const SourceLayer &layer : layers)
+    stack.layers.push_back({layer.ih.held(), layer.hh.held(), layer.hr.held(), layer.bias});
+  return stack;
 }
 
 LstmShape shape_of(int64_t input, int64_t hidden, int64_t proj, int64_t layers, int64_t directions,
@@ -73,16 +168,46 @@ LstmShape shape_of(int64_t input, int64_t hidden, int64_t proj, int64_t layers, 
 SourceStack random_stack(const LstmShape &shape, Weights weights, uint64_t seed) {
   Random random(seed);
   SourceStack stack{shape, {}};
-  const int64_t gates = 4 * shape.hidden_size;
+  const int64_t units = 4 * shape.hidden_size, most = weights == Weights::pair_safe ? 64 : 127;
+  const auto matrix = [&](int64_t rows, int64_t columns, int64_t gates) {
+    return shape.activation_bits == 32 ? random_matrix(rows, columns, gates, random)
+                                       : random_integers(rows, columns, gates, most, random);
+  };
   for (int64_t i = 0; i < shape.num_layers * shape.num_directions; ++i) {
     SourceLayer layer;
-    const int64_t inputs = shape.layer_input_size(i / shape.num_directions);
-    layer.ih = random_matrix(gates, inputs, weights, random);
-    layer.hh = random_matrix(gates, shape.output_size(), weights, random);
-    layer.hr = random_matrix(shape.proj_size, shape.hidden_size, weights, random);
-    layer.bias = random_reals(gates, -1, 1, random.bits());
+    layer.ih = matrix(units, shape.layer_input_size(i / shape.num_directions), 4);
+    layer.hh = matrix(units, shape.output_size(), 4);
+    layer.hr = matrix(shape.proj_size, shape.hidden_size, 1);
+    layer.bias = random_reals(units, -1, 1, random.bits());
     stack.layers.push_back(layer);
   }
+  return stack;
+}
+
+SourceStack in_blocks(SourceStack stack, BlockShape block, float density) {
+  uint64_t seed = 41;
+  stack.for_each_matrix([&](SourceMatrix &m) {
+    m.prune(block, density, seed++);
+    m.block = block;
+  });
+  return stack;
+}
+
+SourceStack in_mixed_blocks(SourceStack stack, uint64_t seed) {
+  Random random(seed);
+  stack.for_each_matrix([&](SourceMatrix &m) {
+    const BlockShape &block = kBlockShapes[random.bits() % kBlockShapes.size()];
+    const float densities[] = {0.0f, 0.05f, 0.5f, 1.0f};
+    m.prune(block, densities[random.integer(0, 3)], random.bits());
+    if (random.integer(0, 3) > 0)
+      m.block = block;
+    m.explicit_zeros = random.integer(0, 2) == 0;
+  });
+  return stack;
+}
+
+SourceStack as_dense(SourceStack stack) {
+  stack.for_each_matrix([](SourceMatrix &m) { m.block = {}; });
   return stack;
 }
 

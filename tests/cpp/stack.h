@@ -8,16 +8,61 @@
 
 namespace lstm_fastkernels {
 
+struct BlockShape {
+  int64_t rows = 0, columns = 0;
+};
+
+// A matrix as a caller holds it: int8 or float32, dense or in blocks.
+struct HeldMatrix {
+  std::vector<int8_t> integers;
+  std::vector<float> floats;
+  std::vector<float> scales;
+  BlockShape block;
+  std::vector<int32_t> crow, col; // empty: dense
+
+  WeightMatrix view() const;
+};
+
+struct HeldLayer {
+  HeldMatrix ih, hh, hr;
+  std::vector<float> bias;
+};
+
+struct HeldStack {
+  LstmShape shape;
+  std::vector<HeldLayer> layers;
+
+  std::vector<LayerWeights> views() const;
+  // Exactly packed_bytes long.
+  std::vector<uint8_t> packed() const;
+};
+
+// What a matrix holds, always written out, and how it is handed over.
 struct SourceMatrix {
   int64_t rows = 0, columns = 0;
-  std::vector<int8_t> weights;
-  std::vector<float> scales;
+  int64_t gates = 4;           // 1: plain rows
+  std::vector<float> weights;  // integers where there are scales
+  std::vector<float> scales;   // empty: float32 weights
+  BlockShape block;            // no rows: dense
+  bool explicit_zeros = false; // holds blocks without any weight, too
 
-  QuantizedMatrix view() const { return {weights.data(), scales.data()}; }
+  float scale(int64_t row) const {
+    return scales.empty() ? 1.0f : scales[static_cast<size_t>(row)];
+  }
   // The sum of products of a row with integers, which must be exact in every kernel.
   int64_t product(int64_t row, const std::vector<int32_t> &activations) const;
+  // Their sum by fma in the order of columns.
+  float product(int64_t row, const std::vector<float> &activations) const;
   // A of the numeric contract.
   int32_t activation_max(int activation_bits) const;
+  // Leaves about `density` of these blocks and makes the others zero.
+  void prune(BlockShape by, float density, uint64_t seed);
+  HeldMatrix held() const;
+
+private:
+  int64_t block_rows(BlockShape by) const;
+  bool covers(BlockShape by, int64_t block_row, int64_t i, int64_t column) const;
+  size_t index(BlockShape by, int64_t block_row, int64_t i, int64_t column) const;
 };
 
 struct SourceLayer {
@@ -38,9 +83,8 @@ struct SourceStack {
         change(layer.hr);
     }
   }
-  std::vector<LayerWeights> views() const;
-  // Exactly packed_bytes long.
-  std::vector<uint8_t> packed() const;
+  HeldStack held() const;
+  std::vector<uint8_t> packed() const { return held().packed(); }
 };
 
 // Weights of which any two neighbours stay within +-128, or any weights.
@@ -48,7 +92,18 @@ enum class Weights { pair_safe, any };
 
 LstmShape shape_of(int64_t input, int64_t hidden, int64_t proj = 0, int64_t layers = 1,
                    int64_t directions = 1, int activation_bits = 8);
+// Dense; float32 weights of any kind where activation_bits is 32.
 SourceStack random_stack(const LstmShape &shape, Weights weights, uint64_t seed);
+
+// The block shapes that tests go through.
+inline const std::vector<BlockShape> kBlockShapes = {{8, 4}, {16, 32}, {24, 8}};
+
+// Pruned and held in blocks of this shape.
+SourceStack in_blocks(SourceStack stack, BlockShape block, float density);
+// The same with a shape and a density for each matrix, of which some stay dense.
+SourceStack in_mixed_blocks(SourceStack stack, uint64_t seed);
+// The same weights, handed over dense.
+SourceStack as_dense(SourceStack stack);
 
 // Time-major and contiguous, with an initial state that goes beyond 1 here and there.
 struct Sequence {

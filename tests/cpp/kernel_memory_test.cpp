@@ -1,0 +1,119 @@
+// Kernels stay within a matrix's sections, each with a page behind it that cannot be read, and
+// within rows of activations that end at such a page.
+#include "check.h"
+#include "guarded.h"
+#include "kernels.h"
+#include "packed.h"
+#include "rows.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+std::vector<uint8_t> bytes(const uint8_t *from, int64_t count) {
+  return from ? std::vector<uint8_t>(from, from + count) : std::vector<uint8_t>();
+}
+
+class GuardedMatrix {
+public:
+  explicit GuardedMatrix(const Matrix &m)
+      : tiles_(bytes(m.tiles, m.num_tiles * m.tile_bytes())),
+        slices_(bytes(m.slices, divide_up(m.num_tiles * kStripsPerTile, kSliceStrips) * 16)),
+        columns_(bytes(m.columns, m.positions * kSliceStrips * 2)),
+        blocks_(bytes(m.blocks, m.positions * kSliceStrips * block_bytes(m.form))),
+        row_sums_(bytes(m.row_sums, m.form == Form::offset8 ? m.num_tiles * kTileRows * 2 : 0)),
+        scales_(bytes(m.scales, m.num_tiles * kTileRows * 4)), matrix_(m) {
+    matrix_.tiles = tiles_.data();
+    matrix_.slices = m.is_sparse() ? slices_.data() : nullptr;
+    matrix_.columns = columns_.data();
+    matrix_.blocks = blocks_.data();
+    matrix_.row_sums = row_sums_.data();
+    matrix_.scales = scales_.data();
+  }
+  const Matrix &view() const { return matrix_; }
+
+private:
+  Guarded<uint8_t> tiles_, slices_, columns_, blocks_, row_sums_, scales_;
+  Matrix matrix_;
+};
+
+// Rows of ones of exactly their size, and their scales.
+class GuardedRows {
+public:
+  GuardedRows(Form form, int64_t rows, int64_t columns)
+      : stride_(activation_row_bytes(form, columns)),
+        data_(HeldRows(form, std::vector<std::vector<int32_t>>(
+                                 static_cast<size_t>(rows),
+                                 std::vector<int32_t>(static_cast<size_t>(columns), 1)))
+                  .data()),
+        scales_(std::vector<float>(static_cast<size_t>(rows), 1.0f)) {}
+  ActivationRows view() const { return {data_.data(), stride_, scales_.data()}; }
+
+private:
+  int64_t stride_;
+  Guarded<uint8_t> data_;
+  Guarded<float> scales_;
+};
+
+void check_products(const Matrix &packed, int64_t columns, int64_t rows) {
+  const GuardedMatrix matrix(packed);
+  const GuardedRows x(packed.form, rows, columns);
+  const std::vector<float> zeros(static_cast<size_t>(packed.num_tiles * kTileRows), 0.0f);
+  const Guarded<float> bias(zeros);
+  for (Isa isa : supported_isas()) {
+    WITH("isa ", isa_name(isa));
+    const Guarded<float> out(std::vector<float>(zeros.size() * static_cast<size_t>(rows), -1.0f));
+    kernels(isa).products(matrix.view(), reinterpret_cast<const uint8_t *>(bias.data()), rows,
+                          x.view(), out.data());
+    for (size_t i = 0; i < zeros.size(); ++i) // all rows are alike
+      CHECK(out.data()[i] == out.data()[zeros.size() * static_cast<size_t>(rows - 1) + i]);
+    kernels(isa).products(matrix.view(), nullptr, rows, x.view(), out.data());
+  }
+}
+
+void check_step(const Matrix &packed, int64_t columns, int64_t rows) {
+  const GuardedMatrix matrix(packed);
+  const GuardedRows h_in(packed.form, rows, columns);
+  const int64_t units = packed.num_tiles * kTileUnits;
+  const std::vector<float> marks(static_cast<size_t>(rows * units), 9.0f);
+  const Guarded<float> gates(std::vector<float>(marks.size() * 4, 0.5f));
+  for (Isa isa : supported_isas()) {
+    WITH("isa ", isa_name(isa));
+    const Guarded<float> c(marks), h(marks);
+    const GuardedRows h_out(packed.form, rows, units);
+    StepArguments a;
+    a.rows = rows;
+    a.h_in = h_in.view();
+    a.input_gates = gates.data();
+    a.c = c.data();
+    a.h = h.data();
+    a.h_out = h_out.view();
+    a.h_out_form = packed.form;
+    a.h_out_max = packed.activation_max;
+    kernels(isa).step(matrix.view(), a);
+    for (int64_t unit = 0; unit < units; ++unit)
+      CHECK(h.data()[unit] != 9.0f && h.data()[unit] == h.data()[(rows - 1) * units + unit]);
+  }
+}
+
+TEST(kernels_stay_within_their_memory) {
+  for (int bits : {8, 16, 32})
+    for (Weights weights : {Weights::pair_safe, Weights::any})
+      for (float density : {0.0f, 0.3f, 1.0f})
+        for (int64_t size : {1, 9, 33, 137})
+          for (bool dense : {true, false}) {
+            WITH("bits ", bits, " density ", density, " size ", size, " dense ", dense);
+            const LstmShape shape = shape_of(size, size, 0, 1, 1, bits);
+            const SourceStack stack = in_blocks(random_stack(shape, weights, 91), {8, 4}, density);
+            const auto memory = (dense ? as_dense(stack) : stack).packed();
+            const Matrix packed = PackedStack(memory.data(), memory.size()).layers[0].hh;
+            for (int64_t rows : {1, 2, 7, 12}) {
+              check_products(packed, size, rows);
+              check_step(packed, size, rows);
+            }
+          }
+}
+
+} // namespace
+} // namespace lstm_fastkernels
