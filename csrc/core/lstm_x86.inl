@@ -75,7 +75,7 @@ void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, 
 
   const float max = static_cast<float>(target.activation_max);
   const bool is_float = target.form == Form::float32;
-  const bool zero = !finite || (m < kSmallestMagnitude && !is_float);
+  const bool zero = !finite || m < kSmallestMagnitude;
   *scale = is_float ? 1.0f : zero ? 0.0f : m / max;
   if (!finite)
     *scale = __builtin_nanf("");

@@ -1,5 +1,6 @@
 #include "packed.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -161,7 +162,7 @@ size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers) {
 void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes) {
   validate(shape);
   uint8_t *base = static_cast<uint8_t *>(packed);
-  std::memset(base, 0, bytes);
+  std::fill_n(base, bytes, uint8_t{0});
   Sections sections(first_section(shape));
   for (int64_t i = 0; i < num_layers(shape); ++i) {
     const LayerPlan plan = plan_layer(shape, i, layers[i]);
