@@ -112,8 +112,8 @@ def parse() -> argparse.Namespace:
     hh_only = arguments.matrices == "hh"
     if not all(0 < density < 1 for density in arguments.density):
         parser.error("densities lie between 0 and 1")
-    if hh_only and max(arguments.density) > 0.6:
-        parser.error("hh takes a density of 0.6 or less: above, layout='auto' makes it dense")
+    if hh_only and max(arguments.density) > 0.5:
+        parser.error("hh takes a density of 0.5 or less: above, layout='auto' makes it dense")
     arguments.prunings = [
         Pruning(density, block, hh_only) for block, density in product(blocks, arguments.density)
     ]

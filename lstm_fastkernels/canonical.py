@@ -401,7 +401,7 @@ class Int8Weights(CompressedLSTM):
 
     _weight_dtype = torch.int8
     _activation_choices = ("int8", "int16")
-    _most_blocks = 0.6
+    _most_blocks = 0.55
 
     def _beside(self) -> dict[str, torch.dtype]:
         return {"_scale": torch.float32}
