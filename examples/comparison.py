@@ -96,10 +96,10 @@ def microseconds(seconds: list[float]) -> float:
 def print_table(candidates: list[Candidate]) -> None:
     """Print one line a candidate; speed-ups are against the first one."""
     sequence = f"sequence, T={SEQUENCE_LENGTH}"
-    print(f"{'':33}{'':6}{'bits per':>10}{'streaming, T=1':>22}{sequence:>22}")
-    print(f"{'':33}{'MB':>6}{'character':>10}" + 2 * f"{'us/char':>12}{'speed-up':>10}")
+    print(f"{'':39}{'':6}{'bits per':>10}{'streaming, T=1':>22}{sequence:>22}")
+    print(f"{'':39}{'MB':>6}{'character':>10}" + 2 * f"{'us/char':>12}{'speed-up':>10}")
     for candidate in candidates:
-        line = f"{candidate.name:33}"
+        line = f"{candidate.name:39}"
         if candidate.model is None:
             print(line + "  not available in this torch")
             continue
