@@ -6,6 +6,7 @@ path: a module that is held out here is held out for every Python version, and w
 trained elsewhere have never seen it.
 """
 
+import functools
 import math
 import os
 import sysconfig
@@ -81,6 +82,7 @@ def decode(token: int) -> str:
     return (SYMBOLS + "\N{REPLACEMENT CHARACTER}")[token]
 
 
+@functools.cache
 def load_corpus() -> tuple[list[Tensor], list[Tensor]]:
     """Return the tokens of each module, (training, held out), in the order of their paths."""
     root = Path(sysconfig.get_path("stdlib"))

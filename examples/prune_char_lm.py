@@ -15,12 +15,10 @@ is how the pruned weights beside this file were made, in less than an hour on on
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 import lstm_fastkernels as lfk
 from char_lm import (
@@ -42,7 +40,7 @@ from comparison import (
     microseconds,
     print_table,
 )
-from train_char_lm import Options, add_options, options_from, train
+from train_char_lm import Options, add_options, options_from, progress
 
 DENSE = Path(__file__).with_name("char_lm.safetensors")
 SPARSITIES = (0.5, 0.8, 0.9)
@@ -75,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def gate_sparsities(sparsity: float) -> dict[str, float]:
-    """Share the weights that stay out to the gates by GATE_WEIGHTS; no gate can keep all twice."""
+    """Share the weights that stay out to the gates by GATE_WEIGHTS, to each at most all it has."""
     left, weights = 4 * (1 - sparsity), sum(GATE_WEIGHTS.values())
     sparsities = {}
     for gate, weight in GATE_WEIGHTS.items():
@@ -96,8 +94,9 @@ def prune(model: CharLM, arguments: argparse.Namespace, sparsity: float, pattern
         schedule=lfk.CubicSchedule(0, ramp, max(1, ramp // RENEWALS)),
     )
     pruner = lfk.prune_(model, config)
+    training, _ = load_corpus()
     title = f"{sparsity:.0%} {pattern}"
-    for _ in progress(model, options, title, lambda: f"{pruner.sparsity:.1%} zeros"):
+    for _ in progress(model, training, options, title, lambda: f"{pruner.sparsity:.1%} zeros"):
         pruner.step()
     lfk.remove_pruning_(model)
 
@@ -106,26 +105,9 @@ def train_dense(model: CharLM, arguments: argparse.Namespace) -> None:
     """Train a dense model for as long as the dense and the pruned one were, one after the other."""
     steps = Options().steps + arguments.steps
     options = replace(Options(), steps=steps, bfloat16=arguments.bfloat16)
-    for _ in progress(model, options, f"dense, H={model.lstm.hidden_size}"):
-        pass
-
-
-def progress(
-    model: CharLM, options: Options, title: str, note: Callable[[], str] = str
-) -> Iterator[float]:
-    """Train the model behind a progress bar with the loss and a note; yield after each step."""
     training, _ = load_corpus()
-    steps = tqdm(
-        train(model, training, options),
-        total=options.steps,
-        desc=title,
-        unit="step",
-        dynamic_ncols=True,
-    )
-    for step, loss in enumerate(steps, start=1):
-        yield loss
-        if step % 10 == 0:
-            steps.set_postfix_str(f"{loss:.3f} bits/char {note()}", refresh=False)
+    for _ in progress(model, training, options, f"dense, H={model.lstm.hidden_size}"):
+        pass
 
 
 def equally_large(sparsity: float) -> int:

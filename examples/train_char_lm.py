@@ -13,7 +13,7 @@ step to step. The evaluation is in float32.
 import argparse
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -134,6 +134,27 @@ def train(model: CharLM, modules: list[Tensor], options: Options) -> Iterator[fl
         yield loss.item() / math.log(2)
 
 
+def progress(
+    model: CharLM,
+    modules: list[Tensor],
+    options: Options,
+    title: str,
+    note: Callable[[], str] = str,
+) -> Iterator[float]:
+    """Train the model behind a progress bar with the loss and a note; yield after each step."""
+    steps = tqdm(
+        train(model, modules, options),
+        total=options.steps,
+        desc=title,
+        unit="step",
+        dynamic_ncols=True,
+    )
+    for step, loss in enumerate(steps, start=1):
+        yield loss
+        if step % 10 == 0:
+            steps.set_postfix_str(f"{loss:.3f} bits/char {note()}", refresh=False)
+
+
 def main() -> None:
     """Train, evaluate and save from time to time."""
     arguments = parse_arguments()
@@ -147,15 +168,10 @@ def main() -> None:
     print(f"{train_size:,} characters to train on, {held_out_size:,} held out")
 
     model = CharLM(arguments.hidden_size)
-    progress = tqdm(
-        train(model, training, options), total=options.steps, unit="step", dynamic_ncols=True
-    )
-    for step, loss in enumerate(progress, start=1):
-        if step % 10 == 0:
-            progress.set_postfix_str(f"{loss:.3f} bits/char", refresh=False)
+    for step, _ in enumerate(progress(model, training, options, "training"), start=1):
         if step % arguments.save_every == 0 or step == options.steps:
             bits = f"{bits_per_character(model, sample):.4f}"
-            progress.write(f"step {step}: {bits} bits per character on held-out modules")
+            tqdm.write(f"step {step}: {bits} bits per character on held-out modules")
             metadata = {
                 "steps": step,
                 "seed": arguments.seed,

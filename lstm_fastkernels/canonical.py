@@ -299,11 +299,11 @@ class CompressedLSTM(nn.Module):
 
     def _float_tensors(self) -> dict[str, Tensor]:
         """The float twin's parameters that the canonical tensors stand for."""
+        canonical = self._tensors()
         floats: dict[str, Tensor] = {}
         for name, shape in self._shapes().items():
             if name.startswith("weight"):
-                stored = self._matrix(name, self._tensors())
-                floats[name] = self._expand(name, stored)
+                floats[name] = self._expand(name, self._matrix(name, canonical))
             elif name.startswith("bias_ih"):
                 floats[name] = getattr(self, f"bias{name.removeprefix('bias_ih')}").clone()
             else:

@@ -84,11 +84,9 @@ LayerPlan plan_layer(const LstmShape &shape, int64_t index, const LayerWeights &
   return plan;
 }
 
-Record read_record(const void *packed, int64_t i) {
-  return read<Record>(static_cast<const uint8_t *>(packed) + sizeof(Header), i);
-}
-
-LstmShape read_shape(const void *packed, size_t bytes) {
+// Checks the header and every record; calls visit(shape, layer, record, its offsets) for each that
+// lies within the buffer, before the buffer's length as a whole is checked.
+template <class Visit> LstmShape read_stack(const void *packed, size_t bytes, const Visit &visit) {
   Header header;
   if (bytes < sizeof header)
     fail("packed weights: expected at least " + std::to_string(sizeof header) + " bytes, got " +
@@ -113,12 +111,15 @@ LstmShape read_shape(const void *packed, size_t bytes) {
   Sections sections(start);
   if (static_cast<int64_t>(bytes) >= start)
     for (int64_t i = 0; i < num_layers(shape); ++i) {
-      const Record record = read_record(packed, i);
-      check(ih_shape(shape, i / shape.num_directions), record.ih, shape.activation_bits);
+      const int64_t layer = i / shape.num_directions;
+      const Record record = read<Record>(static_cast<const uint8_t *>(packed) + sizeof(Header), i);
+      check(ih_shape(shape, layer), record.ih, shape.activation_bits);
       check(hh_shape(shape), record.hh, shape.activation_bits);
       if (shape.proj_size)
         check(hr_shape(shape), record.hr, shape.activation_bits);
-      take_layer(sections, shape, i / shape.num_directions, record);
+      const LayerOffsets at = take_layer(sections, shape, layer, record);
+      if (sections.bytes() <= static_cast<int64_t>(bytes))
+        visit(shape, layer, record, at);
     }
   const size_t expected = static_cast<size_t>(sections.bytes());
   if (bytes != expected || header.total_bytes != expected)
@@ -193,23 +194,24 @@ void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size
   write(base, 0, header);
 }
 
-LstmShape packed_shape(const void *packed, size_t bytes) { return read_shape(packed, bytes); }
+LstmShape packed_shape(const void *packed, size_t bytes) {
+  return read_stack(packed, bytes,
+                    [](const LstmShape &, int64_t, const Record &, const LayerOffsets &) {});
+}
 
-PackedStack::PackedStack(const void *packed, size_t bytes) : shape(read_shape(packed, bytes)) {
+PackedStack::PackedStack(const void *packed, size_t bytes) {
   const uint8_t *base = static_cast<const uint8_t *>(packed);
-  Sections sections(first_section(shape));
-  layers.resize(static_cast<size_t>(num_layers(shape)));
-  for (int64_t i = 0; i < num_layers(shape); ++i) {
-    const int64_t layer = i / shape.num_directions;
-    const Record record = read_record(packed, i);
-    const LayerOffsets at = take_layer(sections, shape, layer, record);
-    PackedLayer &out = layers[static_cast<size_t>(i)];
-    out.ih = view(ih_shape(shape, layer), record.ih, base, at.ih);
-    out.hh = view(hh_shape(shape), record.hh, base, at.hh);
-    if (shape.proj_size)
-      out.hr = view(hr_shape(shape), record.hr, base, at.hr);
-    out.bias = base + at.bias;
-  }
+  const auto add = [&](const LstmShape &of, int64_t layer, const Record &record,
+                       const LayerOffsets &at) {
+    PackedLayer view_of;
+    view_of.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
+    view_of.hh = view(hh_shape(of), record.hh, base, at.hh);
+    if (of.proj_size)
+      view_of.hr = view(hr_shape(of), record.hr, base, at.hr);
+    view_of.bias = base + at.bias;
+    layers.push_back(view_of);
+  };
+  shape = read_stack(packed, bytes, add);
 }
 
 } // namespace lstm_fastkernels

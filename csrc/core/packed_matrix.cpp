@@ -233,8 +233,7 @@ MatrixPlan::MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int
 bool MatrixPlan::is_zero(int64_t strip, int64_t column) const {
   const int64_t count = std::min<int64_t>(kBlockColumns, shape_.columns - column);
   for (int64_t i = 0; i < kStripRows; ++i) {
-    const int64_t row =
-        shape_.source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows + i);
+    const int64_t row = shape_.strip_row(strip, i);
     if (row >= 0 && !all_zero(weight(row, column), count, weight_bytes(form())))
       return false;
   }
@@ -318,8 +317,7 @@ void MatrixPlan::write_block(int64_t strip, int64_t column, uint8_t *block) cons
   const int64_t group = columns_per_group(form()), size = weight_bytes(form());
   const int64_t count = std::min<int64_t>(kBlockColumns, shape_.columns - column);
   for (int64_t i = 0; i < kStripRows; ++i) {
-    const int64_t row =
-        shape_.source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows + i);
+    const int64_t row = shape_.strip_row(strip, i);
     if (row < 0)
       continue;
     for (int64_t k = 0; k < count; ++k)

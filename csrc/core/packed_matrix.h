@@ -27,6 +27,10 @@ struct MatrixShape {
     const int64_t unit = tile * kTileUnits + position % kTileUnits;
     return unit < rows / 4 ? position / kTileUnits * (rows / 4) + unit : -1;
   }
+  // The source row that is row i of a strip, or -1 for padding.
+  int64_t strip_row(int64_t strip, int64_t i) const {
+    return source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows + i);
+  }
 };
 
 // What a packed buffer says of a matrix.

@@ -67,7 +67,8 @@ Cells step(Isa isa, const std::vector<Gates> &cells, int64_t tiles = 1, Form for
     out.c[n] = cells[n].c;
   }
   HeldRows h_in(form, rows, units), h_out(form, rows, units);
-  kernels(isa).step(zero.view(), step_arguments(zero.view(), rows, h_in, in, out.c, out.h, h_out));
+  kernels(isa).step(zero.view(), step_arguments(zero.view(), rows, h_in.view(), in.data(),
+                                                out.c.data(), out.h.data(), h_out.view()));
   for (int64_t i = 0; i < rows * units; ++i)
     out.quantized.push_back(decode(h_out.data().data(), i, form));
   out.scales = h_out.scales();

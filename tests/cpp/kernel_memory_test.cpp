@@ -82,15 +82,8 @@ void check_step(const Matrix &packed, int64_t columns, int64_t rows) {
     WITH("isa ", isa_name(isa));
     const Guarded<float> c(marks), h(marks);
     const GuardedRows h_out(packed.form, rows, units);
-    StepArguments a;
-    a.rows = rows;
-    a.h_in = h_in.view();
-    a.input_gates = gates.data();
-    a.c = c.data();
-    a.h = h.data();
-    a.h_out = h_out.view();
-    a.h_out_form = packed.form;
-    a.h_out_max = packed.activation_max;
+    const StepArguments a =
+        step_arguments(packed, rows, h_in.view(), gates.data(), c.data(), h.data(), h_out.view());
     kernels(isa).step(matrix.view(), a);
     for (int64_t unit = 0; unit < units; ++unit)
       CHECK(h.data()[unit] != 9.0f && h.data()[unit] == h.data()[(rows - 1) * units + unit]);

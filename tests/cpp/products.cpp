@@ -87,7 +87,8 @@ Stepped step(Isa isa, const Matrix &hh, HeldRows h_in, const std::vector<float> 
   HeldRows h_out(hh.form, rows, units);
   Stepped out{std::vector<float>(static_cast<size_t>(rows * units), 0.0f), {}};
   out.h = out.c;
-  kernels(isa).step(hh, step_arguments(hh, rows, h_in, gates, out.c, out.h, h_out));
+  kernels(isa).step(hh, step_arguments(hh, rows, h_in.view(), gates.data(), out.c.data(),
+                                       out.h.data(), h_out.view()));
   return out;
 }
 

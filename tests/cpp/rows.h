@@ -57,16 +57,16 @@ private:
 };
 
 // A step over buffers that the test holds; h is quantized for hh itself.
-inline StepArguments step_arguments(const Matrix &hh, int64_t rows, HeldRows &h_in,
-                                    const std::vector<float> &gates, std::vector<float> &c,
-                                    std::vector<float> &h, HeldRows &h_out) {
+inline StepArguments step_arguments(const Matrix &hh, int64_t rows, const ActivationRows &h_in,
+                                    const float *gates, float *c, float *h,
+                                    const ActivationRows &h_out) {
   StepArguments a;
   a.rows = rows;
-  a.h_in = h_in.view();
-  a.input_gates = gates.data();
-  a.c = c.data();
-  a.h = h.data();
-  a.h_out = h_out.view();
+  a.h_in = h_in;
+  a.input_gates = gates;
+  a.c = c;
+  a.h = h;
+  a.h_out = h_out;
   a.h_out_form = hh.form;
   a.h_out_max = hh.activation_max;
   return a;
