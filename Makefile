@@ -3,14 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
-CPP    := build/cpp-tests
 
-CSRC         := $(shell find csrc -type f 2>/dev/null)
-CPP_FILES    := $(shell find csrc tests/cpp benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.inl' 2>/dev/null)
-TEST_OBJECTS := $(patsubst %.cpp,$(CPP)/%.o,$(wildcard csrc/core/*.cpp tests/cpp/*.cpp))
-TEST_FLAGS   := -std=c++17 -O1 -g -Wall -Wextra -ffp-contract=off -pthread \
-                -fsanitize=address,undefined -fno-sanitize-recover=all \
-                -Icsrc/include -Icsrc/core
+# The C++ library's own build, from the tools in .venv.
+JSON  = $(shell $(BIN)/python -c "import nlohmann_json as m; print(*m.__path__)")/include
+CMAKE = $(BIN)/cmake -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
+
+CSRC      := $(shell find csrc -type f 2>/dev/null)
+CPP_FILES := $(shell find csrc tests/cpp benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.inl' 2>/dev/null)
 
 .PHONY: demo test test-python test-cpp bench lint clean
 
@@ -22,11 +21,11 @@ test: test-cpp test-python
 test-python: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
 
-# The sanitized C++ tests, once per instruction set and once with what the machine has.
-test-cpp: $(CPP)/run
-	LSTM_FASTKERNELS_ISA=scalar $<
-	LSTM_FASTKERNELS_ISA=avx2 $<
-	$<
+# All C++ tests once per instruction set.
+test-cpp: $(VENV)/.tools
+	$(CMAKE) -S csrc --preset asan -B build/asan
+	$(BIN)/cmake --build build/asan
+	$(BIN)/ctest --test-dir build/asan --output-on-failure
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q benchmarks
@@ -40,6 +39,7 @@ lint: $(VENV)/.tools
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf lstm_fastkernels/include lstm_fastkernels/lib
 	find lstm_fastkernels -name '*.so' -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -53,12 +53,3 @@ $(VENV)/.tools: pyproject.toml constraints.txt
 $(VENV)/.installed: $(VENV)/.tools setup.py $(CSRC)
 	$(PIP) install --no-build-isolation --no-deps -e .
 	touch $@
-
-$(CPP)/run: $(TEST_OBJECTS)
-	$(CXX) $(TEST_FLAGS) $^ -o $@
-
-$(CPP)/%.o: %.cpp Makefile
-	@mkdir -p $(@D)
-	$(CXX) $(TEST_FLAGS) -MMD -MP -c $< -o $@
-
--include $(TEST_OBJECTS:.o=.d)

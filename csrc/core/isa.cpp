@@ -2,8 +2,9 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <stdexcept>
 #include <string>
+
+#include "fail.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -58,7 +59,7 @@ Isa highest_allowed() {
     return detected;
   const Isa *isa = find(cap);
   if (!isa)
-    throw std::invalid_argument(std::string("LSTM_FASTKERNELS_ISA must be scalar, avx2 or "
+    fail(std::string("LSTM_FASTKERNELS_ISA must be scalar, avx2 or "
                                             "avx512vnni, got '") +
                                 cap + "'");
   return *isa < detected ? *isa : detected;
@@ -104,7 +105,7 @@ void set_isa(std::string_view name) {
     std::string names;
     for (Isa supported : supported_isas())
       (names += names.empty() ? "" : ", ") += isa_name(supported);
-    throw std::invalid_argument("instruction set must be one of: " + names + "; got '" +
+    fail("instruction set must be one of: " + names + "; got '" +
                                 std::string(name) + "'");
   }
   chosen.store(static_cast<int>(*isa), std::memory_order_relaxed);

@@ -4,10 +4,11 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <stdexcept>
+#include <new>
 #include <string>
+#include <type_traits>
 
-#include "convert.h"
+#include "fail.h"
 #include "kernels.h"
 #include "lstm_fastkernels/lstm.h"
 #include "packed.h"
@@ -26,8 +27,6 @@ constexpr int64_t kMinChunkRows = 12;
 // Below this many products a call, some 200 microseconds, waking another thread costs more than it
 // brings.
 constexpr int64_t kProductsWorthAThread = int64_t{1} << 25;
-
-[[noreturn]] void fail(const std::string &message) { throw std::invalid_argument(message); }
 
 // Which rows are at work at which time step. Rows are taken by decreasing length, so that the ones
 // at work are always the first active(t).
@@ -335,23 +334,24 @@ void run_forward(const Call &call, RowRange rows) {
   const Plane layers_plane{Plane::Addressing::chunk, reinterpret_cast<uint8_t *>(between),
                            DataType::float32, shape.output_size() * int64_t{sizeof(float)}};
   const Plane x = x_plane(a), y = y_plane(a);
-  std::vector<Direction> layers;
-  std::vector<ActivationRows> quantized;
+  static_assert(std::is_trivially_destructible_v<Direction>);
+  Direction *const layers = memory.take<Direction>(shape.num_layers);
+  ActivationRows *const quantized = memory.take<ActivationRows>(shape.num_layers);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
-    layers.emplace_back(call, memory, layer, 0, rows);
-    quantized.push_back(take_rows(memory, call.stack.layers[static_cast<size_t>(layer)].ih,
-                                  most_rows, shape.layer_input_size(layer)));
+    new (layers + layer) Direction(call, memory, layer, 0, rows);
+    const Matrix &ih = call.stack.layers[static_cast<size_t>(layer)].ih;
+    quantized[layer] = take_rows(memory, ih, most_rows, shape.layer_input_size(layer));
   }
   for (Chunk chunk{0, 0}; chunk.end < a.time_steps;) {
     chunk = layers[0].next_chunk(chunk.end, most_rows);
-    for (size_t layer = 0; layer < layers.size(); ++layer) {
-      const bool last = layer + 1 == layers.size();
+    for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
+      const bool last = layer + 1 == shape.num_layers;
       layers[layer].run(chunk, layer == 0 ? x : layers_plane, last ? y : layers_plane,
                         quantized[layer], gates);
     }
   }
-  for (const Direction &layer : layers)
-    layer.store_state();
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer)
+    layers[layer].store_state();
 }
 
 void run_direction(const Call &call, int64_t layer, int64_t direction, RowRange rows,
@@ -417,8 +417,7 @@ int64_t products_of(const PackedStack &stack, const LstmArguments &a) {
 
 } // namespace
 
-void lstm_forward(const void *packed, size_t bytes, const LstmArguments &a) {
-  const PackedStack stack(packed, bytes);
+void run_stack(const PackedStack &stack, const LstmArguments &a) {
   const LstmShape &shape = stack.shape;
   if (a.time_steps < 1)
     fail("time_steps must be at least 1, got " + std::to_string(a.time_steps));
@@ -431,6 +430,8 @@ void lstm_forward(const void *packed, size_t bytes, const LstmArguments &a) {
   const Call call{stack, a, kernels(active_isa()), Schedule(a)};
   if (a.batch_size == 0)
     return;
+  if (!a.x || !a.y || !a.h_n || !a.c_n)
+    fail("x, y, h_n and c_n must not be null");
   if (a.lengths)
     clear_padding(a, shape.num_directions * shape.output_size());
 
@@ -441,6 +442,10 @@ void lstm_forward(const void *packed, size_t bytes, const LstmArguments &a) {
   const int64_t blocks = std::min<int64_t>(threads, a.batch_size);
   parallel_for(static_cast<int>(blocks), threads,
                [&](int i) { run_forward(call, block(a.batch_size, blocks, i)); });
+}
+
+void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments) {
+  run_stack(PackedStack(packed, bytes), arguments);
 }
 
 } // namespace lstm_fastkernels

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "fail.h"
 #include "packed_matrix.h"
 
 namespace lstm_fastkernels {
@@ -60,11 +61,15 @@ int64_t first_section(const LstmShape &shape) {
   return int64_t{sizeof(Header)} + num_layers(shape) * int64_t{sizeof(Record)};
 }
 
-// One layer and direction, ready to be written.
+} // namespace
+
 struct LayerPlan {
   Record record{};
   std::vector<MatrixPlan> matrices; // ih, hh and, with a projection, hr
+  const float *bias = nullptr;
 };
+
+namespace {
 
 LayerPlan plan_layer(const LstmShape &shape, int64_t index, const LayerWeights &weights) {
   const int64_t layer = index / shape.num_directions;
@@ -81,6 +86,7 @@ LayerPlan plan_layer(const LstmShape &shape, int64_t index, const LayerWeights &
   for (int64_t row = 0; weights.bias && row < 4 * shape.hidden_size; ++row)
     if (!std::isfinite(weights.bias[row]))
       fail("bias" + suffix + " must be finite, row " + std::to_string(row) + " is not");
+  plan.bias = weights.bias;
   return plan;
 }
 
@@ -152,46 +158,58 @@ std::string layer_suffix(const LstmShape &shape, int64_t index) {
   return "_l" + std::to_string(index / shape.num_directions) + (reverse ? "_reverse" : "");
 }
 
-size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers) {
+StackPlan::StackPlan(const LstmShape &shape, const LayerWeights *layers) : shape_(shape) {
   validate(shape);
-  Sections sections(first_section(shape));
-  for (int64_t i = 0; i < num_layers(shape); ++i)
-    take_layer(sections, shape, i / shape.num_directions, plan_layer(shape, i, layers[i]).record);
-  return static_cast<size_t>(sections.bytes());
-}
-
-void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes) {
-  validate(shape);
-  uint8_t *base = static_cast<uint8_t *>(packed);
-  std::fill_n(base, bytes, uint8_t{0});
   Sections sections(first_section(shape));
   for (int64_t i = 0; i < num_layers(shape); ++i) {
-    const LayerPlan plan = plan_layer(shape, i, layers[i]);
-    const LayerOffsets at = take_layer(sections, shape, i / shape.num_directions, plan.record);
-    const bool last = i + 1 == num_layers(shape);
-    const int64_t given = static_cast<int64_t>(bytes);
-    if (last ? sections.bytes() != given : sections.bytes() > given)
-      fail("pack: the packed form does not take " + std::to_string(bytes) + " bytes");
-    write(base + sizeof(Header), i, plan.record);
-    const MatrixOffsets *const offsets[] = {&at.ih, &at.hh, &at.hr};
-    for (size_t m = 0; m < plan.matrices.size(); ++m)
-      plan.matrices[m].write(base, *offsets[m]);
-    if (const float *bias = layers[i].bias)
-      write_rows<float>(base + at.bias, hh_shape(shape), [&](int64_t row) { return bias[row]; });
+    layers_.push_back(plan_layer(shape, i, layers[i]));
+    take_layer(sections, shape, i / shape.num_directions, layers_.back().record);
   }
+  bytes_ = static_cast<size_t>(sections.bytes());
+}
 
+StackPlan::~StackPlan() = default;
+
+void StackPlan::write(void *packed) const {
+  uint8_t *base = static_cast<uint8_t *>(packed);
+  std::fill_n(base, bytes_, uint8_t{0});
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.version = kVersion;
   header.backend = kBackendCpu;
-  header.total_bytes = bytes;
-  header.input_size = static_cast<uint32_t>(shape.input_size);
-  header.hidden_size = static_cast<uint32_t>(shape.hidden_size);
-  header.proj_size = static_cast<uint32_t>(shape.proj_size);
-  header.num_layers = static_cast<uint32_t>(shape.num_layers);
-  header.num_directions = static_cast<uint32_t>(shape.num_directions);
-  header.activation_bits = static_cast<uint32_t>(shape.activation_bits);
-  write(base, 0, header);
+  header.total_bytes = bytes_;
+  header.input_size = static_cast<uint32_t>(shape_.input_size);
+  header.hidden_size = static_cast<uint32_t>(shape_.hidden_size);
+  header.proj_size = static_cast<uint32_t>(shape_.proj_size);
+  header.num_layers = static_cast<uint32_t>(shape_.num_layers);
+  header.num_directions = static_cast<uint32_t>(shape_.num_directions);
+  header.activation_bits = static_cast<uint32_t>(shape_.activation_bits);
+  lstm_fastkernels::write(base, 0, header);
+
+  Sections sections(first_section(shape_));
+  for (int64_t i = 0; i < num_layers(shape_); ++i) {
+    const LayerPlan &plan = layers_[static_cast<size_t>(i)];
+    const LayerOffsets at = take_layer(sections, shape_, i / shape_.num_directions, plan.record);
+    lstm_fastkernels::write(base + sizeof(Header), i, plan.record);
+    const MatrixOffsets *const offsets[] = {&at.ih, &at.hh, &at.hr};
+    for (size_t m = 0; m < plan.matrices.size(); ++m)
+      plan.matrices[m].write(base, *offsets[m]);
+    if (plan.bias)
+      write_rows<float>(base + at.bias, hh_shape(shape_),
+                        [&](int64_t row) { return plan.bias[row]; });
+  }
+}
+
+size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers) {
+  return StackPlan(shape, layers).bytes();
+}
+
+void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes) {
+  const StackPlan plan(shape, layers);
+  if (bytes != plan.bytes())
+    fail("pack: the packed form takes " + std::to_string(plan.bytes()) + " bytes, not " +
+         std::to_string(bytes));
+  plan.write(packed);
 }
 
 LstmShape packed_shape(const void *packed, size_t bytes) {

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <iterator>
 #include <limits>
-#include <stdexcept>
+
+#include "fail.h"
 
 namespace lstm_fastkernels {
 namespace {
 
+constexpr int64_t kMaxBlock = 65536;
 constexpr int32_t kInt32Max = std::numeric_limits<int32_t>::max();
 
 // A matrix in blocks has its gates padded to whole blocks, each by itself.
@@ -28,7 +31,8 @@ std::string at_block(int64_t block, int64_t block_row) {
 
 void check_block_shape(const WeightMatrix &source, const std::string &name) {
   if (source.block_rows % kStripRows || source.block_columns % kBlockColumns ||
-      source.block_rows < 1 || source.block_columns < 1)
+      source.block_rows < 1 || source.block_columns < 1 || source.block_rows > kMaxBlock ||
+      source.block_columns > kMaxBlock)
     fail(name + ": blocks must have a multiple of 8 rows and a multiple of 4 columns, got " +
          std::to_string(source.block_rows) + " x " + std::to_string(source.block_columns));
 }
@@ -67,32 +71,25 @@ bool all_zero(const uint8_t *weights, int64_t count, int64_t size) {
   return true;
 }
 
-// The matrix with its zeros written out, row-major. Refuses bad blocks and indices, and padding
-// that is not zero.
-std::vector<uint8_t> expand(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
-                            const std::string &name) {
+// Refuses bad blocks and indices, and padding that is not zero.
+void check_blocks(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
+                  const std::string &name) {
   check_block_shape(source, name);
   const BlockGrid grid(shape, source);
   check_indices(grid, source, name);
-  std::vector<uint8_t> dense(static_cast<size_t>(shape.rows * shape.columns * size));
-  const uint8_t *from = static_cast<const uint8_t *>(source.weights);
-  for (int64_t r = 0; r < grid.block_rows(); ++r)
+  const uint8_t *row = static_cast<const uint8_t *>(source.weights);
+  for (int64_t r = 0; r < grid.block_rows(); ++r) {
+    const int64_t rows = grid.gate_rows - r % grid.block_rows_a_gate * source.block_rows;
     for (int64_t b = source.crow_indices[r]; b < source.crow_indices[r + 1]; ++b) {
-      const int64_t first = source.col_indices[b] * source.block_columns;
-      const int64_t columns = std::min(source.block_columns, shape.columns - first);
-      for (int64_t i = 0; i < source.block_rows; ++i, from += source.block_columns * size) {
-        const int64_t row = r % grid.block_rows_a_gate * source.block_rows + i;
-        const int64_t valid = row < grid.gate_rows ? columns : 0;
-        if (!all_zero(from + valid * size, source.block_columns - valid, size))
+      const int64_t columns = std::min(
+          source.block_columns, shape.columns - source.col_indices[b] * source.block_columns);
+      for (int64_t i = 0; i < source.block_rows; ++i, row += source.block_columns * size) {
+        const int64_t valid = i < rows ? columns : 0;
+        if (!all_zero(row + valid * size, source.block_columns - valid, size))
           fail(name + "_values must be zero in the padding" + at_block(b, r));
-        if (valid == 0)
-          continue;
-        const int64_t target = r / grid.block_rows_a_gate * grid.gate_rows + row;
-        std::memcpy(dense.data() + (target * shape.columns + first) * size, from,
-                    static_cast<size_t>(valid * size));
       }
     }
-  return dense;
+  }
 }
 
 // What the weights of a matrix allow.
@@ -101,30 +98,6 @@ struct Proof {
   bool short_sums = true;    // every row's sum fits int16
   int64_t max_magnitude = 0; // max over rows of sum |w|
 };
-
-Proof examine(const MatrixShape &m, const int8_t *weights, const float *scales,
-              const std::string &name) {
-  Proof proof;
-  for (int64_t r = 0; r < m.rows; ++r) {
-    const int8_t *row = weights + r * m.columns;
-    int64_t sum = 0, magnitude = 0;
-    for (int64_t k = 0; k < m.columns; ++k) {
-      if (row[k] == -128)
-        fail(name + ": weights must be in [-127, 127], got -128 in row " + std::to_string(r));
-      sum += row[k];
-      magnitude += std::abs(row[k]);
-    }
-    for (int64_t k = 0; k + 1 < m.columns; k += 2)
-      if (std::abs(row[k] + row[k + 1]) > 128)
-        proof.pair_safe = false;
-    if (sum != static_cast<int16_t>(sum))
-      proof.short_sums = false;
-    proof.max_magnitude = std::max(proof.max_magnitude, magnitude);
-    if (!std::isfinite(scales[r]) || scales[r] < 0)
-      fail(name + ": scales must be finite and not negative, row " + std::to_string(r) + " is not");
-  }
-  return proof;
-}
 
 MatrixRecord choose(const Proof &proof, int activation_bits) {
   if (activation_bits == 8) {
@@ -137,19 +110,11 @@ MatrixRecord choose(const Proof &proof, int activation_bits) {
           static_cast<int32_t>(std::min<int64_t>(32767, limit)), 0, 0};
 }
 
-void check_floats(const MatrixShape &m, const uint8_t *weights, const std::string &name) {
-  for (int64_t i = 0; i < m.rows * m.columns; ++i)
-    if (!std::isfinite(read<float>(weights, i)))
-      fail(name + ": weights must be finite, row " + std::to_string(i / m.columns) + " is not");
-}
-
 int64_t num_slices(const MatrixShape &shape) {
   return divide_up(shape.num_tiles() * kStripsPerTile, kSliceStrips);
 }
 
 } // namespace
-
-void fail(const std::string &message) { throw std::invalid_argument(message); }
 
 MatrixOffsets take_matrix(Sections &sections, const MatrixShape &shape,
                           const MatrixRecord &record) {
@@ -211,54 +176,115 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
 
 MatrixPlan::MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
                        const std::string &name)
-    : shape_(shape), weights_(static_cast<const uint8_t *>(source.weights)),
-      scales_(source.scales) {
+    : shape_(shape), source_(source),
+      stride_(source.crow_indices ? source.block_columns : shape.columns) {
   const bool is_float = activation_bits == 32;
-  const bool in_blocks = source.crow_indices != nullptr;
-  if (in_blocks) {
-    expanded_ = expand(shape, source, is_float ? 4 : 1, name);
-    weights_ = expanded_.data();
-  }
+  if (source.crow_indices)
+    check_blocks(shape, source, is_float ? 4 : 1, name);
   if (is_float) {
-    check_floats(shape, weights_, name);
     record_ = {static_cast<uint32_t>(Form::float32), 1, 0, 0};
+    check_floats(name);
   } else {
-    const int8_t *weights = reinterpret_cast<const int8_t *>(weights_);
-    record_ = choose(examine(shape, weights, scales_, name), activation_bits);
+    examine(activation_bits, name);
   }
-  if (in_blocks || is_float)
+  if (source.crow_indices || is_float)
     plan_slices();
 }
 
-bool MatrixPlan::is_zero(int64_t strip, int64_t column) const {
-  const int64_t count = std::min<int64_t>(kBlockColumns, shape_.columns - column);
-  for (int64_t i = 0; i < kStripRows; ++i) {
-    const int64_t row = shape_.strip_row(strip, i);
-    if (row >= 0 && !all_zero(weight(row, column), count, weight_bytes(form())))
-      return false;
+// Calls visit(panel) from left to right: once for a dense source, once a block for one in blocks.
+template <class Visit> void MatrixPlan::for_each_panel(int64_t strip, const Visit &visit) const {
+  const int64_t row = shape_.strip_start(strip), rows = shape_.strip_rows(strip);
+  if (rows == 0)
+    return;
+  const uint8_t *weights = static_cast<const uint8_t *>(source_.weights);
+  if (!source_.crow_indices)
+    return visit(Panel{weights + row * stride_ * weight_bytes(), row, rows, 0, shape_.columns});
+  const BlockGrid grid(shape_, source_);
+  const int64_t gate = row / grid.gate_rows, row_of_gate = row % grid.gate_rows;
+  const int64_t r = gate * grid.block_rows_a_gate + row_of_gate / source_.block_rows;
+  for (int64_t b = source_.crow_indices[r]; b < source_.crow_indices[r + 1]; ++b) {
+    const int64_t above = b * source_.block_rows + row_of_gate % source_.block_rows;
+    const int64_t column = source_.col_indices[b] * source_.block_columns;
+    visit(Panel{weights + above * stride_ * weight_bytes(), row, rows, column,
+                std::min(source_.block_columns, shape_.columns - column)});
   }
-  return true;
+}
+
+void MatrixPlan::examine(int activation_bits, const std::string &name) {
+  Proof proof;
+  row_sums_.resize(static_cast<size_t>(shape_.rows));
+  std::vector<int64_t> magnitudes(row_sums_.size());
+  for (int64_t strip = 0; strip < strips(); ++strip)
+    for_each_panel(strip, [&](const Panel &panel) {
+      for (int64_t i = 0; i < panel.rows; ++i) {
+        const int8_t *row = reinterpret_cast<const int8_t *>(panel.weights) + i * stride_;
+        const size_t at = static_cast<size_t>(panel.first_row + i);
+        for (int64_t k = 0; k < panel.columns; ++k) {
+          if (row[k] == -128)
+            fail(name + ": weights must be in [-127, 127], got -128 in row " + std::to_string(at));
+          row_sums_[at] += row[k];
+          magnitudes[at] += std::abs(row[k]);
+        }
+        for (int64_t k = 0; k + 1 < panel.columns; k += 2)
+          if (std::abs(row[k] + row[k + 1]) > 128)
+            proof.pair_safe = false;
+      }
+    });
+  for (size_t row = 0; row < row_sums_.size(); ++row) {
+    if (row_sums_[row] != static_cast<int16_t>(row_sums_[row]))
+      proof.short_sums = false;
+    proof.max_magnitude = std::max(proof.max_magnitude, magnitudes[row]);
+    if (!std::isfinite(source_.scales[row]) || source_.scales[row] < 0)
+      fail(name + ": scales must be finite and not negative, row " + std::to_string(row) +
+           " is not");
+  }
+  record_ = choose(proof, activation_bits);
+}
+
+void MatrixPlan::check_floats(const std::string &name) const {
+  for (int64_t strip = 0; strip < strips(); ++strip)
+    for_each_panel(strip, [&](const Panel &panel) {
+      for (int64_t i = 0; i < panel.rows; ++i)
+        for (int64_t k = 0; k < panel.columns; ++k)
+          if (!std::isfinite(read<float>(panel.weights, i * stride_ + k)))
+            fail(name + ": weights must be finite, row " + std::to_string(panel.first_row + i) +
+                 " is not");
+    });
+}
+
+std::vector<MatrixPlan::Block> MatrixPlan::blocks_of(int64_t strip) const {
+  std::vector<Block> blocks;
+  const auto is_zero = [&](const Panel &panel, int64_t k) {
+    const int64_t count = std::min<int64_t>(kBlockColumns, panel.columns - k);
+    for (int64_t i = 0; i < panel.rows; ++i)
+      if (!all_zero(panel.weights + (i * stride_ + k) * weight_bytes(), count, weight_bytes()))
+        return false;
+    return true;
+  };
+  for_each_panel(strip, [&](const Panel &panel) {
+    for (int64_t k = 0; k < panel.columns; k += kBlockColumns)
+      if (!is_zero(panel, k))
+        blocks.push_back({static_cast<uint16_t>((panel.first_column + k) / kBlockColumns),
+                          panel.weights + k * weight_bytes()});
+  });
+  return blocks;
 }
 
 void MatrixPlan::plan_slices() {
   record_.block_sparse = 1;
-  const int64_t strips = shape_.num_tiles() * kStripsPerTile;
   constexpr int64_t kWindowStrips = kWindowTiles * kStripsPerTile;
-  for (int64_t first = 0; first < strips; first += kWindowStrips) {
+  for (int64_t first = 0; first < strips(); first += kWindowStrips) {
     std::vector<Strip> window;
-    for (int64_t strip = first; strip < std::min(strips, first + kWindowStrips); ++strip) {
-      window.push_back({strip, {}});
-      for (int64_t column = 0; column < shape_.columns; column += kBlockColumns)
-        if (!is_zero(strip, column))
-          window.back().columns.push_back(static_cast<uint16_t>(column / kBlockColumns));
-    }
+    for (int64_t strip = first; strip < std::min(strips(), first + kWindowStrips); ++strip)
+      window.push_back({strip, blocks_of(strip)});
     std::stable_sort(window.begin(), window.end(), [](const Strip &a, const Strip &b) {
-      return a.columns.size() > b.columns.size();
+      return a.blocks.size() > b.blocks.size();
     });
     for (size_t i = 0; i < window.size(); i += kSliceStrips) {
-      const auto begin = window.begin() + static_cast<int64_t>(i);
-      slices_.emplace_back(begin, begin + std::min<int64_t>(kSliceStrips, window.end() - begin));
-      record_.positions += static_cast<uint32_t>(slices_.back().front().columns.size());
+      const auto begin = std::make_move_iterator(window.begin() + static_cast<int64_t>(i));
+      const size_t count = std::min<size_t>(kSliceStrips, window.size() - i);
+      slices_.emplace_back(begin, begin + static_cast<int64_t>(count));
+      record_.positions += static_cast<uint32_t>(slices_.back().front().blocks.size());
     }
   }
 }
@@ -270,42 +296,39 @@ void MatrixPlan::write(uint8_t *base, const MatrixOffsets &at) const {
     write_tiles(base + at.tiles);
   if (form() == Form::offset8)
     write_rows<int16_t>(base + at.row_sums, shape_, [&](int64_t row) {
-      int64_t sum = 0;
-      for (int64_t k = 0; k < shape_.columns; ++k)
-        sum += static_cast<int8_t>(*weight(row, k));
-      return static_cast<int16_t>(sum);
+      return static_cast<int16_t>(row_sums_[static_cast<size_t>(row)]);
     });
-  write_rows<float>(base + at.scales, shape_,
-                    [&](int64_t row) { return form() == Form::float32 ? 1.0f : scales_[row]; });
+  write_rows<float>(base + at.scales, shape_, [&](int64_t row) {
+    return form() == Form::float32 ? 1.0f : source_.scales[row];
+  });
 }
 
 void MatrixPlan::write_tiles(uint8_t *tiles) const {
   const int64_t group = columns_per_group(form());
   const int64_t tile_bytes = kTileRows * round_up(shape_.columns, group);
-  for (int64_t tile = 0; tile < shape_.num_tiles(); ++tile)
-    for (int64_t position = 0; position < kTileRows; ++position) {
-      const int64_t row = shape_.source_row(tile, position);
-      if (row < 0)
-        continue;
-      uint8_t *out = tiles + tile * tile_bytes + position * group;
-      for (int64_t k = 0; k < shape_.columns; ++k)
-        out[k / group * kTileRows * group + k % group] = *weight(row, k);
-    }
+  for (int64_t strip = 0; strip < strips(); ++strip)
+    for_each_panel(strip, [&](const Panel &panel) {
+      for (int64_t i = 0; i < panel.rows; ++i) {
+        const int64_t position = strip % kStripsPerTile * kStripRows + i;
+        uint8_t *out = tiles + strip / kStripsPerTile * tile_bytes + position * group;
+        for (int64_t k = 0; k < panel.columns; ++k)
+          out[k / group * kTileRows * group + k % group] = panel.weights[i * stride_ + k];
+      }
+    });
 }
 
 void MatrixPlan::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const {
   uint32_t start = 0;
   for (size_t n = 0; n < slices_.size(); ++n) {
     const std::vector<Strip> &strips = slices_[n];
-    Slice slice{start, static_cast<uint32_t>(strips.front().columns.size()), {}};
+    Slice slice{start, static_cast<uint32_t>(strips.front().blocks.size()), {}};
     for (size_t s = 0; s < kSliceStrips; ++s) {
       const Strip &strip = strips[std::min(s, strips.size() - 1)];
       slice.strips[s] = static_cast<uint8_t>(strip.index % (kWindowTiles * kStripsPerTile));
-      for (size_t i = 0; i < strip.columns.size(); ++i) {
+      for (size_t i = 0; i < strip.blocks.size(); ++i) {
         const int64_t slot = static_cast<int64_t>((start + i) * kSliceStrips + s);
-        lstm_fastkernels::write(columns, slot, strip.columns[i]);
-        write_block(strip.index, int64_t{strip.columns[i]} * kBlockColumns,
-                    blocks + slot * block_bytes(form()));
+        lstm_fastkernels::write(columns, slot, strip.blocks[i].column);
+        write_block(strip.index, strip.blocks[i], blocks + slot * block_bytes(form()));
       }
     }
     lstm_fastkernels::write(slices, static_cast<int64_t>(n), slice);
@@ -313,17 +336,13 @@ void MatrixPlan::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks
   }
 }
 
-void MatrixPlan::write_block(int64_t strip, int64_t column, uint8_t *block) const {
-  const int64_t group = columns_per_group(form()), size = weight_bytes(form());
-  const int64_t count = std::min<int64_t>(kBlockColumns, shape_.columns - column);
-  for (int64_t i = 0; i < kStripRows; ++i) {
-    const int64_t row = shape_.strip_row(strip, i);
-    if (row < 0)
-      continue;
-    for (int64_t k = 0; k < count; ++k)
+void MatrixPlan::write_block(int64_t strip, const Block &from, uint8_t *block) const {
+  const int64_t group = columns_per_group(form()), size = weight_bytes();
+  const int64_t left = shape_.columns - int64_t{from.column} * kBlockColumns;
+  for (int64_t i = 0; i < shape_.strip_rows(strip); ++i)
+    for (int64_t k = 0; k < std::min<int64_t>(kBlockColumns, left); ++k)
       std::memcpy(block + ((k / group * kStripRows + i) * group + k % group) * size,
-                  weight(row, column + k), static_cast<size_t>(size));
-  }
+                  from.weights + (i * stride_ + k) * size, static_cast<size_t>(size));
 }
 
 } // namespace lstm_fastkernels

@@ -1,14 +1,13 @@
 // Packing one matrix: what it needs, where its sections lie, and how they are read back.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "packed.h"
 
 namespace lstm_fastkernels {
-
-[[noreturn]] void fail(const std::string &message);
 
 // Which rows and columns of which source a packed matrix holds.
 struct MatrixShape {
@@ -27,9 +26,13 @@ struct MatrixShape {
     const int64_t unit = tile * kTileUnits + position % kTileUnits;
     return unit < rows / 4 ? position / kTileUnits * (rows / 4) + unit : -1;
   }
-  // The source row that is row i of a strip, or -1 for padding.
-  int64_t strip_row(int64_t strip, int64_t i) const {
-    return source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows + i);
+  // The first source row of a strip, -1 if it is all padding, and how many follow each other.
+  int64_t strip_start(int64_t strip) const {
+    return source_row(strip / kStripsPerTile, strip % kStripsPerTile * kStripRows);
+  }
+  int64_t strip_rows(int64_t strip) const {
+    const int64_t start = strip_start(strip), of_a_gate = gates ? rows / 4 : rows;
+    return start < 0 ? 0 : std::min<int64_t>(kStripRows, of_a_gate - start % of_a_gate);
   }
 };
 
@@ -84,10 +87,17 @@ void write_rows(uint8_t *section, const MatrixShape &shape, Value value) {
     }
 }
 
-// A validated source, and the decisions on how to pack it.
+// The weights of a strip, 8 rows of the source or fewer, over a run of columns.
+struct Panel {
+  const uint8_t *weights; // of the first row and column; from row to row is the source's stride
+  int64_t first_row, rows;
+  int64_t first_column, columns;
+};
+
+// A validated source, and the decisions on how to pack it. The source must live as long.
 class MatrixPlan {
 public:
-  // `name` is what errors call the matrix. Throws std::invalid_argument.
+  // `name` is what errors call the matrix. Throws Error.
   MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
              const std::string &name);
 
@@ -96,26 +106,32 @@ public:
   void write(uint8_t *base, const MatrixOffsets &at) const;
 
 private:
+  struct Block {
+    uint16_t column;        // the first one / 4
+    const uint8_t *weights; // of its first row
+  };
   struct Strip {
     int64_t index; // in the matrix
-    std::vector<uint16_t> columns;
+    std::vector<Block> blocks;
   };
 
   Form form() const { return static_cast<Form>(record_.form); }
-  const uint8_t *weight(int64_t row, int64_t column) const {
-    return weights_ + (row * shape_.columns + column) * weight_bytes(form());
-  }
+  int64_t weight_bytes() const { return lstm_fastkernels::weight_bytes(form()); }
+  int64_t strips() const { return shape_.num_tiles() * kStripsPerTile; }
+  template <class Visit> void for_each_panel(int64_t strip, const Visit &visit) const;
+  void examine(int activation_bits, const std::string &name);
+  void check_floats(const std::string &name) const;
   void plan_slices();
-  bool is_zero(int64_t strip, int64_t column) const;
+  std::vector<Block> blocks_of(int64_t strip) const;
   void write_tiles(uint8_t *tiles) const;
   void write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const;
-  void write_block(int64_t strip, int64_t column, uint8_t *block) const;
+  void write_block(int64_t strip, const Block &from, uint8_t *block) const;
 
   MatrixShape shape_;
+  WeightMatrix source_;
   MatrixRecord record_{};
-  std::vector<uint8_t> expanded_; // a block-sparse source with its zeros written out
-  const uint8_t *weights_;        // row-major
-  const float *scales_;
+  int64_t stride_;                         // weights from row to row of the source
+  std::vector<int32_t> row_sums_;          // of each source row
   std::vector<std::vector<Strip>> slices_; // up to 8 strips each, the longest first
 };
 

@@ -19,10 +19,10 @@ namespace {
 // A task that calls parallel_for runs the inner tasks itself.
 thread_local bool inside_a_task = false;
 
-// One parallel_for. A worker that comes late finds no task left and touches nothing else.
+// One parallel_for, on its caller's stack.
 class Job {
 public:
-  Job(int count, const std::function<void(int)> &task) : count_(count), task_(task) {
+  Job(int count, TaskReference task) : count_(count), task_(task) {
     std::fegetenv(&floating_point_mode_);
   }
 
@@ -36,9 +36,6 @@ public:
         if (!error_)
           error_ = std::current_exception();
       }
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (++done_ == count_)
-        all_done_.notify_all();
     }
     inside_a_task = false;
   }
@@ -48,42 +45,44 @@ public:
     work();
   }
 
-  void wait() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    all_done_.wait(lock, [this] { return done_ == count_; });
+  void rethrow() const {
     if (error_)
       std::rethrow_exception(error_);
   }
 
 private:
   const int count_;
-  const std::function<void(int)> &task_;
+  const TaskReference task_;
   std::fenv_t floating_point_mode_;
   std::atomic<int> next_{0};
   std::mutex mutex_;
-  std::condition_variable all_done_;
-  int done_ = 0;
   std::exception_ptr error_;
 };
 
 class Pool {
 public:
   // False where another caller has the pool.
-  bool run(int count, int threads, const std::function<void(int)> &task) {
+  bool run(int count, int threads, TaskReference task) {
     const std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
     if (!mine)
       return false;
-    const auto job = std::make_shared<Job>(count, task);
+    Job job(count, task);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       start_workers(threads - 1);
-      job_ = job;
+      job_ = &job;
       helpers_ = threads - 1;
       ++generation_;
     }
     wake_.notify_all();
-    job->work();
-    job->wait();
+    job.work();
+    {
+      // No task is left to start. Who comes now finds no job; those inside finish theirs.
+      std::unique_lock<std::mutex> lock(mutex_);
+      job_ = nullptr;
+      left_.wait(lock, [this] { return at_work_ == 0; });
+    }
+    job.rethrow();
     return true;
   }
 
@@ -99,24 +98,27 @@ private:
 
   void serve(int index) {
     uint64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      std::shared_ptr<Job> job;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_ != seen; });
-        seen = generation_;
-        if (index < helpers_)
-          job = job_;
-      }
-      if (job)
-        job->work_in_callers_mode();
+      wake_.wait(lock, [&] { return generation_ != seen; });
+      seen = generation_;
+      Job *const job = index < helpers_ ? job_ : nullptr;
+      if (!job)
+        continue;
+      ++at_work_;
+      lock.unlock();
+      job->work_in_callers_mode();
+      lock.lock();
+      if (--at_work_ == 0)
+        left_.notify_one();
     }
   }
 
   std::mutex busy_;
   std::mutex mutex_;
-  std::condition_variable wake_;
-  std::shared_ptr<Job> job_;
+  std::condition_variable wake_, left_;
+  Job *job_ = nullptr; // while it runs
+  int at_work_ = 0;    // workers that have it
   uint64_t generation_ = 0;
   int helpers_ = 0;
   int started_ = 0;
@@ -140,7 +142,7 @@ Pool &pool() {
 
 } // namespace
 
-void parallel_for(int count, int threads, const std::function<void(int)> &task) {
+void run_parallel(int count, int threads, TaskReference task) {
   threads = std::min(threads, count);
   if (threads > 1 && !inside_a_task && pool().run(count, threads, task))
     return;

@@ -1,17 +1,22 @@
 #include "workspace.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <new>
+#include <utility>
 
 namespace lstm_fastkernels {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kMostKept = size_t{8} << 20;
+constexpr size_t kMostKept = size_t{32} << 20;
 
+// `used` and `peak` count what the block had no room for, too.
 struct Kept {
   std::unique_ptr<std::byte[]> block;
   size_t size = 0;
   size_t used = 0;
+  size_t peak = 0;
 };
 
 thread_local Kept kept;
@@ -26,25 +31,30 @@ std::byte *aligned(std::byte *p) {
 Workspace::Workspace() : mark_(kept.used) {}
 
 Workspace::~Workspace() {
-  const size_t wanted = kept.used + overflow_bytes_;
   kept.used = mark_;
-  if (overflow_.empty() || mark_ != 0 || wanted > kMostKept)
+  if (mark_ != 0)
     return;
-  // The outermost scope grows the kept block to what it needed, for the next call.
-  kept.block.reset(new (std::nothrow) std::byte[wanted]);
-  kept.size = kept.block ? wanted : 0;
+  // The outermost scope grows the kept block to what was needed, for the next call.
+  const size_t peak = std::exchange(kept.peak, 0);
+  if (peak <= kept.size || peak > kMostKept)
+    return;
+  kept.block.reset(new (std::nothrow) std::byte[peak]);
+  kept.size = kept.block ? peak : 0;
 }
 
 void *Workspace::take_bytes(size_t bytes) {
   bytes += kAlignment;
-  if (kept.used + bytes <= kept.size) {
-    std::byte *p = kept.block.get() + kept.used;
-    kept.used += bytes;
-    return aligned(p);
+  const size_t at = kept.used, end = at + bytes;
+  std::byte *room;
+  if (end <= kept.size) {
+    room = kept.block.get() + at;
+  } else {
+    overflow_.emplace_back(new std::byte[bytes]);
+    room = overflow_.back().get();
   }
-  overflow_.emplace_back(new std::byte[bytes]);
-  overflow_bytes_ += bytes;
-  return aligned(overflow_.back().get());
+  kept.used = end;
+  kept.peak = std::max(kept.peak, end);
+  return aligned(room);
 }
 
 } // namespace lstm_fastkernels

@@ -26,7 +26,6 @@ private:
 
   size_t mark_;
   std::vector<std::unique_ptr<std::byte[]>> overflow_; // what the kept block had no room for
-  size_t overflow_bytes_ = 0;
 };
 
 } // namespace lstm_fastkernels

@@ -107,15 +107,6 @@ DataType data_type(const char *name, const Tensor &t) {
   }
 }
 
-// torch's habit for wrong sizes and values is RuntimeError; the core throws invalid_argument.
-template <class Function> auto as_runtime_error(Function function) {
-  try {
-    return function();
-  } catch (const std::invalid_argument &error) {
-    throw std::runtime_error(error.what());
-  }
-}
-
 // Asks first: the call costs a trip through torch's dispatcher.
 Tensor gapless(const Tensor &t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
@@ -194,9 +185,9 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, std::optional<Tensor> h0,
     state_type = h0->scalar_type();
     require(c0->scalar_type() == state_type, "h0 and c0 must be of one dtype, got ",
             text(state_type), " and ", text(c0->scalar_type()));
-    a.state_type = as_runtime_error([&] { return data_type("h0", *h0); });
-    require(a.state_type == DataType::float32 || a.state_type == a.data_type,
-            "h0 and c0 must be float32 or of the input's dtype");
+    require(state_type == ScalarType::Float || state_type == x.scalar_type(),
+            "h0 and c0 must be float32 or of the input's dtype, got ", text(state_type));
+    a.state_type = data_type("h0", *h0);
     h0 = gapless(*h0);
     c0 = gapless(*c0);
     a.h0 = h0->const_data_ptr();
@@ -207,7 +198,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, std::optional<Tensor> h0,
 
   const void *const weights = packed.const_data_ptr();
   const size_t bytes = static_cast<size_t>(packed.numel());
-  const LstmShape shape = as_runtime_error([&] { return packed_shape(weights, bytes); });
+  const LstmShape shape = packed_shape(weights, bytes);
   require(shape.input_size == input_size && shape.hidden_size == hidden_size &&
               shape.proj_size == proj_size && shape.num_layers == num_layers &&
               shape.num_directions == directions,
@@ -232,7 +223,7 @@ std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, std::optional<Tensor> h0,
   a.y_time_stride = y.stride(time);
   a.y_row_stride = y.stride(row);
   a.threads = thread_count();
-  as_runtime_error([&] { lstm_forward(weights, bytes, a); });
+  lstm_forward(weights, bytes, a);
   return {y, h_n, c_n};
 }
 
@@ -307,7 +298,7 @@ Tensor pack_lstm(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
   shape.num_layers = num_layers;
   shape.num_directions = bidirectional ? 2 : 1;
   shape.activation_bits = static_cast<int>(activation_bits);
-  as_runtime_error([&] { validate(shape); });
+  validate(shape);
 
   WeightTensors taken(std::move(tensors), shape.activation_bits);
   std::vector<LayerWeights> weights;
@@ -324,15 +315,22 @@ Tensor pack_lstm(std::vector<Tensor> tensors, int64_t input_size, int64_t hidden
     weights.push_back(w);
   }
   taken.finish();
-  const size_t bytes = as_runtime_error([&] { return packed_bytes(shape, weights.data()); });
+  const size_t bytes = packed_bytes(shape, weights.data());
   Tensor packed = allocate({static_cast<int64_t>(bytes)}, ScalarType::Byte);
-  as_runtime_error([&] { pack(shape, weights.data(), packed.mutable_data_ptr(), bytes); });
+  pack(shape, weights.data(), packed.mutable_data_ptr(), bytes);
   return packed;
 }
 
 std::string get_isa() { return std::string(isa_name(active_isa())); }
 
-void choose_isa(std::string name) { set_isa(name); }
+// An unknown name is a ValueError; for wrong sizes and values torch's habit is RuntimeError.
+void choose_isa(std::string name) {
+  try {
+    set_isa(name);
+  } catch (const Error &error) {
+    throw std::invalid_argument(error.what());
+  }
+}
 
 // Names separated by spaces, lowest first.
 std::string get_supported_isas() {

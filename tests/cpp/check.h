@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <cstring>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <vector>
+
+#include "lstm_fastkernels/error.h"
 
 namespace check {
 
@@ -77,11 +78,11 @@ template <class T> std::string difference(const std::vector<T> &a, const std::ve
   return "";
 }
 
-// Empty where `run` throws std::invalid_argument with `part` in its message.
+// Empty where `run` throws Error with `part` in its message.
 template <class Run> std::string missing_refusal(const Run &run, const std::string &part) {
   try {
     run();
-  } catch (const std::invalid_argument &error) {
+  } catch (const lstm_fastkernels::Error &error) {
     if (std::string(error.what()).find(part) != std::string::npos)
       return "";
     return text("says '", error.what(), "', not '", part, "'");

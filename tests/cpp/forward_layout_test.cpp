@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "check.h"
-#include "convert.h"
+#include "lstm_fastkernels/data_type.h"
 #include "reference.h"
 #include "stack.h"
 #include "support.h"

@@ -7,9 +7,10 @@
 #include <atomic>
 #include <cfenv>
 #include <chrono>
-#include <stdexcept>
 #include <thread>
 #include <vector>
+
+#include "fail.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -86,12 +87,12 @@ TEST(exceptions_reach_the_caller) {
       WITH("threads ", threads, " bad ", bad);
       const auto task = [&](int i) {
         if (i == bad)
-          throw std::invalid_argument("task failed");
+          fail("task failed");
       };
       CHECK_THROWS(parallel_for(8, threads, task), "task failed");
       CHECK(runs_once(8, threads));
     }
-  CHECK_THROWS(parallel_for(8, 4, [](int) { throw std::invalid_argument("all failed"); }),
+  CHECK_THROWS(parallel_for(8, 4, [](int) { fail("all failed"); }),
                "all failed");
 }
 

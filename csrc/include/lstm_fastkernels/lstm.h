@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <string>
 
+#include "lstm_fastkernels/api.h"
+#include "lstm_fastkernels/data_type.h"
+#include "lstm_fastkernels/error.h"
+
 namespace lstm_fastkernels {
 
 // Sizes and dimensions of a stack, with nn.LSTM's meaning. proj_size 0: no projection.
@@ -25,13 +29,13 @@ struct LstmShape {
   }
 };
 
-// Throws std::invalid_argument unless 1 <= sizes < 65536, 0 <= proj_size < hidden_size and
+// Throws Error unless 1 <= sizes < 65536, 0 <= proj_size < hidden_size and
 // activation_bits is 8, 16 or 32.
-void validate(const LstmShape &shape);
+LSTM_FASTKERNELS_API void validate(const LstmShape &shape);
 
 // What nn.LSTM appends to the names of layers[layer * num_directions + direction]: _l0,
 // _l0_reverse.
-std::string layer_suffix(const LstmShape &shape, int64_t index);
+LSTM_FASTKERNELS_API std::string layer_suffix(const LstmShape &shape, int64_t index);
 
 // One matrix [rows, columns]: int8 in [-127, 127] with one scale a row (value = weight * scale, the
 // scale finite and not negative), or finite float32 without scales. Contiguous.
@@ -59,22 +63,20 @@ struct LayerWeights {
 };
 
 // Bytes of the packed form of layers[layer * num_directions + direction]. Throws
-// std::invalid_argument, naming the matrix, for a shape that validate refuses, a weight of -128, a
+// Error, naming the matrix, for a shape that validate refuses, a weight of -128, a
 // scale, weight or bias that is not finite, and block indices or padding that are not valid.
-size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers);
+LSTM_FASTKERNELS_API size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers);
 
 // Packs the layers into `packed`, packed_bytes(shape, layers) long, any alignment. Throws as
 // packed_bytes does.
-void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes);
+LSTM_FASTKERNELS_API void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes);
 
-// The shape that a packed buffer declares. Throws std::invalid_argument unless its header is
+// The shape that a packed buffer declares. Throws Error unless its header is
 // consistent and the buffer exactly `bytes` long.
-LstmShape packed_shape(const void *packed, size_t bytes);
-
-enum class DataType { float32, float16, bfloat16 };
+LSTM_FASTKERNELS_API LstmShape packed_shape(const void *packed, size_t bytes);
 
 // A sequence and where its results go. Strides are in elements; the innermost dimension is
-// contiguous. No output may overlap an input.
+// contiguous. No output may overlap an input, but h_n may be h0 and c_n may be c0.
 struct LstmArguments {
   int64_t time_steps = 0; // >= 1
   int64_t batch_size = 0; // >= 0
@@ -105,8 +107,8 @@ struct LstmArguments {
 
 // Runs the stack. `packed` must come from pack(); its header is checked at each call. The result
 // does not depend on threads, batch size, chunking of the sequence or instruction set. A row with a
-// non-finite x, h0 or c0 is NaN from that step on. Throws std::invalid_argument for arguments out
+// non-finite x, h0 or c0 is NaN from that step on. Throws Error for arguments out
 // of range, std::bad_alloc where memory ends.
-void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments);
+LSTM_FASTKERNELS_API void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments);
 
 } // namespace lstm_fastkernels

@@ -1,4 +1,4 @@
-#include "convert.h"
+#include "lstm_fastkernels/data_type.h"
 
 #include <cstring>
 
@@ -54,37 +54,39 @@ uint16_t to_bfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-template <class To, class From, class Function>
-void map(const From *from, int64_t count, To *to, Function function) {
-  for (int64_t i = 0; i < count; ++i)
-    to[i] = function(from[i]);
+template <class From, class To>
+void map(const void *from, int64_t count, void *to, To (*function)(From)) {
+  for (int64_t i = 0; i < count; ++i) {
+    From value;
+    std::memcpy(&value, static_cast<const char *>(from) + i * int64_t{sizeof(From)}, sizeof value);
+    const To result = function(value);
+    std::memcpy(static_cast<char *>(to) + i * int64_t{sizeof(To)}, &result, sizeof result);
+  }
 }
 
 } // namespace
 
 void widen(const void *from, DataType type, int64_t count, float *to) {
-  const uint16_t *shorts = static_cast<const uint16_t *>(from);
   switch (type) {
   case DataType::float32:
     std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
     return;
   case DataType::float16:
-    return map(shorts, count, to, from_half);
+    return map(from, count, to, from_half);
   case DataType::bfloat16:
-    return map(shorts, count, to, from_bfloat16);
+    return map(from, count, to, from_bfloat16);
   }
 }
 
 void narrow(const float *from, int64_t count, DataType type, void *to) {
-  uint16_t *shorts = static_cast<uint16_t *>(to);
   switch (type) {
   case DataType::float32:
     std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
     return;
   case DataType::float16:
-    return map(from, count, shorts, to_half);
+    return map(from, count, to, to_half);
   case DataType::bfloat16:
-    return map(from, count, shorts, to_bfloat16);
+    return map(from, count, to, to_bfloat16);
   }
 }
 

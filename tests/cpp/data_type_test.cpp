@@ -1,5 +1,5 @@
 // float16 and bfloat16 against their definitions in double: every pattern, and every rounding.
-#include "convert.h"
+#include "lstm_fastkernels/data_type.h"
 
 #include <cmath>
 #include <limits>

@@ -1,0 +1,201 @@
+// The C interface: handles over the C++ one, exceptions to status codes.
+#include "lstm_fastkernels.h"
+
+#include <cstring>
+#include <deque>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "lstm_fastkernels/file.h"
+
+namespace lfk = lstm_fastkernels;
+
+struct lfk_file {
+  explicit lfk_file(lfk::File opened) : file(std::move(opened)), lstm_names(file.lstm_names()) {
+    for (const std::string &name : file.tensor_names())
+      tensors.emplace(name, file.tensor(name));
+  }
+  lfk::File file;
+  std::vector<std::string> lstm_names;
+  std::map<std::string, lfk::Tensor> tensors; // what callers' pointers point to
+};
+
+struct lfk_lstm {
+  lfk::Lstm lstm;
+};
+
+struct lfk_state {
+  lfk::State state;
+};
+
+namespace {
+
+// Of fixed size: a message about memory that ended must not need any.
+thread_local char last_error[1024] = "";
+
+lfk_status failed(lfk_status status, const char *message) {
+  std::strncpy(last_error, message, sizeof last_error - 1);
+  return status;
+}
+
+template <class Function> lfk_status guarded(const Function &function) {
+  try {
+    function();
+    return LFK_OK;
+  } catch (const lfk::Error &error) {
+    return failed(static_cast<lfk_status>(error.code()), error.what());
+  } catch (const std::bad_alloc &) {
+    return failed(LFK_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::exception &error) {
+    return failed(LFK_INTERNAL_ERROR, error.what());
+  }
+}
+
+void require(const void *pointer, const char *name) {
+  if (!pointer)
+    throw lfk::Error(lfk::ErrorCode::invalid_argument, std::string(name) + " must not be NULL");
+}
+
+} // namespace
+
+const char *lfk_version(void) { return LSTM_FASTKERNELS_VERSION; }
+
+const char *lfk_last_error(void) { return last_error; }
+
+lfk_status lfk_file_open(const char *path, lfk_file **file) {
+  return guarded([&] {
+    require(path, "path");
+    require(file, "file");
+    *file = new lfk_file(lfk::File::open(path));
+  });
+}
+
+lfk_status lfk_file_from_memory(const void *data, size_t bytes, lfk_file **file) {
+  return guarded([&] {
+    require(data, "data");
+    require(file, "file");
+    *file = new lfk_file(lfk::File::from_memory(data, bytes));
+  });
+}
+
+void lfk_file_free(lfk_file *file) { delete file; }
+
+lfk_status lfk_file_tensor(const lfk_file *file, const char *name, lfk_tensor *tensor) {
+  return guarded([&] {
+    require(file, "file");
+    require(name, "name");
+    require(tensor, "tensor");
+    if (!file->file.has_tensor(name))
+      file->file.tensor(name); // throws, and says so
+    const lfk::Tensor &of = file->tensors.find(name)->second;
+    *tensor = {of.dtype.c_str(), of.shape.data(), of.shape.size(), of.data, of.bytes};
+  });
+}
+
+size_t lfk_file_num_lstms(const lfk_file *file) { return file->lstm_names.size(); }
+
+const char *lfk_file_lstm_name(const lfk_file *file, size_t index) {
+  return index < file->lstm_names.size() ? file->lstm_names[index].c_str() : nullptr;
+}
+
+lfk_status lfk_lstm_load(const lfk_file *file, const char *name, lfk_lstm **lstm) {
+  return guarded([&] {
+    require(file, "file");
+    require(name, "name");
+    require(lstm, "lstm");
+    *lstm = new lfk_lstm{lfk::Lstm::load(file->file, name)};
+  });
+}
+
+void lfk_lstm_free(lfk_lstm *lstm) { delete lstm; }
+
+lfk_shape lfk_lstm_shape(const lfk_lstm *lstm) {
+  const lfk::LstmShape &s = lstm->lstm.shape();
+  return {s.input_size, s.hidden_size, s.proj_size, s.num_layers, s.num_directions};
+}
+
+lfk_status lfk_lstm_forward(const lfk_lstm *lstm, const lfk_sequence *sequence, lfk_state *state) {
+  return guarded([&] {
+    require(lstm, "lstm");
+    require(sequence, "sequence");
+    require(state, "state");
+    lfk::ForwardOptions options;
+    options.x_time_stride = sequence->x_time_stride;
+    options.x_row_stride = sequence->x_row_stride;
+    options.y_time_stride = sequence->y_time_stride;
+    options.y_row_stride = sequence->y_row_stride;
+    options.lengths = sequence->lengths;
+    options.threads = sequence->threads;
+    lstm->lstm.forward(sequence->x, sequence->time_steps, sequence->batch_size, state->state,
+                       sequence->y, options);
+  });
+}
+
+lfk_status lfk_lstm_step(const lfk_lstm *lstm, const float *x, lfk_state *state, float *y) {
+  return guarded([&] {
+    require(lstm, "lstm");
+    require(state, "state");
+    lstm->lstm.step(x, state->state, y);
+  });
+}
+
+lfk_status lfk_state_new(const lfk_lstm *lstm, int64_t batch_size, lfk_state **state) {
+  return guarded([&] {
+    require(lstm, "lstm");
+    require(state, "state");
+    *state = new lfk_state{lfk::State(lstm->lstm.shape(), batch_size)};
+  });
+}
+
+lfk_status lfk_state_clone(const lfk_state *state, lfk_state **clone) {
+  return guarded([&] {
+    require(state, "state");
+    require(clone, "clone");
+    *clone = new lfk_state(*state);
+  });
+}
+
+void lfk_state_free(lfk_state *state) { delete state; }
+
+int64_t lfk_state_batch_size(const lfk_state *state) { return state->state.batch_size(); }
+
+float *lfk_state_h(lfk_state *state) { return state->state.h(); }
+
+float *lfk_state_c(lfk_state *state) { return state->state.c(); }
+
+void lfk_state_reset(lfk_state *state) { state->state.reset(); }
+
+lfk_status lfk_state_reset_row(lfk_state *state, int64_t row) {
+  return guarded([&] {
+    require(state, "state");
+    state->state.reset_row(row);
+  });
+}
+
+lfk_status lfk_state_copy_row(lfk_state *state, int64_t row, const lfk_state *from,
+                              int64_t from_row) {
+  return guarded([&] {
+    require(state, "state");
+    require(from, "from");
+    state->state.copy_row(row, from->state, from_row);
+  });
+}
+
+size_t lfk_state_bytes(const lfk_state *state) { return state->state.saved_bytes(); }
+
+lfk_status lfk_state_save(const lfk_state *state, void *saved, size_t bytes) {
+  return guarded([&] {
+    require(state, "state");
+    require(saved, "saved");
+    state->state.save(saved, bytes);
+  });
+}
+
+lfk_status lfk_state_restore(const void *saved, size_t bytes, lfk_state **state) {
+  return guarded([&] {
+    require(saved, "saved");
+    require(state, "state");
+    *state = new lfk_state{lfk::State::restore(saved, bytes)};
+  });
+}

@@ -1,0 +1,281 @@
+// safetensors: the length of a JSON header as 8 little-endian bytes, the header, the tensors.
+#include "lstm_fastkernels/file.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "json.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kLengthBytes = 8;
+constexpr uint64_t kMaxHeaderBytes = 100'000'000; // as the safetensors library has it
+constexpr char kMetadata[] = "__metadata__";
+constexpr char kOurKey[] = "lstm_fastkernels";
+constexpr int64_t kFormatVersion = 1;
+
+// 0 for an unknown one.
+int64_t element_bytes(const std::string &dtype) {
+  static const std::map<std::string, int64_t> sizes = {
+      {"BOOL", 1}, {"U8", 1},      {"I8", 1},      {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
+      {"I16", 2},  {"U16", 2},     {"F16", 2},     {"BF16", 2},    {"I32", 4},     {"U32", 4},
+      {"F32", 4},  {"I64", 8},     {"U64", 8},     {"F64", 8},     {"C64", 8},
+  };
+  const auto found = sizes.find(dtype);
+  return found == sizes.end() ? 0 : found->second;
+}
+
+[[noreturn]] void fail_to_read(const std::string &path, const std::string &why) {
+  throw Error(ErrorCode::io, path + ": " + why);
+}
+
+std::vector<uint8_t> read_file(const std::string &path) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(path.c_str(), "rb"),
+                                                              &std::fclose);
+  struct stat status {};
+  if (!file || fstat(fileno(file.get()), &status) != 0)
+    fail_to_read(path, std::strerror(errno));
+  if (!S_ISREG(status.st_mode))
+    fail_to_read(path, "not a regular file");
+  std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
+  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size())
+    fail_to_read(path, std::ferror(file.get()) ? std::strerror(errno) : "it was cut while read");
+  return bytes;
+}
+
+struct Entry {
+  std::string dtype;
+  std::vector<int64_t> shape;
+  int64_t begin, end; // in the data behind the header
+};
+
+// The bytes of a tensor, or -1 where they overflow.
+int64_t tensor_bytes(const Entry &entry) {
+  int64_t bytes = element_bytes(entry.dtype);
+  for (const int64_t size : entry.shape)
+    if (__builtin_mul_overflow(bytes, size, &bytes))
+      return -1;
+  return bytes;
+}
+
+Entry read_entry(const json &value, const std::string &name) {
+  Entry entry{text(value, "dtype", name), {}, 0, 0};
+  if (!element_bytes(entry.dtype))
+    refuse_file(name + ": unknown dtype '" + entry.dtype + "'");
+  const json &shape = member(value, "shape", name), &offsets = member(value, "data_offsets", name);
+  if (!shape.is_array() || !std::all_of(shape.begin(), shape.end(), is_size))
+    refuse_file(name + ": 'shape' must hold integers that are not negative");
+  if (!offsets.is_array() || offsets.size() != 2 || !is_size(offsets[0]) || !is_size(offsets[1]))
+    refuse_file(name + ": 'data_offsets' must hold two integers that are not negative");
+  entry.shape = shape.get<std::vector<int64_t>>();
+  entry.begin = offsets[0].get<int64_t>();
+  entry.end = offsets[1].get<int64_t>();
+  const int64_t bytes = tensor_bytes(entry);
+  if (bytes < 0)
+    refuse_file(name + ": its shape is too large");
+  if (entry.end < entry.begin || entry.end - entry.begin != bytes)
+    refuse_file(name + ": its shape takes " + std::to_string(bytes) +
+                " bytes, 'data_offsets' are " + std::to_string(entry.begin) + " and " +
+                std::to_string(entry.end));
+  return entry;
+}
+
+} // namespace
+
+struct File::Contents {
+  std::string name;
+  std::vector<uint8_t> owned;
+  const uint8_t *data = nullptr; // behind the header
+  int64_t data_bytes = 0;
+  std::map<std::string, Entry, std::less<>> entries;
+  std::map<std::string, std::string> metadata;
+  std::map<std::string, LstmConfiguration, std::less<>> lstms;
+
+  Contents(std::string of, const uint8_t *file, size_t bytes) : name(std::move(of)) {
+    uint64_t header_bytes = 0;
+    if (bytes < kLengthBytes)
+      refuse_file(name + ": too short for a safetensors file, " + std::to_string(bytes) + " bytes");
+    for (size_t i = kLengthBytes; i-- > 0;)
+      header_bytes = header_bytes << 8 | file[i];
+    if (header_bytes > kMaxHeaderBytes || header_bytes > bytes - kLengthBytes)
+      refuse_file(name + ": not a safetensors file, or cut short: its header takes " +
+                  std::to_string(header_bytes) + " bytes, the file has " +
+                  std::to_string(bytes - kLengthBytes) + " behind its length");
+    data = file + kLengthBytes + header_bytes;
+    data_bytes = static_cast<int64_t>(bytes - kLengthBytes - header_bytes);
+    const char *const text = reinterpret_cast<const char *>(file) + kLengthBytes;
+    read_header(parse_json({text, static_cast<size_t>(header_bytes)}, name + ": the header"));
+  }
+
+private:
+  void read_header(const json &header) {
+    if (!header.is_object())
+      refuse_file(name + ": the header must be an object");
+    for (const auto &[key, value] : header.items())
+      if (key == kMetadata)
+        read_metadata(value);
+      else
+        entries.emplace(key, read_entry(value, name + ": " + key));
+    check_offsets();
+    const auto ours = metadata.find(kOurKey);
+    if (ours == metadata.end())
+      return;
+    read_lstms(ours->second);
+    metadata.erase(ours);
+  }
+
+  // Tensors lie one behind the other and fill the file.
+  void check_offsets() const {
+    std::vector<std::pair<const std::string, Entry> const *> order;
+    for (const auto &entry : entries)
+      order.push_back(&entry);
+    std::sort(order.begin(), order.end(), [](const auto *a, const auto *b) {
+      return std::pair(a->second.begin, a->second.end) < std::pair(b->second.begin, b->second.end);
+    });
+    int64_t expected = 0;
+    for (const auto *entry : order) {
+      const std::string tensor = name + ": " + entry->first;
+      if (entry->second.end > data_bytes)
+        refuse_file(tensor + ": ends at byte " + std::to_string(entry->second.end) +
+                    " of the data, which has " + std::to_string(data_bytes));
+      if (entry->second.begin < expected)
+        refuse_file(tensor + ": overlaps another tensor at byte " +
+                    std::to_string(entry->second.begin) + " of the data");
+      if (entry->second.begin > expected)
+        refuse_file(tensor + ": begins at byte " + std::to_string(entry->second.begin) +
+                    " of the data, the tensor before it ends at " + std::to_string(expected));
+      expected = entry->second.end;
+    }
+    if (expected != data_bytes)
+      refuse_file(name + ": its tensors end at byte " + std::to_string(expected) +
+                  " of the data, which has " + std::to_string(data_bytes));
+  }
+
+  void read_metadata(const json &values) {
+    const std::string what = name + ": " + kMetadata;
+    if (!values.is_object())
+      refuse_file(what + " must be an object");
+    for (const auto &[key, value] : values.items()) {
+      if (!value.is_string())
+        refuse_file(what + ": '" + key + "' must be a string");
+      metadata.emplace(key, value.get<std::string>());
+    }
+  }
+
+  void read_lstms(const std::string &source) {
+    const std::string what = name + ": metadata '" + kOurKey + "'";
+    const json configuration = parse_json(source, what);
+    const int64_t version = integer(configuration, "format_version", what);
+    if (version != kFormatVersion)
+      refuse_file(what + ": format version " + std::to_string(version) +
+                  "; this library reads version " + std::to_string(kFormatVersion));
+    const json &all = member(configuration, "lstms", what);
+    if (!all.is_object())
+      refuse_file(what + ": 'lstms' must be an object");
+    for (const auto &[key, value] : all.items())
+      lstms.emplace(key, read_configuration(value, name + ": LSTM '" + key + "'"));
+  }
+
+  static LstmConfiguration read_configuration(const json &from, const std::string &what) {
+    LstmConfiguration c;
+    c.class_name = text(from, "class", what);
+    c.shape.input_size = integer(from, "input_size", what);
+    c.shape.hidden_size = integer(from, "hidden_size", what);
+    c.shape.proj_size = integer(from, "proj_size", what);
+    c.shape.num_layers = integer(from, "num_layers", what);
+    c.shape.num_directions = boolean(from, "bidirectional", what) ? 2 : 1;
+    c.bias = boolean(from, "bias", what);
+    c.batch_first = boolean(from, "batch_first", what);
+    const std::string activations = text(from, "activations", what);
+    if (activations != "int8" && activations != "int16" && activations != "float32")
+      refuse_file(what + ": 'activations' must be int8, int16 or float32, got '" + activations +
+                  "'");
+    c.shape.activation_bits = activations == "int8" ? 8 : activations == "int16" ? 16 : 32;
+    try {
+      validate(c.shape);
+    } catch (const Error &error) {
+      refuse_file(what + ": " + error.what());
+    }
+    return c;
+  }
+};
+
+File::File(std::shared_ptr<const Contents> contents) : contents_(std::move(contents)) {}
+
+File File::open(const std::string &path) {
+  std::vector<uint8_t> bytes = read_file(path);
+  const auto contents = std::make_shared<Contents>(path, bytes.data(), bytes.size());
+  contents->owned = std::move(bytes); // the elements stay where they are
+  return File(contents);
+}
+
+File File::from_memory(const void *data, size_t bytes, const std::string &name) {
+  return File(std::make_shared<const Contents>(name, static_cast<const uint8_t *>(data), bytes));
+}
+
+const std::string &File::name() const { return contents_->name; }
+
+const std::map<std::string, std::string> &File::metadata() const { return contents_->metadata; }
+
+std::vector<std::string> File::tensor_names() const {
+  std::vector<std::string> names;
+  for (const auto &[name, entry] : contents_->entries)
+    names.push_back(name);
+  return names;
+}
+
+bool File::has_tensor(std::string_view name) const {
+  return contents_->entries.find(name) != contents_->entries.end();
+}
+
+Tensor File::tensor(std::string_view name) const {
+  const auto found = contents_->entries.find(name);
+  if (found == contents_->entries.end())
+    refuse_file(contents_->name + ": " + std::string(name) + " is missing");
+  const Entry &entry = found->second;
+  return {found->first, entry.dtype, entry.shape, contents_->data + entry.begin,
+          static_cast<size_t>(entry.end - entry.begin)};
+}
+
+std::vector<float> File::float32(std::string_view name) const {
+  const Tensor found = tensor(name);
+  static const std::map<std::string, DataType> types = {
+      {"F32", DataType::float32}, {"F16", DataType::float16}, {"BF16", DataType::bfloat16}};
+  const auto type = types.find(found.dtype);
+  if (type == types.end())
+    refuse_file(contents_->name + ": " + found.name + ": expected F32, F16 or BF16, got " +
+                found.dtype);
+  const int64_t count = static_cast<int64_t>(found.bytes) / bytes_of(type->second);
+  std::vector<float> values(static_cast<size_t>(count));
+  if (count)
+    widen(found.data, type->second, count, values.data());
+  return values;
+}
+
+std::vector<std::string> File::lstm_names() const {
+  std::vector<std::string> names;
+  for (const auto &[name, configuration] : contents_->lstms)
+    names.push_back(name);
+  return names;
+}
+
+LstmConfiguration File::lstm(std::string_view name) const {
+  const auto found = contents_->lstms.find(name);
+  if (found != contents_->lstms.end())
+    return found->second;
+  std::string all;
+  for (const auto &[other, configuration] : contents_->lstms)
+    all += (all.empty() ? "'" : ", '") + other + "'";
+  refuse_file(contents_->name + ": no LSTM '" + std::string(name) + "', " +
+              (all.empty() ? "nor any other: lstm_fastkernels.save_file writes them"
+                           : "it holds " + all));
+}
+
+} // namespace lstm_fastkernels

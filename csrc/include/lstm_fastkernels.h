@@ -1,0 +1,113 @@
+/* The C interface of lstm_fastkernels::file: load a model, run it. For C and for whatever calls C.
+ *
+ * Functions that can fail return a status; on anything but LFK_OK, lfk_last_error() says why and
+ * names the file and the tensor, and outputs are as they were. Functions without a status cannot
+ * fail on valid handles. NULL may be freed. Sizes count elements, not bytes, unless they say so. */
+#ifndef LSTM_FASTKERNELS_H
+#define LSTM_FASTKERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LFK_API __attribute__((visibility("default")))
+
+typedef enum lfk_status {
+  LFK_OK = 0,
+  LFK_INVALID_ARGUMENT = 1, /* sizes, values or pointers that the caller gave */
+  LFK_INVALID_FILE = 2,     /* the contents of a file */
+  LFK_IO_ERROR = 3,         /* the system could not read a file */
+  LFK_OUT_OF_MEMORY = 4,
+  LFK_INTERNAL_ERROR = 5 /* a defect of this library */
+} lfk_status;
+
+typedef struct lfk_file lfk_file;
+typedef struct lfk_lstm lfk_lstm;
+typedef struct lfk_state lfk_state;
+
+/* "0.1.0". */
+LFK_API const char *lfk_version(void);
+
+/* Why the last call of this thread that failed did so. Valid until the next one that fails. */
+LFK_API const char *lfk_last_error(void);
+
+/* ---- files ---- */
+
+LFK_API lfk_status lfk_file_open(const char *path, lfk_file **file);
+/* The memory must outlive the file. */
+LFK_API lfk_status lfk_file_from_memory(const void *data, size_t bytes, lfk_file **file);
+LFK_API void lfk_file_free(lfk_file *file);
+
+/* A tensor as it lies in the file: row-major, little-endian, at any alignment; valid until the file
+ * is freed. */
+typedef struct lfk_tensor {
+  const char *dtype; /* as safetensors has it: "F32", "F16", "I8", ... */
+  const int64_t *shape;
+  size_t dimensions;
+  const void *data;
+  size_t bytes;
+} lfk_tensor;
+
+LFK_API lfk_status lfk_file_tensor(const lfk_file *file, const char *name, lfk_tensor *tensor);
+
+/* Names of the LSTMs, "" for one that was saved by itself. */
+LFK_API size_t lfk_file_num_lstms(const lfk_file *file);
+LFK_API const char *lfk_file_lstm_name(const lfk_file *file, size_t index);
+
+/* ---- LSTMs; any number of threads may run one at once, each with states of its own ---- */
+
+typedef struct lfk_shape {
+  int64_t input_size, hidden_size, proj_size; /* proj_size 0: no projection */
+  int64_t num_layers, num_directions;
+} lfk_shape;
+
+/* The file may be freed afterwards. */
+LFK_API lfk_status lfk_lstm_load(const lfk_file *file, const char *name, lfk_lstm **lstm);
+LFK_API void lfk_lstm_free(lfk_lstm *lstm);
+LFK_API lfk_shape lfk_lstm_shape(const lfk_lstm *lstm);
+
+/* One sequence or a batch of them. Strides are in elements, the innermost dimension is contiguous,
+ * and 0 stands for a stride without gaps. */
+typedef struct lfk_sequence {
+  int64_t time_steps, batch_size;
+  const float *x; /* [time_steps, batch_size, input_size] */
+  float *y;       /* [time_steps, batch_size, num_directions * (proj_size or hidden_size)] */
+  int64_t x_time_stride, x_row_stride, y_time_stride, y_row_stride;
+  const int64_t *lengths; /* [batch_size], each in 1..time_steps; NULL: all time_steps */
+  int threads;            /* at most so many; 0 is 1 */
+} lfk_sequence;
+
+/* Goes on from the state and leaves the last one there. */
+LFK_API lfk_status lfk_lstm_forward(const lfk_lstm *lstm, const lfk_sequence *sequence,
+                                    lfk_state *state);
+/* One time step of all rows of the state. */
+LFK_API lfk_status lfk_lstm_step(const lfk_lstm *lstm, const float *x, lfk_state *state, float *y);
+
+/* ---- states: h and c of a batch ---- */
+
+/* Zeros. */
+LFK_API lfk_status lfk_state_new(const lfk_lstm *lstm, int64_t batch_size, lfk_state **state);
+LFK_API lfk_status lfk_state_clone(const lfk_state *state, lfk_state **clone);
+LFK_API void lfk_state_free(lfk_state *state);
+LFK_API int64_t lfk_state_batch_size(const lfk_state *state);
+/* [num_layers * num_directions, batch_size, proj_size or hidden_size], to read and to write. */
+LFK_API float *lfk_state_h(lfk_state *state);
+/* [num_layers * num_directions, batch_size, hidden_size], to read and to write. */
+LFK_API float *lfk_state_c(lfk_state *state);
+LFK_API void lfk_state_reset(lfk_state *state);
+LFK_API lfk_status lfk_state_reset_row(lfk_state *state, int64_t row);
+LFK_API lfk_status lfk_state_copy_row(lfk_state *state, int64_t row, const lfk_state *from,
+                                      int64_t from_row);
+/* Bytes that lfk_state_save writes. */
+LFK_API size_t lfk_state_bytes(const lfk_state *state);
+LFK_API lfk_status lfk_state_save(const lfk_state *state, void *saved, size_t bytes);
+LFK_API lfk_status lfk_state_restore(const void *saved, size_t bytes, lfk_state **state);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

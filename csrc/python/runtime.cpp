@@ -1,0 +1,284 @@
+// The runtime on NumPy arrays: check, allocate, call. No torch, no arithmetic.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lstm_fastkernels/file.h"
+#include "lstm_fastkernels/isa.h"
+
+namespace py = pybind11;
+
+namespace lstm_fastkernels {
+namespace {
+
+[[noreturn]] void fail(const std::string &message) {
+  throw Error(ErrorCode::invalid_argument, message);
+}
+
+std::string sizes_of(const py::array &array) {
+  return py::str(array.attr("shape")).cast<std::string>();
+}
+
+// A State that two threads cannot run on at once: with the GIL released they could.
+class PyState {
+public:
+  explicit PyState(State of) : state(std::move(of)) {}
+  PyState(const PyState &) = delete;
+
+  State state;
+
+  class Use {
+  public:
+    explicit Use(PyState &of) : busy_(of.busy_) {
+      if (busy_.exchange(true, std::memory_order_acquire))
+        fail("state: another thread is running on it");
+    }
+    ~Use() { busy_.store(false, std::memory_order_release); }
+    Use(const Use &) = delete;
+
+  private:
+    std::atomic<bool> &busy_;
+  };
+
+private:
+  std::atomic<bool> busy_{false};
+};
+
+// A NumPy view of h or c, which keeps the state alive.
+py::array_t<float> view(const py::object &self, float *values, int64_t columns) {
+  const State &state = self.cast<const PyState &>().state;
+  return py::array_t<float>({state.layers(), state.batch_size(), columns}, values, self);
+}
+
+py::bytes save(const PyState &self) {
+  const size_t bytes = self.state.saved_bytes();
+  py::bytes saved(nullptr, bytes);
+  self.state.save(PyBytes_AS_STRING(saved.ptr()), bytes);
+  return saved;
+}
+
+std::unique_ptr<PyState> restore(const py::bytes &saved) {
+  const std::string_view bytes(saved);
+  return std::make_unique<PyState>(State::restore(bytes.data(), bytes.size()));
+}
+
+// x as the kernels take it: aligned, the last dimension without gaps. Otherwise a copy.
+py::array dense_rows(const py::array &x) {
+  const py::ssize_t last = x.ndim() - 1, size = x.itemsize();
+  bool fits = (x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) &&
+              (x.shape(last) == 1 || x.strides(last) == size);
+  for (py::ssize_t i = 0; i < last; ++i)
+    fits = fits && x.strides(i) % size == 0;
+  return fits ? x : py::array::ensure(x, py::array::c_style | py::array::forcecast);
+}
+
+class PyLstm {
+public:
+  // Reading is Python's: its errors are the ones that people know.
+  static PyLstm load(const py::object &path, const std::string &name) {
+    const py::object pure = py::module_::import("pathlib").attr("Path")(path);
+    const py::bytes contents = pure.attr("read_bytes")();
+    const std::string_view bytes(contents);
+    const File file = File::from_memory(bytes.data(), bytes.size(), py::str(pure));
+    return PyLstm(Lstm::load(file, name), file.lstm(name).batch_first);
+  }
+
+  const LstmShape &shape() const { return lstm_.shape(); }
+  int64_t columns() const { return shape().num_directions * shape().output_size(); }
+  bool batch_first() const { return batch_first_; }
+  size_t packed_bytes() const { return lstm_.packed_bytes(); }
+
+  std::unique_ptr<PyState> state(int64_t batch_size) const {
+    return std::make_unique<PyState>(State(shape(), batch_size));
+  }
+
+  py::array forward(const py::array &x, PyState *state, const py::object &lengths,
+                    int threads) const {
+    const bool batched = x.ndim() == 3;
+    if (!batched && x.ndim() != 2)
+      fail("x must have 2 or 3 dimensions, got " + sizes_of(x));
+    const int time = batched && batch_first_ ? 1 : 0, row = 1 - time;
+    const int64_t batch_size = batched ? x.shape(row) : 1;
+    if (state)
+      return run(x, time, batched ? row : -1, batch_size, *state, lengths, threads);
+    PyState zeros(State(shape(), batch_size));
+    return run(x, time, batched ? row : -1, batch_size, zeros, lengths, threads);
+  }
+
+  py::array step(const py::array &x, PyState &state) const {
+    if (x.ndim() != 1 && x.ndim() != 2)
+      fail("x must have 1 or 2 dimensions, got " + sizes_of(x));
+    const bool batched = x.ndim() == 2;
+    return run(x, -1, batched ? 0 : -1, batched ? x.shape(0) : 1, state, py::none(), 1);
+  }
+
+private:
+  PyLstm(Lstm lstm, bool batch_first) : lstm_(std::move(lstm)), batch_first_(batch_first) {}
+
+  // `time` and `row` are dimensions of x; -1: there is none, and so one step or row.
+  py::array run(const py::array &given, int time, int row, int64_t batch_size, PyState &state,
+                const py::object &lengths, int threads) const {
+    LstmArguments a;
+    if (py::isinstance<py::array_t<float>>(given))
+      a.data_type = DataType::float32;
+    else if (given.dtype().kind() == 'f' && given.itemsize() == 2)
+      a.data_type = DataType::float16;
+    else
+      throw py::type_error("x must be float32 or float16, got " +
+                           py::str(given.dtype()).cast<std::string>() +
+                           ": use .astype(numpy.float32)");
+    if (given.shape(given.ndim() - 1) != shape().input_size)
+      fail("x must have " + std::to_string(shape().input_size) + " columns, got " +
+           sizes_of(given));
+    State &h_and_c = state.state;
+    if (h_and_c.layers() != shape().num_layers * shape().num_directions ||
+        h_and_c.output_size() != shape().output_size() ||
+        h_and_c.hidden_size() != shape().hidden_size)
+      fail("state: it was made for another LSTM");
+    if (h_and_c.batch_size() != batch_size)
+      fail("state: it holds " + std::to_string(h_and_c.batch_size()) + " rows, x has " +
+           std::to_string(batch_size));
+
+    const py::array x = dense_rows(given);
+    std::vector<py::ssize_t> sizes(x.shape(), x.shape() + x.ndim());
+    sizes.back() = columns();
+    py::array y(x.dtype(), sizes);
+    const auto stride = [](const py::array &of, int dimension) -> int64_t {
+      return dimension < 0 ? 0 : of.strides(dimension) / of.itemsize();
+    };
+    a.time_steps = time < 0 ? 1 : x.shape(time);
+    a.batch_size = batch_size;
+    a.x = x.data();
+    a.y = y.mutable_data();
+    a.x_time_stride = stride(x, time);
+    a.x_row_stride = stride(x, row);
+    a.y_time_stride = stride(y, time);
+    a.y_row_stride = stride(y, row);
+    const auto counts = lengths_of(lengths, batch_size);
+    a.lengths = counts ? counts.data() : nullptr;
+    a.h0 = a.h_n = h_and_c.h();
+    a.c0 = a.c_n = h_and_c.c();
+    a.threads = threads;
+    const PyState::Use use(state);
+    const py::gil_scoped_release release;
+    lstm_.forward(a);
+    return y;
+  }
+
+  static py::array_t<int64_t> lengths_of(const py::object &lengths, int64_t batch_size) {
+    if (lengths.is_none())
+      return py::reinterpret_steal<py::array_t<int64_t>>(py::handle());
+    const py::array any = py::array::ensure(lengths);
+    if (!any || (any.dtype().kind() != 'i' && any.dtype().kind() != 'u'))
+      throw py::type_error("lengths must be integers");
+    if (any.ndim() != 1 || any.shape(0) != batch_size)
+      fail("lengths must have one element for each of the " + std::to_string(batch_size) +
+           " rows, got " + sizes_of(any));
+    return py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(any);
+  }
+
+  Lstm lstm_;
+  bool batch_first_;
+};
+
+} // namespace
+} // namespace lstm_fastkernels
+
+PYBIND11_MODULE(_runtime, m) {
+  using namespace lstm_fastkernels;
+
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown)
+        std::rethrow_exception(thrown);
+    } catch (const Error &error) {
+      py::set_error(PyExc_ValueError, error.what());
+    }
+  });
+
+  py::class_<PyState>(m, "State", "h and c of a batch of sequences: the memory of a stream.")
+      .def_property_readonly("batch_size", [](const PyState &s) { return s.state.batch_size(); })
+      .def_property_readonly(
+          "h",
+          [](const py::object &self) {
+            State &s = self.cast<PyState &>().state;
+            return view(self, s.h(), s.output_size());
+          },
+          "float32 [layers * directions, batch_size, output_size]: a view, to read and to write.")
+      .def_property_readonly(
+          "c",
+          [](const py::object &self) {
+            State &s = self.cast<PyState &>().state;
+            return view(self, s.c(), s.hidden_size());
+          },
+          "float32 [layers * directions, batch_size, hidden_size]: a view, to read and to write.")
+      .def(
+          "copy", [](const PyState &s) { return std::make_unique<PyState>(s.state); },
+          "A state of its own with the same values.")
+      .def(
+          "reset",
+          [](PyState &s, std::optional<int64_t> row) {
+            row ? s.state.reset_row(*row) : s.state.reset();
+          },
+          py::arg("row") = py::none(), "Zeros, in all rows or in one.")
+      .def(
+          "copy_row",
+          [](PyState &s, int64_t row, const PyState &from, int64_t from_row) {
+            s.state.copy_row(row, from.state, from_row);
+          },
+          py::arg("row"), py::arg("source"), py::arg("source_row"),
+          "Takes over a row of another state of this LSTM, of any batch size.")
+      .def("save", &save, "Bytes that describe themselves.")
+      .def_static("restore", &restore, py::arg("saved"),
+                  "The state that was saved. Raises ValueError for other bytes.")
+      .def(py::pickle(&save, &restore));
+
+  py::class_<PyLstm>(m, "LSTM",
+                     "An LSTM stack from a file of lstm_fastkernels.save_file, on NumPy arrays.\n\n"
+                     "Its outputs are those of the torch module, bit by bit. Any number of threads "
+                     "may run it at once,\neach with states of its own; the GIL is released.")
+      .def_static("load", &PyLstm::load, py::arg("path"), py::arg("name") = "",
+                  "The LSTM of that name in the file, \"\" for one that was saved by itself.\n\n"
+                  "Raises OSError if the file cannot be read, ValueError if it is not valid: the "
+                  "message names the tensor.")
+      .def_property_readonly("input_size", [](const PyLstm &l) { return l.shape().input_size; })
+      .def_property_readonly("hidden_size", [](const PyLstm &l) { return l.shape().hidden_size; })
+      .def_property_readonly("proj_size", [](const PyLstm &l) { return l.shape().proj_size; })
+      .def_property_readonly("num_layers", [](const PyLstm &l) { return l.shape().num_layers; })
+      .def_property_readonly("bidirectional",
+                             [](const PyLstm &l) { return l.shape().num_directions == 2; })
+      .def_property_readonly("batch_first", &PyLstm::batch_first)
+      .def_property_readonly("packed_bytes", &PyLstm::packed_bytes,
+                             "Bytes that the kernels read: weights, indices, scales, biases.")
+      .def("state", &PyLstm::state, py::arg("batch_size") = 1, "A state of zeros.")
+      .def("forward", &PyLstm::forward, py::arg("x"), py::arg("state") = py::none(), py::kw_only(),
+           py::arg("lengths") = py::none(), py::arg("threads") = 1,
+           "y for a batch of sequences; goes on from `state` and leaves the last one there.\n\n"
+           "x: [T, B, I], [B, T, I] if the module was batch_first, or [T, I] for one sequence; "
+           "float32 or float16.\nIt is not copied if its last dimension is contiguous. y has its "
+           "dtype. state: of batch size B; None is\nzeros, which are forgotten. lengths: integers "
+           "[B], each in 1..T: y is zero past a row's length. At most\n`threads` threads work. "
+           "Raises TypeError for another dtype, ValueError for wrong sizes.")
+      .def("step", &PyLstm::step, py::arg("x"), py::arg("state"),
+           "y of one time step, [B, I] or [I] for one row; goes on from `state` and leaves the "
+           "next one there.");
+
+  m.def("get_isa", [] { return std::string(isa_name(active_isa())); },
+        "The instruction set that kernels use: \"scalar\", \"avx2\" or \"avx512vnni\".");
+  m.def("set_isa", [](const std::string &name) { set_isa(name); }, py::arg("name"),
+        "Chooses one of supported_isas() for this module, from the next call on.");
+  m.def(
+      "supported_isas",
+      [] {
+        std::vector<std::string> names;
+        for (const Isa isa : supported_isas())
+          names.emplace_back(isa_name(isa));
+        return names;
+      },
+      "The instruction sets that this machine and LSTM_FASTKERNELS_ISA allow, lowest first.");
+}
