@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lstm_fastkernels.conversion import convert as convert
     from lstm_fastkernels.hidden_pruning import prune_hidden_ as prune_hidden_
+    from lstm_fastkernels.io import load_file as load_file
+    from lstm_fastkernels.io import save_file as save_file
     from lstm_fastkernels.modules import FastQuantLSTM as FastQuantLSTM
     from lstm_fastkernels.modules import FastQuantLSTMCell as FastQuantLSTMCell
     from lstm_fastkernels.modules import FastSparseLSTM as FastSparseLSTM
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# What the extra `torch` installs, by the names that are imported.
+_NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
+
 _HOMES = {
     "convert": "conversion",
     "CubicSchedule": "prune_config",
@@ -36,12 +41,14 @@ _HOMES = {
     "FastSparseLSTM": "modules",
     "FastSparseLSTMCell": "modules",
     "get_isa": "ops",
+    "load_file": "io",
     "prune_": "pruning",
     "prune_hidden_": "hidden_pruning",
     "PruneConfig": "prune_config",
     "Pruner": "pruning",
     "quantize_rows": "quantization",
     "remove_pruning_": "pruning",
+    "save_file": "io",
     "set_isa": "ops",
     "sparsity_report": "sparsity",
     "SparsityReport": "sparsity",
@@ -58,10 +65,11 @@ def __getattr__(name: str) -> Any:
     try:
         home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name not in _NEEDED:
             raise
         raise ModuleNotFoundError(
-            f"{__name__}.{name} needs PyTorch: pip install lstm_fastkernels[torch]", name="torch"
+            f"{__name__}.{name} needs {_NEEDED[error.name]}: pip install lstm_fastkernels[torch]",
+            name=error.name,
         ) from error
     return getattr(home, name)
 

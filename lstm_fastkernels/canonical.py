@@ -31,6 +31,8 @@ from lstm_fastkernels.quantization import WEIGHT_MAX, quantize_rows
 Activations = Literal["int8", "int16", "float32"]
 State = tuple[Tensor, Tensor]
 
+# Of inputs, states and blocks: keeps integer sums exact and the number of blocks from overflowing.
+LARGEST_SIZE = 65_535
 _ACTIVATION_BITS: dict[Activations, int] = {"int8": 8, "int16": 16, "float32": 32}
 _INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _LAYOUTS = ("auto", "dense", "block_sparse")
@@ -295,6 +297,24 @@ class CompressedLSTM(nn.Module):
                 canonical |= self._lay_out(name, matrix)
         self._set_canonical(canonical)
 
+    def take_canonical(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes canonical tensors as they are laid out, whatever `layout` asks for.
+
+        Raises ValueError that says what is missing, unexpected or wrong; then nothing has changed.
+        """
+        expected = self._canonical(self._in_blocks(tensors.keys()))
+        if missing := [name for name in expected if name not in tensors]:
+            raise ValueError(f"lacks {', '.join(missing)}")
+        if unexpected := [name for name in tensors if name not in expected]:
+            raise ValueError(f"has no place for {', '.join(unexpected)}")
+        for name, (dtype, shape) in expected.items():
+            if fault := _fault(tensors[name], dtype, shape):
+                raise ValueError(f"{name}: {fault}")
+        try:
+            self._set_canonical(tensors)
+        except RuntimeError as error:  # block indices and scales are checked where they are packed
+            raise ValueError(str(error)) from error
+
     # ---- weights out ----
 
     def _float_tensors(self) -> dict[str, Tensor]:
@@ -448,6 +468,8 @@ def _fault(value: object, dtype: torch.dtype | None, shape: tuple[int | None, ..
     ):
         wanted = str(tuple("any" if size is None else size for size in shape)).replace("'", "")
         return f"size mismatch: expected {wanted}, got {tuple(value.shape)}"
+    if value.dim() == 3 and max(value.shape[1:]) > LARGEST_SIZE:
+        return f"blocks must be at most {LARGEST_SIZE} long, got {tuple(value.shape)}"
     if value.dtype != dtype if dtype else not value.is_floating_point():
         return f"expected dtype {dtype or 'float'}, got {value.dtype}"
     if value.device.type == "meta":

@@ -17,7 +17,7 @@ from lstm_fastkernels.canonical import (
 )
 
 # nn.LSTM's options and their defaults.
-_OPTIONS = {
+LSTM_OPTIONS: dict[str, int | float] = {
     "num_layers": 1,
     "bias": True,
     "batch_first": False,
@@ -153,7 +153,7 @@ class FastLSTM(CompressedLSTM):
     def extra_repr(self) -> str:
         changed = [
             f"{name}={getattr(self, name)}"
-            for name, default in _OPTIONS.items()
+            for name, default in LSTM_OPTIONS.items()
             if getattr(self, name) != default
         ]
         sizes = [str(self.input_size), str(self.hidden_size)]
@@ -296,5 +296,5 @@ class FastSparseLSTMCell(Float32Weights, FastLSTMCell):
 
 def _arguments(lstm: nn.LSTM | FastLSTM) -> dict[str, Any]:
     """The constructor's arguments that describe the LSTM."""
-    names = ["input_size", "hidden_size", *_OPTIONS]
+    names = ["input_size", "hidden_size", *LSTM_OPTIONS]
     return {name: getattr(lstm, name) for name in names}

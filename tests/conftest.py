@@ -46,3 +46,9 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Of a file that is not there yet, in an empty folder."""
+    return tmp_path / "model.safetensors"

@@ -1,0 +1,169 @@
+"""What a file says about the LSTMs in it: a JSON text, see docs/file_format.md."""
+
+import itertools
+import json
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from lstm_fastkernels.canonical import LARGEST_SIZE, CompressedLSTM
+from lstm_fastkernels.modules import (
+    LSTM_OPTIONS,
+    FastLSTMCell,
+    FastQuantLSTM,
+    FastQuantLSTMCell,
+    FastSparseLSTM,
+    FastSparseLSTMCell,
+)
+
+FORMAT_VERSION = 1
+
+CLASSES: dict[str, type[Any]] = {
+    cls.__name__: cls
+    for cls in (FastQuantLSTM, FastQuantLSTMCell, FastSparseLSTM, FastSparseLSTMCell)
+}
+
+# What the kernels can run; held before a module is built, which takes time and memory by its sizes.
+_RANGES = {
+    "input_size": (1, LARGEST_SIZE),
+    "hidden_size": (1, LARGEST_SIZE),
+    "num_layers": (1, 1024),
+    "proj_size": (0, LARGEST_SIZE),
+}
+
+_TYPES: dict[str, type] = {
+    "class": str,
+    "input_size": int,
+    "hidden_size": int,
+    **{name: type(default) for name, default in LSTM_OPTIONS.items()},
+    "activations": str,
+    "layout": str,
+    "block_size": list,
+}
+_JSON_NAMES: dict[type, str] = {
+    bool: "true or false",
+    dict: "an object",
+    float: "a number",
+    int: "an integer",
+    list: "a list",
+    str: "a string",
+}
+
+
+def prefix(name: str) -> str:
+    """What the names of a module's tensors begin with."""
+    return f"{name}." if name else ""
+
+
+def arguments(lstm: nn.Module) -> dict[str, Any]:
+    """nn.LSTM's arguments that describe an LSTM or, with one layer and no options, a cell."""
+    defaults = {"input_size": 0, "hidden_size": 0, **LSTM_OPTIONS}
+    return {name: type(default)(getattr(lstm, name, default)) for name, default in defaults.items()}
+
+
+def to_json(lstms: Mapping[str, CompressedLSTM]) -> str:
+    """The configuration of the LSTMs by their names."""
+    described = {
+        name: {
+            "class": type(lstm).__name__,
+            **arguments(lstm),
+            "activations": lstm.activations,
+            "layout": lstm.layout,
+            "block_size": lstm.block_size,
+        }
+        for name, lstm in lstms.items()
+    }
+    return json.dumps({"format_version": FORMAT_VERSION, "lstms": described})
+
+
+def from_json(text: str) -> dict[str, CompressedLSTM]:
+    """The LSTMs by their names, on the meta device; ValueError says what is wrong."""
+    try:
+        configuration = loads(text)
+    except ValueError as error:
+        raise ValueError(f"the configuration is not JSON: {error}") from error
+    version = _get(configuration, "format_version", int)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"the file has format version {version}, this library reads version {FORMAT_VERSION}"
+        )
+    lstms = _get(configuration, "lstms", dict)
+    if not lstms:
+        raise ValueError("the file holds no LSTM")
+    # Sorted, a name is followed by those that lie inside.
+    for outer, inner in itertools.pairwise(sorted(map(prefix, lstms))):
+        if inner.startswith(outer):
+            raise ValueError(f"LSTM {inner[:-1]!r} lies inside LSTM {outer[:-1]!r}")
+    modules = {}
+    for name, described in lstms.items():
+        try:
+            modules[name] = _build(described)
+        except ValueError as error:
+            raise ValueError(f"LSTM {name!r}: {error}") from error
+    return modules
+
+
+def loads(text: str) -> Any:
+    """json.loads, but ValueError for whatever another reader may understand differently."""
+    try:
+        return json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+        )
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = value
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _get(described: object, key: str, kind: type) -> Any:
+    if not isinstance(described, dict):
+        raise ValueError(f"the configuration must be an object, got {reprlib.repr(described)}")
+    if key not in described:
+        raise ValueError(f"the configuration lacks {key!r}")
+    value = described[key]
+    if not _is(value, kind):
+        raise ValueError(f"{key} must be {_JSON_NAMES[kind]}, got {reprlib.repr(value)}")
+    return value
+
+
+def _is(value: object, kind: type) -> bool:
+    # An integer is a number too; but Python's bool, an int, is not JSON's.
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _build(described: object) -> CompressedLSTM:
+    given = {key: _get(described, key, kind) for key, kind in _TYPES.items()}
+    name = given.pop("class")
+    if name not in CLASSES:
+        raise ValueError(f"class must be one of {list(CLASSES)}, got {name!r}")
+    for key, (low, high) in _RANGES.items():
+        if not low <= given[key] <= high:
+            raise ValueError(f"{key} must be in {low}..{high}, got {given[key]}")
+    given["block_size"] = _block_size(given["block_size"])
+    if issubclass(CLASSES[name], FastLSTMCell):
+        for option, default in LSTM_OPTIONS.items():
+            if option != "bias" and given.pop(option) != default:
+                raise ValueError(f"{option} of a cell must be {json.dumps(default)}")
+    lstm: CompressedLSTM = CLASSES[name](**given, device="meta")
+    return lstm
+
+
+def _block_size(given: list[Any]) -> tuple[int, int]:
+    if not (len(given) == 2 and all(_is(n, int) and 1 <= n <= LARGEST_SIZE for n in given)):
+        raise ValueError(
+            f"block_size must be two integers in 1..{LARGEST_SIZE}, got {reprlib.repr(given)}"
+        )
+    return given[0], given[1]
