@@ -60,8 +60,8 @@ Isa highest_allowed() {
   const Isa *isa = find(cap);
   if (!isa)
     fail(std::string("LSTM_FASTKERNELS_ISA must be scalar, avx2 or "
-                                            "avx512vnni, got '") +
-                                cap + "'");
+                     "avx512vnni, got '") +
+         cap + "'");
   return *isa < detected ? *isa : detected;
 }
 
@@ -105,8 +105,7 @@ void set_isa(std::string_view name) {
     std::string names;
     for (Isa supported : supported_isas())
       (names += names.empty() ? "" : ", ") += isa_name(supported);
-    fail("instruction set must be one of: " + names + "; got '" +
-                                std::string(name) + "'");
+    fail("instruction set must be one of: " + names + "; got '" + std::string(name) + "'");
   }
   chosen.store(static_cast<int>(*isa), std::memory_order_relaxed);
 }

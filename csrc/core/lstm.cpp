@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <new>
+#include <numeric>
 #include <string>
 #include <type_traits>
 

@@ -11,7 +11,7 @@
 namespace lstm_fastkernels {
 namespace {
 
-constexpr int64_t kMaxBlock = 65536;
+constexpr int64_t kMaxBlock = 65535;
 constexpr int32_t kInt32Max = std::numeric_limits<int32_t>::max();
 
 // A matrix in blocks has its gates padded to whole blocks, each by itself.

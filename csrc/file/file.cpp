@@ -24,9 +24,9 @@ constexpr int64_t kFormatVersion = 1;
 // 0 for an unknown one.
 int64_t element_bytes(const std::string &dtype) {
   static const std::map<std::string, int64_t> sizes = {
-      {"BOOL", 1}, {"U8", 1},      {"I8", 1},      {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
-      {"I16", 2},  {"U16", 2},     {"F16", 2},     {"BF16", 2},    {"I32", 4},     {"U32", 4},
-      {"F32", 4},  {"I64", 8},     {"U64", 8},     {"F64", 8},     {"C64", 8},
+      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
+      {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
+      {"F32", 4},  {"I64", 8}, {"U64", 8}, {"F64", 8},     {"C64", 8},
   };
   const auto found = sizes.find(dtype);
   return found == sizes.end() ? 0 : found->second;
@@ -39,7 +39,7 @@ int64_t element_bytes(const std::string &dtype) {
 std::vector<uint8_t> read_file(const std::string &path) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(path.c_str(), "rb"),
                                                               &std::fclose);
-  struct stat status {};
+  struct stat status{};
   if (!file || fstat(fileno(file.get()), &status) != 0)
     fail_to_read(path, std::strerror(errno));
   if (!S_ISREG(status.st_mode))
@@ -181,6 +181,21 @@ private:
       refuse_file(what + ": 'lstms' must be an object");
     for (const auto &[key, value] : all.items())
       lstms.emplace(key, read_configuration(value, name + ": LSTM '" + key + "'"));
+    check_names();
+  }
+
+  // What lies below an LSTM's name is its own: another LSTM cannot lie there.
+  void check_names() const {
+    for (auto outer = lstms.begin(); outer != lstms.end(); ++outer) {
+      const std::string prefix = outer->first.empty() ? "" : outer->first + ".";
+      for (auto inner = lstms.lower_bound(prefix); inner != lstms.end(); ++inner) {
+        if (inner->first.compare(0, prefix.size(), prefix) != 0)
+          break;
+        if (inner != outer)
+          refuse_file(name + ": LSTM '" + inner->first + "' lies inside LSTM '" + outer->first +
+                      "'");
+      }
+    }
   }
 
   static LstmConfiguration read_configuration(const json &from, const std::string &what) {
@@ -273,9 +288,9 @@ LstmConfiguration File::lstm(std::string_view name) const {
   std::string all;
   for (const auto &[other, configuration] : contents_->lstms)
     all += (all.empty() ? "'" : ", '") + other + "'";
-  refuse_file(contents_->name + ": no LSTM '" + std::string(name) + "', " +
-              (all.empty() ? "nor any other: lstm_fastkernels.save_file writes them"
-                           : "it holds " + all));
+  refuse_file(
+      contents_->name + ": no LSTM '" + std::string(name) + "', " +
+      (all.empty() ? "nor any other: lstm_fastkernels.save_file writes them" : "it holds " + all));
 }
 
 } // namespace lstm_fastkernels

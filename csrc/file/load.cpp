@@ -10,6 +10,7 @@ namespace lstm_fastkernels {
 namespace {
 
 constexpr int kAnySize = -1;
+constexpr int64_t kLargestBlock = 65535;
 
 class Weights {
 public:
@@ -29,8 +30,8 @@ private:
     const std::string suffix = layer_suffix(shape_, index);
     const int64_t rows = 4 * shape_.hidden_size;
     LayerWeights w;
-    w.ih = matrix("weight_ih" + suffix, rows, shape_.layer_input_size(index / shape_.num_directions),
-                  4);
+    w.ih = matrix("weight_ih" + suffix, rows,
+                  shape_.layer_input_size(index / shape_.num_directions), 4);
     w.hh = matrix("weight_hh" + suffix, rows, shape_.output_size(), 4);
     if (shape_.proj_size)
       w.hr = matrix("weight_hr" + suffix, shape_.proj_size, shape_.hidden_size, 1);
@@ -48,7 +49,7 @@ private:
       m.num_blocks = values.shape[0];
       m.block_rows = values.shape[1];
       m.block_columns = values.shape[2];
-      if (m.block_rows < 1 || m.block_rows > rows + 65536)
+      if (m.block_rows < 1 || m.block_rows > kLargestBlock)
         refuse(name + "_values: blocks of " + std::to_string(m.block_rows) +
                " rows are not possible");
       const int64_t block_rows = gates * ((rows / gates + m.block_rows - 1) / m.block_rows);
@@ -86,11 +87,10 @@ private:
     return reinterpret_cast<const T *>(copies_.back().data());
   }
 
-  // A tensor below the LSTM's name that it has no use for: the configuration is of another LSTM.
+  // Whatever lies below the LSTM's name is its own: anything left over is of another LSTM.
   void refuse_others() const {
     for (const std::string &name : file_.tensor_names())
-      if (name.compare(0, prefix_.size(), prefix_) == 0 && !taken_.count(name) &&
-          name.find('.', prefix_.size()) == std::string::npos)
+      if (name.compare(0, prefix_.size(), prefix_) == 0 && !taken_.count(name))
         refuse(name.substr(prefix_.size()) + " does not belong to an LSTM of this configuration");
   }
 

@@ -268,10 +268,12 @@ PYBIND11_MODULE(_runtime, m) {
            "y of one time step, [B, I] or [I] for one row; goes on from `state` and leaves the "
            "next one there.");
 
-  m.def("get_isa", [] { return std::string(isa_name(active_isa())); },
-        "The instruction set that kernels use: \"scalar\", \"avx2\" or \"avx512vnni\".");
-  m.def("set_isa", [](const std::string &name) { set_isa(name); }, py::arg("name"),
-        "Chooses one of supported_isas() for this module, from the next call on.");
+  m.def(
+      "get_isa", [] { return std::string(isa_name(active_isa())); },
+      "The instruction set that kernels use: \"scalar\", \"avx2\" or \"avx512vnni\".");
+  m.def(
+      "set_isa", [](const std::string &name) { set_isa(name); }, py::arg("name"),
+      "Chooses one of supported_isas() for this module, from the next call on.");
   m.def(
       "supported_isas",
       [] {

@@ -92,8 +92,7 @@ TEST(exceptions_reach_the_caller) {
       CHECK_THROWS(parallel_for(8, threads, task), "task failed");
       CHECK(runs_once(8, threads));
     }
-  CHECK_THROWS(parallel_for(8, 4, [](int) { fail("all failed"); }),
-               "all failed");
+  CHECK_THROWS(parallel_for(8, 4, [](int) { fail("all failed"); }), "all failed");
 }
 
 TEST(callers_run_beside_each_other) {

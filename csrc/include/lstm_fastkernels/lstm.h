@@ -69,7 +69,8 @@ LSTM_FASTKERNELS_API size_t packed_bytes(const LstmShape &shape, const LayerWeig
 
 // Packs the layers into `packed`, packed_bytes(shape, layers) long, any alignment. Throws as
 // packed_bytes does.
-LSTM_FASTKERNELS_API void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes);
+LSTM_FASTKERNELS_API void pack(const LstmShape &shape, const LayerWeights *layers, void *packed,
+                               size_t bytes);
 
 // The shape that a packed buffer declares. Throws Error unless its header is
 // consistent and the buffer exactly `bytes` long.
@@ -109,6 +110,7 @@ struct LstmArguments {
 // does not depend on threads, batch size, chunking of the sequence or instruction set. A row with a
 // non-finite x, h0 or c0 is NaN from that step on. Throws Error for arguments out
 // of range, std::bad_alloc where memory ends.
-LSTM_FASTKERNELS_API void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments);
+LSTM_FASTKERNELS_API void lstm_forward(const void *packed, size_t bytes,
+                                       const LstmArguments &arguments);
 
 } // namespace lstm_fastkernels
