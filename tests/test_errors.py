@@ -336,7 +336,7 @@ BAD_BLOCKS = {
     "int64 col_indices": ("col_indices", COL.long(), "int32", "int64"),
     "too few blocks": ("values", zeros(23, 8, 4), "col_indices", "23", "24"),
     "2-D values": ("values", zeros(24, 32), "(any, any, any)", "(24, 32)"),
-    "no rows": ("values", zeros(24, 0, 4), "empty"),
+    "no rows": ("values", zeros(24, 0, 4), "1..65535 rows, got 0"),
     "7 rows": ("values", zeros(24, 7, 4), "8 rows", "7 x 4"),
     "6 columns": ("values", zeros(24, 8, 6), "4 columns", "8 x 6"),
     "nan": ("values", with_element(zeros(24, 8, 4), NAN), "finite"),

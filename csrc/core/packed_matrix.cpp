@@ -116,6 +116,13 @@ int64_t num_slices(const MatrixShape &shape) {
 
 } // namespace
 
+int64_t count_block_rows(int64_t rows, int64_t gates, int64_t block_rows, const std::string &name) {
+  if (block_rows < 1 || block_rows > kMaxBlock)
+    fail(name + ": blocks must have 1.." + std::to_string(kMaxBlock) + " rows, got " +
+         std::to_string(block_rows));
+  return gates * divide_up(rows / gates, block_rows);
+}
+
 MatrixOffsets take_matrix(Sections &sections, const MatrixShape &shape,
                           const MatrixRecord &record) {
   const Form form = static_cast<Form>(record.form);

@@ -10,7 +10,6 @@ namespace lstm_fastkernels {
 namespace {
 
 constexpr int kAnySize = -1;
-constexpr int64_t kLargestBlock = 65535;
 
 class Weights {
 public:
@@ -49,10 +48,7 @@ private:
       m.num_blocks = values.shape[0];
       m.block_rows = values.shape[1];
       m.block_columns = values.shape[2];
-      if (m.block_rows < 1 || m.block_rows > kLargestBlock)
-        refuse(name + "_values: blocks of " + std::to_string(m.block_rows) +
-               " rows are not possible");
-      const int64_t block_rows = gates * ((rows / gates + m.block_rows - 1) / m.block_rows);
+      const int64_t block_rows = count_block_rows(rows, gates, m.block_rows, name);
       m.crow_indices = copy<int32_t>(name + "_crow_indices", "I32", {block_rows + 1});
       m.col_indices = copy<int32_t>(name + "_col_indices", "I32", {m.num_blocks});
     } else {
@@ -117,10 +113,13 @@ private:
 } // namespace
 
 Lstm Lstm::load(const File &file, std::string_view name) {
-  const Weights weights(file, name);
   try {
+    const Weights weights(file, name);
     return Lstm(weights.shape(), weights.layers());
   } catch (const Error &error) {
+    if (error.code() == ErrorCode::invalid_file)
+      throw;
+    // The core's message names the tensor alone.
     refuse_file(file.name() + ": " + (name.empty() ? "" : std::string(name) + ".") + error.what());
   }
 }

@@ -243,8 +243,7 @@ public:
       m.num_blocks = weights.size(0);
       m.block_rows = weights.size(1);
       m.block_columns = weights.size(2);
-      require(m.block_rows > 0, name, "_values must not have empty blocks");
-      const int64_t block_rows = gates * ((rows / gates + m.block_rows - 1) / m.block_rows);
+      const int64_t block_rows = count_block_rows(rows, gates, m.block_rows, name);
       m.crow_indices = indices(name + "_crow_indices", block_rows + 1);
       m.col_indices = indices(name + "_col_indices", m.num_blocks);
     } else {

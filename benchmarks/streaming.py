@@ -1,0 +1,125 @@
+"""Times one streaming step through C++, NumPy and torch beside what the machine allows.
+
+taskset -c 0 python benchmarks/streaming.py --json out.json
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import timeit
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lstm_fastkernels as lfk
+from lstm_fastkernels import runtime
+from measuring import (
+    HERE,
+    about,
+    argument_parser,
+    compiled,
+    instruction_sets,
+    limits_program,
+    parse_arguments,
+    publish,
+)
+from peers import run_module
+from report import heading, limits_section, number, table
+from workloads import SIZES, Workload, floor_seconds, streaming
+
+WORKLOADS = {workload.name: workload for workload in (streaming(*sizes) for sizes in SIZES[:4])}
+SLOT_SECONDS = 0.02
+
+
+def main() -> None:
+    arguments = parse_arguments(argument_parser(__doc__, ["*"]), WORKLOADS)
+    torch.set_num_threads(1)
+    results, all_limits = [], []
+    library = Path(lfk.get_library_dir())
+    linked = [library / f"lib{name}.a" for name in ("lstm_fastkernels_file", "lstm_fastkernels")]
+    flags = ("-pthread", f"-I{lfk.get_include()}")
+    with (
+        limits_program() as measure_limits,
+        compiled(HERE / "streaming.cpp", *linked, flags=flags) as step_in_cpp,
+    ):
+        for workload in arguments.workloads:
+            print(workload.name, file=sys.stderr, flush=True)
+            limits = measure_limits()
+            all_limits.append(limits)
+            for isa in instruction_sets(arguments.isa):
+                times = time_steps(workload, isa, step_in_cpp, arguments.repeats)
+                floor = floor_seconds(workload, limits)[f"int8 {isa}"] * 1e6
+                results.append(
+                    {"name": workload.name, "isa": isa, "floor_us": floor, "median_us": times}
+                )
+    report = about(arguments, all_limits) | {"steps": results}
+    publish(arguments, report, markdown(report))
+
+
+@torch.inference_mode()
+def time_steps(
+    workload: Workload, isa: str, step_in_cpp: Callable[..., float], rounds: int
+) -> dict[str, float]:
+    """The median over the rounds, in which all take turns, of microseconds for a step."""
+    lfk.set_isa(isa)
+    runtime.set_isa(isa)
+    lstm = workload.float_lstm()
+    fast = lfk.FastQuantLSTM.from_float(lstm)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "lstm.safetensors")
+        lfk.save_file(fast, path)
+        environment = {"LSTM_FASTKERNELS_ISA": isa}
+        ways = {
+            "C++": lambda: step_in_cpp(path, SLOT_SECONDS, environment=environment),
+            "NumPy": timed(numpy_steps(workload, path), workload.steps),
+            "FastQuantLSTM": timed(run_module(workload, fast), workload.steps),
+            "nn.LSTM": timed(run_module(workload, lstm), workload.steps),
+        }
+        times = [[way() for way in ways.values()] for _ in range(rounds)]
+    return dict(zip(ways, np.median(times, axis=0).tolist(), strict=True))
+
+
+def numpy_steps(workload: Workload, path: Path) -> Callable[[], Any]:
+    lstm = runtime.LSTM.load(path)
+    frames = list(workload.inputs().numpy()[:, 0])
+
+    def run() -> None:
+        state = lstm.state()
+        for frame in frames:
+            lstm.step(frame, state)
+
+    return run
+
+
+def timed(run: Callable[[], Any], steps: int) -> Callable[[], float]:
+    """What is given times `run` for about SLOT_SECONDS: microseconds for one of its steps."""
+
+    def time() -> float:
+        once = timeit.timeit(run, number=1)  # brings the weights back into the caches, too
+        calls = max(1, round(SLOT_SECONDS / once))
+        return timeit.timeit(run, number=calls) / calls / steps * 1e6
+
+    return time
+
+
+def markdown(report: dict[str, Any]) -> str:
+    rows = []
+    for result in report["steps"]:
+        times, floor = result["median_us"], result["floor_us"]
+        labels = [result["name"], result["isa"]]
+        figures = [floor, *times.values(), times["C++"] / floor, 1.3 * floor + 0.2]
+        rows.append([*labels, *map(number, figures)])
+    ways = report["steps"][0]["median_us"]
+    header = ["workload", "instruction set", "floor", *ways, "C++ / floor", "1.3 floors + 0.2 us"]
+    title = "### Microseconds for a streaming step, batch 1\n\n"
+    return "\n\n".join(
+        [heading(report), title + table(header, rows, labels=2), limits_section(report["limits"])]
+    )
+
+
+if __name__ == "__main__":
+    main()
