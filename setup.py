@@ -18,7 +18,7 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).parent.resolve()
 TORCH_2_10 = "0x020a000000000000"
-COMPILE = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wall"]
+COMPILE = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"]
 LINK = ["-pthread", "-Wl,--exclude-libs,ALL"]
 HEADERS = glob.glob("csrc/**/*.h", recursive=True)
 
