@@ -139,7 +139,7 @@ def load_model(path: Path) -> tuple[CharLM, dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             model = CharLM(hidden_size=file.get_slice("output.weight").get_shape()[1])
-        if "lstm_fastkernels" in metadata:
+        if metadata.pop("lstm_fastkernels", None):
             lfk.load_file(path, model)
         else:
             model.load_state_dict(load_file(path))
