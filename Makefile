@@ -4,17 +4,29 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-# The C++ library's own build, from the tools in .venv.
+# C++ is built by the tools in .venv.
+CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
 JSON  = $(shell $(BIN)/python -c "import nlohmann_json as m; print(*m.__path__)")/include
-CMAKE = $(BIN)/cmake -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
 
 CSRC      := $(shell find csrc -type f 2>/dev/null)
-CPP_FILES := $(shell find csrc tests/cpp benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.inl' 2>/dev/null)
+CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.h' -o -name '*.inl' 2>/dev/null)
 
-.PHONY: demo test test-python test-cpp bench lint clean
+.PHONY: demo cpp-demo test test-python test-cpp bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
+
+# A C++ program on the installed library; then the same text in Python, for comparison.
+cpp-demo: MODEL = build/char_lm_int8.safetensors
+cpp-demo: TEXT  = build/held_out.txt
+cpp-demo: $(VENV)/.installed
+	$(BIN)/python examples/export_char_lm.py --model $(MODEL) --text $(TEXT)
+	$(CMAKE) -S examples/cpp_inference -B build/cpp-demo \
+	  -Dlstm_fastkernels_DIR=$$($(BIN)/python -m lstm_fastkernels --cmakefiles)
+	$(BIN)/cmake --build build/cpp-demo
+	build/cpp-demo/char_lm $(MODEL) write
+	build/cpp-demo/char_lm $(MODEL) score < $(TEXT)
+	$(BIN)/python examples/score_char_lm.py $(MODEL) < $(TEXT)
 
 test: test-cpp test-python
 
@@ -23,7 +35,7 @@ test-python: $(VENV)/.installed
 
 # All C++ tests once per instruction set.
 test-cpp: $(VENV)/.tools
-	$(CMAKE) -S csrc --preset asan -B build/asan
+	$(CMAKE) -S csrc --preset asan -B build/asan -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
 	$(BIN)/cmake --build build/asan
 	$(BIN)/ctest --test-dir build/asan --output-on-failure
 

@@ -8,7 +8,6 @@ trained elsewhere have never seen it.
 
 import functools
 import math
-import os
 import sysconfig
 import zlib
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lstm_fastkernels as lfk
+from lstm_fastkernels.atomic import write_atomically
 
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 OTHER = len(SYMBOLS)  # one symbol for every other character
@@ -121,26 +121,28 @@ def bits_per_character(model: CharLM, sample: Tensor, chunk: int = 128) -> float
 
 def save_model(model: CharLM, path: Path, metadata: dict[str, Any]) -> None:
     """Write weights and metadata; a reader sees the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(model.state_dict(), temporary, {key: str(value) for key, value in metadata.items()})
-    os.replace(temporary, path)
+    texts = {key: str(value) for key, value in metadata.items()}
+    if isinstance(model.lstm, nn.LSTM):
+        write_atomically(path, save(model.state_dict(), texts))
+    else:
+        lfk.save_file(model, path, other_tensors=True, metadata=texts)
 
 
 def load_model(path: Path) -> tuple[CharLM, dict[str, str]]:
-    """Read what ``save_model`` wrote: the model in evaluation mode, and the metadata."""
+    """Read what ``save_model`` wrote: the model in evaluation mode, and the metadata.
+
+    The LSTM is what it was when it was saved, float or compressed.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; examples/train_char_lm.py makes it")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        tensors = load_file(path)
-        hidden_size = tensors["output.weight"].size(1)
-        model = CharLM(hidden_size)
-        if "lstm.bias_l0" in tensors:  # as FastSparseLSTM has it
-            model.lstm = lfk.FastSparseLSTM(EMBEDDING_SIZE, hidden_size, 2, batch_first=True)
-        model.load_state_dict(tensors)
-    except (SafetensorError, KeyError, IndexError, RuntimeError) as error:
+            model = CharLM(hidden_size=file.get_slice("output.weight").get_shape()[1])
+        if metadata.pop("lstm_fastkernels", None):
+            lfk.load_file(path, model)
+        else:
+            model.load_state_dict(load_file(path))
+    except (SafetensorError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: not the weights of a CharLM: {error}") from error
-    if isinstance(model.lstm, lfk.FastSparseLSTM):
-        model.lstm = model.lstm.to_dense()
     return model.eval(), metadata

@@ -166,6 +166,7 @@ def candidates(arguments: argparse.Namespace) -> list[Candidate]:
     for sparsity in arguments.sparsity:
         for pattern in (*arguments.pattern, "dense"):
             model, metadata = load_model(model_path(arguments, sparsity, pattern))
+            model.lstm = model.lstm.to_dense()
             name = f"{sparsity:.0%} {pattern}"
             if pattern == "dense":
                 name = f"dense, H={model.lstm.hidden_size}"

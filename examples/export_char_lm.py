@@ -1,0 +1,43 @@
+"""Write what the C++ example reads: the quickstart's model in int8, and text it has never seen.
+
+python examples/export_char_lm.py
+"""
+
+import argparse
+from pathlib import Path
+
+import lstm_fastkernels as lfk
+from char_lm import decode, held_out_sample, load_corpus, load_model
+
+WEIGHTS = Path(__file__).with_name("char_lm.safetensors")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Write the quickstart's model in int8, and text that it has never seen.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", type=Path, default=Path("build/char_lm_int8.safetensors"), help="to write")
+    add("--text", type=Path, default=Path("build/held_out.txt"), help="to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write both files."""
+    arguments = parse_arguments()
+    for path in (arguments.model, arguments.text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    model, _ = load_model(WEIGHTS)
+    lfk.save_file(lfk.convert(model), arguments.model, other_tensors=True)
+
+    _, held_out = load_corpus()
+    tokens = held_out_sample(held_out).flatten().tolist()
+    arguments.text.write_text("".join(map(decode, tokens)), encoding="utf-8")
+    print(f"wrote {arguments.model} and {arguments.text}, {len(tokens):,} characters")
+
+
+if __name__ == "__main__":
+    main()
