@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lstm_fastkernels.ops import get_isa as get_isa
     from lstm_fastkernels.ops import set_isa as set_isa
     from lstm_fastkernels.ops import supported_isas as supported_isas
+    from lstm_fastkernels.paths import get_cmake_dir as get_cmake_dir
+    from lstm_fastkernels.paths import get_include as get_include
+    from lstm_fastkernels.paths import get_library_dir as get_library_dir
     from lstm_fastkernels.prune_config import CubicSchedule as CubicSchedule
     from lstm_fastkernels.prune_config import PruneConfig as PruneConfig
     from lstm_fastkernels.pruning import Pruner as Pruner
@@ -40,7 +43,10 @@ _HOMES = {
     "FastQuantLSTMCell": "modules",
     "FastSparseLSTM": "modules",
     "FastSparseLSTMCell": "modules",
+    "get_cmake_dir": "paths",
+    "get_include": "paths",
     "get_isa": "ops",
+    "get_library_dir": "paths",
     "load_file": "io",
     "prune_": "pruning",
     "prune_hidden_": "hidden_pruning",

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lstm_fastkernels.paths import HOW_TO_BUILD
+
 _LIBRARIES = sorted(Path(__file__).parent.glob("_ops*.so"))
 if not _LIBRARIES:
     raise ImportError(
-        "lstm_fastkernels was not built: its compiled ops are missing. "
-        "Run: pip install --no-build-isolation -e ."
+        f"lstm_fastkernels was not built: its compiled ops are missing. {HOW_TO_BUILD}"
     )
 torch.ops.load_library(str(_LIBRARIES[0]))
 

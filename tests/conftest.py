@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 
 import lstm_fastkernels as lfk
 from cases import KINDS
+from lstm_fastkernels import runtime
 
 # Many threads on small tensors only wait for each other, the longer the busier the machine; tests
 # that are about threads ask for them.
@@ -23,10 +24,13 @@ settings.load_profile("project")
 
 @pytest.fixture(params=lfk.supported_isas(), ids="isa-{}".format)
 def isa(request):
-    before = lfk.get_isa()
-    lfk.set_isa(request.param)
+    """Of the torch ops and of the NumPy runtime, which choose theirs apart."""
+    before = [(module, module.get_isa()) for module in (lfk, runtime)]
+    for module, _ in before:
+        module.set_isa(request.param)
     yield request.param
-    lfk.set_isa(before)
+    for module, name in before:
+        module.set_isa(name)
 
 
 @pytest.fixture(params=["int8", "int16"])

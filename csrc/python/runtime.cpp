@@ -4,7 +4,12 @@
 #include <pybind11/stl.h>
 
 #include <atomic>
+#include <functional>
+#include <memory>
+#include <new>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,6 +21,10 @@ namespace py = pybind11;
 namespace lstm_fastkernels {
 namespace {
 
+// What pybind11 does not name of NumPy's C interface.
+constexpr int kNumpyHalf = 23;           // NPY_HALF
+constexpr int kNumpyEnsureCopy = 0x0020; // NPY_ARRAY_ENSURECOPY
+
 [[noreturn]] void fail(const std::string &message) {
   throw Error(ErrorCode::invalid_argument, message);
 }
@@ -24,7 +33,13 @@ std::string sizes_of(const py::array &array) {
   return py::str(array.attr("shape")).cast<std::string>();
 }
 
-// A State that two threads cannot run on at once: with the GIL released they could.
+// Of that type and in this machine's byte order.
+bool holds(const py::array &array, int type_number) {
+  const auto &numpy = py::detail::npy_api::get();
+  return numpy.PyArray_EquivTypes_(array.dtype().ptr(), py::dtype(type_number).ptr());
+}
+
+// A State that two threads cannot use at once: with the GIL released they could.
 class PyState {
 public:
   explicit PyState(State of) : state(std::move(of)) {}
@@ -32,11 +47,22 @@ public:
 
   State state;
 
+  // Whether an array that begins there is a view of h or c.
+  bool owns(const void *data) const {
+    const std::less<const void *> before;
+    const int64_t rows = state.layers() * state.batch_size();
+    const auto within = [&](const float *values, int64_t columns) {
+      return !before(data, values) && before(data, values + rows * columns);
+    };
+    return within(state.h(), state.output_size()) || within(state.c(), state.hidden_size());
+  }
+
+  // The right to read and to write it, for as long as this lives.
   class Use {
   public:
     explicit Use(PyState &of) : busy_(of.busy_) {
       if (busy_.exchange(true, std::memory_order_acquire))
-        fail("state: another thread is running on it");
+        fail("state: another thread is using it");
     }
     ~Use() { busy_.store(false, std::memory_order_release); }
     Use(const Use &) = delete;
@@ -55,11 +81,30 @@ py::array_t<float> view(const py::object &self, float *values, int64_t columns) 
   return py::array_t<float>({state.layers(), state.batch_size(), columns}, values, self);
 }
 
-py::bytes save(const PyState &self) {
+py::bytes save(PyState &self) {
+  const PyState::Use use(self);
   const size_t bytes = self.state.saved_bytes();
   py::bytes saved(nullptr, bytes);
   self.state.save(PyBytes_AS_STRING(saved.ptr()), bytes);
   return saved;
+}
+
+std::unique_ptr<PyState> copy(PyState &self) {
+  const PyState::Use use(self);
+  return std::make_unique<PyState>(self.state);
+}
+
+void reset(PyState &self, std::optional<int64_t> row) {
+  const PyState::Use use(self);
+  row ? self.state.reset_row(*row) : self.state.reset();
+}
+
+void copy_row(PyState &self, int64_t row, PyState &source, int64_t source_row) {
+  const PyState::Use use(self);
+  std::optional<PyState::Use> other;
+  if (&source != &self)
+    other.emplace(source);
+  self.state.copy_row(row, source.state, source_row);
 }
 
 std::unique_ptr<PyState> restore(const py::bytes &saved) {
@@ -67,14 +112,20 @@ std::unique_ptr<PyState> restore(const py::bytes &saved) {
   return std::make_unique<PyState>(State::restore(bytes.data(), bytes.size()));
 }
 
-// x as the kernels take it: aligned, the last dimension without gaps. Otherwise a copy.
-py::array dense_rows(const py::array &x) {
+// x as the kernels take it: aligned, the last dimension without gaps, in memory that they do not
+// write to. Otherwise a copy.
+py::array readable(const py::array &x, const PyState &state) {
   const py::ssize_t last = x.ndim() - 1, size = x.itemsize();
-  bool fits = (x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) &&
+  bool fits = !state.owns(x.data()) && (x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) &&
               (x.shape(last) == 1 || x.strides(last) == size);
   for (py::ssize_t i = 0; i < last; ++i)
     fits = fits && x.strides(i) % size == 0;
-  return fits ? x : py::array::ensure(x, py::array::c_style | py::array::forcecast);
+  if (fits)
+    return x;
+  py::array copied = py::array::ensure(x, py::array::c_style | kNumpyEnsureCopy);
+  if (!copied)
+    throw std::bad_alloc();
+  return copied;
 }
 
 class PyLstm {
@@ -84,7 +135,9 @@ public:
     const py::object pure = py::module_::import("pathlib").attr("Path")(path);
     const py::bytes contents = pure.attr("read_bytes")();
     const std::string_view bytes(contents);
-    const File file = File::from_memory(bytes.data(), bytes.size(), py::str(pure));
+    const std::string shown = py::bytes(py::str(pure).attr("encode")("utf-8", "replace"));
+    const py::gil_scoped_release release;
+    const File file = File::from_memory(bytes.data(), bytes.size(), shown);
     return PyLstm(Lstm::load(file, name), file.lstm(name).batch_first);
   }
 
@@ -99,6 +152,8 @@ public:
 
   py::array forward(const py::array &x, PyState *state, const py::object &lengths,
                     int threads) const {
+    if (threads < 1)
+      fail("threads must be at least 1, got " + std::to_string(threads));
     const bool batched = x.ndim() == 3;
     if (!batched && x.ndim() != 2)
       fail("x must have 2 or 3 dimensions, got " + sizes_of(x));
@@ -124,9 +179,9 @@ private:
   py::array run(const py::array &given, int time, int row, int64_t batch_size, PyState &state,
                 const py::object &lengths, int threads) const {
     LstmArguments a;
-    if (py::isinstance<py::array_t<float>>(given))
+    if (holds(given, py::detail::npy_api::NPY_FLOAT_))
       a.data_type = DataType::float32;
-    else if (given.dtype().kind() == 'f' && given.itemsize() == 2)
+    else if (holds(given, kNumpyHalf))
       a.data_type = DataType::float16;
     else
       throw py::type_error("x must be float32 or float16, got " +
@@ -144,7 +199,8 @@ private:
       fail("state: it holds " + std::to_string(h_and_c.batch_size()) + " rows, x has " +
            std::to_string(batch_size));
 
-    const py::array x = dense_rows(given);
+    const PyState::Use use(state);
+    const py::array x = readable(given, state);
     std::vector<py::ssize_t> sizes(x.shape(), x.shape() + x.ndim());
     sizes.back() = columns();
     py::array y(x.dtype(), sizes);
@@ -159,27 +215,30 @@ private:
     a.x_row_stride = stride(x, row);
     a.y_time_stride = stride(y, time);
     a.y_row_stride = stride(y, row);
-    const auto counts = lengths_of(lengths, batch_size);
-    a.lengths = counts ? counts.data() : nullptr;
+    const std::vector<int64_t> counts = lengths_of(lengths, batch_size);
+    a.lengths = lengths.is_none() ? nullptr : counts.data();
     a.h0 = a.h_n = h_and_c.h();
     a.c0 = a.c_n = h_and_c.c();
     a.threads = threads;
-    const PyState::Use use(state);
     const py::gil_scoped_release release;
     lstm_.forward(a);
     return y;
   }
 
-  static py::array_t<int64_t> lengths_of(const py::object &lengths, int64_t batch_size) {
+  // A copy: another thread could change the caller's between a check and its use.
+  static std::vector<int64_t> lengths_of(const py::object &lengths, int64_t batch_size) {
     if (lengths.is_none())
-      return py::reinterpret_steal<py::array_t<int64_t>>(py::handle());
+      return {};
     const py::array any = py::array::ensure(lengths);
     if (!any || (any.dtype().kind() != 'i' && any.dtype().kind() != 'u'))
       throw py::type_error("lengths must be integers");
     if (any.ndim() != 1 || any.shape(0) != batch_size)
       fail("lengths must have one element for each of the " + std::to_string(batch_size) +
            " rows, got " + sizes_of(any));
-    return py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(any);
+    constexpr int kPlain =
+        py::array::c_style | py::array::forcecast | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    const py::array_t<int64_t, kPlain> values(any);
+    return {values.data(), values.data() + values.size()};
   }
 
   Lstm lstm_;
@@ -192,16 +251,21 @@ private:
 PYBIND11_MODULE(_runtime, m) {
   using namespace lstm_fastkernels;
 
-  py::register_exception_translator([](std::exception_ptr thrown) {
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
     try {
       if (thrown)
         std::rethrow_exception(thrown);
     } catch (const Error &error) {
-      py::set_error(PyExc_ValueError, error.what());
+      // A message may quote a file that is no text.
+      const std::string_view what = error.what();
+      PyObject *const text = PyUnicode_DecodeUTF8(what.data(), py::ssize_t(what.size()), "replace");
+      py::set_error(PyExc_ValueError, py::reinterpret_steal<py::object>(text));
     }
   });
 
-  py::class_<PyState>(m, "State", "h and c of a batch of sequences: the memory of a stream.")
+  py::class_<PyState>(m, "State",
+                      "h and c of a batch of sequences: the memory of a stream.\n\n"
+                      "One thread may use it at a time: another one's call raises ValueError.")
       .def_property_readonly("batch_size", [](const PyState &s) { return s.state.batch_size(); })
       .def_property_readonly(
           "h",
@@ -217,22 +281,10 @@ PYBIND11_MODULE(_runtime, m) {
             return view(self, s.c(), s.hidden_size());
           },
           "float32 [layers * directions, batch_size, hidden_size]: a view, to read and to write.")
-      .def(
-          "copy", [](const PyState &s) { return std::make_unique<PyState>(s.state); },
-          "A state of its own with the same values.")
-      .def(
-          "reset",
-          [](PyState &s, std::optional<int64_t> row) {
-            row ? s.state.reset_row(*row) : s.state.reset();
-          },
-          py::arg("row") = py::none(), "Zeros, in all rows or in one.")
-      .def(
-          "copy_row",
-          [](PyState &s, int64_t row, const PyState &from, int64_t from_row) {
-            s.state.copy_row(row, from.state, from_row);
-          },
-          py::arg("row"), py::arg("source"), py::arg("source_row"),
-          "Takes over a row of another state of this LSTM, of any batch size.")
+      .def("copy", &copy, "A state of its own with the same values.")
+      .def("reset", &reset, py::arg("row") = py::none(), "Zeros, in all rows or in one.")
+      .def("copy_row", &copy_row, py::arg("row"), py::arg("source"), py::arg("source_row"),
+           "Takes over a row of another state of this LSTM, of any batch size.")
       .def("save", &save, "Bytes that describe themselves.")
       .def_static("restore", &restore, py::arg("saved"),
                   "The state that was saved. Raises ValueError for other bytes.")
@@ -262,11 +314,11 @@ PYBIND11_MODULE(_runtime, m) {
            "x: [T, B, I], [B, T, I] if the module was batch_first, or [T, I] for one sequence; "
            "float32 or float16.\nIt is not copied if its last dimension is contiguous. y has its "
            "dtype. state: of batch size B; None is\nzeros, which are forgotten. lengths: integers "
-           "[B], each in 1..T: y is zero past a row's length. At most\n`threads` threads work. "
-           "Raises TypeError for another dtype, ValueError for wrong sizes.")
+           "[B], each in 1..T: y is zero past a row's length. At most\n`threads` threads work, one "
+           "or more. Raises TypeError for another dtype, ValueError for wrong sizes.")
       .def("step", &PyLstm::step, py::arg("x"), py::arg("state"),
-           "y of one time step, [B, I] or [I] for one row; goes on from `state` and leaves the "
-           "next one there.");
+           "y of one time step, x [B, I], or [I] for one row; goes on from `state` and leaves the "
+           "next one there.\n\nDtypes and errors are those of forward.");
 
   m.def(
       "get_isa", [] { return std::string(isa_name(active_isa())); },

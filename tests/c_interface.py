@@ -1,0 +1,104 @@
+"""lstm_fastkernels.h in ctypes."""
+
+import ctypes
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
+from pathlib import Path
+
+import lstm_fastkernels as lfk
+
+OK, INVALID_ARGUMENT, INVALID_FILE, IO_ERROR = range(4)
+
+
+class Tensor(Structure):
+    _fields_ = [
+        ("dtype", c_char_p),
+        ("shape", POINTER(c_int64)),
+        ("dimensions", c_size_t),
+        ("data", c_void_p),
+        ("bytes", c_size_t),
+    ]
+
+
+class Shape(Structure):
+    _fields_ = [
+        (name, c_int64)
+        for name in ("input_size", "hidden_size", "proj_size", "num_layers", "num_directions")
+    ]
+
+
+class Sequence(Structure):
+    _fields_ = [
+        ("time_steps", c_int64),
+        ("batch_size", c_int64),
+        ("x", c_void_p),
+        ("y", c_void_p),
+        ("x_time_stride", c_int64),
+        ("x_row_stride", c_int64),
+        ("y_time_stride", c_int64),
+        ("y_row_stride", c_int64),
+        ("lengths", c_void_p),
+        ("threads", c_int),
+    ]
+
+
+# name: what it returns and what it takes; handles are void pointers
+FUNCTIONS = {
+    "version": (c_char_p,),
+    "last_error": (c_char_p,),
+    "file_open": (c_int, c_char_p, c_void_p),
+    "file_from_memory": (c_int, c_void_p, c_size_t, c_void_p),
+    "file_free": (None, c_void_p),
+    "file_tensor": (c_int, c_void_p, c_char_p, POINTER(Tensor)),
+    "file_num_lstms": (c_size_t, c_void_p),
+    "file_lstm_name": (c_char_p, c_void_p, c_size_t),
+    "lstm_load": (c_int, c_void_p, c_char_p, c_void_p),
+    "lstm_free": (None, c_void_p),
+    "lstm_shape": (Shape, c_void_p),
+    "lstm_forward": (c_int, c_void_p, POINTER(Sequence), c_void_p),
+    "lstm_step": (c_int, c_void_p, c_void_p, c_void_p, c_void_p),
+    "state_new": (c_int, c_void_p, c_int64, c_void_p),
+    "state_clone": (c_int, c_void_p, c_void_p),
+    "state_free": (None, c_void_p),
+    "state_batch_size": (c_int64, c_void_p),
+    "state_h": (POINTER(c_float), c_void_p),
+    "state_c": (POINTER(c_float), c_void_p),
+    "state_reset": (None, c_void_p),
+    "state_reset_row": (c_int, c_void_p, c_int64),
+    "state_copy_row": (c_int, c_void_p, c_int64, c_void_p, c_int64),
+    "state_bytes": (c_size_t, c_void_p),
+    "state_save": (c_int, c_void_p, c_void_p, c_size_t),
+    "state_restore": (c_int, c_void_p, c_size_t, c_void_p),
+}
+
+
+def _load():
+    library = ctypes.CDLL(str(Path(lfk.get_library_dir(), "liblstm_fastkernels_file.so")))
+    for name, (result, *arguments) in FUNCTIONS.items():
+        function = getattr(library, f"lfk_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+LIBRARY = _load()
+
+
+def call(name, *arguments):
+    """The status of lfk_<name>, or what it returns."""
+    return getattr(LIBRARY, f"lfk_{name}")(*arguments)
+
+
+def last_error():
+    return call("last_error").decode()
+
+
+class Handle(c_void_p):
+    """What lfk_<name> makes of the arguments; freed with its last reference."""
+
+    def __init__(self, name, *arguments):
+        super().__init__()
+        self.kind = name.partition("_")[0]
+        status = call(name, *arguments, byref(self))
+        assert status == OK, last_error()
+
+    def __del__(self):
+        call(f"{self.kind}_free", self)
