@@ -54,8 +54,8 @@ struct WeightMatrix {
   const int32_t *col_indices = nullptr;
 };
 
-// Block rows of a matrix of so many rows: each of its gates, 4 of them or 1 for weight_hr, is padded
-// to whole ones. Throws Error, naming the matrix, for block_rows outside 1..65535.
+// Block rows of a matrix of so many rows: each of its gates, 4 of them or 1 for weight_hr, is
+// padded to whole ones. Throws Error, naming the matrix, for block_rows outside 1..65535.
 LSTM_FASTKERNELS_API int64_t count_block_rows(int64_t rows, int64_t gates, int64_t block_rows,
                                               const std::string &name);
 
