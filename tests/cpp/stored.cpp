@@ -1,6 +1,7 @@
 #include "stored.h"
 
 #include "check.h"
+#include "guarded.h"
 #include "lstm_fastkernels/file.h"
 
 namespace lstm_fastkernels {
@@ -130,6 +131,26 @@ StoredFile stored(const HeldStack &stack) {
   StoredFile file;
   file.add("", stack);
   return file;
+}
+
+void load_all(const Bytes &bytes) {
+  const Guarded<uint8_t> memory(bytes);
+  const File file = File::from_memory(memory.data(), bytes.size(), "somewhere");
+  for (const std::string &name : file.lstm_names())
+    Lstm::load(file, name);
+}
+
+void check_refused(const Bytes &file, const std::string &message) {
+  try {
+    load_all(file);
+  } catch (const Error &error) {
+    WITH("message ", error.what(), " not ", message);
+    CHECK(error.code() == ErrorCode::invalid_file);
+    CHECK(std::string(error.what()).rfind("somewhere: " + message, 0) == 0);
+    return;
+  }
+  WITH("message ", message);
+  CHECK(!"refused");
 }
 
 std::string replaced(const std::string &text, const std::string &from, const std::string &to) {

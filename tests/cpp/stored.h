@@ -54,6 +54,11 @@ struct StoredFile {
 // A file of one LSTM, saved by itself.
 StoredFile stored(const HeldStack &stack);
 
+// Opens a file that ends where readable memory ends and loads every LSTM of it.
+void load_all(const Bytes &file);
+// That it throws an error of the file that begins so, behind the file's name.
+void check_refused(const Bytes &file, const std::string &message);
+
 // The text with `to` in the place of `from`, which must be there once.
 std::string replaced(const std::string &text, const std::string &from, const std::string &to);
 
