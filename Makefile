@@ -7,11 +7,15 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # C++ is built by the tools in .venv.
 CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
 JSON  = $(shell $(BIN)/python -c "import nlohmann_json as m; print(*m.__path__)")/include
+CORE  = $(CMAKE) -S csrc -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
+
+FUZZ_SECONDS ?= 30
+FUZZ         := -dict=tests/cpp/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
 
 CSRC      := $(shell find csrc -type f 2>/dev/null)
 CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.h' -o -name '*.inl' 2>/dev/null)
 
-.PHONY: demo cpp-demo test test-python test-cpp bench lint clean
+.PHONY: demo cpp-demo test test-python test-cpp test-fuzz fuzz bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -28,16 +32,31 @@ cpp-demo: $(VENV)/.installed
 	build/cpp-demo/char_lm $(MODEL) score < $(TEXT)
 	$(BIN)/python examples/score_char_lm.py $(MODEL) < $(TEXT)
 
-test: test-cpp test-python
+test: test-cpp test-fuzz test-python
 
 test-python: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
 
 # All C++ tests once per instruction set.
 test-cpp: $(VENV)/.tools
-	$(CMAKE) -S csrc --preset asan -B build/asan -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
+	$(CORE) --preset asan -B build/asan
 	$(BIN)/cmake --build build/asan
 	$(BIN)/ctest --test-dir build/asan --output-on-failure
+
+test-fuzz:
+	@mkdir -p build
+	@if echo 'extern "C" int LLVMFuzzerTestOneInput(const char *, unsigned long) { return 0; }' | \
+	    clang++ -fsanitize=fuzzer -x c++ - -o build/trivial_fuzzer 2>/dev/null; \
+	then $(MAKE) --no-print-directory fuzz; \
+	else echo "test-fuzz is skipped: there is no clang++ with libFuzzer"; fi
+
+# New inputs go to build/fuzz/corpus, from where the next run goes on; one that fails to build/fuzz.
+fuzz: $(VENV)/.tools
+	$(CORE) --preset fuzz -B build/fuzz
+	$(BIN)/cmake --build build/fuzz --target fuzz_load
+	mkdir -p build/fuzz/corpus
+	build/fuzz/tests/fuzz_load $(FUZZ) -max_total_time=$(FUZZ_SECONDS) \
+	  -artifact_prefix=build/fuzz/ -print_final_stats=1 build/fuzz/corpus tests/cpp/fuzz_corpus
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q benchmarks

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "configuration.h"
 #include "json.h"
 
 namespace lstm_fastkernels {
@@ -24,9 +25,10 @@ constexpr int64_t kFormatVersion = 1;
 // 0 for an unknown one.
 int64_t element_bytes(const std::string &dtype) {
   static const std::map<std::string, int64_t> sizes = {
-      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
-      {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
-      {"F32", 4},  {"I64", 8}, {"U64", 8}, {"F64", 8},     {"C64", 8},
+      {"BOOL", 1},    {"U8", 1},          {"I8", 1},          {"F8_E5M2", 1}, {"F8_E4M3", 1},
+      {"F8_E8M0", 1}, {"F8_E5M2FNUZ", 1}, {"F8_E4M3FNUZ", 1}, {"I16", 2},     {"U16", 2},
+      {"F16", 2},     {"BF16", 2},        {"I32", 4},         {"U32", 4},     {"F32", 4},
+      {"I64", 8},     {"U64", 8},         {"F64", 8},         {"C64", 8},
   };
   const auto found = sizes.find(dtype);
   return found == sizes.end() ? 0 : found->second;
@@ -110,14 +112,15 @@ struct File::Contents {
                   std::to_string(bytes - kLengthBytes) + " behind its length");
     data = file + kLengthBytes + header_bytes;
     data_bytes = static_cast<int64_t>(bytes - kLengthBytes - header_bytes);
-    const char *const text = reinterpret_cast<const char *>(file) + kLengthBytes;
-    read_header(parse_json({text, static_cast<size_t>(header_bytes)}, name + ": the header"));
+    const std::string_view header(reinterpret_cast<const char *>(file) + kLengthBytes,
+                                  static_cast<size_t>(header_bytes));
+    if (header.substr(0, 1) != "{")
+      refuse_file(name + ": not a safetensors file: its header must start with '{'");
+    read_header(parse_json(header, name + ": the header"));
   }
 
 private:
   void read_header(const json &header) {
-    if (!header.is_object())
-      refuse_file(name + ": the header must be an object");
     for (const auto &[key, value] : header.items())
       if (key == kMetadata)
         read_metadata(value);
@@ -177,8 +180,8 @@ private:
       refuse_file(what + ": format version " + std::to_string(version) +
                   "; this library reads version " + std::to_string(kFormatVersion));
     const json &all = member(configuration, "lstms", what);
-    if (!all.is_object())
-      refuse_file(what + ": 'lstms' must be an object");
+    if (!all.is_object() || all.empty())
+      refuse_file(what + ": 'lstms' must be an object of at least one LSTM");
     for (const auto &[key, value] : all.items())
       lstms.emplace(key, read_configuration(value, name + ": LSTM '" + key + "'"));
     check_names();
@@ -196,29 +199,6 @@ private:
                       "'");
       }
     }
-  }
-
-  static LstmConfiguration read_configuration(const json &from, const std::string &what) {
-    LstmConfiguration c;
-    c.class_name = text(from, "class", what);
-    c.shape.input_size = integer(from, "input_size", what);
-    c.shape.hidden_size = integer(from, "hidden_size", what);
-    c.shape.proj_size = integer(from, "proj_size", what);
-    c.shape.num_layers = integer(from, "num_layers", what);
-    c.shape.num_directions = boolean(from, "bidirectional", what) ? 2 : 1;
-    c.bias = boolean(from, "bias", what);
-    c.batch_first = boolean(from, "batch_first", what);
-    const std::string activations = text(from, "activations", what);
-    if (activations != "int8" && activations != "int16" && activations != "float32")
-      refuse_file(what + ": 'activations' must be int8, int16 or float32, got '" + activations +
-                  "'");
-    c.shape.activation_bits = activations == "int8" ? 8 : activations == "int16" ? 16 : 32;
-    try {
-      validate(c.shape);
-    } catch (const Error &error) {
-      refuse_file(what + ": " + error.what());
-    }
-    return c;
   }
 };
 

@@ -38,8 +38,11 @@ json parse_json(std::string_view text, const std::string &name) {
   };
   try {
     return json::parse(text, check);
-  } catch (const json::exception &error) {
-    refuse_file(name + " is not JSON: " + error.what());
+  } catch (const json::parse_error &error) {
+    // what() quotes the text, which may be anything.
+    refuse_file(name + " is not JSON from byte " + std::to_string(error.byte) + " on");
+  } catch (const json::out_of_range &) {
+    refuse_file(name + " has a number that is too large");
   }
 }
 

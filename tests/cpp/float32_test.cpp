@@ -12,12 +12,6 @@ namespace {
 
 constexpr float kMax = std::numeric_limits<float>::max();
 
-void check_same(const Result &found, const Result &expected) {
-  CHECK_SAME(found.y, expected.y);
-  CHECK_SAME(found.h, expected.h);
-  CHECK_SAME(found.c, expected.c);
-}
-
 // What numerics.h states for tanh, and what follows for sigmoid; see gates_test.cpp.
 constexpr double kTanhError = 3.2e-7;
 constexpr double kRounding = 0x1p-25; // of a number up to 1

@@ -7,12 +7,6 @@
 namespace lstm_fastkernels {
 namespace {
 
-void check_same(const Result &found, const Result &expected) {
-  CHECK_SAME(found.y, expected.y);
-  CHECK_SAME(found.h, expected.h);
-  CHECK_SAME(found.c, expected.c);
-}
-
 // Calls test(stack) with each kind of weights, dense and in blocks of several shapes.
 template <class Test> void for_each_kind(LstmShape shape, const Test &test) {
   for (int bits : {8, 16, 32})

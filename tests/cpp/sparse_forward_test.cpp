@@ -10,12 +10,6 @@
 namespace lstm_fastkernels {
 namespace {
 
-void check_same(const Result &found, const Result &expected) {
-  CHECK_SAME(found.y, expected.y);
-  CHECK_SAME(found.h, expected.h);
-  CHECK_SAME(found.c, expected.c);
-}
-
 void check_stack(const SourceStack &stack, int64_t T, int64_t B,
                  const std::vector<int64_t> &lengths = {}) {
   const Sequence sequence = random_sequence(stack.shape, T, B, 72);

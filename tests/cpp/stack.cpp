@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "check.h"
 #include "packed.h"
 #include "support.h"
 
@@ -262,15 +263,37 @@ LstmArguments arguments_for(const Sequence &s, Result &result) {
   return a;
 }
 
-Result forward(const std::vector<uint8_t> &packed, const Sequence &sequence, int threads,
-               const std::vector<int64_t> &lengths) {
+namespace {
+
+template <class Run>
+Result result_of(const Run &run, const Sequence &sequence, int threads,
+                 const std::vector<int64_t> &lengths) {
   Result result;
   LstmArguments a = arguments_for(sequence, result);
   a.threads = threads;
   if (!lengths.empty())
     a.lengths = lengths.data();
-  lstm_forward(packed.data(), packed.size(), a);
+  run(a);
   return result;
+}
+
+} // namespace
+
+Result forward(const std::vector<uint8_t> &packed, const Sequence &sequence, int threads,
+               const std::vector<int64_t> &lengths) {
+  const auto run = [&](const LstmArguments &a) { lstm_forward(packed.data(), packed.size(), a); };
+  return result_of(run, sequence, threads, lengths);
+}
+
+Result forward(const Lstm &lstm, const Sequence &sequence, int threads,
+               const std::vector<int64_t> &lengths) {
+  return result_of([&](const LstmArguments &a) { lstm.forward(a); }, sequence, threads, lengths);
+}
+
+void check_same(const Result &found, const Result &expected) {
+  CHECK_SAME(found.y, expected.y);
+  CHECK_SAME(found.h, expected.h);
+  CHECK_SAME(found.c, expected.c);
 }
 
 } // namespace lstm_fastkernels

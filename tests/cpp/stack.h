@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lstm_fastkernels/lstm.h"
+#include "lstm_fastkernels/model.h"
 
 namespace lstm_fastkernels {
 
@@ -131,5 +132,9 @@ LstmArguments arguments_for(const Sequence &sequence, Result &result);
 
 Result forward(const std::vector<uint8_t> &packed, const Sequence &sequence, int threads = 1,
                const std::vector<int64_t> &lengths = {});
+Result forward(const Lstm &lstm, const Sequence &sequence, int threads = 1,
+               const std::vector<int64_t> &lengths = {});
+
+void check_same(const Result &found, const Result &expected);
 
 } // namespace lstm_fastkernels

@@ -1,0 +1,91 @@
+#include "configuration.h"
+
+#include <map>
+
+#include "json.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kLargestBlock = 65535;
+
+struct Class {
+  bool is_float, is_cell;
+};
+
+const Class &class_of(const LstmConfiguration &c, const std::string &what) {
+  static const std::map<std::string, Class> classes = {{"FastQuantLSTM", {false, false}},
+                                                       {"FastQuantLSTMCell", {false, true}},
+                                                       {"FastSparseLSTM", {true, false}},
+                                                       {"FastSparseLSTMCell", {true, true}}};
+  const auto found = classes.find(c.class_name);
+  if (found == classes.end())
+    refuse_file(what + ": unknown class '" + c.class_name + "'");
+  return found->second;
+}
+
+int activation_bits(const std::string &activations, const std::string &what) {
+  static const std::map<std::string, int> bits = {{"int8", 8}, {"int16", 16}, {"float32", 32}};
+  const auto found = bits.find(activations);
+  if (found == bits.end())
+    refuse_file(what + ": 'activations' must be int8, int16 or float32, got '" + activations + "'");
+  return found->second;
+}
+
+double dropout(const json &from, const std::string &what) {
+  const json &value = member(from, "dropout", what);
+  if (!value.is_number() || !(value.get<double>() >= 0 && value.get<double>() <= 1))
+    refuse_file(what + ": 'dropout' must be a number in 0..1");
+  return value.get<double>();
+}
+
+// How weights that the module is given later are laid out.
+void check_layout(const json &from, const std::string &what) {
+  const std::string layout = text(from, "layout", what);
+  if (layout != "auto" && layout != "dense" && layout != "block_sparse")
+    refuse_file(what + ": 'layout' must be auto, dense or block_sparse, got '" + layout + "'");
+  const json &block = member(from, "block_size", what);
+  const auto fits = [&](size_t i, int64_t unit) {
+    return is_size(block[i]) && block[i] >= unit && block[i] <= kLargestBlock &&
+           block[i].get<int64_t>() % unit == 0;
+  };
+  if (!block.is_array() || block.size() != 2 || !fits(0, 8) || !fits(1, 4))
+    refuse_file(what + ": 'block_size' must be a multiple of 8 and a multiple of 4, up to " +
+                std::to_string(kLargestBlock));
+}
+
+} // namespace
+
+LstmConfiguration read_configuration(const json &from, const std::string &what) {
+  LstmConfiguration c;
+  c.class_name = text(from, "class", what);
+  c.shape.input_size = integer(from, "input_size", what);
+  c.shape.hidden_size = integer(from, "hidden_size", what);
+  c.shape.proj_size = integer(from, "proj_size", what);
+  c.shape.num_layers = integer(from, "num_layers", what);
+  c.shape.num_directions = boolean(from, "bidirectional", what) ? 2 : 1;
+  c.bias = boolean(from, "bias", what);
+  c.batch_first = boolean(from, "batch_first", what);
+  const std::string activations = text(from, "activations", what);
+  c.shape.activation_bits = activation_bits(activations, what);
+  try {
+    validate(c.shape);
+  } catch (const Error &error) {
+    refuse_file(what + ": " + error.what());
+  }
+  const double idle = dropout(from, what);
+  check_layout(from, what);
+
+  const Class &of = class_of(c, what);
+  if (of.is_float != (c.shape.activation_bits == 32))
+    refuse_file(what + ": a " + c.class_name + " has no '" + activations + "' activations");
+  if (of.is_cell && (c.shape.num_layers != 1 || c.shape.num_directions != 1 || c.shape.proj_size ||
+                     c.batch_first || idle != 0))
+    refuse_file(what + ": a cell has one layer and direction, no projection, no dropout, and is "
+                       "not batch_first");
+  return c;
+}
+
+} // namespace lstm_fastkernels
