@@ -55,12 +55,13 @@ TEST(headers_of_more_than_a_hundred_megabytes_are_refused) {
 
 TEST(headers_that_are_no_json_are_refused) {
   for (const char *text :
-       {"{", "{]", "{}x", "{}{}", "{\"a\":}", "{'a':1}", "{\"a\":NaN}", "{\"a\":1e999}",
-        "{\"a\":\"\xff\"}", "{\"a\":01}", "{\"a\":[1,]}", "{\"a\":\"\n\"}", "{/**/}"}) {
+       {"{", "{]", "{}x", "{}{}", "{\"a\":}", "{'a':1}", "{\"a\":NaN}", "{\"a\":\"\xff\"}",
+        "{\"a\":01}", "{\"a\":[1,]}", "{\"a\":\"\n\"}", "{/**/}"}) {
     WITH("header ", text);
     check_header_refused(text, "the header is not JSON from byte ");
   }
   check_header_refused(std::string("{}\0", 3), "the header is not JSON from byte ");
+  check_header_refused("{\"a\":1e999}", "the header has a number that is too large");
 }
 
 TEST(headers_that_do_not_start_with_a_brace_are_refused) {
