@@ -12,14 +12,14 @@ FUZZ_SECONDS ?= 30
 FUZZ         := -dict=tests/cpp/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
 
 CSRC      := $(shell find csrc -type f 2>/dev/null)
-CPP_FILES := $(shell find csrc tests/cpp benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.inl' 2>/dev/null)
+CPP_FILES := $(shell find csrc tests/cpp benchmarks -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' 2>/dev/null)
 
-.PHONY: demo test test-python test-cpp test-fuzz fuzz bench lint clean
+.PHONY: demo test test-python test-cpp test-tsan test-fuzz fuzz bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
 
-test: test-cpp test-fuzz test-python
+test: test-cpp test-tsan test-fuzz test-python
 
 test-python: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
@@ -29,6 +29,12 @@ test-cpp: $(VENV)/.tools
 	$(CMAKE) -S csrc --preset asan -B build/asan
 	$(BIN)/cmake --build build/asan
 	$(BIN)/ctest --test-dir build/asan --output-on-failure
+
+# What has threads, under ThreadSanitizer.
+test-tsan: $(VENV)/.tools
+	$(CMAKE) -S csrc --preset tsan -B build/tsan
+	$(BIN)/cmake --build build/tsan --target concurrent_tests
+	build/tsan/tests/concurrent_tests
 
 test-fuzz:
 	@mkdir -p build
