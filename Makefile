@@ -13,9 +13,9 @@ FUZZ_SECONDS ?= 30
 FUZZ         := -dict=tests/cpp/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
 
 CSRC      := $(shell find csrc -type f 2>/dev/null)
-CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.h' -o -name '*.inl' 2>/dev/null)
+CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' 2>/dev/null)
 
-.PHONY: demo cpp-demo test test-python test-cpp test-fuzz fuzz bench lint clean
+.PHONY: demo cpp-demo test test-python test-cpp test-tsan test-fuzz fuzz bench lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -32,7 +32,7 @@ cpp-demo: $(VENV)/.installed
 	build/cpp-demo/char_lm $(MODEL) score < $(TEXT)
 	$(BIN)/python examples/score_char_lm.py $(MODEL) < $(TEXT)
 
-test: test-cpp test-fuzz test-python
+test: test-cpp test-tsan test-fuzz test-python
 
 test-python: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
@@ -42,6 +42,12 @@ test-cpp: $(VENV)/.tools
 	$(CORE) --preset asan -B build/asan
 	$(BIN)/cmake --build build/asan
 	$(BIN)/ctest --test-dir build/asan --output-on-failure
+
+# What has threads, under ThreadSanitizer.
+test-tsan: $(VENV)/.tools
+	$(CORE) --preset tsan -B build/tsan
+	$(BIN)/cmake --build build/tsan --target concurrent_tests
+	build/tsan/tests/concurrent_tests
 
 test-fuzz:
 	@mkdir -p build

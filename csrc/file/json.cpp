@@ -36,6 +36,8 @@ json parse_json(std::string_view text, const std::string &name) {
       refuse_file(name + " has the key '" + parsed.get<std::string>() + "' twice");
     return true;
   };
+  if (text.find('\0') != text.npos) // the parser would take it for the end
+    refuse_file(name + " is not JSON: it has a zero byte");
   try {
     return json::parse(text, check);
   } catch (const json::parse_error &error) {

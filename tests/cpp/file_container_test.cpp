@@ -60,8 +60,13 @@ TEST(headers_that_are_no_json_are_refused) {
     WITH("header ", text);
     check_header_refused(text, "the header is not JSON from byte ");
   }
-  check_header_refused(std::string("{}\0", 3), "the header is not JSON from byte ");
   check_header_refused("{\"a\":1e999}", "the header has a number that is too large");
+}
+
+TEST(headers_do_not_end_at_a_zero_byte) {
+  const std::string zero(1, '\0');
+  for (const std::string &text : {kHeader + zero, kHeader + zero + "}", "{" + zero + "}"})
+    check_header_refused(text, "the header is not JSON: it has a zero byte");
 }
 
 TEST(headers_that_do_not_start_with_a_brace_are_refused) {

@@ -26,14 +26,14 @@ StoredFile stored_as(const std::string &name, int bits, bool in_blocks) {
   return file;
 }
 
-// Calls test(file, prefix) with files of all kinds of weights.
+// Calls test(file, prefix) with files of both kinds of weights.
 template <class Test> void for_each_file(const Test &test) {
-  for (int bits : {8, 16, 32})
-    for (bool in_blocks : {false, true})
-      for (const char *name : {"", "model.encoder"}) {
-        WITH("bits ", bits, " in blocks ", in_blocks, " name '", name, "'");
-        test(stored_as(name, bits, in_blocks), *name ? check::text(name, ".") : std::string());
-      }
+  for (int bits : {8, 32})
+    for (bool in_blocks : {false, true}) {
+      const std::string name = in_blocks == (bits == 8) ? "" : "model.encoder";
+      WITH("bits ", bits, " in blocks ", in_blocks, " name '", name, "'");
+      test(stored_as(name, bits, in_blocks), name.empty() ? name : name + ".");
+    }
 }
 
 // Refused after change(tensor).
@@ -157,13 +157,12 @@ TEST(biases_are_there_where_the_configuration_says_so) {
 }
 
 TEST(the_smallest_weight_is_refused) {
-  for_each_file([](const StoredFile &file, const std::string &prefix) {
+  for_each_file([](const StoredFile &file, const std::string &) {
     for (const auto &[name, tensor] : file.tensors)
       if (tensor.dtype == "I8")
         check_tensor_refused(
             file, name, [](StoredTensor &t) { t.data[0] = 0x80; },
             name.substr(0, name.find("_values")) + ": weights must be in [-127, 127], got -128");
-    CHECK(prefix.empty() || file.tensors.begin()->first.find(prefix) == 0);
   });
 }
 
@@ -215,7 +214,7 @@ TEST(weights_in_the_padding_of_a_file_are_refused) {
 
 // Whose values take no bytes: nothing but the sizes says that they are impossible.
 TEST(blocks_of_no_bytes_have_possible_sizes) {
-  constexpr int64_t kHuge = int64_t{1} << 62;
+  constexpr int64_t kHuge = int64_t{1} << 62, kMany = int64_t{1} << 58;
   const std::string rows = "_values: blocks of ", shape = ": blocks must have a multiple of 8 rows";
   const struct {
     std::vector<int64_t> values;
@@ -229,7 +228,7 @@ TEST(blocks_of_no_bytes_have_possible_sizes) {
                {{0, 8, kHuge}, shape},
                {{0, 8, 65536}, shape},
                {{0, 12, 4}, shape},
-               {{kHuge, 8, 0}, "_col_indices: expected I32 [4611686018427387904], got I32 [0]"}};
+               {{kMany, 8, 0}, "_col_indices: expected I32 [288230376151711744], got I32 [0]"}};
   for (int bits : {8, 32})
     for (const auto &[values, message] : cases) {
       WITH("bits ", bits, " values [", values[0], ", ", values[1], ", ", values[2], "]");

@@ -103,7 +103,7 @@ TEST(an_lstm_that_is_not_there_is_refused) {
   parts.add("a", stack);
   const Bytes bytes = parts.bytes(), none = safetensors("{}", {});
   const File file = File::from_memory(bytes.data(), bytes.size(), "two");
-  for (const char *name : {"", "c", "A", "a.", "a\0"})
+  for (const char *name : {"", "c", "A", "a."})
     CHECK_THROWS(Lstm::load(file, name),
                  check::text("two: no LSTM '", name, "', it holds 'a', 'b'"));
   CHECK_THROWS(Lstm::load(File::from_memory(none.data(), none.size(), "none")),

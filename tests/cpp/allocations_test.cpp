@@ -1,0 +1,127 @@
+// A streaming step allocates nothing. An executable of its own: the others keep the sanitizer's
+// operators.
+#include "allocations.h"
+
+#include <filesystem>
+#include <iterator>
+#include <memory>
+#include <new>
+#include <thread>
+
+#include "check.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+TEST(allocations_are_counted) {
+  constexpr std::align_val_t kLine{64};
+  CHECK(allocations_of([] {}) == 0);
+  CHECK(allocations_of([] { ::operator delete(::operator new(9)); }) == 1);
+  CHECK(allocations_of([] { ::operator delete[](::operator new[](9)); }) == 1);
+  CHECK(allocations_of([&] { ::operator delete(::operator new(9, kLine), kLine); }) == 1);
+  CHECK(allocations_of([] { ::operator delete(::operator new(9, std::nothrow)); }) == 1);
+  CHECK(allocations_of([] { std::make_unique<std::byte[]>(9); }) <= 1); // may be left out
+  CHECK(allocations_of([] { std::vector<float>(2).reserve(100); }) == 2);
+}
+
+TEST(allocations_of_other_threads_are_counted) {
+  int64_t inside = 0;
+  const int64_t all = allocations_of([&] {
+    std::thread other(
+        [&] { inside = allocations_of([] { ::operator delete(::operator new(9)); }); });
+    other.join();
+  });
+  CHECK(inside == 1 && all > inside);
+}
+
+// Steps of one size, y going nowhere.
+class Stream {
+public:
+  Stream(const SourceStack &stack, int64_t batch_size, int threads = 1)
+      : held_(stack.held()), lstm_(held_.shape, held_.views().data()),
+        state_(held_.shape, batch_size),
+        sequence_(random_sequence(held_.shape, 1, batch_size, 151)),
+        y_(static_cast<size_t>(batch_size * sequence_.y_columns())) {
+    options_.threads = threads;
+  }
+
+  int64_t allocations_of_a_step() {
+    return allocations_of([&] {
+      if (options_.threads == 1)
+        lstm_.step(sequence_.x.data(), state_, y_.data());
+      else
+        lstm_.forward(sequence_.x.data(), 1, state_.batch_size(), state_, y_.data(), options_);
+    });
+  }
+
+private:
+  HeldStack held_;
+  Lstm lstm_;
+  State state_;
+  Sequence sequence_;
+  std::vector<float> y_;
+  ForwardOptions options_;
+};
+
+// The first step on a thread of its own, whose memory is its own, too, and then others.
+void check_steps(const SourceStack &stack, int64_t batch_size) {
+  WITH("batch ", batch_size);
+  for_each_isa([&](Isa) {
+    Stream stream(stack, batch_size);
+    int64_t first = 0, later = 0;
+    std::thread([&] {
+      first = stream.allocations_of_a_step();
+      for (int i = 0; i < 5; ++i)
+        later += stream.allocations_of_a_step();
+    }).join();
+    CHECK(first > 0 && later == 0);
+  });
+}
+
+TEST(steps_allocate_nothing) {
+  for (int bits : {8, 16, 32})
+    for (const LstmShape &shape : {shape_of(7, 33, 0, 1, 1, bits), shape_of(7, 33, 0, 3, 1, bits),
+                                   shape_of(7, 33, 0, 2, 2, bits), shape_of(7, 33, 9, 2, 1, bits),
+                                   shape_of(7, 33, 9, 2, 2, bits)}) {
+      WITH("bits ", bits, " layers ", shape.num_layers, " directions ", shape.num_directions,
+           " proj ", shape.proj_size);
+      const SourceStack stack = random_stack(shape, Weights::any, 152);
+      for (int64_t batch_size : {1, 33}) {
+        check_steps(stack, batch_size);
+        check_steps(in_blocks(stack, {8, 4}, 0.5f), batch_size);
+      }
+    }
+}
+
+TEST(smaller_steps_allocate_nothing_after_larger_ones) {
+  std::thread([] {
+    const SourceStack stack = random_stack(shape_of(7, 33), Weights::any, 153);
+    Stream large(stack, 9), small(stack, 2);
+    CHECK(large.allocations_of_a_step() > 0);
+    for (int i = 0; i < 3; ++i)
+      CHECK(small.allocations_of_a_step() + large.allocations_of_a_step() == 0);
+  }).join();
+}
+
+int64_t threads_of_this_process() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"), {});
+}
+
+// 69 million products a step. Which thread takes which half of the rows is not settled: each may
+// see both halves for the first time, and that is all.
+TEST(steps_on_two_threads_allocate_nothing) {
+  for (int64_t directions : {1, 2}) {
+    WITH("directions ", directions);
+    Stream stream(random_stack(shape_of(511, 513, 0, 1, directions), Weights::any, 154), 33, 2);
+    int allocating = 0;
+    for (int i = 0; i < 30; ++i)
+      allocating += stream.allocations_of_a_step() > 0;
+    CHECK(threads_of_this_process() > 1);
+    CHECK(allocating <= 4);
+  }
+}
+
+} // namespace
+} // namespace lstm_fastkernels
