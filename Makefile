@@ -52,7 +52,7 @@ test-tsan: $(VENV)/.tools
 test-fuzz:
 	@mkdir -p build
 	@if echo 'extern "C" int LLVMFuzzerTestOneInput(const char *, unsigned long) { return 0; }' | \
-	    clang++ -fsanitize=fuzzer -x c++ - -o build/trivial_fuzzer 2>/dev/null; \
+	    clang++ -fsanitize=fuzzer,address,undefined -x c++ - -o build/trivial_fuzzer 2>/dev/null; \
 	then $(MAKE) --no-print-directory fuzz; \
 	else echo "test-fuzz is skipped: there is no clang++ with libFuzzer"; fi
 
