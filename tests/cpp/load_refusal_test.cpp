@@ -215,7 +215,8 @@ TEST(weights_in_the_padding_of_a_file_are_refused) {
 // Whose values take no bytes: nothing but the sizes says that they are impossible.
 TEST(blocks_of_no_bytes_have_possible_sizes) {
   constexpr int64_t kHuge = int64_t{1} << 62, kMany = int64_t{1} << 57;
-  const std::string rows = "_values: blocks of ", shape = ": blocks must have a multiple of 8 rows";
+  const std::string rows = ": blocks must have 1..65535 rows",
+                    shape = ": blocks must have a multiple of 8 rows";
   const struct {
     std::vector<int64_t> values;
     std::string message;
