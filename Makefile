@@ -41,7 +41,7 @@ test-python: $(VENV)/.installed
 test-cpp: $(VENV)/.tools
 	$(CORE) --preset asan -B build/asan
 	$(BIN)/cmake --build build/asan
-	$(BIN)/ctest --test-dir build/asan --output-on-failure
+	$(BIN)/ctest --test-dir build/asan --output-on-failure --parallel $$(nproc)
 
 # What has threads, under ThreadSanitizer.
 test-tsan: $(VENV)/.tools

@@ -82,11 +82,12 @@ void check_steps(const SourceStack &stack, int64_t batch_size) {
 
 TEST(steps_allocate_nothing) {
   for (int bits : {8, 16, 32})
-    for (const LstmShape &shape : {shape_of(7, 33, 0, 1, 1, bits), shape_of(7, 33, 0, 3, 1, bits),
-                                   shape_of(7, 33, 0, 2, 2, bits), shape_of(7, 33, 9, 2, 1, bits),
-                                   shape_of(7, 33, 9, 2, 2, bits)}) {
-      WITH("bits ", bits, " layers ", shape.num_layers, " directions ", shape.num_directions,
-           " proj ", shape.proj_size);
+    for (const LstmShape &shape :
+         {shape_of(7, 33, 0, 1, 1, bits), shape_of(7, 33, 0, 3, 1, bits),
+          shape_of(7, 33, 0, 2, 2, bits), shape_of(7, 33, 9, 2, 1, bits),
+          shape_of(7, 33, 9, 2, 2, bits), shape_of(151, 9, 0, 2, 2, bits)}) {
+      WITH("bits ", bits, " input ", shape.input_size, " layers ", shape.num_layers, " directions ",
+           shape.num_directions, " proj ", shape.proj_size);
       const SourceStack stack = random_stack(shape, Weights::any, 152);
       for (int64_t batch_size : {1, 33}) {
         check_steps(stack, batch_size);
