@@ -197,7 +197,7 @@ const char *c_errors(void) {
   memset(long_name, 'n', sizeof long_name - 1);
   long_name[sizeof long_name - 1] = '\0';
   EXPECT_ERROR(LFK_INVALID_FILE, lfk_lstm_load(file, long_name, &lstm), "no LSTM 'nnn");
-  EXPECT(strlen(lfk_last_error()) == 1023); /* cut to its room */
+  EXPECT(strlen(lfk_last_error()) == 1023);                 /* cut to its room */
   EXPECT(lfk_lstm_load(file, "cell", &lstm) == LFK_OK);     /* 7 to 10 */
   EXPECT(strstr(lfk_last_error(), "no LSTM 'nnn") != NULL); /* of the last one that failed */
 
