@@ -1,0 +1,57 @@
+// A compressed LSTM stack on a CUDA device: the outputs of lstm.h, bit for bit. No CUDA headers: a
+// stream is a cudaStream_t as void *.
+#pragma once
+
+#include <cstddef>
+
+#include "lstm_fastkernels/lstm.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+// Bytes of the packed form for CUDA devices; throws as lstm_fastkernels::packed_bytes does.
+LSTM_FASTKERNELS_API size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers);
+
+// Packs the layers, which lie in host memory, into host memory of packed_bytes(shape, layers)
+// bytes, any alignment. What comes out is copied to a device as it is.
+LSTM_FASTKERNELS_API void pack(const LstmShape &shape, const LayerWeights *layers, void *packed,
+                               size_t bytes);
+
+// The packed form starts with a head that the host needs at each call, too, since it cannot look
+// into device memory without waiting for it. Throws Error for a shape that validate refuses.
+LSTM_FASTKERNELS_API size_t head_bytes(const LstmShape &shape);
+
+// A packed stack on a device, and a copy of its head on the host.
+struct DeviceStack {
+  const void *head = nullptr; // host
+  size_t head_bytes = 0;
+  const void *packed = nullptr; // device, aligned to 16 bytes
+  size_t packed_bytes = 0;
+};
+
+// The shape that a head declares. Throws Error unless it is consistent and belongs to a packed form
+// of exactly packed_bytes. Does not look into device memory.
+LSTM_FASTKERNELS_API LstmShape packed_shape(const DeviceStack &stack);
+
+// Device memory that lstm_forward needs beside its arguments'; depends on their sizes, lengths and
+// batch_sizes alone. Throws Error as lstm_forward does.
+LSTM_FASTKERNELS_API size_t workspace_bytes(const DeviceStack &stack,
+                                            const LstmArguments &arguments);
+
+// Where a call runs.
+struct Queue {
+  int device = 0;
+  void *stream = nullptr;     // cudaStream_t; null: the default stream
+  void *workspace = nullptr;  // device, aligned to 256 bytes, until the stream has done the call
+  size_t workspace_bytes = 0; // at least workspace_bytes(stack, arguments)
+};
+
+// Enqueues the stack's run and returns. x, y, h0, c0, h_n and c_n are device memory; lengths and
+// batch_sizes are host memory, read before the call returns; `threads` is ignored. Allocates
+// nothing, waits for nothing and can be captured into a CUDA graph, which keeps the lengths of the
+// capture. Throws Error for arguments out of range, and where CUDA refuses a launch.
+LSTM_FASTKERNELS_API void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments,
+                                       const Queue &queue);
+
+} // namespace cuda
+} // namespace lstm_fastkernels
