@@ -110,23 +110,4 @@ struct PackedStack {
 // lstm_forward, on a buffer that was checked before.
 void run_stack(const PackedStack &stack, const LstmArguments &arguments);
 
-struct LayerPlan; // one layer and direction, ready to be written
-
-// Validated weights of a stack and how they will be packed. The weights must live as long.
-class StackPlan {
-public:
-  // Throws Error, naming the matrix.
-  StackPlan(const LstmShape &shape, const LayerWeights *layers);
-  ~StackPlan();
-
-  size_t bytes() const { return bytes_; }
-  // Into bytes() bytes.
-  void write(void *packed) const;
-
-private:
-  LstmShape shape_;
-  std::vector<LayerPlan> layers_;
-  size_t bytes_;
-};
-
 } // namespace lstm_fastkernels
