@@ -25,6 +25,7 @@
 #include <cstring>
 #include <vector>
 
+#include "host_device.h"
 #include "lstm_fastkernels/lstm.h"
 
 namespace lstm_fastkernels {
@@ -46,7 +47,7 @@ enum class Form : uint32_t {
   float32 = 3,  // float32 weights and activations, summed by fma in the order of columns
 };
 
-constexpr int activation_bytes(Form form) {
+LFK_HOST_DEVICE constexpr int activation_bytes(Form form) {
   return form == Form::float32 ? 4 : form == Form::signed16 ? 2 : 1;
 }
 constexpr int columns_per_group(Form form) { return 4 / activation_bytes(form); }

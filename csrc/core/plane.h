@@ -9,10 +9,10 @@
 namespace lstm_fastkernels {
 
 struct Plane {
-  enum class Addressing { strided, gapless, chunk } addressing;
-  uint8_t *base;
-  DataType type;
-  int64_t row_bytes;
+  enum class Addressing { strided, gapless, chunk } addressing = Addressing::strided;
+  uint8_t *base = nullptr;
+  DataType type = DataType::float32;
+  int64_t row_bytes = 0;
   int64_t time_bytes = 0;
 
   // Row `row` of time step t, which is the chunk's row `chunk_row`.
