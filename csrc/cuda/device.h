@@ -37,6 +37,9 @@ struct Launch {
   bool cooperative = false; // all blocks run at the same time
 };
 
+// Makes a device the calling thread's current one; returns the one before.
+int exchange_device(int device);
+
 // Enqueues kernel(parameters) and returns; can be captured into a CUDA graph. Throws Error with
 // ErrorCode::device where CUDA refuses it. Stream is a cudaStream_t. The emulator has run the
 // kernel to its end when it returns.

@@ -114,6 +114,8 @@ void copy_async_16(void *shared, const void *global);
 void commit_copies();
 template <int most_pending> void wait_copies() { emulator::wait_copies(most_pending); }
 
+inline int exchange_device(int device) { return device; }
+
 template <class P>
 void launch(void (*kernel)(P), const Launch &shape, void * /*stream*/, const P &parameters) {
   struct Call final : emulator::Kernel {
