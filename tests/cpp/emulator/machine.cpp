@@ -72,37 +72,34 @@ struct Machine {
   std::exception_ptr failure;
 };
 
-Machine &machine() {
-  static Machine &kept = *new Machine; // fibers are never done: there is no moment to destroy them
-  return kept;
-}
+Machine &machine = *new Machine; // fibers are never done: there is no moment to destroy them
 
 Error error(const std::string &what) { return Error(ErrorCode::device, what); }
 
-std::string deadlock() {
-  const Machine &m = machine();
+[[gnu::noinline]] std::exception_ptr deadlock() {
+  const Machine &m = machine;
   std::string where;
   int named = 0;
   for (size_t i = 0; i < m.threads.size() && named < 4; ++i) {
     const Thread &thread = m.threads[i];
     for (const Gate *gate : {thread.warp_gate, thread.block_gate})
-      if (gate && !gate->waiting.empty() && gate->waiting.front() == &thread) {
-        where += check::text("; ", place(thread), " and ", gate->waiting.size() - 1,
+      if (gate && !gate->empty() && *gate->begin() == &thread) {
+        where += check::text("; ", place(thread), " and ", gate->end() - gate->begin() - 1,
                              " more wait at ", name(gate->point));
         ++named;
       }
   }
-  return "deadlock: no thread can go on" + where;
+  return std::make_exception_ptr(error("deadlock: no thread can go on" + where));
 }
 
 // Null where the launch is over.
 Thread *next_thread() {
-  Machine &m = machine();
+  Machine &m = machine;
   if (m.failure)
     return nullptr;
   if (m.ready.count() == 0) {
     if (m.alive > 0)
-      m.failure = std::make_exception_ptr(error(deadlock()));
+      m.failure = deadlock();
     return nullptr;
   }
   switch (order()) {
@@ -118,7 +115,7 @@ Thread *next_thread() {
 }
 
 void resume(Fiber &from, Thread *to) {
-  Machine &m = machine();
+  Machine &m = machine;
   m.running = to;
   here = to;
   if (to)
@@ -128,7 +125,7 @@ void resume(Fiber &from, Thread *to) {
 
 // What each fiber does, for one launch after the other.
 void run_threads() {
-  Machine &m = machine();
+  Machine &m = machine;
   for (;;) {
     Thread &self = *m.running;
     try {
@@ -165,19 +162,19 @@ void check_launch(const Launch &shape) {
 class Group {
 public:
   Group(const Launch &shape, int64_t blocks)
-      : shape_(shape), block_gates_(static_cast<size_t>(blocks)),
-        warp_gates_(static_cast<size_t>(blocks * shape.threads / 32)) {
+      : shape_(shape), block_gates_(static_cast<size_t>(blocks), Gate(shape.threads)),
+        warp_gates_(static_cast<size_t>(blocks * shape.threads / 32), Gate(32)) {
     if (blocks * shape.threads > kMostThreads)
       throw error("launch: the emulator runs at most 16384 threads at once");
     for (int64_t i = 0; i < blocks; ++i)
       memory_.emplace_back(shape.shared_bytes);
-    Machine &m = machine();
+    Machine &m = machine;
     while (m.threads.size() < static_cast<size_t>(blocks * shape.threads))
       m.threads.emplace_back(run_threads);
   }
 
   void run(int64_t first_block) {
-    Machine &m = machine();
+    Machine &m = machine;
     prepare(first_block);
     m.failure = nullptr;
     Thread *const first = next_thread();
@@ -188,11 +185,11 @@ public:
 
 private:
   void prepare(int64_t first_block) {
-    Machine &m = machine();
+    Machine &m = machine;
     for (Gate &gate : block_gates_)
-      gate = {shape_.threads, 0, Point::sync_threads, {}};
+      gate.reset();
     for (Gate &gate : warp_gates_)
-      gate = {32, 0, Point::sync_warp, {}};
+      gate.reset();
     for (const SharedMemory &memory : memory_)
       std::memset(memory.data, kUnwritten, shape_.shared_bytes);
     for (Thread &thread : m.threads)
@@ -211,7 +208,7 @@ private:
     const size_t block = i / static_cast<size_t>(shape_.threads);
     const int64_t index = first_block + static_cast<int64_t>(block);
     const Dim3 &grid = shape_.grid;
-    Thread &thread = machine().threads[i];
+    Thread &thread = machine.threads[i];
     thread.block = {static_cast<int>(index % grid.x), static_cast<int>(index / grid.x % grid.y),
                     static_cast<int>(index / grid.x / grid.y)};
     thread.grid = grid;
@@ -229,7 +226,7 @@ private:
   }
 
   [[noreturn]] void unwind() {
-    Machine &m = machine();
+    Machine &m = machine;
     for (size_t i = 0; i < threads(); ++i)
       if (m.threads[i].started && !m.threads[i].returned)
         resume(m.launcher, &m.threads[i]);
@@ -249,22 +246,22 @@ private:
 const Place *here = nullptr;
 
 void set_order(uint64_t seed) {
-  machine().seed = seed;
-  machine().random = Random(seed);
+  machine.seed = seed;
+  machine.random = Random(seed);
 }
 
-Order order() { return static_cast<Order>(std::min<uint64_t>(machine().seed, 3)); }
-bool toss() { return machine().random.bits() >> 63 != 0; }
+Order order() { return static_cast<Order>(std::min<uint64_t>(machine.seed, 3)); }
+bool toss() { return machine.random.bits() >> 63 != 0; }
 
-Thread &running() { return *machine().running; }
-void ready(Thread &thread) { machine().ready.push(&thread); }
+Thread &running() { return *machine.running; }
+void ready(Thread &thread) { machine.ready.push(&thread); }
 
 void suspend() {
   Thread &self = running();
   Thread *const next = next_thread();
   if (next != &self)
     resume(self.fiber, next);
-  if (machine().failure)
+  if (machine.failure)
     throw Unwind{};
 }
 
@@ -284,7 +281,7 @@ void run(const Kernel &kernel, const Launch &shape) {
   std::iota(groups.begin(), groups.end(), 0);
   if (order() == Order::backward)
     std::reverse(groups.begin(), groups.end());
-  Machine &m = machine();
+  Machine &m = machine;
   m.kernel = &kernel;
   for (size_t i = 0; i < groups.size(); ++i) {
     if (order() == Order::random)

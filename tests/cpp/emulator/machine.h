@@ -14,10 +14,24 @@ namespace emulator {
 struct Thread;
 
 // Where the threads of a warp or block wait for each other.
-struct Gate {
-  int size = 0, returned = 0; // threads
-  Point point = Point::sync_threads;
-  std::vector<Thread *> waiting; // at `point`
+class Gate {
+public:
+  explicit Gate(int size) : threads_(static_cast<size_t>(size)) {}
+
+  void reset() { returned = waiting_ = 0; }
+  bool empty() const { return waiting_ == 0; }
+  bool full() const { return waiting_ == threads_.size(); }
+  void add(Thread &thread) { threads_[waiting_++] = &thread; }
+  void clear() { waiting_ = 0; }
+  Thread *const *begin() const { return threads_.data(); }
+  Thread *const *end() const { return threads_.data() + waiting_; }
+
+  Point point = Point::sync_threads; // where they wait
+  int returned = 0;                  // threads that never will
+
+private:
+  std::vector<Thread *> threads_;
+  size_t waiting_ = 0;
 };
 
 struct Copy {
