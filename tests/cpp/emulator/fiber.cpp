@@ -6,13 +6,6 @@
 #include <cstdint>
 #include <new>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define LFK_ADDRESS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define LFK_ADDRESS_SANITIZER 1
-#endif
-#endif
 #if defined(LFK_ADDRESS_SANITIZER)
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -117,8 +110,9 @@ Fiber::Fiber(void (*entry)()) : state_(new State) {
 #if defined(__x86_64__)
   // As lfk_switch_stack leaves a stack: six registers, then where it returns to; and above them
   // what is at a function's entry a return address, here null, 8 bytes off a multiple of 16.
-  const auto top =
-      reinterpret_cast<uintptr_t *>(static_cast<char *>(s.mapping) + page_bytes() + kStackBytes);
+  static size_t made = 0;
+  const size_t height = page_bytes() + kStackBytes - made++ % kColours * kColourBytes;
+  const auto top = reinterpret_cast<uintptr_t *>(static_cast<char *>(s.mapping) + height);
   top[-2] = reinterpret_cast<uintptr_t>(&start);
   s.stack_pointer = top - 8;
 #else
