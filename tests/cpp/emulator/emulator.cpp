@@ -39,6 +39,7 @@ void vote_warp(const Gate &threads) {
   switch (gate.point) {
   case Point::sync_threads:
   case Point::sync_warp:
+  case Point::cluster_sync:
     return;
   case Point::mma_s8s8:
   case Point::mma_s8u8:
@@ -74,24 +75,28 @@ void make_copies(Thread &self, int groups) {
 } // namespace
 
 const char *name(Point point) {
-  constexpr const char *names[] = {"sync_threads", "sync_warp",   "mma_s8s8",
-                                   "mma_s8u8",     "shuffle_xor", "any_lane"};
+  constexpr const char *names[] = {"sync_threads", "cluster_sync", "sync_warp", "mma_s8s8",
+                                   "mma_s8u8",     "shuffle_xor",  "any_lane"};
   return names[static_cast<int>(point)];
 }
 
 void meet(Point point, void *operand) {
   Thread &self = running();
-  Gate &gate = point == Point::sync_threads ? *self.block_gate : *self.warp_gate;
+  Gate &gate = point == Point::sync_threads   ? *self.block_gate
+               : point == Point::cluster_sync ? *self.cluster_gate
+                                              : *self.warp_gate;
   const Gate &warp = *self.warp_gate;
   const bool warp_is_elsewhere = !warp.empty() && (&warp != &gate || warp.point != point);
   if (warp_is_elsewhere || gate.returned > 0)
     refuse_arrival(self, gate, point);
+  deliver_packets();
   gate.point = point;
   self.operand = operand;
   gate.add(self);
   if (!gate.full())
     return suspend();
   finish(gate);
+  note_change();
   for (Thread *thread : gate)
     if (thread != &self)
       ready(*thread);
@@ -105,7 +110,7 @@ void meet(Point point, void *operand) {
 void leave() {
   Thread &self = running();
   make_copies(self, self.groups + 1);
-  for (Gate *gate : {self.warp_gate, self.block_gate}) {
+  for (Gate *gate : {self.warp_gate, self.block_gate, self.cluster_gate}) {
     if (!gate->empty())
       refuse_while("returns", *gate);
     ++gate->returned;

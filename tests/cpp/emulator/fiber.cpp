@@ -48,10 +48,6 @@ namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
 
-// Stacks start at different offsets in their pages, or their ends would compete for the same lines
-// of a cache.
-constexpr size_t kColours = 61, kColourBytes = 320;
-
 size_t page_bytes() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
 } // namespace
@@ -110,8 +106,7 @@ Fiber::Fiber(void (*entry)()) : state_(new State) {
 #if defined(__x86_64__)
   // As lfk_switch_stack leaves a stack: six registers, then where it returns to; and above them
   // what is at a function's entry a return address, here null, 8 bytes off a multiple of 16.
-  static size_t made = 0;
-  const size_t height = page_bytes() + kStackBytes - made++ % kColours * kColourBytes;
+  const size_t height = page_bytes() + kStackBytes;
   const auto top = reinterpret_cast<uintptr_t *>(static_cast<char *>(s.mapping) + height);
   top[-2] = reinterpret_cast<uintptr_t>(&start);
   s.stack_pointer = top - 8;

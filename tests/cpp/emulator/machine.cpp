@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "lstm_fastkernels/error.h"
+#include "ready.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
@@ -17,37 +18,13 @@ namespace {
 
 constexpr int64_t kMostThreads = 16384; // at once; of the emulator, not of a device
 constexpr size_t kMostSharedBytes = 227 * 1024;
+
+// How often each thread may poll while nothing changes: before the clock runs faster, and at all.
+constexpr int64_t kPatientPolls = 16, kMostPolls = 1000;
+
 constexpr int kMostBlockThreads = 1024, kMostRanks = 16;
 
 struct Unwind {}; // thrown through the threads that a failure leaves behind
-
-// Threads that can go on; each is in it once at most.
-class Ready {
-public:
-  void reset(size_t threads) {
-    size_t size = 1;
-    while (size < threads)
-      size *= 2;
-    ring_.assign(size, nullptr);
-    first_ = count_ = 0;
-  }
-  size_t count() const { return count_; }
-  void push(Thread *thread) { at(count_++) = thread; }
-  Thread *pop_first() {
-    --count_;
-    return ring_[first_++ & (ring_.size() - 1)];
-  }
-  Thread *pop_last() { return at(--count_); }
-  Thread *pop(size_t i) {
-    std::swap(at(0), at(i));
-    return pop_first();
-  }
-
-private:
-  Thread *&at(size_t i) { return ring_[(first_ + i) & (ring_.size() - 1)]; }
-  std::vector<Thread *> ring_;
-  size_t first_ = 0, count_ = 0;
-};
 
 struct SharedMemory {
   explicit SharedMemory(size_t bytes)
@@ -70,31 +47,50 @@ struct Machine {
   Ready ready;
   int64_t alive = 0; // threads that have not returned
   std::exception_ptr failure;
+  int64_t turn = 0;   // switches
+  int64_t polls = 0;  // since something changed
+  uint64_t clock = 0; // ns
 };
 
 Machine &machine = *new Machine; // fibers are never done: there is no moment to destroy them
 
 Error error(const std::string &what) { return Error(ErrorCode::device, what); }
 
-[[gnu::noinline]] std::exception_ptr deadlock() {
+// Where threads wait for each other.
+std::string waiting_places() {
   const Machine &m = machine;
   std::string where;
   int named = 0;
   for (size_t i = 0; i < m.threads.size() && named < 4; ++i) {
     const Thread &thread = m.threads[i];
-    for (const Gate *gate : {thread.warp_gate, thread.block_gate})
+    for (const Gate *gate : {thread.warp_gate, thread.block_gate, thread.cluster_gate})
       if (gate && !gate->empty() && *gate->begin() == &thread) {
         where += check::text("; ", place(thread), " and ", gate->end() - gate->begin() - 1,
                              " more wait at ", name(gate->point));
         ++named;
       }
   }
-  return std::make_exception_ptr(error("deadlock: no thread can go on" + where));
+  return where;
+}
+
+[[gnu::noinline]] std::exception_ptr deadlock() {
+  return std::make_exception_ptr(error("deadlock: no thread can go on" + waiting_places()));
+}
+
+[[gnu::noinline]] void deliver_to(Machine &m, void (*deliver)()) {
+  try {
+    deliver();
+  } catch (...) {
+    m.failure = std::current_exception();
+  }
 }
 
 // Null where the launch is over.
 Thread *next_thread() {
   Machine &m = machine;
+  ++m.turn;
+  if (!m.failure)
+    deliver_to(m, m.alive > 0 ? deliver_due : deliver_all);
   if (m.failure)
     return nullptr;
   if (m.ready.count() == 0) {
@@ -138,6 +134,7 @@ void run_threads() {
     }
     self.returned = true;
     --m.alive;
+    note_change();
     resume(self.fiber, next_thread());
   }
 }
@@ -163,11 +160,13 @@ class Group {
 public:
   Group(const Launch &shape, int64_t blocks)
       : shape_(shape), block_gates_(static_cast<size_t>(blocks), Gate(shape.threads)),
-        warp_gates_(static_cast<size_t>(blocks * shape.threads / 32), Gate(32)) {
+        warp_gates_(static_cast<size_t>(blocks * shape.threads / 32), Gate(32)),
+        cluster_gates_(static_cast<size_t>(blocks / shape.cluster),
+                       Gate(shape.cluster * shape.threads)) {
     if (blocks * shape.threads > kMostThreads)
       throw error("launch: the emulator runs at most 16384 threads at once");
     for (int64_t i = 0; i < blocks; ++i)
-      memory_.emplace_back(shape.shared_bytes);
+      shared_.push_back(memory_.emplace_back(shape.shared_bytes).data);
     Machine &m = machine;
     while (m.threads.size() < static_cast<size_t>(blocks * shape.threads))
       m.threads.emplace_back(run_threads);
@@ -186,14 +185,14 @@ public:
 private:
   void prepare(int64_t first_block) {
     Machine &m = machine;
-    for (Gate &gate : block_gates_)
-      gate.reset();
-    for (Gate &gate : warp_gates_)
-      gate.reset();
+    for (std::vector<Gate> *gates : {&block_gates_, &warp_gates_, &cluster_gates_})
+      for (Gate &gate : *gates)
+        gate.reset();
     for (const SharedMemory &memory : memory_)
       std::memset(memory.data, kUnwritten, shape_.shared_bytes);
     for (Thread &thread : m.threads)
-      thread.warp_gate = thread.block_gate = nullptr;
+      thread.warp_gate = thread.block_gate = thread.cluster_gate = nullptr;
+    m.polls = 0;
     const size_t count = threads();
     for (size_t i = 0; i < count; ++i)
       place_thread(i, first_block);
@@ -220,6 +219,9 @@ private:
     thread.shared_bytes = shape_.shared_bytes;
     thread.warp_gate = &warp_gates_[i / 32];
     thread.block_gate = &block_gates_[block];
+    thread.cluster_gate = &cluster_gates_[block / static_cast<size_t>(shape_.cluster)];
+    thread.cluster_blocks = thread.block_gate - thread.rank;
+    thread.cluster_shared = &shared_[block] - thread.rank;
     thread.started = thread.returned = false;
     thread.copies.clear();
     thread.groups = 0;
@@ -230,6 +232,7 @@ private:
     for (size_t i = 0; i < threads(); ++i)
       if (m.threads[i].started && !m.threads[i].returned)
         resume(m.launcher, &m.threads[i]);
+    drop_deliveries();
     const std::exception_ptr failure = std::exchange(m.failure, nullptr);
     std::rethrow_exception(failure);
   }
@@ -238,7 +241,8 @@ private:
 
   const Launch &shape_;
   std::deque<SharedMemory> memory_;
-  std::vector<Gate> block_gates_, warp_gates_;
+  std::vector<unsigned char *> shared_; // of each block
+  std::vector<Gate> block_gates_, warp_gates_, cluster_gates_;
 };
 
 } // namespace
@@ -252,6 +256,7 @@ void set_order(uint64_t seed) {
 
 Order order() { return static_cast<Order>(std::min<uint64_t>(machine.seed, 3)); }
 bool toss() { return machine.random.bits() >> 63 != 0; }
+size_t random_below(size_t count) { return machine.random.bits() % count; }
 
 Thread &running() { return *machine.running; }
 void ready(Thread &thread) { machine.ready.push(&thread); }
@@ -264,6 +269,28 @@ void suspend() {
   if (machine.failure)
     throw Unwind{};
 }
+
+void poll() {
+  Machine &m = machine;
+  if (++m.polls > kMostPolls * m.alive)
+    refuse("polls in vain: nothing changes" + waiting_places());
+  if (order() == Order::deep) // behind all others
+    m.ready.push_first(m.running);
+  else
+    m.ready.push(m.running);
+  suspend();
+}
+
+void note_change() { machine.polls = 0; }
+
+uint64_t advance_clock() {
+  constexpr uint64_t kStep = 100;
+  const int64_t impatient = machine.polls / machine.alive - kPatientPolls;
+  return machine.clock += kStep << std::clamp<int64_t>(impatient, 0, 30);
+}
+
+int64_t turn() { return machine.turn; }
+int64_t alive() { return machine.alive; }
 
 std::string place(const Place &at) {
   return check::text("block (", at.block.x, ", ", at.block.y, ", ", at.block.z, "), thread ",
