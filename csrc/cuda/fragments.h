@@ -10,11 +10,10 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-struct alignas(16) Words4 {
-  uint32_t word[4];
-};
+using device::Words4;
+
 struct alignas(8) Words2 {
-  uint32_t word[2];
+  uint32_t words[2];
 };
 
 // A lane's sums of 16 rows with 8 activation rows: sum[0], sum[1] are row lane / 4 with activation
@@ -26,7 +25,7 @@ template <Form F> struct Sums {
   // `q` is this lane's 8 columns of its activation row, lane / 4.
   LFK_DEVICE void add(const uint32_t (&weights)[4], const uint8_t *q) {
     const Words2 columns = *reinterpret_cast<const Words2 *>(q);
-    device::mma_s8s8(sum, weights, columns.word);
+    device::mma_s8s8(sum, weights, columns.words);
   }
   LFK_DEVICE int32_t operator[](int i) const { return sum[i]; }
 };
@@ -39,8 +38,8 @@ template <> struct Sums<Form::signed16> {
     const Words4 columns = *reinterpret_cast<const Words4 *>(q);
     uint32_t highs[2], lows[2];
     for (int i = 0; i < 2; ++i) {
-      lows[i] = device::permute_bytes(columns.word[2 * i], columns.word[2 * i + 1], 0x6420);
-      highs[i] = device::permute_bytes(columns.word[2 * i], columns.word[2 * i + 1], 0x7531);
+      lows[i] = device::permute_bytes(columns.words[2 * i], columns.words[2 * i + 1], 0x6420);
+      highs[i] = device::permute_bytes(columns.words[2 * i], columns.words[2 * i + 1], 0x7531);
     }
     device::mma_s8s8(high, weights, highs);
     device::mma_s8u8(low, weights, lows);

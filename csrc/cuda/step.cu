@@ -45,7 +45,7 @@ LFK_DEVICE void form_sums(const StepArguments &a, int tile, int first, int32_t *
     const Words4 weights = load_fragment(a.hh, i);
     const int64_t column = int64_t{a.hh.columns[i]} * block_row_bytes(F);
     for (int group = 0; group < kGroups; ++group)
-      sums[group].add(weights.word, q[group] + column);
+      sums[group].add(weights.words, q[group] + column);
   }
   const int row = part * kTileHeight + warp() % kGates * kStripHeight + lane() / 4;
   for (int group = 0; group < kGroups; ++group)
