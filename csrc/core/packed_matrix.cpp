@@ -23,7 +23,7 @@ MatrixOffsets CpuLayout::take(Sections &sections, const MatrixShape &shape,
   const int64_t slots = int64_t{record.positions} * kSliceStrips;
   const bool offset_possible = form == Form::offset8 || form == Form::signed8;
   MatrixOffsets at{};
-  if (record.block_sparse) {
+  if (record.blocks) {
     at.slices = sections.take(num_slices(shape) * int64_t{sizeof(Slice)});
     at.columns = sections.take(slots * int64_t{sizeof(uint16_t)});
     at.blocks = sections.take(slots * block_bytes(form));
@@ -48,9 +48,9 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record, int 
     fail("packed weights: activation range " + std::to_string(record.activation_max) +
          " is not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
-  if (record.block_sparse ? record.block_sparse != 1 || record.positions > most
+  if (record.blocks ? record.blocks != 1 || record.positions > most
                           : form == Form::float32 || record.positions != 0)
-    fail("packed weights: layout " + std::to_string(record.block_sparse) + " with " +
+    fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
          std::to_string(record.positions) + " positions is not possible");
 }
 
@@ -58,7 +58,7 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
             const MatrixOffsets &at) {
   Matrix matrix;
   matrix.form = static_cast<Form>(record.form);
-  if (record.block_sparse) {
+  if (record.blocks) {
     matrix.slices = base + at.slices;
     matrix.columns = base + at.columns;
     matrix.blocks = base + at.blocks;
@@ -93,7 +93,7 @@ std::vector<MatrixPlan::Block> MatrixPlan::blocks_of(int64_t strip) const {
 }
 
 void MatrixPlan::plan_slices() {
-  record_.block_sparse = 1;
+  record_.blocks = 1;
   constexpr int64_t kWindowStrips = kWindowTiles * kStripsPerTile;
   for (int64_t first = 0; first < source_.shape().num_strips(); first += kWindowStrips) {
     std::vector<Strip> window;
@@ -113,7 +113,7 @@ void MatrixPlan::plan_slices() {
 }
 
 void MatrixPlan::write(uint8_t *base, const MatrixOffsets &at) const {
-  if (record_.block_sparse)
+  if (record_.blocks)
     write_slices(base + at.slices, base + at.columns, base + at.blocks);
   else
     write_tiles(base + at.tiles);

@@ -33,8 +33,8 @@ static_assert(sizeof(PackHeader) == 64);
 struct MatrixRecord {
   uint32_t form;
   int32_t activation_max;
-  uint32_t block_sparse; // 0 or 1
-  uint32_t positions;    // of all slices; 0 where dense
+  uint32_t blocks;    // CPU: 0 dense, 1 block-sparse; CUDA: of the longest strip
+  uint32_t positions; // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
 };
 
 struct LayerRecord {

@@ -53,6 +53,13 @@ struct alignas(16) Words4 {
   uint32_t words[4];
 };
 
+// What decides which kernels a device can run.
+struct Limits {
+  int multiprocessors = 0;
+  size_t shared_bytes = 0; // of a block, at most
+  bool clusters = false;   // compute capability 9.0
+};
+
 struct Launch {
   Dim3 grid;
   int threads = 0; // of a block
@@ -63,6 +70,20 @@ struct Launch {
 
 // Makes a device the calling thread's current one; returns the one before.
 int exchange_device(int device);
+
+Limits limits_of(int device);
+
+// 4 bytes, zero at first, that the host and every kernel may read and write while the process
+// lives: `host` and `device` are where the two find them.
+struct SharedWord {
+  volatile uint32_t *host = nullptr;
+  uint32_t *device = nullptr;
+};
+SharedWord allocate_shared_word(int device);
+
+// How many clusters of a launch's shape can be on the device at the same time; with one block a
+// cluster, how many blocks.
+template <class P> int most_at_once(void (*kernel)(P), const Launch &shape, int device);
 
 // Enqueues kernel(parameters) and returns; can be captured into a CUDA graph. Throws Error with
 // ErrorCode::device where CUDA refuses it. Stream is a cudaStream_t. The emulator has run the

@@ -1,5 +1,6 @@
 #include "device_stack.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,7 @@ public:
   MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
              const std::string &name)
       : source_(shape, source, activation_bits, name), form_(form_of(activation_bits)) {
-    record_ = {static_cast<uint32_t>(form_), source_.activation_max(), 1, 0};
+    record_ = {static_cast<uint32_t>(form_), source_.activation_max(), 0, 0};
     starts_.push_back(0);
     for (int64_t strip = 0; strip < shape.num_strips(kStripHeight); ++strip) {
       std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())));
@@ -46,6 +47,7 @@ public:
         if (used[column])
           columns_.push_back(static_cast<uint16_t>(column));
       starts_.push_back(static_cast<uint32_t>(columns_.size()));
+      record_.blocks = std::max(record_.blocks, starts_.back() - *(starts_.end() - 2));
     }
     record_.positions = starts_.back();
   }
@@ -122,18 +124,17 @@ struct Layout {
 
   static void check(const MatrixShape &shape, const MatrixRecord &record, int activation_bits) {
     const Form form = form_of(activation_bits);
-    if (record.form != static_cast<uint32_t>(form) || record.block_sparse != 1)
+    if (record.form != static_cast<uint32_t>(form))
       fail("packed weights: unknown form " + std::to_string(record.form));
-    const int32_t most = form == Form::signed16 ? 32767 : form == Form::signed8 ? 127 : 1;
-    const int32_t least = form == Form::signed16 ? 1 : most;
-    if (record.activation_max < least || record.activation_max > most)
+    const int32_t largest = form == Form::signed16 ? 32767 : form == Form::signed8 ? 127 : 1;
+    const int32_t least = form == Form::signed16 ? 1 : largest;
+    if (record.activation_max < least || record.activation_max > largest)
       fail("packed weights: activation range " + std::to_string(record.activation_max) +
            " is not possible");
-    const int64_t most_blocks =
-        shape.num_strips(kStripHeight) * divide_up(shape.columns, columns_per_block(form));
-    if (record.positions > most_blocks)
-      fail("packed weights: " + std::to_string(record.positions) +
-           " blocks are not possible, at most " + std::to_string(most_blocks) + " are");
+    const int64_t most = divide_up(shape.columns, columns_per_block(form));
+    if (record.blocks > most || record.positions > shape.num_strips(kStripHeight) * record.blocks)
+      fail("packed weights: " + std::to_string(record.positions) + " blocks, at most " +
+           std::to_string(record.blocks) + " a strip, are not possible");
   }
 };
 
@@ -147,6 +148,7 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
   matrix.num_tiles = static_cast<int32_t>(shape.num_tiles(kStripHeight));
   matrix.num_columns = static_cast<int32_t>(shape.columns);
   matrix.activation_max = record.activation_max;
+  matrix.longest = static_cast<int32_t>(record.blocks);
   return matrix;
 }
 

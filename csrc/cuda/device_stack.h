@@ -52,6 +52,7 @@ struct Matrix {
   const float *scales = nullptr;     // [strips][16]; 1 for float32
   int32_t num_tiles = 0;
   int32_t num_columns = 0; // without padding
+  int32_t longest = 0;     // blocks of the longest strip
   int32_t activation_max = 127;
 
   LFK_HOST_DEVICE int64_t padded_rows() const { return int64_t{num_tiles} * kTileHeight; }

@@ -95,9 +95,10 @@ TEST(heads_that_do_not_fit_are_refused) {
   CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 64, 1); }), "unknown form");
   CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 68, 40000); }), "activation range");
   CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 68, 0); }), "activation range");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 72, 0); }), "unknown form");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 72, 1); }), "are not possible");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 72, 3); }), "are not possible");
   CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 76, 4 * 2 * 2 + 1); }),
-               "blocks are not possible");
+               "are not possible");
   CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 76, 4 * 2 * 2 - 1); }),
                "bytes for these sizes");
 

@@ -155,5 +155,12 @@ void copy_async_16(void *shared, const void *global) {
 
 void commit_copies() { ++emulator::running().groups; }
 
+Limits limits_of(int /*device*/) { return {132, emulator::kLargestShared, true}; }
+
+SharedWord allocate_shared_word(int /*device*/) {
+  static uint32_t word = 0;
+  return {&word, &word};
+}
+
 } // namespace device
 } // namespace lstm_fastkernels

@@ -16,6 +16,7 @@
 #define LFK_KERNEL(max_threads, min_blocks) void
 #define LFK_PARAMETERS(T) const T
 #define LFK_DEVICE inline
+#define LFK_UNROLL
 
 namespace lstm_fastkernels {
 namespace device {
@@ -125,6 +126,12 @@ void commit_copies();
 template <int most_pending> void wait_copies() { emulator::wait_copies(most_pending); }
 
 inline int exchange_device(int device) { return device; }
+
+Limits limits_of(int device);
+SharedWord allocate_shared_word(int device);
+template <class P> int most_at_once(void (*)(P), const Launch &shape, int device) {
+  return limits_of(device).multiprocessors / shape.cluster;
+}
 
 template <class P>
 void launch(void (*kernel)(P), const Launch &shape, void * /*stream*/, const P &parameters) {

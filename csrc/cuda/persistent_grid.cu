@@ -1,0 +1,11 @@
+#include "persistent_instances.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+PersistentKernel grid_instance(const PersistentShape &shape) {
+  return persistent_instance<GridExchange, false, kLargestBlocks>(shape);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

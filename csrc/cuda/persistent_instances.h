@@ -1,0 +1,32 @@
+// From the numbers of a PersistentShape to its instance of the kernel.
+#pragma once
+
+#include "fail.h"
+#include "persistent_kernel.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+using PersistentKernel = decltype(&persistent_kernel<GridExchange, 1, 8, 1, false>);
+
+// Of one exchange with kLargest blocks at most; a cluster has as many tiles a block as blocks a
+// warp: both are the hidden size / 256, rounded up.
+template <class Exchange, bool kSparse, int kLargest>
+PersistentKernel persistent_instance(const PersistentShape &shape) {
+  constexpr int kTiles = Exchange::kCluster ? kLargest : 1;
+  if (shape.blocks == kLargest) {
+    if (shape.parts == 8)
+      return persistent_kernel<Exchange, kTiles, 8, kLargest, kSparse>;
+    return persistent_kernel<Exchange, kTiles, 4, 2 * kLargest, kSparse>;
+  }
+  if constexpr (kLargest > 1)
+    return persistent_instance<Exchange, kSparse, kLargest - 1>(shape);
+  fail("there is no persistent kernel for " + std::to_string(shape.blocks) + " blocks a warp");
+}
+
+PersistentKernel grid_instance(const PersistentShape &shape);
+PersistentKernel sparse_grid_instance(const PersistentShape &shape);
+PersistentKernel cluster_instance(const PersistentShape &shape);
+
+} // namespace cuda
+} // namespace lstm_fastkernels
