@@ -126,9 +126,12 @@ template <int most_pending> void wait_copies() { emulator::wait_copies(most_pend
 
 template <class P>
 void launch(void (*kernel)(P), const Launch &shape, void * /*stream*/, const P &parameters) {
-  struct Call final : emulator::Kernel {
+  class Call final : public emulator::Kernel {
+  public:
     Call(void (*kernel)(P), const P &parameters) : kernel_(kernel), parameters_(parameters) {}
     void run() const override { kernel_(parameters_); }
+
+  private:
     void (*kernel_)(P);
     const P &parameters_;
   };
