@@ -16,6 +16,7 @@
 #define LFK_KERNEL(max_threads, min_blocks) void
 #define LFK_PARAMETERS(T) const T
 #define LFK_DEVICE inline
+#define LFK_UNROLLED(i, n) for (int i = 0; i < (n); ++i)
 
 namespace lstm_fastkernels {
 namespace device {
