@@ -5,6 +5,8 @@
 //   template <int rows> LFK_KERNEL(256, 1) step_kernel(LFK_PARAMETERS(StepParameters) p) { ... }
 //   launch(step_kernel<8>, {{blocks}, 256, shared_bytes}, stream, parameters);
 //
+// LFK_DEVICE marks functions that kernels call, LFK_UNROLLED (i, n) is a loop over i of n rounds.
+//
 // Threads. Blocks are one-dimensional and made of whole warps:
 //   block_index(), grid_size(), thread_index(), num_threads(), lane(), warp()
 //   shared_memory<T>()        the block's dynamic shared memory, at 128 bytes: the only kind

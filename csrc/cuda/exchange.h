@@ -72,19 +72,21 @@ public:
       const int64_t at = piece / tiles_ * b_.h_stride + (first_tile + piece % tiles_) * 16;
       put(i / pieces, to, b_.h[to] + at, b_.own + piece * 16);
     }
-    const int nan_pieces = (active + 15) / 16;
-    for (int i = device::thread_index(); i < blocks_ * nan_pieces; i += device::num_threads()) {
-      const int piece = i % nan_pieces;
-      put(i / nan_pieces, to, b_.nans[to] + block * kPersistentRows + piece * 16,
+    const int nans = nan_pieces(active);
+    for (int i = device::thread_index(); i < blocks_ * nans; i += device::num_threads()) {
+      const int piece = i % nans;
+      put(i / nans, to, b_.nans[to] + block * kPersistentRows + piece * 16,
           b_.own_nans + piece * 16);
     }
   }
 
-  // Waits for all shares of step `step` with so many rows; false where patience runs out.
+  // Waits for all shares of step `step` with so many rows; false where patience runs out. They are
+  // there for all threads after a barrier of the block.
   LFK_DEVICE bool receive(int64_t step, int active) {
     device::Mbarrier &full = b_.full[(step + 1) % 2];
     if (device::thread_index() == 0)
-      full.arrive_expect_bytes(num_tiles_ * active * 16 + blocks_ * ((active + 15) / 16) * 16);
+      full.arrive_expect_bytes(((num_tiles_ - tiles_) * active +
+                                (blocks_ - 1) * nan_pieces(active)) * 16);
     Patience patience(patience_ns_);
     while (!full.try_wait(static_cast<int>(step / 2 % 2)))
       if (patience.ran_out())
@@ -105,10 +107,17 @@ public:
   LFK_DEVICE void end() { device::cluster_sync(); }
 
 private:
-  LFK_DEVICE void put(int rank, int to, uint8_t *own_place, const uint8_t *value) {
-    device::store_async(
-        device::map_shared(reinterpret_cast<device::Words4 *>(own_place), rank),
-        *reinterpret_cast<const device::Words4 *>(value), device::map_shared(&b_.full[to], rank));
+  LFK_DEVICE static int nan_pieces(int active) { return (active + 15) / 16; }
+
+  // A block stores its own copy itself, and the barrier does not count it.
+  LFK_DEVICE void put(int rank, int to, uint8_t *own_place, const uint8_t *from) {
+    device::Words4 *const place = reinterpret_cast<device::Words4 *>(own_place);
+    const device::Words4 value = *reinterpret_cast<const device::Words4 *>(from);
+    if (rank == device::cluster_rank())
+      *place = value;
+    else
+      device::store_async(device::map_shared(place, rank), value,
+                          device::map_shared(&b_.full[to], rank));
   }
 
   const ExchangeBuffers &b_;

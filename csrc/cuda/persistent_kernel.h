@@ -104,17 +104,14 @@ private:
 
   LFK_DEVICE void load_weights() {
     const Matrix &m = a_.hh;
-    LFK_UNROLL
-    for (int tile = 0; tile < kTiles; ++tile) {
-      LFK_UNROLL
-      for (int gate = 0; gate < kWarpGates; ++gate) {
+    LFK_UNROLLED(tile, kTiles) {
+      LFK_UNROLLED(gate, kWarpGates) {
         const int strip = (first_tile_ + tile) * kGates + first_gate() + gate;
         const uint32_t begin = tile < tiles_ ? m.starts[strip] : 0;
         const uint32_t end = tile < tiles_ ? m.starts[strip + 1] : 0;
         const uint32_t first = begin + (end - begin) * part() / kParts;
         const uint32_t last = begin + (end - begin) * (part() + 1) / kParts;
-        LFK_UNROLL
-        for (int b = 0; b < kBlocks; ++b) {
+        LFK_UNROLLED(b, kBlocks) {
           uint32_t position = first + b;
           bool exists = position < last;
           if (!kSparse) {
@@ -232,20 +229,16 @@ private:
       const uint8_t *q =
           h + (first + device::lane() / 4) * layout_.h_stride + device::lane() % 4 * 8;
       int32_t sums[kTiles][kWarpGates][4] = {};
-      LFK_UNROLL
-      for (int b = 0; b < kBlocks; ++b) {
+      LFK_UNROLLED(b, kBlocks) {
         if constexpr (kSparse) {
-          LFK_UNROLL
-          for (int gate = 0; gate < kWarpGates; ++gate)
+          LFK_UNROLLED(gate, kWarpGates)
             if (b < counts_[gate])
               device::mma_s8s8(sums[0][gate], weights_[0][gate][b],
                                columns(q, columns_[gate][b]).words);
         } else if (part() * kBlocks + b < fragments) {
           const Words2 of_h = columns(q, part() * kBlocks + b);
-          LFK_UNROLL
-          for (int tile = 0; tile < kTiles; ++tile) {
-            LFK_UNROLL
-            for (int gate = 0; gate < kWarpGates; ++gate)
+          LFK_UNROLLED(tile, kTiles) {
+            LFK_UNROLLED(gate, kWarpGates)
               device::mma_s8s8(sums[tile][gate], weights_[tile][gate][b], of_h.words);
           }
         }
@@ -261,12 +254,9 @@ private:
   LFK_DEVICE void store_sums(const int32_t (&sums)[kTiles][kWarpGates][4], int first,
                              int active) const {
     int32_t *to = at<int32_t>(layout_.sums) + part() * kBlockRows * layout_.sums_stride;
-    LFK_UNROLL
-    for (int tile = 0; tile < kTiles; ++tile) {
-      LFK_UNROLL
-      for (int gate = 0; gate < kWarpGates; ++gate) {
-        LFK_UNROLL
-        for (int i = 0; i < 4; ++i) {
+    LFK_UNROLLED(tile, kTiles) {
+      LFK_UNROLLED(gate, kWarpGates) {
+        LFK_UNROLLED(i, 4) {
           const int row = (tile * kGates + first_gate() + gate) * kStripHeight +
                           device::lane() / 4 + i / 2 * 8;
           const int n = first + device::lane() % 4 * 2 + i % 2;
@@ -290,12 +280,10 @@ private:
     const int32_t *sums = at<const int32_t>(layout_.sums) + row;
     const float *in = at<const float>(layout_.gates[k % 2]) + row * layout_.gates_stride;
     float gates[kGates];
-    LFK_UNROLL
-    for (int g = 0; g < kGates; ++g) {
+    LFK_UNROLLED(g, kGates) {
       const int r = tile_row + g * kStripHeight;
       int32_t sum = 0;
-      LFK_UNROLL
-      for (int p = 0; p < kParts; ++p)
+      LFK_UNROLLED(p, kParts)
         sum += sums[(p * kBlockRows + r) * layout_.sums_stride];
       gates[g] = std::fma(static_cast<float>(sum),
                           scales[row] * at<const float>(layout_.weight_scales)[r], in[r]);

@@ -7,7 +7,7 @@
   __global__ void __launch_bounds__(max_threads, min_blocks)
 #define LFK_PARAMETERS(T) const __grid_constant__ T
 #define LFK_DEVICE __device__ __forceinline__
-#define LFK_UNROLL _Pragma("unroll")
+#define LFK_UNROLLED(i, n) _Pragma("unroll") for (int i = 0; i < (n); ++i)
 
 namespace lstm_fastkernels {
 namespace device {

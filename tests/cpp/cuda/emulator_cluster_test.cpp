@@ -77,20 +77,23 @@ template <bool wait> LFK_KERNEL(64, 1) ring_kernel(LFK_PARAMETERS(Parameters) p)
   std::copy(values, values + 3, out);
 }
 
-template <bool wait> bool ring_is_right() {
+template <bool wait> bool ring_is_right(bool cooperative = false) {
   constexpr int kBlocks = 8, kRanks = 4;
   std::vector<uint32_t> out(kBlocks * 64 * 3), expected;
   for (uint32_t block = 0; block < kBlocks; ++block)
     for (uint32_t thread = 0; thread < 64; ++thread)
       for (uint32_t i = 1; i <= 3; ++i)
         expected.push_back((block * 32 + thread % 32) * i);
-  launch(ring_kernel<wait>, {{kBlocks}, 64, sizeof(Ring), kRanks}, nullptr,
+  launch(ring_kernel<wait>, {{kBlocks}, 64, sizeof(Ring), kRanks, cooperative}, nullptr,
          Parameters{out.data(), nullptr, nullptr, kRanks});
   return out == expected;
 }
 
 TEST(blocks_of_a_cluster_talk) {
-  for_each_order([] { CHECK(ring_is_right<true>()); });
+  for_each_order([] {
+    CHECK(ring_is_right<true>());
+    CHECK(ring_is_right<true>(true));
+  });
 }
 
 TEST(a_missing_wait_shows) {

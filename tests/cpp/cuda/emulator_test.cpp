@@ -45,9 +45,9 @@ LFK_KERNEL(64, 1) product_kernel(LFK_PARAMETERS(ProductParameters) p) {
   for (int i = 0; i < 8; ++i)
     b_bytes[i] = b[group * 32 + its * 4 + i % 4 + i / 4 * 16];
   uint32_t a_words[4], b_words[2];
-  for (int i = 0; i < 4; ++i)
+  LFK_UNROLLED (i, 4)
     a_words[i] = four_bytes(a_bytes + i * 4);
-  for (int i = 0; i < 2; ++i)
+  LFK_UNROLLED (i, 2)
     b_words[i] = four_bytes(b_bytes + i * 4);
   int32_t sum[4];
   for (int i = 0; i < 4; ++i)

@@ -16,7 +16,7 @@
 #define LFK_KERNEL(max_threads, min_blocks) void
 #define LFK_PARAMETERS(T) const T
 #define LFK_DEVICE inline
-#define LFK_UNROLL
+#define LFK_UNROLLED(i, n) for (int i = 0; i < (n); ++i)
 
 namespace lstm_fastkernels {
 namespace device {
@@ -135,9 +135,12 @@ template <class P> int most_at_once(void (*)(P), const Launch &shape, int device
 
 template <class P>
 void launch(void (*kernel)(P), const Launch &shape, void * /*stream*/, const P &parameters) {
-  struct Call final : emulator::Kernel {
+  class Call final : public emulator::Kernel {
+  public:
     Call(void (*kernel)(P), const P &parameters) : kernel_(kernel), parameters_(parameters) {}
     void run() const override { kernel_(parameters_); }
+
+  private:
     void (*kernel_)(P);
     const P &parameters_;
   };

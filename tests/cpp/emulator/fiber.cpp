@@ -99,9 +99,8 @@ Fiber::Fiber(void (*entry)()) : state_(new State) {
   s.bytes = kStackBytes;
   s.mapping = mmap(nullptr, page_bytes() + kStackBytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (s.mapping == MAP_FAILED)
+  if (s.mapping == MAP_FAILED || mprotect(s.mapping, page_bytes(), PROT_NONE) != 0)
     throw std::bad_alloc();
-  mprotect(s.mapping, page_bytes(), PROT_NONE);
   s.bottom = static_cast<char *>(s.mapping) + page_bytes();
 #if defined(__x86_64__)
   // As lfk_switch_stack leaves a stack: six registers, then where it returns to; and above them

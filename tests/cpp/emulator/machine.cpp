@@ -16,7 +16,9 @@ namespace device {
 namespace emulator {
 namespace {
 
-constexpr int64_t kMostThreads = 16384; // at once; of the emulator, not of a device
+// At once; of the emulator, not of a device: each has two mappings, and Linux gives a process
+// 65530.
+constexpr int64_t kMostThreads = 28 * 1024;
 constexpr size_t kMostSharedBytes = 227 * 1024;
 
 // How often each thread may poll while nothing changes: before the clock runs faster, and at all.
@@ -164,7 +166,8 @@ public:
         cluster_gates_(static_cast<size_t>(blocks / shape.cluster),
                        Gate(shape.cluster * shape.threads)) {
     if (blocks * shape.threads > kMostThreads)
-      throw error("launch: the emulator runs at most 16384 threads at once");
+      throw error(
+          check::text("launch: the emulator runs at most ", kMostThreads, " threads at once"));
     for (int64_t i = 0; i < blocks; ++i)
       shared_.push_back(memory_.emplace_back(shape.shared_bytes).data);
     Machine &m = machine;
