@@ -43,23 +43,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "device_types.h"
+
 namespace lstm_fastkernels {
 namespace device {
 
 struct Dim3 {
   int x = 1, y = 1, z = 1;
-};
-
-// 16 bytes that are stored and loaded at once.
-struct alignas(16) Words4 {
-  uint32_t words[4];
-};
-
-// What decides which kernels a device can run.
-struct Limits {
-  int multiprocessors = 0;
-  size_t shared_bytes = 0; // of a block, at most
-  bool clusters = false;   // compute capability 9.0
 };
 
 struct Launch {

@@ -1,4 +1,4 @@
-#include "plain.h"
+#include "driver.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -58,18 +58,20 @@ struct Chunk {
 
 class Call {
 public:
-  Call(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
-       int64_t chunk_bytes, void *workspace)
-      : stack_(stack), shape_(stack.shape), a_(a), schedule_(schedule), memory_(workspace) {
+  Call(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule, const Plan &plan,
+       void *workspace)
+      : stack_(stack), shape_(stack.shape), a_(a), schedule_(schedule), plan_(plan),
+        memory_(workspace) {
     rows_.batch = a.batch_size;
     rows_.time_steps = a.time_steps;
+    rows_.count = all_rows();
     starts_ = take_copy(schedule.starts());
     order_ = take_copy(schedule.order());
     rows_.starts = starts_;
     rows_.order = order_;
     for (int64_t i = 0; i < shape_.num_directions * layers_at_once(); ++i)
       states_.push_back(take_state(i));
-    most_rows_ = rows_a_chunk(chunk_bytes);
+    most_rows_ = rows_a_chunk(plan.chunk_bytes);
     for (int d = 0; d < shape_.num_directions; ++d) {
       const int64_t widest = std::max(shape_.input_size, inner_width());
       chunk_.input[d] = memory_.take_rows(stack.form, most_rows_, widest);
@@ -92,6 +94,11 @@ public:
       clear_rows(y_plane(a_), a_.time_steps, a_.batch_size,
                  shape_.num_directions * shape_.output_size(), stream);
     }
+    for (const Choice &choice : plan_.layers)
+      if (choice.persistent && !choice.shape.cluster) {
+        clear_packets();
+        break;
+      }
     if (two_directions())
       run_bidirectional();
     else
@@ -181,6 +188,13 @@ private:
     plane.base = reinterpret_cast<uint8_t *>(between_[i]);
     plane.row_bytes = inner_width() * int64_t{sizeof(float)};
     return plane;
+  }
+
+  void clear_packets() {
+    Plane packets;
+    packets.base = reinterpret_cast<uint8_t *>(packets_);
+    packets.row_bytes = int64_t{sizeof(device::Words4)};
+    clear_rows(packets, 1, num_packets_ * shape_.num_directions, 4, stream_);
   }
 
   // Every chunk goes through all layers.
@@ -299,8 +313,41 @@ private:
                return p;
              }),
              stream_);
+    if (plan_.layers[static_cast<size_t>(layer)].persistent)
+      return run_steps(layer, out);
     for (int64_t s = chunk_.begin; s < chunk_.end; ++s)
       run_step(layer, s, out);
+  }
+
+  // All steps of the chunk at once.
+  void run_steps(int64_t layer, const Plane &out) {
+    run_persistent(plan_.layers[static_cast<size_t>(layer)].shape,
+                   both<PersistentArguments>([&](int64_t d) {
+                     const State &s = state(layer, d);
+                     PersistentArguments p;
+                     p.rows = rows_;
+                     p.hh = weights(layer, d).hh;
+                     p.begin = chunk_.begin;
+                     p.end = chunk_.end;
+                     p.reverse = static_cast<int32_t>(d);
+                     p.hidden_size = static_cast<int32_t>(shape_.hidden_size);
+                     p.h[0] = s.quantized[0];
+                     p.h[1] = s.quantized[1];
+                     p.first_scales = s.first_scales;
+                     p.input_gates = chunk_.gates[d];
+                     p.first_row = span(chunk_.begin, chunk_.end, d).first_row;
+                     p.c = s.c;
+                     p.last_h = s.h;
+                     p.units_stride = s.units_stride;
+                     p.y = out.columns_from(d * shape_.output_size());
+                     p.packets = packets_ + d * num_packets_;
+                     p.epoch = epoch_;
+                     p.failed = plan_.failed;
+                     p.patience_ns = plan_.patience_ns;
+                     return p;
+                   }),
+                   stream_);
+    epoch_ += static_cast<uint32_t>(chunk_.end - chunk_.begin);
   }
 
   QuantizedRows input(int64_t layer, int64_t d) const {
@@ -381,6 +428,7 @@ private:
   const LstmShape &shape_;
   const LstmArguments &a_;
   const Schedule &schedule_;
+  const Plan &plan_;
   Workspace memory_;
   Rows rows_;
   int64_t *starts_ = nullptr, *order_ = nullptr; // on the device
@@ -388,19 +436,24 @@ private:
   int64_t most_rows_ = 0;
   Chunk chunk_;
   float *between_[2] = {}; // what one layer gives to the next
+  device::Words4 *packets_ = nullptr;
+  int64_t num_packets_ = 0; // of a direction
+  uint32_t epoch_ = 0;      // steps that went through them
   void *stream_ = nullptr;
 };
 
 } // namespace
 
-int64_t plain_workspace(const PackedStack &stack, const LstmArguments &arguments,
-                        const Schedule &schedule, int64_t chunk_bytes) {
-  return Call(stack, arguments, schedule, chunk_bytes, nullptr).workspace_bytes();
+int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,
+                     const Schedule &schedule, int64_t chunk_bytes) {
+  Plan plan;
+  plan.chunk_bytes = chunk_bytes;
+  return Call(stack, arguments, schedule, plan, nullptr).workspace_bytes();
 }
 
-void run_plain(const PackedStack &stack, const LstmArguments &arguments, const Schedule &schedule,
-               int64_t chunk_bytes, void *workspace, void *stream) {
-  Call(stack, arguments, schedule, chunk_bytes, workspace).run(stream);
+void run(const PackedStack &stack, const LstmArguments &arguments, const Schedule &schedule,
+         const Plan &plan, void *workspace, void *stream) {
+  Call(stack, arguments, schedule, plan, workspace).run(stream);
 }
 
 } // namespace cuda

@@ -1,10 +1,12 @@
-// The plain path: a launch for each time step, and a few for each chunk of steps. Correct for
-// everything, fast where launches are no matter. Both directions of a layer share their launches.
+// A call's launches: for each chunk of time steps and layer a few that prepare it, then one for
+// each step, or one for all of them. Both directions of a layer share their launches.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "device_stack.h"
+#include "persistent.h"
 #include "schedule.h"
 
 namespace lstm_fastkernels {
@@ -14,13 +16,21 @@ namespace cuda {
 // not grow with the sequence and they mostly stay in L2.
 constexpr int64_t kChunkBytes = int64_t{32} << 20;
 
-// Device memory that run_plain needs, aligned to 256 bytes.
-int64_t plain_workspace(const PackedStack &stack, const LstmArguments &arguments,
-                        const Schedule &schedule, int64_t chunk_bytes = kChunkBytes);
+struct Plan {
+  int64_t chunk_bytes = kChunkBytes;
+  std::vector<Choice> layers;
+  // For those that are persistent.
+  uint32_t *failed = nullptr;
+  uint64_t patience_ns = uint64_t{5'000'000'000};
+};
+
+// Device memory that run() needs with any choices, aligned to 256 bytes.
+int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,
+                     const Schedule &schedule, int64_t chunk_bytes);
 
 // Enqueues a call with at least one row on the current device.
-void run_plain(const PackedStack &stack, const LstmArguments &arguments, const Schedule &schedule,
-               int64_t chunk_bytes, void *workspace, void *stream);
+void run(const PackedStack &stack, const LstmArguments &arguments, const Schedule &schedule,
+         const Plan &plan, void *workspace, void *stream);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

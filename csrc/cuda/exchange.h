@@ -15,7 +15,7 @@ namespace cuda {
 
 // What a block has in its shared memory for the exchange.
 struct ExchangeBuffers {
-  uint8_t *h[2];          // [rows][h_stride], int8
+  uint8_t *h[2]; // [rows][h_stride], int8
   int64_t h_stride;
   float *scales[2];       // [rows]; NaN for a row with a NaN in it
   uint8_t *own;           // [rows][tiles][16], what this block sends
@@ -85,8 +85,8 @@ public:
   LFK_DEVICE bool receive(int64_t step, int active) {
     device::Mbarrier &full = b_.full[(step + 1) % 2];
     if (device::thread_index() == 0)
-      full.arrive_expect_bytes(((num_tiles_ - tiles_) * active +
-                                (blocks_ - 1) * nan_pieces(active)) * 16);
+      full.arrive_expect_bytes(
+          ((num_tiles_ - tiles_) * active + (blocks_ - 1) * nan_pieces(active)) * 16);
     Patience patience(patience_ns_);
     while (!full.try_wait(static_cast<int>(step / 2 % 2)))
       if (patience.ran_out())
@@ -161,7 +161,8 @@ public:
     const int each = packets_for(active), all = blocks_ * each;
     const device::Words4 *from = packets_ + step % 2 * blocks_ * block_packets_;
     Patience patience(patience_ns_);
-    for (int first = device::thread_index(); first < all; first += device::num_threads() * kAtOnce) {
+    for (int first = device::thread_index(); first < all;
+         first += device::num_threads() * kAtOnce) {
       device::Words4 packets[kAtOnce];
       for (bool ready = false; !ready;) {
         ready = true;

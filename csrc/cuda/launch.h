@@ -71,9 +71,8 @@ public:
       allow(cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
     if (shape.cluster > kPortableCluster)
       allow(cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-    config_.gridDim =
-        dim3(static_cast<unsigned>(shape.grid.x), static_cast<unsigned>(shape.grid.y),
-             static_cast<unsigned>(shape.grid.z));
+    config_.gridDim = dim3(static_cast<unsigned>(shape.grid.x), static_cast<unsigned>(shape.grid.y),
+                           static_cast<unsigned>(shape.grid.z));
     config_.blockDim = dim3(static_cast<unsigned>(shape.threads));
     config_.dynamicSmemBytes = shape.shared_bytes;
     config_.stream = static_cast<cudaStream_t>(stream);

@@ -1,11 +1,12 @@
 // The interface: arguments are checked here, kernels chosen and launched elsewhere.
 #include <string>
+#include <vector>
 
-#include "device_guard.h"
 #include "device_stack.h"
+#include "devices.h"
+#include "driver.h"
 #include "fail.h"
 #include "lstm_fastkernels/cuda.h"
-#include "plain.h"
 #include "schedule.h"
 
 namespace lstm_fastkernels {
@@ -22,6 +23,24 @@ Schedule checked_schedule(const LstmArguments &a) {
   return Schedule(a);
 }
 
+Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
+  Plan plan;
+  plan.failed = failure_word(device);
+  const LstmShape &shape = stack.shape;
+  const device::Limits &limits = limits_of(device);
+  const int directions = static_cast<int>(shape.num_directions);
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
+    const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
+    plan.layers.push_back(choose(shape, layers, a.batch_size, a.time_steps, limits));
+    Choice &choice = plan.layers.back();
+    if (choice.persistent && !fits(choice.shape, *layers, directions, a.batch_size, device)) {
+      choice.persistent = false;
+      choice.reason = "the device does not take all blocks at once";
+    }
+  }
+  return plan;
+}
+
 } // namespace
 
 size_t workspace_bytes(const DeviceStack &stack, const LstmArguments &arguments) {
@@ -29,7 +48,7 @@ size_t workspace_bytes(const DeviceStack &stack, const LstmArguments &arguments)
   const Schedule schedule = checked_schedule(arguments);
   if (arguments.batch_size == 0)
     return 0;
-  return static_cast<size_t>(plain_workspace(packed, arguments, schedule));
+  return static_cast<size_t>(workspace_of(packed, arguments, schedule, kChunkBytes));
 }
 
 void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, const Queue &queue) {
@@ -38,13 +57,28 @@ void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, cons
   if (arguments.batch_size == 0)
     return;
   check_pointers(arguments);
-  const int64_t needed = plain_workspace(packed, arguments, schedule);
+  const DeviceGuard guard(queue.device);
+  check_failure(queue.device);
+  const Plan plan = make_plan(packed, arguments, queue.device);
+  const int64_t needed = workspace_of(packed, arguments, schedule, plan.chunk_bytes);
   const int64_t given = queue.workspace ? static_cast<int64_t>(queue.workspace_bytes) : 0;
   if (given < needed)
     fail("the workspace must have " + std::to_string(needed) + " bytes, got " +
          std::to_string(given));
-  const DeviceGuard guard(queue.device);
-  run_plain(packed, arguments, schedule, kChunkBytes, queue.workspace, queue.stream);
+  run(packed, arguments, schedule, plan, queue.workspace, queue.stream);
+}
+
+std::vector<std::string> explain(const DeviceStack &stack, const LstmArguments &arguments,
+                                 int device) {
+  const PackedStack packed(stack);
+  const Schedule schedule = checked_schedule(arguments);
+  if (arguments.batch_size == 0)
+    return std::vector<std::string>(static_cast<size_t>(packed.shape.num_layers), "nothing to run");
+  const DeviceGuard guard(device);
+  std::vector<std::string> layers;
+  for (const Choice &choice : make_plan(packed, arguments, device).layers)
+    layers.push_back((choice.persistent ? "persistent: " : "a launch each step: ") + choice.reason);
+  return layers;
 }
 
 } // namespace cuda

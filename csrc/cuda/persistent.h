@@ -7,18 +7,21 @@
 #include <cstdint>
 #include <string>
 
-#include "device.h"
+#include "device_stack.h"
+#include "device_types.h"
 #include "plain_kernels.h"
 #include "rows.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
 
-constexpr int kPersistentRows = 64;     // of a batch, at most
+constexpr int kPersistentRows = 64; // of a batch, at most
 constexpr int kPersistentWarps = 8;
 constexpr int kLargestCluster = 16;
 constexpr int kLargestClusterTiles = 3; // of a block in a cluster
-constexpr int kLargestBlocks = 8;       // of a strip that a warp of 8 parts holds
+// Blocks of a strip that a warp of 8 parts holds, and where it skips zeros.
+constexpr int kLargestBlocks = 8;
+constexpr int kLargestSparseBlocks = 4;
 
 // Which instance of the kernel, and how it is launched.
 struct PersistentShape {
@@ -27,19 +30,23 @@ struct PersistentShape {
   int tiles = 1;       // of a block of the grid
   int parts = 8;       // warps that share a strip's columns: 4 or 8
   int blocks = 1;      // of a strip that one of 8 parts holds; one of 4 holds twice as many
-  int grid = 1;        // blocks with units, of each direction
+  int grid = 1;        // blocks of each direction; a cluster may have some without units
 };
 
-// How a layer's steps are run, and why not otherwise.
+// How a layer's steps are run: persistent, or else a launch each; and why.
 struct Choice {
   bool persistent = false;
   PersistentShape shape; // if persistent
   std::string reason;
 };
 
-// For steps of `rows` rows through `directions` recurrent matrices at once.
-Choice choose(const LstmShape &shape, const Matrix *const *matrices, int directions, int64_t rows,
-              int64_t time_steps, const device::Limits &limits);
+// For a layer of a call with so many rows and time steps; `layers` has its directions.
+Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, int64_t time_steps,
+              const device::Limits &limits);
+
+// Whether the device can have all its blocks at work at once, as they must be.
+bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int64_t rows,
+          int device);
 
 // One direction.
 struct PersistentArguments {
@@ -55,14 +62,14 @@ struct PersistentArguments {
   float *c = nullptr, *last_h = nullptr; // [batch][units_stride]
   int64_t units_stride = 0;
   Plane y;
-  device::Words4 *packets = nullptr; // packets_of(); none with a cluster
+  device::Words4 *packets = nullptr; // most_packets(); unused in a cluster
   uint32_t epoch = 0;                // steps that went through `packets` before
   uint32_t *failed = nullptr;        // set to 1 where a wait takes too long
   uint64_t patience_ns = 0;
 };
 
-// Room for a direction's packets; a call starts with them zero.
-int64_t packets_of(const PersistentShape &shape, int64_t rows);
+// Room for a direction's packets, whatever the shape; a call starts with them zero.
+int64_t most_packets(const Matrix &hh, int64_t rows);
 
 // Runs steps begin .. end - 1 as so many calls of step() do.
 void run_persistent(const PersistentShape &shape, const Both<PersistentArguments> &arguments,

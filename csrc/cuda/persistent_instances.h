@@ -1,6 +1,8 @@
 // From the numbers of a PersistentShape to its instance of the kernel.
 #pragma once
 
+#include <string>
+
 #include "fail.h"
 #include "persistent_kernel.h"
 
@@ -21,7 +23,8 @@ PersistentKernel persistent_instance(const PersistentShape &shape) {
   }
   if constexpr (kLargest > 1)
     return persistent_instance<Exchange, kSparse, kLargest - 1>(shape);
-  fail("there is no persistent kernel for " + std::to_string(shape.blocks) + " blocks a warp");
+  else
+    fail("there is no persistent kernel for " + std::to_string(shape.blocks) + " blocks a warp");
 }
 
 PersistentKernel grid_instance(const PersistentShape &shape);

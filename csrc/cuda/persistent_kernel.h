@@ -24,8 +24,7 @@ namespace cuda {
 
 constexpr int kPersistentThreads = kPersistentWarps * 32;
 
-template <class Exchange, int kTiles, int kParts, int kBlocks, bool kSparse>
-class PersistentBlock {
+template <class Exchange, int kTiles, int kParts, int kBlocks, bool kSparse> class PersistentBlock {
 public:
   LFK_DEVICE explicit PersistentBlock(const PersistentArguments &a)
       : a_(a), layout_(sizes(a)), memory_(device::shared_memory<uint8_t>()),
@@ -69,12 +68,8 @@ private:
   };
 
   LFK_DEVICE static SharedSizes sizes(const PersistentArguments &a) {
-    return {static_cast<int>(a.rows.batch),
-            a.hh.num_columns,
-            kTiles,
-            kParts,
-            (a.hh.num_tiles + kTiles - 1) / kTiles,
-            Exchange::kCluster};
+    return {static_cast<int>(a.rows.batch),         a.hh.num_columns,  kTiles, kParts,
+            (a.hh.num_tiles + kTiles - 1) / kTiles, Exchange::kCluster};
   }
   LFK_DEVICE static int clamp(int tiles) { return tiles < 0 ? 0 : tiles < kTiles ? tiles : kTiles; }
 
@@ -104,14 +99,14 @@ private:
 
   LFK_DEVICE void load_weights() {
     const Matrix &m = a_.hh;
-    LFK_UNROLLED(tile, kTiles) {
-      LFK_UNROLLED(gate, kWarpGates) {
+    LFK_UNROLLED (tile, kTiles) {
+      LFK_UNROLLED (gate, kWarpGates) {
         const int strip = (first_tile_ + tile) * kGates + first_gate() + gate;
         const uint32_t begin = tile < tiles_ ? m.starts[strip] : 0;
         const uint32_t end = tile < tiles_ ? m.starts[strip + 1] : 0;
         const uint32_t first = begin + (end - begin) * part() / kParts;
         const uint32_t last = begin + (end - begin) * (part() + 1) / kParts;
-        LFK_UNROLLED(b, kBlocks) {
+        LFK_UNROLLED (b, kBlocks) {
           uint32_t position = first + b;
           bool exists = position < last;
           if (!kSparse) {
@@ -176,10 +171,10 @@ private:
     const int pieces = tiles_ * kTileHeight / 4;
     for (int i = device::thread_index(); i < s.active * pieces; i += kPersistentThreads) {
       const int row = i / pieces, piece = i % pieces;
-      device::copy_async_16(
-          at<float>(layout_.gates[step % 2]) + row * layout_.gates_stride + piece * 4,
-          a_.input_gates + (s.row + row) * a_.hh.padded_rows() + first_tile_ * kTileHeight +
-              piece * 4);
+      device::copy_async_16(at<float>(layout_.gates[step % 2]) + row * layout_.gates_stride +
+                                piece * 4,
+                            a_.input_gates + (s.row + row) * a_.hh.padded_rows() +
+                                first_tile_ * kTileHeight + piece * 4);
     }
     device::commit_copies();
   }
@@ -229,16 +224,16 @@ private:
       const uint8_t *q =
           h + (first + device::lane() / 4) * layout_.h_stride + device::lane() % 4 * 8;
       int32_t sums[kTiles][kWarpGates][4] = {};
-      LFK_UNROLLED(b, kBlocks) {
+      LFK_UNROLLED (b, kBlocks) {
         if constexpr (kSparse) {
-          LFK_UNROLLED(gate, kWarpGates)
+          LFK_UNROLLED (gate, kWarpGates)
             if (b < counts_[gate])
               device::mma_s8s8(sums[0][gate], weights_[0][gate][b],
                                columns(q, columns_[gate][b]).words);
         } else if (part() * kBlocks + b < fragments) {
           const Words2 of_h = columns(q, part() * kBlocks + b);
-          LFK_UNROLLED(tile, kTiles) {
-            LFK_UNROLLED(gate, kWarpGates)
+          LFK_UNROLLED (tile, kTiles) {
+            LFK_UNROLLED (gate, kWarpGates)
               device::mma_s8s8(sums[tile][gate], weights_[tile][gate][b], of_h.words);
           }
         }
@@ -254,11 +249,11 @@ private:
   LFK_DEVICE void store_sums(const int32_t (&sums)[kTiles][kWarpGates][4], int first,
                              int active) const {
     int32_t *to = at<int32_t>(layout_.sums) + part() * kBlockRows * layout_.sums_stride;
-    LFK_UNROLLED(tile, kTiles) {
-      LFK_UNROLLED(gate, kWarpGates) {
-        LFK_UNROLLED(i, 4) {
-          const int row = (tile * kGates + first_gate() + gate) * kStripHeight +
-                          device::lane() / 4 + i / 2 * 8;
+    LFK_UNROLLED (tile, kTiles) {
+      LFK_UNROLLED (gate, kWarpGates) {
+        LFK_UNROLLED (i, 4) {
+          const int row =
+              (tile * kGates + first_gate() + gate) * kStripHeight + device::lane() / 4 + i / 2 * 8;
           const int n = first + device::lane() % 4 * 2 + i % 2;
           if (n < active)
             to[row * layout_.sums_stride + n] = sums[tile][gate][i];
@@ -280,10 +275,10 @@ private:
     const int32_t *sums = at<const int32_t>(layout_.sums) + row;
     const float *in = at<const float>(layout_.gates[k % 2]) + row * layout_.gates_stride;
     float gates[kGates];
-    LFK_UNROLLED(g, kGates) {
+    LFK_UNROLLED (g, kGates) {
       const int r = tile_row + g * kStripHeight;
       int32_t sum = 0;
-      LFK_UNROLLED(p, kParts)
+      LFK_UNROLLED (p, kParts)
         sum += sums[(p * kBlockRows + r) * layout_.sums_stride];
       gates[g] = std::fma(static_cast<float>(sum),
                           scales[row] * at<const float>(layout_.weight_scales)[r], in[r]);

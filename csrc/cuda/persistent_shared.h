@@ -11,9 +11,9 @@ namespace lstm_fastkernels {
 namespace cuda {
 
 struct SharedSizes {
-  int rows, columns;  // of h
-  int tiles, parts;   // of a block
-  int blocks;         // of the grid
+  int rows, columns; // of h
+  int tiles, parts;  // of a block
+  int blocks;        // of the grid
   bool cluster;
 };
 

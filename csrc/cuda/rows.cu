@@ -174,6 +174,8 @@ void store_state(const Both<StoreStateArguments> &both, void *stream) {
 
 void clear_rows(const Plane &plane, int64_t time_steps, int64_t batch, int64_t columns,
                 void *stream) {
+  if (time_steps * batch == 0)
+    return;
   ClearArguments a;
   a.plane = plane;
   a.rows.batch = batch;

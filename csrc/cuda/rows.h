@@ -13,15 +13,13 @@ namespace cuda {
 // A Schedule in device memory.
 struct Rows {
   int64_t batch = 0, time_steps = 0;
-  int64_t count = 0; // of all time steps
+  int64_t count = 0;               // of all time steps
   const int64_t *starts = nullptr; // [time_steps]; null: every row is at work at each step
   const int64_t *order = nullptr;  // [batch]; null: rows are taken as they come
 
   LFK_HOST_DEVICE int64_t start(int64_t t) const { return starts ? starts[t] : t * batch; }
   // Past the last row of time step t, or of t - 1 for a t that is the end.
-  LFK_HOST_DEVICE int64_t end(int64_t t) const {
-    return t + 1 < time_steps ? start(t + 1) : count;
-  }
+  LFK_HOST_DEVICE int64_t end(int64_t t) const { return t + 1 < time_steps ? start(t + 1) : count; }
   LFK_HOST_DEVICE int64_t caller_row(int64_t row) const { return order ? order[row] : row; }
 
   // The time step of row n of all rows without gaps.

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
+#include <vector>
 
 #include "lstm_fastkernels/lstm.h"
 
@@ -52,6 +54,11 @@ struct Queue {
 // capture. Throws Error for arguments out of range, and where CUDA refuses a launch.
 LSTM_FASTKERNELS_API void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments,
                                        const Queue &queue);
+
+// How lstm_forward would run each layer on a device, and why: a sentence for each. Throws as it
+// does.
+LSTM_FASTKERNELS_API std::vector<std::string> explain(const DeviceStack &stack,
+                                                      const LstmArguments &arguments, int device);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -97,7 +97,9 @@ TEST(sequences_longer_than_a_chunk) {
         LstmArguments a = arguments_for(sequence, found);
         if (with_lengths)
           a.lengths = lengths.data();
-        on_device.forward(a, rows * 64 * int64_t{sizeof(float)});
+        cuda::Plan plan;
+        plan.chunk_bytes = rows * 64 * int64_t{sizeof(float)};
+        on_device.forward(a, plan);
         check_same(found, forward(stack.packed(), sequence, 1,
                                   with_lengths ? lengths : std::vector<int64_t>{}));
       }

@@ -4,7 +4,6 @@
 #include <new>
 
 #include "device_stack.h"
-#include "plain.h"
 #include "schedule.h"
 
 namespace lstm_fastkernels {
@@ -48,12 +47,13 @@ void StackOnDevice::forward(const LstmArguments &arguments) const {
   cuda::lstm_forward(view(), arguments, queue);
 }
 
-void StackOnDevice::forward(const LstmArguments &arguments, int64_t chunk_bytes) const {
+void StackOnDevice::forward(const LstmArguments &arguments, cuda::Plan plan) const {
   const cuda::PackedStack stack(view());
   const Schedule schedule(arguments);
+  plan.layers.resize(static_cast<size_t>(stack.shape.num_layers));
   const DeviceMemory workspace(
-      static_cast<size_t>(cuda::plain_workspace(stack, arguments, schedule, chunk_bytes)));
-  cuda::run_plain(stack, arguments, schedule, chunk_bytes, workspace.data(), nullptr);
+      static_cast<size_t>(cuda::workspace_of(stack, arguments, schedule, plan.chunk_bytes)));
+  cuda::run(stack, arguments, schedule, plan, workspace.data(), nullptr);
 }
 
 Result forward(const StackOnDevice &stack, const Sequence &sequence,

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "driver.h"
 #include "lstm_fastkernels/cuda.h"
 #include "stack.h"
 
@@ -31,8 +32,8 @@ public:
   cuda::DeviceStack view() const;
   const std::vector<uint8_t> &packed() const { return packed_; }
   void forward(const LstmArguments &arguments) const;
-  // On the plain path, with chunks of so many bytes.
-  void forward(const LstmArguments &arguments, int64_t chunk_bytes) const;
+  // As planned; without choices, by a launch for each step.
+  void forward(const LstmArguments &arguments, cuda::Plan plan) const;
 
 private:
   std::vector<uint8_t> packed_;

@@ -155,11 +155,11 @@ void copy_async_16(void *shared, const void *global) {
 
 void commit_copies() { ++emulator::running().groups; }
 
-Limits limits_of(int /*device*/) { return {132, emulator::kLargestShared, true}; }
+Limits limits_of(int /*device*/) { return {132, 227 * 1024, true}; }
 
-SharedWord allocate_shared_word(int /*device*/) {
-  static uint32_t word = 0;
-  return {&word, &word};
+SharedWord allocate_shared_word(int device) {
+  static uint32_t words[8] = {};
+  return {&words[device], &words[device]};
 }
 
 } // namespace device

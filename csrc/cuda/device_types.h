@@ -1,0 +1,23 @@
+// What kernels and those who launch them both speak of.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lstm_fastkernels {
+namespace device {
+
+// 16 bytes that are stored and loaded at once.
+struct alignas(16) Words4 {
+  uint32_t words[4];
+};
+
+// What decides which kernels a device can run.
+struct Limits {
+  int multiprocessors = 0;
+  size_t shared_bytes = 0; // of a block, at most
+  bool clusters = false;   // compute capability 9.0
+};
+
+} // namespace device
+} // namespace lstm_fastkernels
