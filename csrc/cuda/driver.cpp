@@ -81,6 +81,8 @@ public:
       for (int64_t i = 0; i < (two_directions() ? 2 : 1); ++i)
         between_[i] =
             memory_.take<float>((two_directions() ? all_rows() : most_rows_) * inner_width());
+    num_packets_ = most_packets(stack.layers[0].hh, a.batch_size);
+    packets_ = memory_.take<device::Words4>(num_packets_ * shape_.num_directions);
   }
 
   int64_t workspace_bytes() const { return memory_.used(); }

@@ -13,15 +13,22 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// What a block has in its shared memory for the exchange.
+// What a block has in its shared memory for the exchange. Of what there are two buffers of, the
+// second lies behind the first; an array of two pointers would have to lie in local memory.
 struct ExchangeBuffers {
-  uint8_t *h[2]; // [rows][h_stride], int8
-  int64_t h_stride;
-  float *scales[2];       // [rows]; NaN for a row with a NaN in it
-  uint8_t *own;           // [rows][tiles][16], what this block sends
-  uint8_t *own_nans;      // [64]; 1 for a row with a NaN, which it keeps from then on
-  uint8_t *nans[2];       // [blocks][64]; cluster only
+  uint8_t *h_0; // [2][h_bytes]: [rows][h_stride], int8
+  int h_stride, h_bytes;
+  float *scales_0; // [2][scales_stride]; NaN for a row with a NaN in it
+  int scales_stride;
+  uint8_t *own;      // [rows][tiles][16], what this block sends
+  uint8_t *own_nans; // [64]; 1 for a row with a NaN, which it keeps from then on
+  uint8_t *nans_0;   // [2][blocks][64]; cluster only
+  int nans_bytes;
   device::Mbarrier *full; // [2]; cluster only
+
+  LFK_DEVICE uint8_t *h(int i) const { return h_0 + i * h_bytes; }
+  LFK_DEVICE float *scales(int i) const { return scales_0 + i * scales_stride; }
+  LFK_DEVICE uint8_t *nans(int i) const { return nans_0 + i * nans_bytes; }
 };
 
 class Patience {
@@ -70,12 +77,12 @@ public:
     for (int i = device::thread_index(); i < blocks_ * pieces; i += device::num_threads()) {
       const int piece = i % pieces;
       const int64_t at = piece / tiles_ * b_.h_stride + (first_tile + piece % tiles_) * 16;
-      put(i / pieces, to, b_.h[to] + at, b_.own + piece * 16);
+      put(i / pieces, to, b_.h(to) + at, b_.own + piece * 16);
     }
     const int nans = nan_pieces(active);
     for (int i = device::thread_index(); i < blocks_ * nans; i += device::num_threads()) {
       const int piece = i % nans;
-      put(i / nans, to, b_.nans[to] + block * kPersistentRows + piece * 16,
+      put(i / nans, to, b_.nans(to) + block * kPersistentRows + piece * 16,
           b_.own_nans + piece * 16);
     }
   }
@@ -99,8 +106,8 @@ public:
     const int from = static_cast<int>(step + 1) % 2;
     for (int row = device::thread_index(); row < active; row += device::num_threads())
       for (int block = 0; block < blocks_; ++block)
-        if (b_.nans[from][block * kPersistentRows + row])
-          b_.scales[from][row] = NAN;
+        if (b_.nans(from)[block * kPersistentRows + row])
+          b_.scales(from)[row] = NAN;
   }
 
   // No block may return while others still send to it.
@@ -120,7 +127,7 @@ private:
                           device::map_shared(&b_.full[to], rank));
   }
 
-  const ExchangeBuffers &b_;
+  const ExchangeBuffers b_;
   const int blocks_, tiles_, num_tiles_;
   const uint64_t patience_ns_;
 };
@@ -201,14 +208,14 @@ private:
       const int word = i * 3 + j, row = word / 4;
       if (row >= active)
         break;
-      *reinterpret_cast<uint32_t *>(b_.h[to] + row * b_.h_stride + block * 16 + word % 4 * 4) =
+      *reinterpret_cast<uint32_t *>(b_.h(to) + row * b_.h_stride + block * 16 + word % 4 * 4) =
           packet.words[j];
       if (packet.words[3] >> j & 1)
-        b_.scales[to][row] = NAN;
+        b_.scales(to)[row] = NAN;
     }
   }
 
-  const ExchangeBuffers &b_;
+  const ExchangeBuffers b_;
   const int blocks_, block_packets_;
   const uint32_t epoch_;
   device::Words4 *const packets_;

@@ -83,7 +83,8 @@ Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, i
   const int64_t dense = divide_up(hh.num_columns, kColumnsOfBlocks);
   Choice cluster;
   cluster.shape.cluster = true;
-  cluster.shape.parts = rows < kRowsForFourParts ? 8 : 4;
+  const int parts = rows < kRowsForFourParts ? 8 : 4;
+  cluster.shape.parts = dense <= kLargestTilesOfEightParts ? parts : 4;
   cluster.shape.tiles = cluster.shape.blocks = static_cast<int>(dense);
   cluster.shape.grid = power_of_two(divide_up(hh.num_tiles, dense));
   cluster.persistent = limits.clusters && dense <= kLargestClusterTiles &&
@@ -96,7 +97,7 @@ Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, i
     longest = std::max(longest, layers[d].hh.longest);
   const int64_t sparse = std::max<int64_t>(1, divide_up(longest, kPersistentWarps));
   Choice grid;
-  grid.shape.parts = cluster.shape.parts;
+  grid.shape.parts = parts;
   grid.shape.sparse = 2 * sparse <= dense && sparse <= kLargestSparseBlocks;
   grid.shape.blocks = static_cast<int>(grid.shape.sparse ? sparse : dense);
   grid.shape.grid = hh.num_tiles;

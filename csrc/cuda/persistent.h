@@ -19,6 +19,8 @@ constexpr int kPersistentRows = 64; // of a batch, at most
 constexpr int kPersistentWarps = 8;
 constexpr int kLargestCluster = 16;
 constexpr int kLargestClusterTiles = 3; // of a block in a cluster
+// With more, a warp of 8 parts has too few registers for its sums.
+constexpr int kLargestTilesOfEightParts = 2;
 // Blocks of a strip that a warp of 8 parts holds, and where it skips zeros.
 constexpr int kLargestBlocks = 8;
 constexpr int kLargestSparseBlocks = 4;

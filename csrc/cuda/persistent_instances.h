@@ -9,7 +9,7 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-using PersistentKernel = decltype(&persistent_kernel<GridExchange, 1, 8, 1, false>);
+using PersistentKernel = void (*)(const Both<PersistentArguments>);
 
 // Of one exchange with kLargest blocks at most; a cluster has as many tiles a block as blocks a
 // warp: both are the hidden size / 256, rounded up.
@@ -17,8 +17,9 @@ template <class Exchange, bool kSparse, int kLargest>
 PersistentKernel persistent_instance(const PersistentShape &shape) {
   constexpr int kTiles = Exchange::kCluster ? kLargest : 1;
   if (shape.blocks == kLargest) {
-    if (shape.parts == 8)
-      return persistent_kernel<Exchange, kTiles, 8, kLargest, kSparse>;
+    if constexpr (kTiles <= kLargestTilesOfEightParts)
+      if (shape.parts == 8)
+        return persistent_kernel<Exchange, kTiles, 8, kLargest, kSparse>;
     return persistent_kernel<Exchange, kTiles, 4, 2 * kLargest, kSparse>;
   }
   if constexpr (kLargest > 1)

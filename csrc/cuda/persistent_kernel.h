@@ -29,18 +29,8 @@ public:
   LFK_DEVICE explicit PersistentBlock(const PersistentArguments &a)
       : a_(a), layout_(sizes(a)), memory_(device::shared_memory<uint8_t>()),
         block_(device::block_index().x), first_tile_(block_ * kTiles),
-        tiles_(clamp(a.hh.num_tiles - first_tile_)),
-        exchange_(a, buffers_, (a.hh.num_tiles + kTiles - 1) / kTiles, tiles_) {
-    for (int i = 0; i < 2; ++i) {
-      buffers_.h[i] = memory_ + layout_.h[i];
-      buffers_.scales[i] = at<float>(layout_.scales[i]);
-      buffers_.nans[i] = memory_ + layout_.nans[i];
-    }
-    buffers_.h_stride = layout_.h_stride;
-    buffers_.own = memory_ + layout_.own;
-    buffers_.own_nans = memory_ + layout_.own_nans;
-    buffers_.full = at<device::Mbarrier>(layout_.full);
-  }
+        tiles_(clamp(a.hh.num_tiles - first_tile_)), buffers_(buffers_of(layout_, memory_)),
+        exchange_(a, buffers_, (a.hh.num_tiles + kTiles - 1) / kTiles, tiles_) {}
 
   LFK_DEVICE void run() {
     if (tiles_ > 0) {
@@ -71,10 +61,29 @@ private:
     return {static_cast<int>(a.rows.batch),         a.hh.num_columns,  kTiles, kParts,
             (a.hh.num_tiles + kTiles - 1) / kTiles, Exchange::kCluster};
   }
+  LFK_DEVICE static ExchangeBuffers buffers_of(const SharedLayout &layout, uint8_t *memory) {
+    ExchangeBuffers b;
+    b.h_0 = memory + layout.h;
+    b.h_stride = layout.h_stride;
+    b.h_bytes = layout.h_bytes;
+    b.scales_0 = reinterpret_cast<float *>(memory + layout.scales);
+    b.scales_stride = layout.scales_floats;
+    b.own = memory + layout.own;
+    b.own_nans = memory + layout.own_nans;
+    b.nans_0 = memory + layout.nans;
+    b.nans_bytes = layout.nans_bytes;
+    b.full = reinterpret_cast<device::Mbarrier *>(memory + layout.full);
+    return b;
+  }
   LFK_DEVICE static int clamp(int tiles) { return tiles < 0 ? 0 : tiles < kTiles ? tiles : kTiles; }
 
   template <class T> LFK_DEVICE T *at(int offset) const {
     return reinterpret_cast<T *>(memory_ + offset);
+  }
+
+  // Input products of a step.
+  LFK_DEVICE float *gates(int64_t step) const {
+    return at<float>(layout_.gates) + static_cast<int>(step % 2) * layout_.gates_floats;
   }
 
   LFK_DEVICE int64_t time(int64_t step) const {
@@ -146,11 +155,11 @@ private:
       const int pieces = static_cast<int>(from.stride) / 16;
       for (int n = device::thread_index(); n < rows * pieces; n += kPersistentThreads) {
         const int row = n / pieces, byte = n % pieces * 16;
-        *at<Words4>(layout_.h[i] + row * layout_.h_stride + byte) =
+        *reinterpret_cast<Words4 *>(buffers_.h(i) + row * layout_.h_stride + byte) =
             *reinterpret_cast<const Words4 *>(from.data + row * from.stride + byte);
       }
       for (int row = device::thread_index(); row < rows; row += kPersistentThreads)
-        buffers_.scales[i][row] = from.scales[row];
+        buffers_.scales(i)[row] = from.scales[row];
     }
     for (int row = device::thread_index(); row < rows; row += kPersistentThreads)
       at<float>(layout_.first_scales)[row] = a_.first_scales[row];
@@ -171,8 +180,7 @@ private:
     const int pieces = tiles_ * kTileHeight / 4;
     for (int i = device::thread_index(); i < s.active * pieces; i += kPersistentThreads) {
       const int row = i / pieces, piece = i % pieces;
-      device::copy_async_16(at<float>(layout_.gates[step % 2]) + row * layout_.gates_stride +
-                                piece * 4,
+      device::copy_async_16(gates(step) + row * layout_.gates_stride + piece * 4,
                             a_.input_gates + (s.row + row) * a_.hh.padded_rows() +
                                 first_tile_ * kTileHeight + piece * 4);
     }
@@ -195,7 +203,7 @@ private:
           *at<int>(layout_.failed) = 1;
         device::sync_threads();
       }
-      multiply(buffers_.h[k % 2], current.active);
+      multiply(buffers_.h(k % 2), current.active);
       if (k > 0)
         exchange_.mark_nans(k - 1, received);
       if (last)
@@ -271,9 +279,9 @@ private:
   LFK_DEVICE void finish_unit(int64_t k, const Step &s, int row, int unit) {
     const int tile_row = unit / kStripHeight * kTileHeight + unit % kStripHeight;
     const float *scales =
-        row < s.first ? buffers_.scales[k % 2] : at<const float>(layout_.first_scales);
+        row < s.first ? buffers_.scales(k % 2) : at<const float>(layout_.first_scales);
     const int32_t *sums = at<const int32_t>(layout_.sums) + row;
-    const float *in = at<const float>(layout_.gates[k % 2]) + row * layout_.gates_stride;
+    const float *in = gates(k) + row * layout_.gates_stride;
     float gates[kGates];
     LFK_UNROLLED (g, kGates) {
       const int r = tile_row + g * kStripHeight;
@@ -342,7 +350,7 @@ private:
   const SharedLayout layout_;
   uint8_t *const memory_;
   const int block_, first_tile_, tiles_; // tiles_ may be 0: a block that fills up a cluster
-  ExchangeBuffers buffers_;
+  const ExchangeBuffers buffers_;
   Exchange exchange_;
   uint32_t weights_[kTiles][kWarpGates][kBlocks][4];
   int columns_[kWarpGates][kBlocks]; // sparse only
