@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 30
 FUZZ         := -dict=tests/cpp/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
 
 CSRC      := $(shell find csrc -type f 2>/dev/null)
-CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' 2>/dev/null)
+CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
 
 .PHONY: demo cpp-demo test test-python test-cpp test-tsan test-fuzz fuzz bench lint clean
 

@@ -4,7 +4,7 @@ The C++ library comes first, by CMake; it is installed into the package, where C
 The torch ops (on torch's stable ABI) and the NumPy runtime link its static form.
 
 From the environment:
-  USE_CUDA               1 or 0: with or without CUDA kernels; by default, with them if nvcc is there
+  USE_CUDA               1 or 0: with or without CUDA kernels; by default, with if nvcc is there
   CUDA_ARCHS             what CMake takes as CUDA_ARCHITECTURES, separated by spaces: "80 90"
   LSTM_FASTKERNELS_FILE  0: without the file library and the NumPy runtime, which need nlohmann-json
 """

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-# Registers a thread by a part of the kernel's name; the first that fits holds. Every kernel has one.
+# Registers a thread, by a part of the kernel's name: the first that fits. Every kernel has a row.
 CAPS: dict[str, int] = {}
 
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(\S+)'")
