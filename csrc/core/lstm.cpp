@@ -12,6 +12,8 @@
 #include "kernels.h"
 #include "lstm_fastkernels/lstm.h"
 #include "packed.h"
+#include "plane.h"
+#include "schedule.h"
 #include "thread_pool.h"
 #include "workspace.h"
 
@@ -27,104 +29,6 @@ constexpr int64_t kMinChunkRows = 12;
 // Below this many products a call, some 200 microseconds, waking another thread costs more than it
 // brings.
 constexpr int64_t kProductsWorthAThread = int64_t{1} << 25;
-
-// Which rows are at work at which time step. Rows are taken by decreasing length, so that the ones
-// at work are always the first active(t).
-class Schedule {
-public:
-  explicit Schedule(const LstmArguments &a) : batch_(a.batch_size) {
-    if (a.batch_sizes) {
-      active_.assign(a.batch_sizes, a.batch_sizes + a.time_steps);
-      check_batch_sizes();
-    } else if (a.lengths) {
-      sort_by_length(a);
-    } else {
-      return;
-    }
-    start_.resize(active_.size());
-    std::partial_sum(active_.begin(), active_.end() - 1, start_.begin() + 1);
-  }
-
-  int64_t active(int64_t t) const { return active_.empty() ? batch_ : active_[index(t)]; }
-  // Rows at work before time step t: where step t begins when rows are stored without gaps.
-  int64_t start(int64_t t) const { return start_.empty() ? t * batch_ : start_[index(t)]; }
-  int64_t caller_row(int64_t row) const { return order_.empty() ? row : order_[index(row)]; }
-
-private:
-  static size_t index(int64_t i) { return static_cast<size_t>(i); }
-
-  void check_batch_sizes() const {
-    if (active_.front() != batch_)
-      fail("batch_sizes must start with the batch size");
-    const int64_t fewest = std::min<int64_t>(1, batch_); // an empty batch stays empty
-    for (size_t t = 1; t < active_.size(); ++t)
-      if (active_[t] < fewest || active_[t] > active_[t - 1])
-        fail("batch_sizes must be positive and not increasing, got " + std::to_string(active_[t]) +
-             " after " + std::to_string(active_[t - 1]) + " at time step " + std::to_string(t));
-  }
-
-  void sort_by_length(const LstmArguments &a) {
-    active_.assign(index(a.time_steps), 0);
-    for (int64_t row = 0; row < batch_; ++row) {
-      const int64_t length = a.lengths[row];
-      if (length < 1 || length > a.time_steps)
-        fail("lengths must be in 1.." + std::to_string(a.time_steps) + ", got " +
-             std::to_string(length) + " for row " + std::to_string(row));
-      ++active_[index(length - 1)];
-    }
-    for (size_t t = active_.size() - 1; t > 0; --t)
-      active_[t - 1] += active_[t];
-    order_.resize(index(batch_));
-    std::iota(order_.begin(), order_.end(), int64_t{0});
-    std::stable_sort(order_.begin(), order_.end(),
-                     [&](int64_t p, int64_t q) { return a.lengths[p] > a.lengths[q]; });
-  }
-
-  int64_t batch_;
-  std::vector<int64_t> active_, start_, order_;
-};
-
-// Where the rows of a sequence lie in memory.
-struct Plane {
-  enum class Addressing { strided, gapless, chunk } addressing;
-  uint8_t *base;
-  DataType type;
-  int64_t row_bytes;
-  int64_t time_bytes = 0;
-
-  // Row `row` of time step t, which is the chunk's row `chunk_row`.
-  uint8_t *at(const Schedule &schedule, int64_t t, int64_t row, int64_t chunk_row) const {
-    switch (addressing) {
-    case Addressing::strided:
-      return base + t * time_bytes + schedule.caller_row(row) * row_bytes;
-    case Addressing::gapless:
-      return base + (schedule.start(t) + row) * row_bytes;
-    default:
-      return base + chunk_row * row_bytes;
-    }
-  }
-
-  Plane columns_from(int64_t column) const {
-    Plane shifted = *this;
-    shifted.base += column * bytes_of(type);
-    return shifted;
-  }
-};
-
-Plane caller_plane(const LstmArguments &a, const void *data, int64_t time_stride,
-                   int64_t row_stride) {
-  const int64_t size = bytes_of(a.data_type);
-  const auto addressing = a.batch_sizes ? Plane::Addressing::gapless : Plane::Addressing::strided;
-  return {addressing, static_cast<uint8_t *>(const_cast<void *>(data)), a.data_type,
-          row_stride * size, time_stride * size};
-}
-
-Plane x_plane(const LstmArguments &a) {
-  return caller_plane(a, a.x, a.x_time_stride, a.x_row_stride);
-}
-Plane y_plane(const LstmArguments &a) {
-  return caller_plane(a, a.y, a.y_time_stride, a.y_row_stride);
-}
 
 // What all parts of a call share.
 struct Call {
@@ -419,19 +323,10 @@ int64_t products_of(const PackedStack &stack, const LstmArguments &a) {
 
 void run_stack(const PackedStack &stack, const LstmArguments &a) {
   const LstmShape &shape = stack.shape;
-  if (a.time_steps < 1)
-    fail("time_steps must be at least 1, got " + std::to_string(a.time_steps));
-  if (a.batch_size < 0)
-    fail("batch_size must not be negative");
-  if (a.batch_sizes && a.lengths)
-    fail("give lengths or batch_sizes, not both");
-  if (!a.h0 != !a.c0)
-    fail("give both h0 and c0 or neither");
   const Call call{stack, a, kernels(active_isa()), Schedule(a)};
   if (a.batch_size == 0)
     return;
-  if (!a.x || !a.y || !a.h_n || !a.c_n)
-    fail("x, y, h_n and c_n must not be null");
+  check_pointers(a);
   if (a.lengths)
     clear_padding(a, shape.num_directions * shape.output_size());
 

@@ -1,7 +1,6 @@
 // The reference: plain loops over the packed layout, the numeric contract spelled out. Every other
 // instruction set must give the same bits.
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
 #include "kernels.h"
@@ -11,33 +10,19 @@
 namespace lstm_fastkernels {
 namespace {
 
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-float tanh_approx(float x) {
-  x = x < -kTanhLimit ? -kTanhLimit : x; // written so that NaN stays NaN
-  x = x > kTanhLimit ? kTanhLimit : x;
-  const float z = x * x;
-  float p = kTanhP[4], q = kTanhQ[4];
-  for (int i = 3; i >= 0; --i) {
-    p = std::fma(p, z, kTanhP[i]);
-    q = std::fma(q, z, kTanhQ[i]);
-  }
-  const float t = x * p / q;
-  return t < -1.0f ? -1.0f : t > 1.0f ? 1.0f : t;
-}
-
-float sigmoid_approx(float x) { return std::fma(0.5f, tanh_approx(0.5f * x), 0.5f); }
-
 // What a quantized value is, as a float or as an integer.
-void store(uint8_t *q, int64_t i, Form form, float value) {
+void store(uint8_t *q, int64_t i, Form form, int32_t max, float value, float inverse_scale) {
   if (form == Form::float32) {
-    std::memcpy(q + 4 * i, &value, sizeof value);
-  } else if (form == Form::signed16) {
-    const int16_t wide = static_cast<int16_t>(value);
+    const float kept = std::isnan(value) ? 0.0f : value;
+    std::memcpy(q + 4 * i, &kept, sizeof kept);
+    return;
+  }
+  const int32_t integer = quantize(value, inverse_scale, max);
+  if (form == Form::signed16) {
+    const int16_t wide = static_cast<int16_t>(integer);
     std::memcpy(q + 2 * i, &wide, sizeof wide);
   } else {
-    const int32_t narrow = static_cast<int32_t>(value);
-    q[i] = static_cast<uint8_t>(form == Form::offset8 ? narrow + 128 : narrow);
+    q[i] = static_cast<uint8_t>(form == Form::offset8 ? integer + 128 : integer);
   }
 }
 
@@ -45,16 +30,6 @@ int32_t load(const uint8_t *q, int64_t i, Form form) {
   if (form == Form::signed16)
     return read<int16_t>(q, i);
   return form == Form::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
-}
-
-float quantize(float v, float inverse_scale, Form form, int32_t max) {
-  if (std::isnan(v))
-    return 0.0f;
-  if (form == Form::float32)
-    return v;
-  const float limit = static_cast<float>(max);
-  const float scaled = std::nearbyint(v * inverse_scale);
-  return scaled < -limit ? -limit : scaled > limit ? limit : scaled;
 }
 
 void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
@@ -68,12 +43,10 @@ void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, 
   }
   if (target.form == Form::float32)
     m = 1.0f; // nothing to scale
-  const bool zero = !finite || m < kSmallestMagnitude;
-  const float max = static_cast<float>(target.activation_max);
-  *scale = !finite ? kNan : zero ? 0.0f : m / max;
+  const RowScale by = scale_row(m, finite, target.activation_max);
+  *scale = by.scale;
   for (int64_t i = 0; i < padded; ++i)
-    store(q, i, target.form,
-          zero || i >= n ? 0.0f : quantize(v[i], max / m, target.form, target.activation_max));
+    store(q, i, target.form, target.activation_max, finite && i < n ? v[i] : 0.0f, by.inverse);
 }
 
 // Adds the products of one row's share in a group of columns to its sum, an integer or a float.
@@ -169,13 +142,11 @@ void step(const Matrix &hh, const StepArguments &a) {
         gates[g] = std::fma(sums[i], a.h_in.scales[row] * read<float>(hh.scales, i),
                             a.input_gates[row * width + i]);
       }
-      float &c = a.c[row * hh.num_tiles * kTileUnits + unit];
-      c = std::fma(sigmoid_approx(gates[1]), c, sigmoid_approx(gates[0]) * tanh_approx(gates[2]));
-      const float h = sigmoid_approx(gates[3]) * tanh_approx(c);
-      a.h[row * hh.num_tiles * kTileUnits + unit] = h;
+      const int64_t at = row * hh.num_tiles * kTileUnits + unit;
+      const float h = a.h[at] = update_cell(gates, a.c[at]);
       if (std::isnan(h))
-        *out.scales = kNan;
-      store(out.data, unit, a.h_out_form, quantize(h, max, a.h_out_form, a.h_out_max));
+        *out.scales = NAN;
+      store(out.data, unit, a.h_out_form, a.h_out_max, h, max);
     }
   }
 }

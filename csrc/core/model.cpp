@@ -7,7 +7,7 @@
 #include <string>
 
 #include "fail.h"
-#include "packed.h"
+#include "packed_matrix.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -137,9 +137,9 @@ State State::restore(const void *saved, size_t bytes) {
 }
 
 struct Lstm::Packed {
-  explicit Packed(const StackPlan &plan)
+  explicit Packed(const StackPlan<CpuLayout> &plan)
       : bytes(plan.bytes()), memory(::operator new(bytes, std::align_val_t{kAlignment})),
-        stack((plan.write(memory.get()), memory.get()), bytes) {}
+        stack((plan.write(memory.get(), bytes), memory.get()), bytes) {}
 
   struct Delete {
     void operator()(void *p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
@@ -150,7 +150,7 @@ struct Lstm::Packed {
 };
 
 Lstm::Lstm(const LstmShape &shape, const LayerWeights *layers)
-    : packed_(std::make_shared<const Packed>(StackPlan(shape, layers))) {}
+    : packed_(std::make_shared<const Packed>(StackPlan<CpuLayout>(shape, layers))) {}
 
 const LstmShape &Lstm::shape() const { return packed_->stack.shape; }
 

@@ -25,6 +25,7 @@
 #include <cstring>
 #include <vector>
 
+#include "host_device.h"
 #include "lstm_fastkernels/lstm.h"
 
 namespace lstm_fastkernels {
@@ -46,7 +47,7 @@ enum class Form : uint32_t {
   float32 = 3,  // float32 weights and activations, summed by fma in the order of columns
 };
 
-constexpr int activation_bytes(Form form) {
+LFK_HOST_DEVICE constexpr int activation_bytes(Form form) {
   return form == Form::float32 ? 4 : form == Form::signed16 ? 2 : 1;
 }
 constexpr int columns_per_group(Form form) { return 4 / activation_bytes(form); }
@@ -109,24 +110,5 @@ struct PackedStack {
 
 // lstm_forward, on a buffer that was checked before.
 void run_stack(const PackedStack &stack, const LstmArguments &arguments);
-
-struct LayerPlan; // one layer and direction, ready to be written
-
-// Validated weights of a stack and how they will be packed. The weights must live as long.
-class StackPlan {
-public:
-  // Throws Error, naming the matrix.
-  StackPlan(const LstmShape &shape, const LayerWeights *layers);
-  ~StackPlan();
-
-  size_t bytes() const { return bytes_; }
-  // Into bytes() bytes.
-  void write(void *packed) const;
-
-private:
-  LstmShape shape_;
-  std::vector<LayerPlan> layers_;
-  size_t bytes_;
-};
 
 } // namespace lstm_fastkernels

@@ -12,6 +12,7 @@ enum class ErrorCode {
   invalid_argument = 1, // sizes, values or pointers that a caller gave
   invalid_file = 2,     // the contents of a file
   io = 3,               // the system could not read a file
+  device = 4,           // CUDA refused something
 };
 
 // what() names the tensor, argument or file. Where memory ends, std::bad_alloc is thrown instead.

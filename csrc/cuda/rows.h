@@ -1,0 +1,49 @@
+// Rows of a call, as kernels see them.
+#pragma once
+
+#include <cstdint>
+
+#include "host_device.h"
+#include "packed.h"
+#include "plane.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+// A Schedule in device memory.
+struct Rows {
+  int64_t batch = 0, time_steps = 0;
+  const int64_t *starts = nullptr; // [time_steps]; null: every row is at work at each step
+  const int64_t *order = nullptr;  // [batch]; null: rows are taken as they come
+
+  LFK_HOST_DEVICE int64_t start(int64_t t) const { return starts ? starts[t] : t * batch; }
+  LFK_HOST_DEVICE int64_t caller_row(int64_t row) const { return order ? order[row] : row; }
+
+  // The time step of row n of all rows without gaps.
+  LFK_HOST_DEVICE int64_t time_of(int64_t n) const {
+    if (!starts)
+      return n / batch;
+    int64_t begin = 0, end = time_steps; // starts[begin] <= n < starts[end]
+    while (end - begin > 1) {
+      const int64_t middle = begin + (end - begin) / 2;
+      (starts[middle] <= n ? begin : end) = middle;
+    }
+    return begin;
+  }
+};
+
+// Quantized activations: rows of integers, or floats, and one scale a row. The columns up to a
+// whole block are there and zero.
+struct QuantizedRows {
+  uint8_t *data = nullptr;
+  int64_t stride = 0; // bytes from row to row
+  float *scales = nullptr;
+};
+
+constexpr int64_t quantized_bytes(Form form, int64_t columns) {
+  return (columns + kFragmentColumns - 1) / kFragmentColumns * kFragmentColumns *
+         activation_bytes(form);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

@@ -1,0 +1,153 @@
+#include "emulator.h"
+
+#include "check.h"
+#include "machine.h"
+
+namespace lstm_fastkernels {
+namespace device {
+namespace emulator {
+namespace {
+
+void multiply_warp(const std::vector<Thread *> &threads, bool unsigned_b) {
+  const Product *lanes[32];
+  for (const Thread *thread : threads)
+    lanes[thread->thread % 32] = static_cast<const Product *>(thread->operand);
+  multiply(lanes, unsigned_b);
+}
+
+void shuffle_warp(const std::vector<Thread *> &threads) {
+  uint32_t values[32];
+  for (const Thread *thread : threads)
+    values[thread->thread % 32] = static_cast<const Shuffle *>(thread->operand)->value;
+  for (const Thread *thread : threads) {
+    Shuffle &shuffle = *static_cast<Shuffle *>(thread->operand);
+    if (shuffle.mask < 0 || shuffle.mask > 31)
+      refuse(check::text("comes to shuffle_xor with a mask of ", shuffle.mask));
+    shuffle.value = values[thread->thread % 32 ^ shuffle.mask];
+  }
+}
+
+void vote_warp(const std::vector<Thread *> &threads) {
+  bool any = false;
+  for (const Thread *thread : threads)
+    any |= static_cast<const Vote *>(thread->operand)->value;
+  for (const Thread *thread : threads)
+    static_cast<Vote *>(thread->operand)->value = any;
+}
+
+void finish(const Gate &gate) {
+  switch (gate.point) {
+  case Point::sync_threads:
+  case Point::sync_warp:
+    return;
+  case Point::mma_s8s8:
+  case Point::mma_s8u8:
+    return multiply_warp(gate.waiting, gate.point == Point::mma_s8u8);
+  case Point::shuffle_xor:
+    return shuffle_warp(gate.waiting);
+  case Point::any_lane:
+    return vote_warp(gate.waiting);
+  }
+}
+
+[[noreturn]] void refuse_while(const char *does, const Gate &gate) {
+  refuse(
+      check::text(does, " while ", place(*gate.waiting.front()), " waits at ", name(gate.point)));
+}
+
+void check_arrival(const Thread &self, const Gate &gate, Point point) {
+  const auto comes = [&] { return std::string("comes to ") + name(point); };
+  const Gate &warp = *self.warp_gate;
+  if (!warp.waiting.empty() && (&warp != &gate || warp.point != point))
+    refuse_while(comes().c_str(), warp);
+  if (gate.returned > 0)
+    refuse(check::text(comes(), ", which ", gate.returned, " returned threads miss"));
+}
+
+void make(const Copy &copy) { std::memcpy(copy.to, copy.from, 16); }
+
+void make_copies(Thread &self, int groups) {
+  size_t made = 0;
+  while (made < self.copies.size() && self.copies[made].group < groups)
+    make(self.copies[made++]);
+  self.copies.erase(self.copies.begin(), self.copies.begin() + static_cast<ptrdiff_t>(made));
+}
+
+} // namespace
+
+const char *name(Point point) {
+  constexpr const char *names[] = {"sync_threads", "sync_warp",   "mma_s8s8",
+                                   "mma_s8u8",     "shuffle_xor", "any_lane"};
+  return names[static_cast<int>(point)];
+}
+
+void meet(Point point, void *operand) {
+  Thread &self = running();
+  Gate &gate = point == Point::sync_threads ? *self.block_gate : *self.warp_gate;
+  check_arrival(self, gate, point);
+  gate.point = point;
+  self.operand = operand;
+  gate.waiting.push_back(&self);
+  if (gate.waiting.size() < static_cast<size_t>(gate.size))
+    return suspend();
+  finish(gate);
+  for (Thread *thread : gate.waiting)
+    if (thread != &self)
+      ready(*thread);
+  gate.waiting.clear();
+  if (order() == Order::random) { // or those who come last would always be first
+    ready(self);
+    suspend();
+  }
+}
+
+void leave() {
+  Thread &self = running();
+  make_copies(self, self.groups + 1);
+  for (Gate *gate : {self.warp_gate, self.block_gate}) {
+    if (!gate->waiting.empty())
+      refuse_while("returns", *gate);
+    ++gate->returned;
+  }
+}
+
+void wait_copies(int most_pending) {
+  Thread &self = running();
+  make_copies(self, self.groups - most_pending);
+}
+
+} // namespace emulator
+
+uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t choice = selector >> 4 * i & 15;
+    const auto byte = static_cast<uint8_t>(bytes >> 8 * (choice & 7));
+    const bool sign_alone = choice & 8;
+    const uint32_t picked = !sign_alone ? byte : byte & 0x80 ? 0xff : 0;
+    result |= picked << 8 * i;
+  }
+  return result;
+}
+
+void copy_async_16(void *shared, const void *global) {
+  using namespace emulator;
+  Thread &self = running();
+  const auto to = reinterpret_cast<uintptr_t>(shared), from = reinterpret_cast<uintptr_t>(global),
+             start = reinterpret_cast<uintptr_t>(self.shared);
+  if (to % 16 != 0 || from % 16 != 0)
+    refuse("copies 16 bytes that are misaligned");
+  if (to < start || to + 16 > start + self.shared_bytes)
+    refuse("copies 16 bytes to where no shared memory of its block is");
+  const Copy copy{shared, global, self.groups};
+  if (order() == Order::deep || (order() == Order::random && toss()))
+    make(copy);
+  else
+    self.copies.push_back(copy);
+}
+
+void commit_copies() { ++emulator::running().groups; }
+
+} // namespace device
+} // namespace lstm_fastkernels
