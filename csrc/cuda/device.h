@@ -17,6 +17,25 @@
 // A thread:
 //   permute_bytes(low, high, selector)
 //   copy_async_16(shared, global), commit_copies(), wait_copies<most_pending>()
+//
+// Across blocks. Clusters need compute capability 9.0; before, what names them traps:
+//   cluster_rank(), cluster_size()
+//   cluster_sync()                     what was stored before it is seen after it
+//   map_shared(own, rank)              RemotePointer<T> to the same place in another block's shared
+//                                      memory, which must not have returned
+//   Mbarrier, in shared memory: a phase ends when `arrivals` have come and as many bytes as they
+//   expect; phases have parity 0, 1, 0, ...
+//     init(arrivals), then fence_mbarrier_init() and cluster_sync()
+//     arrive(), arrive_expect_bytes(n)
+//     try_wait(parity)                 whether the phase of that parity has ended; may take its
+//     time
+//   store_async(to, value, barrier)    4, 8 or 16 bytes into another block, whose barrier gets them
+//                                      as so many bytes
+// The whole grid, through global memory:
+//   store_packet(to, value), load_packet(from)   8 or 16 bytes at once, in no order among packets
+//   store_release(to, value), load_acquire(from) 4 bytes
+//   pause()                            in loops that wait for these and for try_wait
+//   global_timer_ns()
 #pragma once
 
 #include <cstddef>
@@ -29,6 +48,11 @@ struct Dim3 {
   int x = 1, y = 1, z = 1;
 };
 
+// 16 bytes that are stored and loaded at once.
+struct alignas(16) Words4 {
+  uint32_t words[4];
+};
+
 struct Launch {
   Dim3 grid;
   int threads = 0; // of a block
@@ -36,6 +60,9 @@ struct Launch {
   int cluster = 1;          // blocks of a cluster, neighbours in x
   bool cooperative = false; // all blocks run at the same time
 };
+
+// Makes a device the calling thread's current one; returns the one before.
+int exchange_device(int device);
 
 // Enqueues kernel(parameters) and returns; can be captured into a CUDA graph. Throws Error with
 // ErrorCode::device where CUDA refuses it. Stream is a cudaStream_t. The emulator has run the
@@ -49,6 +76,7 @@ void launch(void (*kernel)(P), const Launch &shape, void *stream, const P &param
 #if defined(__CUDACC__)
 #include "launch.h"
 #include "ptx.h"
+#include "ptx_cluster.h"
 #else
 #include "emulator.h" // on the include path of the tests alone
 #endif

@@ -1,5 +1,7 @@
 #include "device_guard.h"
 
+#include <exception>
+
 #include "device.h"
 
 namespace lstm_fastkernels {

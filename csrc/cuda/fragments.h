@@ -4,8 +4,8 @@
 #include <type_traits>
 
 #include "device.h"
+#include "device_stack.h"
 #include "host_device.h"
-#include "packed.h"
 
 namespace lstm_fastkernels {
 namespace cuda {

@@ -21,6 +21,14 @@ inline void check(cudaError_t status, const char *what) {
   throw Error(ErrorCode::device, std::string(what) + ": " + cudaGetErrorString(status));
 }
 
+inline int exchange_device(int device) {
+  int before = 0;
+  check(cudaGetDevice(&before), "asking for the current device");
+  if (device != before)
+    check(cudaSetDevice(device), "choosing a device");
+  return before;
+}
+
 template <class P>
 void launch(void (*kernel)(P), const Launch &shape, void *stream, const P &parameters) {
   const auto allow = [&](cudaFuncAttribute attribute, int value) {

@@ -10,7 +10,7 @@
 
 #include "device.h"
 #include "fragments.h"
-#include "kernels.h"
+#include "plain_kernels.h"
 
 namespace lstm_fastkernels {
 namespace cuda {

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "device.h"
-#include "kernels.h"
+#include "plain_kernels.h"
 #include "values.h"
 
 namespace lstm_fastkernels {

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "device_stack.h"
 #include "host_device.h"
-#include "packed.h"
 #include "plane.h"
 
 namespace lstm_fastkernels {

@@ -8,7 +8,7 @@
 
 #include "device.h"
 #include "fragments.h"
-#include "kernels.h"
+#include "plain_kernels.h"
 #include "values.h"
 
 namespace lstm_fastkernels {

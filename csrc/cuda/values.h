@@ -2,9 +2,9 @@
 #pragma once
 
 #include "device.h"
+#include "device_stack.h"
 #include "half.h"
 #include "numerics.h"
-#include "packed.h"
 
 namespace lstm_fastkernels {
 namespace cuda {

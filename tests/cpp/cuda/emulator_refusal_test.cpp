@@ -1,8 +1,9 @@
 // What the emulator refuses, where a device would hang, or compute something.
 #include "device.h"
+#include "fiber.h"
 #include "support.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(LFK_ADDRESS_SANITIZER)
 #include <sanitizer/asan_interface.h>
 #endif
 
@@ -143,7 +144,7 @@ TEST(failures_leave_the_emulator) {
   emulator::set_order(0);
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(LFK_ADDRESS_SANITIZER)
 struct AddressParameters {
   bool *seen;
 };

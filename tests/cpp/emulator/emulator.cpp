@@ -8,14 +8,14 @@ namespace device {
 namespace emulator {
 namespace {
 
-void multiply_warp(const std::vector<Thread *> &threads, bool unsigned_b) {
+void multiply_warp(const Gate &threads, bool unsigned_b) {
   const Product *lanes[32];
   for (const Thread *thread : threads)
     lanes[thread->thread % 32] = static_cast<const Product *>(thread->operand);
   multiply(lanes, unsigned_b);
 }
 
-void shuffle_warp(const std::vector<Thread *> &threads) {
+void shuffle_warp(const Gate &threads) {
   uint32_t values[32];
   for (const Thread *thread : threads)
     values[thread->thread % 32] = static_cast<const Shuffle *>(thread->operand)->value;
@@ -27,7 +27,7 @@ void shuffle_warp(const std::vector<Thread *> &threads) {
   }
 }
 
-void vote_warp(const std::vector<Thread *> &threads) {
+void vote_warp(const Gate &threads) {
   bool any = false;
   for (const Thread *thread : threads)
     any |= static_cast<const Vote *>(thread->operand)->value;
@@ -35,33 +35,32 @@ void vote_warp(const std::vector<Thread *> &threads) {
     static_cast<Vote *>(thread->operand)->value = any;
 }
 
-void finish(const Gate &gate) {
+[[gnu::noinline]] void finish(const Gate &gate) {
   switch (gate.point) {
   case Point::sync_threads:
   case Point::sync_warp:
+  case Point::cluster_sync:
     return;
   case Point::mma_s8s8:
   case Point::mma_s8u8:
-    return multiply_warp(gate.waiting, gate.point == Point::mma_s8u8);
+    return multiply_warp(gate, gate.point == Point::mma_s8u8);
   case Point::shuffle_xor:
-    return shuffle_warp(gate.waiting);
+    return shuffle_warp(gate);
   case Point::any_lane:
-    return vote_warp(gate.waiting);
+    return vote_warp(gate);
   }
 }
 
-[[noreturn]] void refuse_while(const char *does, const Gate &gate) {
-  refuse(
-      check::text(does, " while ", place(*gate.waiting.front()), " waits at ", name(gate.point)));
+// Out of line: under AddressSanitizer, temporaries on the stack cost their function time even where
+// it does not come to them.
+[[noreturn, gnu::noinline]] void refuse_while(const std::string &does, const Gate &gate) {
+  refuse(check::text(does, " while ", place(**gate.begin()), " waits at ", name(gate.point)));
 }
-
-void check_arrival(const Thread &self, const Gate &gate, Point point) {
-  const auto comes = [&] { return std::string("comes to ") + name(point); };
-  const Gate &warp = *self.warp_gate;
-  if (!warp.waiting.empty() && (&warp != &gate || warp.point != point))
-    refuse_while(comes().c_str(), warp);
-  if (gate.returned > 0)
-    refuse(check::text(comes(), ", which ", gate.returned, " returned threads miss"));
+[[noreturn, gnu::noinline]] void refuse_arrival(const Thread &self, const Gate &gate, Point point) {
+  const std::string comes = std::string("comes to ") + name(point);
+  if (gate.returned == 0)
+    refuse_while(comes, *self.warp_gate);
+  refuse(check::text(comes, ", which ", gate.returned, " returned threads miss"));
 }
 
 void make(const Copy &copy) { std::memcpy(copy.to, copy.from, 16); }
@@ -76,25 +75,32 @@ void make_copies(Thread &self, int groups) {
 } // namespace
 
 const char *name(Point point) {
-  constexpr const char *names[] = {"sync_threads", "sync_warp",   "mma_s8s8",
-                                   "mma_s8u8",     "shuffle_xor", "any_lane"};
+  constexpr const char *names[] = {"sync_threads", "cluster_sync", "sync_warp", "mma_s8s8",
+                                   "mma_s8u8",     "shuffle_xor",  "any_lane"};
   return names[static_cast<int>(point)];
 }
 
 void meet(Point point, void *operand) {
   Thread &self = running();
-  Gate &gate = point == Point::sync_threads ? *self.block_gate : *self.warp_gate;
-  check_arrival(self, gate, point);
+  Gate &gate = point == Point::sync_threads   ? *self.block_gate
+               : point == Point::cluster_sync ? *self.cluster_gate
+                                              : *self.warp_gate;
+  const Gate &warp = *self.warp_gate;
+  const bool warp_is_elsewhere = !warp.empty() && (&warp != &gate || warp.point != point);
+  if (warp_is_elsewhere || gate.returned > 0)
+    refuse_arrival(self, gate, point);
+  deliver_packets();
   gate.point = point;
   self.operand = operand;
-  gate.waiting.push_back(&self);
-  if (gate.waiting.size() < static_cast<size_t>(gate.size))
+  gate.add(self);
+  if (!gate.full())
     return suspend();
   finish(gate);
-  for (Thread *thread : gate.waiting)
+  note_change();
+  for (Thread *thread : gate)
     if (thread != &self)
       ready(*thread);
-  gate.waiting.clear();
+  gate.clear();
   if (order() == Order::random) { // or those who come last would always be first
     ready(self);
     suspend();
@@ -104,8 +110,8 @@ void meet(Point point, void *operand) {
 void leave() {
   Thread &self = running();
   make_copies(self, self.groups + 1);
-  for (Gate *gate : {self.warp_gate, self.block_gate}) {
-    if (!gate->waiting.empty())
+  for (Gate *gate : {self.warp_gate, self.block_gate, self.cluster_gate}) {
+    if (!gate->empty())
       refuse_while("returns", *gate);
     ++gate->returned;
   }

@@ -2,7 +2,9 @@
 // launch throws Error with ErrorCode::device, naming block and thread, where
 //   - some threads of a warp or block come to a collective that others miss, having returned or
 //     waiting elsewhere, and where no thread can go on for any other reason,
-//   - a copy is misaligned or leaves shared memory,
+//   - all threads poll and nothing changes any more,
+//   - a copy or a store to another block is misaligned or leaves shared memory, or comes too late,
+//   - an Mbarrier is not ready for what is done with it,
 //   - no device would take the launch;
 // and rethrows what a kernel throws. AddressSanitizer sees what else leaves shared memory.
 #pragma once
@@ -21,8 +23,8 @@ namespace emulator {
 
 // The order in which what is independent happens, for all launches to come: kernels that are right
 // give the same results in each. 0 takes threads and blocks in their order, 1 in reverse, 2 runs
-// each thread as far as it can get; others are random. Copies are made as late as they can be with
-// 0 and 1, at once with 2, and either with others.
+// each thread as far as it can get; others are random. Copies and stores to other blocks are made
+// late with 0 and 1, soon with 2, and either with others.
 void set_order(uint64_t seed);
 
 // Shared memory starts each block with this in each byte.
@@ -38,7 +40,15 @@ struct Place {
 };
 extern const Place *here;
 
-enum class Point { sync_threads, sync_warp, mma_s8s8, mma_s8u8, shuffle_xor, any_lane };
+enum class Point {
+  sync_threads,
+  cluster_sync,
+  sync_warp,
+  mma_s8s8,
+  mma_s8u8,
+  shuffle_xor,
+  any_lane
+};
 
 struct Product {
   int32_t *sum;
@@ -114,6 +124,8 @@ void copy_async_16(void *shared, const void *global);
 void commit_copies();
 template <int most_pending> void wait_copies() { emulator::wait_copies(most_pending); }
 
+inline int exchange_device(int device) { return device; }
+
 template <class P>
 void launch(void (*kernel)(P), const Launch &shape, void * /*stream*/, const P &parameters) {
   struct Call final : emulator::Kernel {
@@ -127,3 +139,5 @@ void launch(void (*kernel)(P), const Launch &shape, void * /*stream*/, const P &
 
 } // namespace device
 } // namespace lstm_fastkernels
+
+#include "cluster.h"

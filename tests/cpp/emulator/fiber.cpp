@@ -6,19 +6,13 @@
 #include <cstdint>
 #include <new>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define LFK_ADDRESS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define LFK_ADDRESS_SANITIZER 1
-#endif
-#endif
 #if defined(LFK_ADDRESS_SANITIZER)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
 #if defined(__x86_64__)
-// Pushes what a function must preserve, leaves the stack pointer in *from and goes on at `to`.
+// Pushes what a function must preserve, leaves the stack pointer in *from and goes on at `to`. By a
+// jump: no return address that the processor predicts is the right one.
 extern "C" void lfk_switch_stack(void **from, void *to);
 asm(R"(
 .text
@@ -39,7 +33,8 @@ lfk_switch_stack:
   pop %r12
   pop %rbx
   pop %rbp
-  ret
+  pop %rcx
+  jmp *%rcx
 .size lfk_switch_stack, . - lfk_switch_stack
 )");
 #else
@@ -111,8 +106,8 @@ Fiber::Fiber(void (*entry)()) : state_(new State) {
 #if defined(__x86_64__)
   // As lfk_switch_stack leaves a stack: six registers, then where it returns to; and above them
   // what is at a function's entry a return address, here null, 8 bytes off a multiple of 16.
-  const auto top =
-      reinterpret_cast<uintptr_t *>(static_cast<char *>(s.mapping) + page_bytes() + kStackBytes);
+  const size_t height = page_bytes() + kStackBytes;
+  const auto top = reinterpret_cast<uintptr_t *>(static_cast<char *>(s.mapping) + height);
   top[-2] = reinterpret_cast<uintptr_t>(&start);
   s.stack_pointer = top - 8;
 #else

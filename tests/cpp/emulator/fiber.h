@@ -5,6 +5,14 @@
 #include <cstddef>
 #include <memory>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define LFK_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define LFK_ADDRESS_SANITIZER 1
+#endif
+#endif
+
 namespace lstm_fastkernels {
 namespace device {
 namespace emulator {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "lstm_fastkernels/error.h"
+#include "ready.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
@@ -17,37 +18,13 @@ namespace {
 
 constexpr int64_t kMostThreads = 16384; // at once; of the emulator, not of a device
 constexpr size_t kMostSharedBytes = 227 * 1024;
+
+// How often each thread may poll while nothing changes: before the clock runs faster, and at all.
+constexpr int64_t kPatientPolls = 16, kMostPolls = 1000;
+
 constexpr int kMostBlockThreads = 1024, kMostRanks = 16;
 
 struct Unwind {}; // thrown through the threads that a failure leaves behind
-
-// Threads that can go on; each is in it once at most.
-class Ready {
-public:
-  void reset(size_t threads) {
-    size_t size = 1;
-    while (size < threads)
-      size *= 2;
-    ring_.assign(size, nullptr);
-    first_ = count_ = 0;
-  }
-  size_t count() const { return count_; }
-  void push(Thread *thread) { at(count_++) = thread; }
-  Thread *pop_first() {
-    --count_;
-    return ring_[first_++ & (ring_.size() - 1)];
-  }
-  Thread *pop_last() { return at(--count_); }
-  Thread *pop(size_t i) {
-    std::swap(at(0), at(i));
-    return pop_first();
-  }
-
-private:
-  Thread *&at(size_t i) { return ring_[(first_ + i) & (ring_.size() - 1)]; }
-  std::vector<Thread *> ring_;
-  size_t first_ = 0, count_ = 0;
-};
 
 struct SharedMemory {
   explicit SharedMemory(size_t bytes)
@@ -70,39 +47,55 @@ struct Machine {
   Ready ready;
   int64_t alive = 0; // threads that have not returned
   std::exception_ptr failure;
+  int64_t turn = 0;   // switches
+  int64_t polls = 0;  // since something changed
+  uint64_t clock = 0; // ns
 };
 
-Machine &machine() {
-  static Machine &kept = *new Machine; // fibers are never done: there is no moment to destroy them
-  return kept;
-}
+Machine &machine = *new Machine; // fibers are never done: there is no moment to destroy them
 
 Error error(const std::string &what) { return Error(ErrorCode::device, what); }
 
-std::string deadlock() {
-  const Machine &m = machine();
+// Where threads wait for each other.
+std::string waiting_places() {
+  const Machine &m = machine;
   std::string where;
   int named = 0;
   for (size_t i = 0; i < m.threads.size() && named < 4; ++i) {
     const Thread &thread = m.threads[i];
-    for (const Gate *gate : {thread.warp_gate, thread.block_gate})
-      if (gate && !gate->waiting.empty() && gate->waiting.front() == &thread) {
-        where += check::text("; ", place(thread), " and ", gate->waiting.size() - 1,
+    for (const Gate *gate : {thread.warp_gate, thread.block_gate, thread.cluster_gate})
+      if (gate && !gate->empty() && *gate->begin() == &thread) {
+        where += check::text("; ", place(thread), " and ", gate->end() - gate->begin() - 1,
                              " more wait at ", name(gate->point));
         ++named;
       }
   }
-  return "deadlock: no thread can go on" + where;
+  return where;
+}
+
+[[gnu::noinline]] std::exception_ptr deadlock() {
+  return std::make_exception_ptr(error("deadlock: no thread can go on" + waiting_places()));
+}
+
+[[gnu::noinline]] void deliver_to(Machine &m, void (*deliver)()) {
+  try {
+    deliver();
+  } catch (...) {
+    m.failure = std::current_exception();
+  }
 }
 
 // Null where the launch is over.
 Thread *next_thread() {
-  Machine &m = machine();
+  Machine &m = machine;
+  ++m.turn;
+  if (!m.failure)
+    deliver_to(m, m.alive > 0 ? deliver_due : deliver_all);
   if (m.failure)
     return nullptr;
   if (m.ready.count() == 0) {
     if (m.alive > 0)
-      m.failure = std::make_exception_ptr(error(deadlock()));
+      m.failure = deadlock();
     return nullptr;
   }
   switch (order()) {
@@ -118,7 +111,7 @@ Thread *next_thread() {
 }
 
 void resume(Fiber &from, Thread *to) {
-  Machine &m = machine();
+  Machine &m = machine;
   m.running = to;
   here = to;
   if (to)
@@ -128,7 +121,7 @@ void resume(Fiber &from, Thread *to) {
 
 // What each fiber does, for one launch after the other.
 void run_threads() {
-  Machine &m = machine();
+  Machine &m = machine;
   for (;;) {
     Thread &self = *m.running;
     try {
@@ -141,6 +134,7 @@ void run_threads() {
     }
     self.returned = true;
     --m.alive;
+    note_change();
     resume(self.fiber, next_thread());
   }
 }
@@ -165,19 +159,21 @@ void check_launch(const Launch &shape) {
 class Group {
 public:
   Group(const Launch &shape, int64_t blocks)
-      : shape_(shape), block_gates_(static_cast<size_t>(blocks)),
-        warp_gates_(static_cast<size_t>(blocks * shape.threads / 32)) {
+      : shape_(shape), block_gates_(static_cast<size_t>(blocks), Gate(shape.threads)),
+        warp_gates_(static_cast<size_t>(blocks * shape.threads / 32), Gate(32)),
+        cluster_gates_(static_cast<size_t>(blocks / shape.cluster),
+                       Gate(shape.cluster * shape.threads)) {
     if (blocks * shape.threads > kMostThreads)
       throw error("launch: the emulator runs at most 16384 threads at once");
     for (int64_t i = 0; i < blocks; ++i)
-      memory_.emplace_back(shape.shared_bytes);
-    Machine &m = machine();
+      shared_.push_back(memory_.emplace_back(shape.shared_bytes).data);
+    Machine &m = machine;
     while (m.threads.size() < static_cast<size_t>(blocks * shape.threads))
       m.threads.emplace_back(run_threads);
   }
 
   void run(int64_t first_block) {
-    Machine &m = machine();
+    Machine &m = machine;
     prepare(first_block);
     m.failure = nullptr;
     Thread *const first = next_thread();
@@ -188,15 +184,15 @@ public:
 
 private:
   void prepare(int64_t first_block) {
-    Machine &m = machine();
-    for (Gate &gate : block_gates_)
-      gate = {shape_.threads, 0, Point::sync_threads, {}};
-    for (Gate &gate : warp_gates_)
-      gate = {32, 0, Point::sync_warp, {}};
+    Machine &m = machine;
+    for (std::vector<Gate> *gates : {&block_gates_, &warp_gates_, &cluster_gates_})
+      for (Gate &gate : *gates)
+        gate.reset();
     for (const SharedMemory &memory : memory_)
       std::memset(memory.data, kUnwritten, shape_.shared_bytes);
     for (Thread &thread : m.threads)
-      thread.warp_gate = thread.block_gate = nullptr;
+      thread.warp_gate = thread.block_gate = thread.cluster_gate = nullptr;
+    m.polls = 0;
     const size_t count = threads();
     for (size_t i = 0; i < count; ++i)
       place_thread(i, first_block);
@@ -211,7 +207,7 @@ private:
     const size_t block = i / static_cast<size_t>(shape_.threads);
     const int64_t index = first_block + static_cast<int64_t>(block);
     const Dim3 &grid = shape_.grid;
-    Thread &thread = machine().threads[i];
+    Thread &thread = machine.threads[i];
     thread.block = {static_cast<int>(index % grid.x), static_cast<int>(index / grid.x % grid.y),
                     static_cast<int>(index / grid.x / grid.y)};
     thread.grid = grid;
@@ -223,16 +219,20 @@ private:
     thread.shared_bytes = shape_.shared_bytes;
     thread.warp_gate = &warp_gates_[i / 32];
     thread.block_gate = &block_gates_[block];
+    thread.cluster_gate = &cluster_gates_[block / static_cast<size_t>(shape_.cluster)];
+    thread.cluster_blocks = thread.block_gate - thread.rank;
+    thread.cluster_shared = &shared_[block] - thread.rank;
     thread.started = thread.returned = false;
     thread.copies.clear();
     thread.groups = 0;
   }
 
   [[noreturn]] void unwind() {
-    Machine &m = machine();
+    Machine &m = machine;
     for (size_t i = 0; i < threads(); ++i)
       if (m.threads[i].started && !m.threads[i].returned)
         resume(m.launcher, &m.threads[i]);
+    drop_deliveries();
     const std::exception_ptr failure = std::exchange(m.failure, nullptr);
     std::rethrow_exception(failure);
   }
@@ -241,7 +241,8 @@ private:
 
   const Launch &shape_;
   std::deque<SharedMemory> memory_;
-  std::vector<Gate> block_gates_, warp_gates_;
+  std::vector<unsigned char *> shared_; // of each block
+  std::vector<Gate> block_gates_, warp_gates_, cluster_gates_;
 };
 
 } // namespace
@@ -249,24 +250,47 @@ private:
 const Place *here = nullptr;
 
 void set_order(uint64_t seed) {
-  machine().seed = seed;
-  machine().random = Random(seed);
+  machine.seed = seed;
+  machine.random = Random(seed);
 }
 
-Order order() { return static_cast<Order>(std::min<uint64_t>(machine().seed, 3)); }
-bool toss() { return machine().random.bits() >> 63 != 0; }
+Order order() { return static_cast<Order>(std::min<uint64_t>(machine.seed, 3)); }
+bool toss() { return machine.random.bits() >> 63 != 0; }
+size_t random_below(size_t count) { return machine.random.bits() % count; }
 
-Thread &running() { return *machine().running; }
-void ready(Thread &thread) { machine().ready.push(&thread); }
+Thread &running() { return *machine.running; }
+void ready(Thread &thread) { machine.ready.push(&thread); }
 
 void suspend() {
   Thread &self = running();
   Thread *const next = next_thread();
   if (next != &self)
     resume(self.fiber, next);
-  if (machine().failure)
+  if (machine.failure)
     throw Unwind{};
 }
+
+void poll() {
+  Machine &m = machine;
+  if (++m.polls > kMostPolls * m.alive)
+    refuse("polls in vain: nothing changes" + waiting_places());
+  if (order() == Order::deep) // behind all others
+    m.ready.push_first(m.running);
+  else
+    m.ready.push(m.running);
+  suspend();
+}
+
+void note_change() { machine.polls = 0; }
+
+uint64_t advance_clock() {
+  constexpr uint64_t kStep = 100;
+  const int64_t impatient = machine.polls / machine.alive - kPatientPolls;
+  return machine.clock += kStep << std::clamp<int64_t>(impatient, 0, 30);
+}
+
+int64_t turn() { return machine.turn; }
+int64_t alive() { return machine.alive; }
 
 std::string place(const Place &at) {
   return check::text("block (", at.block.x, ", ", at.block.y, ", ", at.block.z, "), thread ",
@@ -284,7 +308,7 @@ void run(const Kernel &kernel, const Launch &shape) {
   std::iota(groups.begin(), groups.end(), 0);
   if (order() == Order::backward)
     std::reverse(groups.begin(), groups.end());
-  Machine &m = machine();
+  Machine &m = machine;
   m.kernel = &kernel;
   for (size_t i = 0; i < groups.size(); ++i) {
     if (order() == Order::random)

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "device_stack.h"
 #include "lstm_fastkernels/lstm.h"
-#include "packed.h"
 #include "rows.h"
 
 namespace lstm_fastkernels {

@@ -1,4 +1,4 @@
-#include "packed.h"
+#include "device_stack.h"
 
 #include <string>
 #include <vector>

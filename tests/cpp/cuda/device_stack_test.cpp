@@ -1,0 +1,112 @@
+// The packed form for CUDA devices: where each weight lies, and which heads are refused.
+#include <cstring>
+
+#include "check.h"
+#include "device_stack.h"
+#include "on_device.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+// The weight of a row, counted with padding, and column as the kernels find it; 0 where its block
+// is left out.
+float weight_at(const cuda::Matrix &m, Form form, int64_t row, int64_t column) {
+  const int64_t strip = row / 16, width = form == Form::float32 ? 4 : 32;
+  for (uint32_t i = m.starts[strip]; i < m.starts[strip + 1]; ++i) {
+    if (m.columns[i] != column / width)
+      continue;
+    const int64_t r = row % 16, k = column % width;
+    if (form == Form::float32)
+      return reinterpret_cast<const float *>(m.blocks)[int64_t{i} * 64 + r * 4 + k];
+    // PTX: lane 4 g + t holds rows g (a0, a2) and g + 8 (a1, a3); a0 and a1 are the first 4 of its
+    // columns, which we number 8 t .. 8 t + 7.
+    const int64_t lane = r % 8 * 4 + k / 8, reg = (k % 8 >= 4 ? 2 : 0) + (r >= 8 ? 1 : 0);
+    return static_cast<int8_t>(m.blocks[int64_t{i} * 512 + lane * 16 + reg * 4 + k % 4]);
+  }
+  return 0.0f;
+}
+
+void check_matrix(const SourceMatrix &source, const cuda::Matrix &m, Form form) {
+  CHECK(m.num_columns == source.columns);
+  const int64_t gate_rows = source.rows / source.gates;
+  for (int64_t row = 0; row < source.rows; ++row) {
+    const int64_t gate = row / gate_rows, unit = row % gate_rows;
+    const int64_t place = source.gates == 4 ? unit / 16 * 64 + gate * 16 + unit % 16 : row;
+    CHECK(place < m.padded_rows());
+    CHECK(m.scales[place] == source.scale(row));
+    for (int64_t column = 0; column < source.columns; ++column)
+      CHECK(weight_at(m, form, place, column) ==
+            source.weights[static_cast<size_t>(row * source.columns + column)]);
+  }
+}
+
+TEST(every_weight_is_in_its_place) {
+  for (int64_t hidden : {1, 15, 16, 17, 40})
+    for (int64_t proj : {0, 1})
+      for (int bits : {8, 16, 32})
+        for (bool blocks : {false, true}) {
+          if (proj >= hidden)
+            continue;
+          WITH("hidden ", hidden, " proj ", proj, " bits ", bits, " blocks ", blocks);
+          const LstmShape shape = shape_of(67, hidden, proj ? hidden - 1 : 0, 2, 2, bits);
+          SourceStack source = random_stack(shape, Weights::any, 5);
+          if (blocks)
+            source = in_blocks(source, {16, 32}, 0.5f);
+          const StackOnDevice on_device(source);
+          const cuda::PackedStack packed(on_device.view());
+          for (size_t i = 0; i < source.layers.size(); ++i) {
+            check_matrix(source.layers[i].ih, packed.layers[i].ih, packed.form);
+            check_matrix(source.layers[i].hh, packed.layers[i].hh, packed.form);
+            if (proj)
+              check_matrix(source.layers[i].hr, packed.layers[i].hr, packed.form);
+          }
+        }
+}
+
+TEST(heads_that_do_not_fit_are_refused) {
+  const LstmShape shape = shape_of(40, 20, 10, 2, 2, 16);
+  const StackOnDevice good(random_stack(shape, Weights::any, 6));
+  const auto read = [&](const auto &change) {
+    std::vector<uint8_t> head(good.packed().begin(),
+                              good.packed().begin() +
+                                  static_cast<std::ptrdiff_t>(good.view().head_bytes));
+    cuda::DeviceStack view = good.view();
+    change(head, view);
+    view.head = head.data();
+    view.head_bytes = head.size();
+    return cuda::packed_shape(view);
+  };
+  using Bytes = std::vector<uint8_t>;
+  using View = cuda::DeviceStack;
+  const auto set = [](Bytes &head, size_t at, uint32_t value) {
+    std::memcpy(head.data() + at, &value, sizeof value);
+  };
+  CHECK(read([](Bytes &, View &) {}).hidden_size == 20);
+  CHECK_THROWS(read([](Bytes &head, View &) { head.resize(40); }), "at least 64 bytes");
+  CHECK_THROWS(read([](Bytes &head, View &) { head.resize(64); }), "bytes for these sizes");
+  CHECK_THROWS(read([](Bytes &head, View &) { head[0] = 'x'; }), "mark");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 8, 77); }), "expected version");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 12, 1); }), "expected the CUDA layout");
+  CHECK_THROWS(read([](Bytes &, View &view) { view.packed_bytes -= 1; }), "bytes for these sizes");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 28, 0); }), "hidden_size must be in");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 28, 2000); }), "bytes for these sizes");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 64, 1); }), "unknown form");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 68, 40000); }), "activation range");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 68, 0); }), "activation range");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 72, 0); }), "unknown form");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 76, 4 * 2 * 2 + 1); }),
+               "blocks are not possible");
+  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 76, 4 * 2 * 2 - 1); }),
+               "bytes for these sizes");
+
+  View misaligned = good.view();
+  misaligned.packed = static_cast<const uint8_t *>(misaligned.packed) + 8;
+  CHECK_THROWS(cuda::PackedStack{misaligned}, "aligned to 16 bytes");
+  // What was packed for the CPU is not taken, nor the other way round.
+  CHECK_THROWS(packed_shape(good.packed().data(), good.packed().size()), "expected the CPU layout");
+}
+
+} // namespace
+} // namespace lstm_fastkernels

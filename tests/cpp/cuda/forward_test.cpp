@@ -1,0 +1,190 @@
+// The CUDA path on the emulator gives the bits of the CPU's kernels.
+#include <limits>
+
+#include "check.h"
+#include "emulator.h"
+#include "on_device.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+// Orders of threads, blocks and copies: right kernels do not depend on them.
+constexpr uint64_t kOrders[] = {0, 1, 2, 3};
+
+template <class Test> void for_each_order(const Test &test) {
+  for (uint64_t order : kOrders) {
+    WITH("order ", order);
+    device::emulator::set_order(order);
+    test();
+  }
+  device::emulator::set_order(0);
+}
+
+template <class Test> void for_each_shape(int64_t input, int64_t hidden, const Test &test) {
+  for (int64_t layers : {1, 3})
+    for (int64_t directions : {1, 2})
+      for (int64_t proj : {int64_t{0}, (hidden + 1) / 2})
+        for (int bits : {8, 16, 32}) {
+          if (proj == hidden)
+            continue;
+          WITH("input ", input, " hidden ", hidden, " layers ", layers, " directions ", directions,
+               " proj ", proj, " bits ", bits);
+          test(shape_of(input, hidden, proj, layers, directions, bits));
+        }
+}
+
+void check_as_on_cpu(const SourceStack &stack, const Sequence &sequence,
+                     const std::vector<int64_t> &lengths = {}) {
+  check_same(forward(StackOnDevice(stack), sequence, lengths),
+             forward(stack.packed(), sequence, 1, lengths));
+}
+
+TEST(every_shape) {
+  for_each_shape(7, 19, [](const LstmShape &shape) {
+    const SourceStack stack = random_stack(shape, Weights::any, 31);
+    const Sequence sequence = random_sequence(shape, 3, 5, 32);
+    for_each_order([&] { check_as_on_cpu(stack, sequence); });
+  });
+}
+
+TEST(awkward_sizes) {
+  for (int64_t input : kAwkward)
+    for (int64_t hidden : {1, 16, 17, 33, 151})
+      for (int bits : {8, 16, 32}) {
+        WITH("input ", input, " hidden ", hidden, " bits ", bits);
+        const LstmShape shape = shape_of(input, hidden, 0, 1, 1, bits);
+        const auto seed = static_cast<uint64_t>(input * 1000 + hidden);
+        check_as_on_cpu(random_stack(shape, Weights::any, seed),
+                        random_sequence(shape, 2, 2, seed));
+      }
+}
+
+TEST(batches) {
+  for (int64_t B : {1, 7, 8, 9, 32, 33, 65, 70})
+    for (int64_t proj : {0, 3})
+      for (int bits : {8, 16, 32}) {
+        WITH("batch ", B, " proj ", proj, " bits ", bits);
+        const LstmShape shape = shape_of(5, 17, proj, 1, 2, bits);
+        check_as_on_cpu(random_stack(shape, Weights::any, 41), random_sequence(shape, 2, B, 42));
+      }
+}
+
+TEST(rows_of_other_lengths) {
+  const std::vector<int64_t> all_lengths[] = {
+      {6, 1, 3, 6, 2, 1, 1, 4, 5}, {1, 1, 1, 1, 1, 1, 1, 1, 1}, {4, 5, 4, 1, 3, 2, 4, 5, 4}};
+  for_each_shape(7, 9, [&](const LstmShape &shape) {
+    const SourceStack stack = random_stack(shape, Weights::any, 21);
+    const Sequence sequence = random_sequence(shape, 6, 9, 22);
+    for (const auto &lengths : all_lengths) {
+      WITH("lengths from ", lengths[0], ", ", lengths[1]);
+      for_each_order([&] { check_as_on_cpu(stack, sequence, lengths); });
+    }
+  });
+}
+
+TEST(sequences_longer_than_a_chunk) {
+  const std::vector<int64_t> lengths = {20, 3, 17, 20, 9};
+  for_each_shape(3, 9, [&](const LstmShape &shape) {
+    const SourceStack stack = random_stack(shape, Weights::any, 51);
+    const StackOnDevice on_device(stack);
+    const Sequence sequence = random_sequence(shape, 20, 5, 52);
+    for (int64_t rows : {1, 12, 30})
+      for (bool with_lengths : {false, true}) {
+        WITH("rows a chunk ", rows, " lengths ", with_lengths);
+        Result found;
+        LstmArguments a = arguments_for(sequence, found);
+        if (with_lengths)
+          a.lengths = lengths.data();
+        on_device.forward(a, rows * 64 * int64_t{sizeof(float)});
+        check_same(found, forward(stack.packed(), sequence, 1,
+                                  with_lengths ? lengths : std::vector<int64_t>{}));
+      }
+  });
+}
+
+TEST(blocks_of_zeros_are_skipped) {
+  for_each_shape(70, 40, [](const LstmShape &shape) {
+    const SourceStack dense = random_stack(shape, Weights::any, 61);
+    const Sequence sequence = random_sequence(shape, 3, 4, 62);
+    size_t bytes = StackOnDevice(dense).packed().size();
+    for (BlockShape block : {BlockShape{16, 32}, BlockShape{8, 4}, BlockShape{24, 8}}) {
+      WITH("blocks ", block.rows, " x ", block.columns);
+      const SourceStack stack = in_blocks(dense, block, 0.3f);
+      check_as_on_cpu(stack, sequence);
+      check_as_on_cpu(in_mixed_blocks(stack, 63), sequence);
+      CHECK(StackOnDevice(stack).packed() == StackOnDevice(as_dense(stack)).packed());
+      if (block.rows == 16)
+        CHECK(StackOnDevice(stack).packed().size() < bytes);
+    }
+  });
+}
+
+TEST(without_weights) {
+  for_each_shape(40, 20, [](const LstmShape &shape) {
+    SourceStack stack = random_stack(shape, Weights::any, 71);
+    stack.for_each_matrix(
+        [](SourceMatrix &m) { std::fill(m.weights.begin(), m.weights.end(), 0.0f); });
+    check_as_on_cpu(stack, random_sequence(shape, 2, 3, 72));
+  });
+}
+
+TEST(extreme_weights) {
+  for (int bits : {8, 16}) {
+    const LstmShape shape = shape_of(300, 150, 70, 2, 2, bits);
+    SourceStack stack = random_stack(shape, Weights::any, 73);
+    stack.for_each_matrix([](SourceMatrix &m) {
+      for (size_t i = 0; i < m.weights.size(); ++i)
+        m.weights[i] = i / static_cast<size_t>(m.columns) % 2 ? 127.0f : -127.0f;
+    });
+    Sequence sequence = random_sequence(shape, 2, 3, 74);
+    std::fill(sequence.x.begin(), sequence.x.end(), 3.0f);
+    WITH("bits ", bits);
+    check_as_on_cpu(stack, sequence);
+  }
+}
+
+TEST(non_finite_values_stay_in_their_row) {
+  const float kInf = std::numeric_limits<float>::infinity();
+  const float kNan = std::numeric_limits<float>::quiet_NaN();
+  for_each_shape(6, 10, [&](const LstmShape &shape) {
+    const SourceStack stack = random_stack(shape, Weights::any, 81);
+    for (float bad : {kNan, kInf, -kInf})
+      for (int where : {0, 1, 2}) {
+        Sequence sequence = random_sequence(shape, 5, 4, 82);
+        const size_t row = 2;
+        if (where == 0)
+          sequence.x[(2 * 4 + row) * 6 + 3] = bad;
+        else if (where == 1)
+          sequence.h0[row * static_cast<size_t>(shape.output_size())] = bad;
+        else
+          sequence.c0[row * 10 + 9] = bad;
+        WITH("value ", bad, " in ", where);
+        for_each_order([&] {
+          check_as_on_cpu(stack, sequence);
+          check_as_on_cpu(stack, sequence, {2, 5, 4, 1});
+          check_as_on_cpu(stack, sequence, {3, 1, 5, 5});
+        });
+      }
+  });
+}
+
+// A gate of a unit that is inf - inf is NaN at once, and its row from the next step on.
+TEST(sums_that_overflow) {
+  for (int64_t proj : {0, 4})
+    for (int bits : {8, 16}) {
+      const LstmShape shape = shape_of(4, 24, proj, 2, 1, bits);
+      SourceStack stack = random_stack(shape, Weights::any, 83);
+      for (float &scale : stack.layers[0].ih.scales)
+        scale = 3e38f;
+      for (float &scale : stack.layers[0].hh.scales)
+        scale = 3e38f;
+      WITH("proj ", proj, " bits ", bits);
+      const Sequence sequence = random_sequence(shape, 6, 3, 84);
+      for_each_order([&] { check_as_on_cpu(stack, sequence); });
+    }
+}
+
+} // namespace
+} // namespace lstm_fastkernels

@@ -1,0 +1,69 @@
+#include "on_device.h"
+
+#include <cstring>
+#include <new>
+
+#include "device_stack.h"
+#include "plain.h"
+#include "schedule.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr std::align_val_t kAlignment{256};
+
+std::vector<uint8_t> pack_for_device(const SourceStack &stack) {
+  const HeldStack held = stack.held();
+  const auto layers = held.views();
+  std::vector<uint8_t> packed(cuda::packed_bytes(stack.shape, layers.data()));
+  cuda::pack(stack.shape, layers.data(), packed.data(), packed.size());
+  return packed;
+}
+
+} // namespace
+
+DeviceMemory::DeviceMemory(size_t bytes)
+    : bytes_(static_cast<uint8_t *>(::operator new[](bytes, kAlignment))) {
+  std::memset(bytes_.get(), 0xcd, bytes);
+}
+
+void DeviceMemory::Delete::operator()(uint8_t *p) const { ::operator delete[](p, kAlignment); }
+
+StackOnDevice::StackOnDevice(const SourceStack &stack)
+    : packed_(pack_for_device(stack)), device_(packed_.size()),
+      head_(packed_.begin(),
+            packed_.begin() + static_cast<std::ptrdiff_t>(cuda::head_bytes(stack.shape))) {
+  std::memcpy(device_.data(), packed_.data(), packed_.size());
+}
+
+cuda::DeviceStack StackOnDevice::view() const {
+  return {head_.data(), head_.size(), device_.data(), packed_.size()};
+}
+
+void StackOnDevice::forward(const LstmArguments &arguments) const {
+  cuda::Queue queue;
+  queue.workspace_bytes = cuda::workspace_bytes(view(), arguments);
+  const DeviceMemory workspace(queue.workspace_bytes);
+  queue.workspace = workspace.data();
+  cuda::lstm_forward(view(), arguments, queue);
+}
+
+void StackOnDevice::forward(const LstmArguments &arguments, int64_t chunk_bytes) const {
+  const cuda::PackedStack stack(view());
+  const Schedule schedule(arguments);
+  const DeviceMemory workspace(
+      static_cast<size_t>(cuda::plain_workspace(stack, arguments, schedule, chunk_bytes)));
+  cuda::run_plain(stack, arguments, schedule, chunk_bytes, workspace.data(), nullptr);
+}
+
+Result forward(const StackOnDevice &stack, const Sequence &sequence,
+               const std::vector<int64_t> &lengths) {
+  Result result;
+  LstmArguments a = arguments_for(sequence, result);
+  if (!lengths.empty())
+    a.lengths = lengths.data();
+  stack.forward(a);
+  return result;
+}
+
+} // namespace lstm_fastkernels

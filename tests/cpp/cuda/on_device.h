@@ -1,0 +1,46 @@
+// Stacks on the device that the emulator is: its memory is the host's.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "lstm_fastkernels/cuda.h"
+#include "stack.h"
+
+namespace lstm_fastkernels {
+
+// Exactly as many bytes as asked for, filled with marks, aligned as a device's memory is.
+class DeviceMemory {
+public:
+  explicit DeviceMemory(size_t bytes);
+  uint8_t *data() const { return bytes_.get(); }
+
+private:
+  struct Delete {
+    void operator()(uint8_t *p) const;
+  };
+  std::unique_ptr<uint8_t[], Delete> bytes_;
+};
+
+// A stack as a caller of the CUDA interface holds it.
+class StackOnDevice {
+public:
+  explicit StackOnDevice(const SourceStack &stack);
+
+  cuda::DeviceStack view() const;
+  const std::vector<uint8_t> &packed() const { return packed_; }
+  void forward(const LstmArguments &arguments) const;
+  // On the plain path, with chunks of so many bytes.
+  void forward(const LstmArguments &arguments, int64_t chunk_bytes) const;
+
+private:
+  std::vector<uint8_t> packed_;
+  DeviceMemory device_;
+  std::vector<uint8_t> head_;
+};
+
+Result forward(const StackOnDevice &stack, const Sequence &sequence,
+               const std::vector<int64_t> &lengths = {});
+
+} // namespace lstm_fastkernels
