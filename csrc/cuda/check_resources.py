@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Registers a thread, by a part of the kernel's name: the first that fits. Every kernel has a row.
-CAPS: dict[str, int] = {}
+CAPS = {
+    "step_kernel": 128,
+    "products_kernel": 128,
+    "quantize_kernel": 48,
+    "state_kernel": 40,
+    "clear_kernel": 32,
+    "upload_kernel": 32,
+}
 
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(\S+)'")
 MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
