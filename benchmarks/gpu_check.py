@@ -122,7 +122,7 @@ def run_stages(
                 with log_path.open("a") as log:
                     at = log.tell()
                     status = run(command, left, environment, log)
-                lines = log_path.read_text(errors="replace")[at:].splitlines()
+                lines = log_path.read_bytes()[at:].decode(errors="replace").splitlines()
         results.append(
             {"stage": stage.name, "status": status, "seconds": round(clock() - begun, 1)}
         )

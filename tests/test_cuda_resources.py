@@ -37,15 +37,26 @@ def test_reports_are_understood():
     assert len(faults(8, 4, 4, 41, caps={"step": 40})) == 3
 
 
+def run(folder):
+    return subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("registers", "status"), [(1, 0), (256, 1)])
+def test_the_exit_status(registers, status, tmp_path):
+    report = REPORT.replace("step", next(iter(check["CAPS"])))
+    (tmp_path / "step.cu.o.ptxas").write_text(report.format(0, 0, 0, registers))
+    assert run(tmp_path).returncode == status
+
+
+def test_a_folder_without_reports_fails(tmp_path):
+    checked = run(tmp_path)
+    assert checked.returncode == 1
+    assert "no report" in checked.stderr
+
+
 def test_kernels_stay_in_registers():
     reports = Path(lfk.get_library_dir()) / "ptxas"
     if not reports.exists():
         pytest.skip("built without CUDA")
-    checked = subprocess.run([sys.executable, SCRIPT, reports], capture_output=True, text=True)
+    checked = run(reports)
     assert checked.returncode == 0, checked.stderr
-
-
-def test_a_folder_without_reports_fails(tmp_path):
-    checked = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True)
-    assert checked.returncode == 1
-    assert "no report" in checked.stderr

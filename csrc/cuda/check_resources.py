@@ -73,7 +73,7 @@ def main() -> None:
     for kernel in found:
         print(f"{kernel.registers:4} registers  {kernel.architecture}  {kernel.name}")
     said = [what for kernel in found for what in faults(kernel, CAPS)]
-    sys.exit("\n".join(said))
+    sys.exit("\n".join(said) or 0)
 
 
 if __name__ == "__main__":
