@@ -70,7 +70,7 @@ class Build(BuildExtension):
 
 ops = CppExtension(
     "lstm_fastkernels._ops",
-    ["csrc/torch/ops.cpp"],
+    [f"csrc/torch/{name}.cpp" for name in ("cuda_kernels", "lstm", "ops", "pack", "tensors")],
     include_dirs=[str(ROOT / "csrc/include")],
     depends=HEADERS,
     define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10)],
