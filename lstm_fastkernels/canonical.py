@@ -391,7 +391,8 @@ class CompressedLSTM(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        before, packed = self._tensors(), self._buffers.pop("packed")
+        before, packed = self._tensors(), self.packed
+        del self._buffers["packed"]
         try:
             super()._apply(keep_dtype, recurse)
         finally:
