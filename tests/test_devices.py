@@ -113,6 +113,16 @@ def test_float_models_are_compressed_where_they_are(device, activations):
         assert_same(moved(result, "cpu"), fast.cpu()(CASE.x()))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_files_load_to_where_the_model_is(device, kind, path):
+    case = Case(**kind)
+    lfk.save_file(nn.Sequential(case.fast().to(device)), path)
+    for module, place in ((case.lstm(), device), (case.new(), device), (case.lstm(), "cpu")):
+        fast = lfk.load_file(path, nn.Sequential(module).to(place))[0]
+        assert {tensor.device.type for tensor in fast.buffers()} == {place}
+        assert_same(moved(fast(case.x().to(place)), "cpu"), case.fast()(case.x()))
+
+
 @pytest.mark.parametrize("device", ["meta", *DEVICES])
 def test_the_default_device(device):
     lstm = CASE.lstm()
@@ -235,6 +245,19 @@ def test_fake_kernel_on_cuda(fake_cuda):
     ):
         with pytest.raises(RuntimeError, match=f"{name} must be on"):
             fast(*form)
+
+
+def test_heads_are_constants_of_a_graph():
+    """Also those of modules that are compiled one after another."""
+    for head in ([1, 2**40], [2, 2**62]):
+        fast = CASE.fast()
+        fast._head = head
+        program = torch.export.export(fast, (CASE.x(),))
+        op = torch.ops.lstm_fastkernels.lstm.default
+        (call,) = (node for node in program.graph.nodes if node.target is op)
+        assert call.args[-1] == head
+        with pytest.raises(RuntimeError, match="packed for CUDA"):
+            torch.compile(fast, fullgraph=True, backend="aot_eager")(CASE.x())
 
 
 @pytest.mark.skipif(lfk.cuda_built(), reason="this build has CUDA kernels")
