@@ -28,6 +28,19 @@ settings.register_profile(
 settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(items):
+    """Skips what is marked `gpu` where it cannot run, saying why."""
+    if not torch.cuda.is_available():
+        reason = "torch finds no CUDA device"
+    elif not lfk.cuda_built():
+        reason = "this build has no CUDA kernels"
+    else:
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(params=lfk.supported_isas(), ids="isa-{}".format)
 def isa(request):
     """Of the torch ops and of the NumPy runtime, which choose theirs apart."""
