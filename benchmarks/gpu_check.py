@@ -44,7 +44,12 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     libraries = [library / f"liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
     device_tests, latencies = build / "device_tests", build / "latencies"
     with_file = "1" if importlib.util.find_spec("nlohmann_json") else "0"
-    options = {"USE_CUDA": "1", "CUDA_ARCHS": architecture, "LSTM_FASTKERNELS_FILE": with_file}
+    options = {
+        "USE_CUDA": "1",
+        "CUDA_ARCHS": architecture,
+        "LSTM_FASTKERNELS_FILE": with_file,
+        "NVCC_APPEND_FLAGS": "-lineinfo",  # for the sanitizer; holds paths, so not in releases
+    }
     pytest: Command = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     # The others may not even import here.
     marked = [p for p in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in p.read_text()]
