@@ -15,7 +15,7 @@ FUZZ         := -dict=tests/cpp/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -tim
 CSRC      := $(shell find csrc -type f 2>/dev/null)
 CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' -o -name '*.cu' 2>/dev/null)
 
-.PHONY: demo cpp-demo test test-python test-cpp test-tsan test-fuzz fuzz bench lint clean
+.PHONY: demo cpp-demo test test-python test-cpp test-tsan test-fuzz fuzz bench gpu-check lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -32,6 +32,8 @@ cpp-demo: $(VENV)/.installed
 	build/cpp-demo/char_lm $(MODEL) score < $(TEXT)
 	$(BIN)/python examples/score_char_lm.py $(MODEL) < $(TEXT)
 
+# One architecture is enough for tests.
+test: export CUDA_ARCHS ?= 90
 test: test-cpp test-tsan test-fuzz test-python
 
 test-python: $(VENV)/.installed
@@ -67,6 +69,10 @@ fuzz: $(VENV)/.tools
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q benchmarks
 	$(BIN)/python benchmarks/compare.py
+
+# On a machine with a CUDA device, with its own Python; results go to the folder OUT.
+gpu-check:
+	$(PYTHON) benchmarks/gpu_check.py
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check

@@ -2,11 +2,17 @@
 
 The C++ library comes first, by CMake; it is installed into the package, where C++ programs find it.
 The torch ops (on torch's stable ABI) and the NumPy runtime link its static form.
+
+From the environment:
+  USE_CUDA               1 or 0: with or without CUDA kernels; by default, with if nvcc is there
+  CUDA_ARCHS             what CMake takes as CUDA_ARCHITECTURES, separated by spaces: "80 90"
+  LSTM_FASTKERNELS_FILE  0: without the file library and the NumPy runtime, which need nlohmann-json
 """
 
 import glob
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -17,9 +23,11 @@ from setuptools import Extension, setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).parent.resolve()
+WITH_FILE = os.environ.get("LSTM_FASTKERNELS_FILE") != "0"
 TORCH_2_10 = "0x020a000000000000"
 COMPILE = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"]
 LINK = ["-pthread", "-Wl,--exclude-libs,ALL"]
+os.chdir(ROOT)
 HEADERS = glob.glob("csrc/**/*.h", recursive=True)
 
 
@@ -40,20 +48,37 @@ def json_headers() -> list[str]:
     return [f"-DNLOHMANN_JSON_INCLUDE_DIR={Path(package.origin).parent / 'include'}"]
 
 
+def choices() -> list[str]:
+    """What the environment says, as options of CMake."""
+    options = json_headers() if WITH_FILE else ["-DLSTM_FASTKERNELS_FILE=OFF"]
+    if use_cuda := os.environ.get("USE_CUDA"):
+        options.append(f"-DLSTM_FASTKERNELS_CUDA={use_cuda}")
+    if architectures := os.environ.get("CUDA_ARCHS"):
+        options.append(f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures.split())}")
+    return options
+
+
 def build_library(build: Path, prefix: Path) -> list[str]:
-    """Builds the C++ library and installs it below `prefix`; returns the static libraries."""
+    """Builds the C++ library and installs it below `prefix`; returns the static libraries, those of
+    CUDA first, if there are any."""
     options = [
         *("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"),
         *(f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DCMAKE_INSTALL_LIBDIR=lib"),
         *("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF"),
         "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",  # a wheel has no symbolic links
     ]
-    cmake = tool("cmake")
-    subprocess.run([cmake, "-S", "csrc", "-B", build, *options, *json_headers()], check=True)
+    cmake, cache = tool("cmake"), build / "CMakeCache.txt"
+    cache.unlink(missing_ok=True)  # choices that were made before
+    command = [cmake, "-S", "csrc", "-B", build, *options, *choices()]
+    subprocess.run(command, check=True)
     subprocess.run([cmake, "--build", build], check=True)
+    for folder in ("include", "lib"):
+        shutil.rmtree(prefix / folder, ignore_errors=True)
     subprocess.run([cmake, "--install", build], check=True)
-    libraries = ["liblstm_fastkernels_file.a", "liblstm_fastkernels.a"]
-    return [str(prefix / "lib" / library) for library in libraries]
+    cudart = re.findall(r"^CUDA_cudart_static_LIBRARY:.*=(.+)", cache.read_text(), re.MULTILINE)
+    names = [f"lib/liblstm_fastkernels{part}.a" for part in ("_cuda", "_file", "")]
+    libraries = [prefix / name for name in names]
+    return [str(library) for library in libraries if library.exists()] + cudart
 
 
 class Build(BuildExtension):
@@ -65,12 +90,15 @@ class Build(BuildExtension):
         for extension in self.extensions:
             extension.extra_objects = libraries
             extension.depends = [*extension.depends, *libraries]
+            if libraries[0].endswith("_cuda.a"):
+                extension.define_macros.append(("LSTM_FASTKERNELS_CUDA", None))
+                extension.libraries += ["rt", "dl"]
         super().run()
 
 
 ops = CppExtension(
     "lstm_fastkernels._ops",
-    ["csrc/torch/ops.cpp"],
+    sorted(glob.glob("csrc/torch/*.cpp")),
     include_dirs=[str(ROOT / "csrc/include")],
     depends=HEADERS,
     define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10)],
@@ -88,5 +116,4 @@ runtime = Extension(
     language="c++",
 )
 
-os.chdir(ROOT)
-setup(ext_modules=[ops, runtime], cmdclass={"build_ext": Build})
+setup(ext_modules=[ops, runtime] if WITH_FILE else [ops], cmdclass={"build_ext": Build})

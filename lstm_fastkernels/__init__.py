@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lstm_fastkernels.modules import FastQuantLSTMCell as FastQuantLSTMCell
     from lstm_fastkernels.modules import FastSparseLSTM as FastSparseLSTM
     from lstm_fastkernels.modules import FastSparseLSTMCell as FastSparseLSTMCell
+    from lstm_fastkernels.ops import cuda_built as cuda_built
     from lstm_fastkernels.ops import get_isa as get_isa
     from lstm_fastkernels.ops import set_isa as set_isa
     from lstm_fastkernels.ops import supported_isas as supported_isas
@@ -39,6 +40,7 @@ _NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
 _HOMES = {
     "convert": "conversion",
     "CubicSchedule": "prune_config",
+    "cuda_built": "ops",
     "FastQuantLSTM": "modules",
     "FastQuantLSTMCell": "modules",
     "FastSparseLSTM": "modules",

@@ -3,8 +3,8 @@
 Per layer and direction, with nn.LSTM's suffixes: the matrices `weight_ih`, `weight_hh` and
 `weight_hr`, int8 with a float32 `..._scale` a row, or float32; `bias` float32, b_ih + b_hh. In the
 place of a matrix in blocks stand `..._values`, `..._crow_indices` and `..._col_indices`, those of
-block_sparse.Blocks. They are the state_dict; `packed` is made from them for the CPU kernels
-whenever they change, and never saved.
+block_sparse.Blocks. They are the state_dict. `packed`, with its `_head` on CUDA, is made from them
+for the kernels of their device whenever they change or move, and never saved.
 """
 
 import math
@@ -56,6 +56,7 @@ class CompressedLSTM(nn.Module):
     _most_blocks: ClassVar[float]
 
     packed: Tensor
+    _head: list[int] | None  # what the host knows of packed; on CUDA devices alone
 
     input_size: int
     hidden_size: int
@@ -91,6 +92,7 @@ class CompressedLSTM(nn.Module):
             self.register_buffer(name, torch.empty(shape, dtype=kind, device=meta))  # type: ignore[arg-type]
         empty = torch.empty(0, dtype=torch.uint8, device=meta)
         self.register_buffer("packed", empty, persistent=False)
+        self._head = None
         device = torch.device(device) if device is not None else torch.get_default_device()
         if device != meta:
             self._reset_parameters(device)
@@ -204,19 +206,26 @@ class CompressedLSTM(nn.Module):
         """Takes canonical tensors; nothing changes if packing, which checks them, fails."""
         names = self._canonical(self._in_blocks(canonical.keys()))
         tensors = {name: canonical[name].contiguous() for name in names}
-        packed = self._pack(tensors)
+        packed, head = self._pack(tensors)
+        packed = packed.to(tensors[next(iter(names))].device)
         for name in self._tensors():
             del self._buffers[name]
         self._buffers.update(tensors)
         self._buffers["packed"] = packed
+        self._head = head
 
-    def _pack(self, canonical: Mapping[str, Tensor]) -> Tensor:
+    def _pack(self, canonical: Mapping[str, Tensor]) -> tuple[Tensor, list[int] | None]:
+        """packed, not yet on the tensors' device, and its head; empty without kernels for there.
+
+        Raises RuntimeError, naming the tensor, for indices and values that are not valid.
+        """
         names = self._canonical(self._in_blocks(canonical.keys()))
         tensors = [canonical[name] for name in names]
-        if tensors[0].device.type != "cpu":
-            return torch.empty(0, dtype=torch.uint8, device=tensors[0].device)
-        return ops.pack_lstm(
-            tensors,
+        device = tensors[0].device.type
+        if device == "meta":
+            return _nothing_packed()
+        packed, head = ops.pack_lstm(
+            [tensor.cpu() for tensor in tensors],
             self.input_size,
             self.hidden_size,
             self.proj_size,
@@ -224,7 +233,10 @@ class CompressedLSTM(nn.Module):
             self.bidirectional,
             self.bias,
             _ACTIVATION_BITS[self.activations],
+            device == "cuda" and ops.cuda_built(),
         )
+        # Without kernels there, packing for the CPU has checked the tensors all the same.
+        return (packed, head) if device == "cpu" or head is not None else _nothing_packed()
 
     def _load_from_state_dict(
         self,
@@ -272,11 +284,10 @@ class CompressedLSTM(nn.Module):
         error_msgs += faults
         if missing or faults or unexpected:
             return
-        current = next(iter(self.buffers())).device
-        tensors = {
-            name: given[name].detach().to(given[name].device if current.type == "meta" else current)
-            for name in expected
-        }
+        device = self.packed.device
+        if device.type == "meta":
+            device = given[next(iter(expected))].device
+        tensors = {name: given[name].detach().to(device) for name in expected}
         try:
             if compressed:
                 self._take_own({name: tensor.clone() for name, tensor in tensors.items()})
@@ -369,6 +380,7 @@ class CompressedLSTM(nn.Module):
             self.num_layers,
             self.bidirectional,
             batch_first,
+            self._head,
         )
         return y, (h, c)
 
@@ -379,11 +391,34 @@ class CompressedLSTM(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        return super()._apply(keep_dtype, recurse)
+        before, packed = self._tensors(), self.packed
+        del self._buffers["packed"]
+        try:
+            super()._apply(keep_dtype, recurse)
+        finally:
+            self._buffers["packed"] = packed
+        after = self._tensors()
+        if all(tensor is before[name] for name, tensor in after.items()):
+            self._buffers["packed"] = keep_dtype(packed)  # it may have been done in place
+        else:
+            self._pack_moved(packed.device)
+        return self
+
+    def _pack_moved(self, source: torch.device) -> None:
+        """Packs the module's own tensors again; to_empty leaves them with nothing to pack."""
+        if source.type == "cuda":
+            torch.cuda.synchronize(source)  # non_blocking copies may be under way
+        tensors = self._tensors()
+        try:
+            packed, head = self._pack(tensors)
+        except RuntimeError:
+            packed, head = _nothing_packed()
+        self._buffers["packed"] = packed.to(next(iter(tensors.values())).device)
+        self._head = head
 
     def __getstate__(self) -> dict[str, Any]:
         buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
-        return self.__dict__ | {"_buffers": buffers}
+        return {n: v for n, v in self.__dict__.items() if n != "_head"} | {"_buffers": buffers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -450,6 +485,10 @@ class Float32Weights(CompressedLSTM):
 
     def _expand(self, name: str, stored: Tensor) -> Tensor:
         return stored.clone()
+
+
+def _nothing_packed() -> tuple[Tensor, None]:
+    return torch.empty(0, dtype=torch.uint8, device="cpu"), None
 
 
 def two_states(hx: State) -> State:

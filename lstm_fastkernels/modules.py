@@ -248,7 +248,7 @@ class FastQuantLSTM(Int8Weights, FastLSTM):
     the place of a block-sparse matrix stand `..._values` int8 [blocks, rows, columns], and int32
     `..._crow_indices` and `..._col_indices`, as in torch's BSR, each gate padded to whole blocks.
     Outputs are bit-identical across layouts, batch size, padding, chunks of a sequence (with
-    float32 states), threads and instruction sets.
+    float32 states), threads, instruction sets, and the CPU and CUDA.
     """
 
     def dequantize(self) -> nn.LSTM:
@@ -274,9 +274,9 @@ class FastSparseLSTM(Float32Weights, FastLSTM):
     For a model that was pruned in blocks (see prune_): the kernels skip each 8x4 block that is
     zero, cut per gate. Constructor, call and float checkpoints are nn.LSTM's; `layout` and
     `block_size` say how matrices are stored, as in FastQuantLSTM, and do not change the arithmetic.
-    Sums run in the order of the columns, whatever the batch, chunks, threads and instruction set:
-    outputs are bit-identical across them. `dropout` is idle; a backward pass through the module
-    raises.
+    Sums run in the order of the columns, whatever the batch, chunks, threads, instruction set and
+    device: outputs are bit-identical across them. `dropout` is idle; a backward pass through the
+    module raises.
 
     Tensors are those of FastQuantLSTM, with float32 weights and without scales.
     """

@@ -19,6 +19,11 @@ _ops = torch.ops.lstm_fastkernels
 lstm = _ops.lstm.default
 
 
+def cuda_built() -> bool:
+    """Whether this build has CUDA kernels."""
+    return bool(_ops.cuda_built())
+
+
 def get_isa() -> str:
     """The instruction set that kernels use: "scalar", "avx2" or "avx512vnni"."""
     return str(_ops.get_isa())
@@ -50,10 +55,13 @@ def _lstm_fake(
     num_layers: int,
     bidirectional: bool,
     batch_first: bool,
+    head: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    for name, tensor in {"input": x, "h0": h0, "c0": c0, "lengths": lengths}.items():
+    for name, tensor in {"input": x, "h0": h0, "c0": c0}.items():
         if tensor is not None and tensor.device != packed.device:
             raise RuntimeError(f"{name} must be on {packed.device}, got {tensor.device}")
+    if lengths is not None and lengths.device.type != "cpu" and not packed.is_meta:
+        raise RuntimeError(f"lengths must be on cpu, got {lengths.device}")
     directions = 2 if bidirectional else 1
     if x.dim() == 2:
         batch = h0.shape[1] if h0 is not None else torch.library.get_ctx().new_dynamic_size()
@@ -83,7 +91,7 @@ class _WithoutGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
-        return _ops.no_backward(gradient, ctx.shape), *[None] * 10
+        return _ops.no_backward(gradient, ctx.shape), *[None] * 11
 
 
 Result = tuple[Tensor, Tensor, Tensor]
@@ -94,12 +102,12 @@ def lstm_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
     """What to call with these tensors in grad mode: lstm, or its twin whose backward raises.
 
     Both take the op's arguments: (x, h0, c0, lengths, packed, input_size, hidden_size, proj_size,
-    num_layers, bidirectional, batch_first). x: [T, B, I], or [B, T, I] with batch_first, or a
+    num_layers, bidirectional, batch_first, head). x: [T, B, I], or [B, T, I] with batch_first, or a
     PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers * directions, B,
-    output or hidden size], float32 or of x's dtype, or both None for zeros. lengths: int64 [B],
-    each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x. packed: from pack_lstm for
-    the same sizes. They return y, h_n, c_n as nn.LSTM does, y of x's dtype and states of h0's
-    (x's without h0).
+    output or hidden size], float32 or of x's dtype, or both None for zeros. lengths: int64 [B] on
+    the CPU, each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x. packed, head: from
+    pack_lstm for the same sizes, packed moved to x's device. They return y, h_n, c_n as nn.LSTM
+    does, y of x's dtype and states of h0's (x's without h0).
     """
     if x.requires_grad or any(t is not None and t.requires_grad for t in (h0, c0)):
         return _WithoutGradient.apply

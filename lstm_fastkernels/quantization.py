@@ -8,8 +8,8 @@ PAIR_MAX = 128
 
 # Scales tried, relative to (row's largest magnitude) / 127: below 1 the largest weights are clipped
 # for a finer grid, towards 2 a row of large neighbours becomes pair-safe without any rounding.
-_COARSE = torch.linspace(0.6, 2.05, 30)
-_FINE = torch.linspace(-0.04, 0.04, 9)
+_COARSE = torch.linspace(0.6, 2.05, 30, device="cpu")
+_FINE = torch.linspace(-0.04, 0.04, 9, device="cpu")
 
 # Rows are taken in blocks of about so many weights, which stay in cache.
 _BLOCK = 1 << 16
@@ -67,7 +67,7 @@ def _quantize_block(rows: Tensor, pair_safe: bool) -> tuple[Tensor, Tensor]:
     # Beside the grid, scales that need no clipping or no pair rounded: never worse than those.
     sure = [1.0, WEIGHT_MAX / (PAIR_MAX // 2)] if pair_safe else [1.0]
     coarse = _COARSE if pair_safe else _COARSE[_COARSE <= 1.05]
-    factors = torch.cat([coarse, torch.tensor(sure)]).to(rows).expand(len(rows), -1)
+    factors = torch.cat([coarse, torch.tensor(sure, device="cpu")]).to(rows).expand(len(rows), -1)
     factor = _search(rows, unit, factors, pair_safe)
     factor = _search(rows, unit, factor.unsqueeze(1) + _FINE.to(rows), pair_safe)
     quantized = _round(rows / (unit * factor).unsqueeze(1), pair_safe)

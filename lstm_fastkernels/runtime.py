@@ -20,7 +20,13 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "lstm_fastkernels._runtime":
         raise
-    there = ", ".join(path.name for path in Path(__file__).parent.glob("_runtime.*.so"))
+    package = Path(__file__).parent
+    if (package / "lib").exists() and not [*package.glob("lib/*_file.*")]:
+        raise ImportError(
+            "lstm_fastkernels was built with LSTM_FASTKERNELS_FILE=0, without the NumPy runtime. "
+            f"{HOW_TO_BUILD}"
+        ) from error
+    there = ", ".join(path.name for path in package.glob("_runtime.*.so"))
     raise ImportError(
         "lstm_fastkernels was not built for this Python: _runtime for "
         f"{sys.implementation.cache_tag} is missing, there is {there or 'none'}. {HOW_TO_BUILD}"

@@ -159,6 +159,31 @@ def flat(result):
     return (getattr(y, "data", y), *state)
 
 
+def moved(value, device):
+    """A tensor, or tuples of them, on a device."""
+    return value.to(device) if hasattr(value, "to") else tuple(moved(v, device) for v in value)
+
+
+def drawn(case, largest=64):
+    """A module of random weights, integers up to `largest`; without the search for scales, which
+    takes long for many weights. Up to 64, integers are pair-safe."""
+    fast = case.new(device="meta")
+    generator = torch.Generator().manual_seed(case.seed)
+    state = {}
+    for name, tensor in fast.state_dict().items():
+        values = torch.randn(tensor.shape, generator=generator) / math.sqrt(case.hidden_size)
+        if tensor.dtype == torch.int8:
+            shape = tensor.shape
+            values = torch.randint(-largest, largest + 1, shape, generator=generator).char()
+        elif name.endswith("_scale"):
+            values = values.abs() / largest
+        if tensor.dim() == 2 and case.density < 1:
+            prune_blocks_(values, name, case.density, generator)
+        state[name] = values
+    fast.load_state_dict(state)
+    return fast
+
+
 def assert_same(actual, expected, message=""):
     """Equal bit by bit, signs of zeros included; a NaN equals any other."""
     for name, a, e in zip(("y", "h", "c"), flat(actual), flat(expected), strict=True):

@@ -6,7 +6,13 @@ from hypothesis import HealthCheck, settings
 
 import lstm_fastkernels as lfk
 from cases import KINDS
-from lstm_fastkernels import runtime
+
+try:
+    from lstm_fastkernels import runtime
+
+    CHOOSERS = [lfk, runtime]
+except ImportError:  # a build without the NumPy runtime
+    CHOOSERS = [lfk]
 
 # Many threads on small tensors only wait for each other, the longer the busier the machine; tests
 # that are about threads ask for them.
@@ -22,10 +28,23 @@ settings.register_profile(
 settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(items):
+    """Skips what is marked `gpu` where it cannot run, saying why."""
+    if not torch.cuda.is_available():
+        reason = "torch finds no CUDA device"
+    elif not lfk.cuda_built():
+        reason = "this build has no CUDA kernels"
+    else:
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(params=lfk.supported_isas(), ids="isa-{}".format)
 def isa(request):
     """Of the torch ops and of the NumPy runtime, which choose theirs apart."""
-    before = [(module, module.get_isa()) for module in (lfk, runtime)]
+    before = [(module, module.get_isa()) for module in CHOOSERS]
     for module, _ in before:
         module.set_isa(request.param)
     yield request.param

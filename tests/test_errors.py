@@ -509,6 +509,7 @@ def test_packed_bytes_that_are_none(packed):
         {"h0": zeros(2, 3, 4)},
         {"h0": None},
         {"c0": zeros(2, 2, 4, dtype=torch.float64)},
+        {"head": [1, 2]},
         {"lengths": torch.tensor([3, 4])},
         {"lengths": torch.tensor([3])},
         {"lengths": torch.tensor([3, 2], dtype=torch.int32)},

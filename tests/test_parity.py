@@ -40,7 +40,8 @@ GRID = [
 def call(module, case, form, with_state):
     """Runs `module` (fast or nn.LSTM) on the case in one form; returns time-major (y, (h, c))."""
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
-    x, state = case.x().to(dtype), tuple(s.to(dtype) for s in case.state())
+    device = next(iter(module.state_dict().values())).device
+    x, state = case.x().to(device, dtype), tuple(s.to(device, dtype) for s in case.state())
     batch, time = (0, 1) if case.batch_first else (1, 0)
     if form == "unbatched":
         state = tuple(s[:, 0] for s in state) if with_state else None
