@@ -51,9 +51,10 @@ private:
 };
 
 // Through distributed shared memory: stores that count on the receiver's barrier.
-class ClusterExchange {
+template <int kTilesOfBlock> class ClusterExchange {
 public:
   static constexpr bool kCluster = true;
+  static constexpr int kTiles = kTilesOfBlock;
 
   LFK_DEVICE ClusterExchange(const PersistentArguments &a, const ExchangeBuffers &buffers,
                              int blocks, int tiles)
@@ -70,20 +71,19 @@ public:
     device::cluster_sync();
   }
 
-  // Own share of step `step`, counted from the kernel's first one.
+  // Own share of step `step`, counted from the kernel's first one. A warp sends to one block after
+  // the other.
   LFK_DEVICE void send(int64_t step, int active, int first_tile, int block) {
-    const int to = static_cast<int>(step + 1) % 2;
-    const int pieces = active * tiles_;
-    for (int i = device::thread_index(); i < blocks_ * pieces; i += device::num_threads()) {
-      const int piece = i % pieces;
-      const int64_t at = piece / tiles_ * b_.h_stride + (first_tile + piece % tiles_) * 16;
-      put(i / pieces, to, b_.h(to) + at, b_.own + piece * 16);
-    }
-    const int nans = nan_pieces(active);
-    for (int i = device::thread_index(); i < blocks_ * nans; i += device::num_threads()) {
-      const int piece = i % nans;
-      put(i / nans, to, b_.nans(to) + block * kPersistentRows + piece * 16,
-          b_.own_nans + piece * 16);
+    const int to = static_cast<int>(step + 1) % 2, warps = device::num_threads() / 32;
+    uint8_t *const nans = b_.nans(to) + block * kPersistentRows;
+    for (int rank = device::warp(); rank < blocks_; rank += warps) {
+      for (int i = device::lane(); i < active * kTiles; i += 32) {
+        const int row = i / kTiles, tile = i % kTiles;
+        if (tile < tiles_)
+          put(rank, to, b_.h(to) + row * b_.h_stride + (first_tile + tile) * 16, b_.own + i * 16);
+      }
+      for (int i = device::lane(); i < nan_pieces(active); i += 32)
+        put(rank, to, nans + i * 16, b_.own_nans + i * 16);
     }
   }
 
@@ -137,10 +137,13 @@ private:
 class GridExchange {
 public:
   static constexpr bool kCluster = false;
+  static constexpr int kTiles = 1;
 
   LFK_DEVICE GridExchange(const PersistentArguments &a, const ExchangeBuffers &buffers, int blocks,
                           int /*tiles*/)
       : b_(buffers), blocks_(blocks), block_packets_(packets_for(static_cast<int>(a.rows.batch))),
+        first_{device::thread_index() / block_packets_, device::thread_index() % block_packets_},
+        stride_{device::num_threads() / block_packets_, device::num_threads() % block_packets_},
         epoch_(a.epoch), packets_(a.packets), patience_ns_(a.patience_ns) {}
 
   LFK_HOST_DEVICE static constexpr int packets_for(int rows) { return (rows * 4 + 2) / 3; }
@@ -165,29 +168,34 @@ public:
 
   LFK_DEVICE bool receive(int64_t step, int active) {
     constexpr int kAtOnce = 4;
-    const int each = packets_for(active), all = blocks_ * each;
+    const int sent = packets_for(active);
     const device::Words4 *from = packets_ + step % 2 * blocks_ * block_packets_;
     Patience patience(patience_ns_);
-    for (int first = device::thread_index(); first < all;
-         first += device::num_threads() * kAtOnce) {
+    for (Cursor next = first_; next.block < blocks_;) {
+      Cursor at[kAtOnce];
       device::Words4 packets[kAtOnce];
+      LFK_UNROLLED (k, kAtOnce) {
+        at[k] = next;
+        advance(next);
+        if (at[k].packet >= sent)
+          at[k].block = blocks_;
+      }
       for (bool ready = false; !ready;) {
-        ready = true;
-        for (int k = 0; k < kAtOnce; ++k) {
-          const int i = first + k * device::num_threads();
-          if (i < all)
-            packets[k] = device::load_packet(from + i / each * block_packets_ + i % each);
+        LFK_UNROLLED (k, kAtOnce) {
+          if (at[k].block < blocks_)
+            packets[k] = device::load_packet(from + at[k].block * block_packets_ + at[k].packet);
         }
-        for (int k = 0; k < kAtOnce; ++k)
-          if (first + k * device::num_threads() < all)
-            ready = ready && packets[k].words[3] / 8 == stamp(step) / 8;
+        ready = true;
+        LFK_UNROLLED (k, kAtOnce) {
+          if (at[k].block < blocks_ && packets[k].words[3] / 8 != stamp(step) / 8)
+            ready = false;
+        }
         if (!ready && patience.ran_out())
           return false;
       }
-      for (int k = 0; k < kAtOnce; ++k) {
-        const int i = first + k * device::num_threads();
-        if (i < all)
-          unpack(step, active, i / each, i % each, packets[k]);
+      LFK_UNROLLED (k, kAtOnce) {
+        if (at[k].block < blocks_)
+          unpack(step, active, at[k], packets[k]);
       }
     }
     return true;
@@ -197,18 +205,31 @@ public:
   LFK_DEVICE void end() {}
 
 private:
+  // One of the packets that a thread waits for. Counted on without dividing.
+  struct Cursor {
+    int block, packet;
+  };
+  LFK_DEVICE void advance(Cursor &c) const {
+    c.block += stride_.block;
+    c.packet += stride_.packet;
+    if (c.packet >= block_packets_) {
+      c.packet -= block_packets_;
+      ++c.block;
+    }
+  }
+
   // Differs from that of any other step of the call, and from 0.
   LFK_DEVICE uint32_t stamp(int64_t step) const {
     return (epoch_ + static_cast<uint32_t>(step) + 1) * 8;
   }
 
-  LFK_DEVICE void unpack(int64_t step, int active, int block, int i, const device::Words4 &packet) {
+  LFK_DEVICE void unpack(int64_t step, int active, const Cursor &c, const device::Words4 &packet) {
     const int to = static_cast<int>(step + 1) % 2;
     for (int j = 0; j < 3; ++j) {
-      const int word = i * 3 + j, row = word / 4;
+      const int word = c.packet * 3 + j, row = word / 4;
       if (row >= active)
         break;
-      *reinterpret_cast<uint32_t *>(b_.h(to) + row * b_.h_stride + block * 16 + word % 4 * 4) =
+      *reinterpret_cast<uint32_t *>(b_.h(to) + row * b_.h_stride + c.block * 16 + word % 4 * 4) =
           packet.words[j];
       if (packet.words[3] >> j & 1)
         b_.scales(to)[row] = NAN;
@@ -217,6 +238,7 @@ private:
 
   const ExchangeBuffers b_;
   const int blocks_, block_packets_;
+  const Cursor first_, stride_;
   const uint32_t epoch_;
   device::Words4 *const packets_;
   const uint64_t patience_ns_;

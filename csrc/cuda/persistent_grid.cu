@@ -4,7 +4,7 @@ namespace lstm_fastkernels {
 namespace cuda {
 
 PersistentKernel grid_instance(const PersistentShape &shape) {
-  return persistent_instance<GridExchange, false, kLargestBlocks>(shape);
+  return persistent_instance<OnGrid, false, kLargestBlocks>(shape);
 }
 
 } // namespace cuda

@@ -11,16 +11,18 @@ namespace cuda {
 
 using PersistentKernel = void (*)(const Both<PersistentArguments>);
 
+template <int> using OnGrid = GridExchange;
+
 // Of one exchange with kLargest blocks at most; a cluster has as many tiles a block as blocks a
 // warp: both are the hidden size / 256, rounded up.
-template <class Exchange, bool kSparse, int kLargest>
+template <template <int> class Exchange, bool kSparse, int kLargest>
 PersistentKernel persistent_instance(const PersistentShape &shape) {
-  constexpr int kTiles = Exchange::kCluster ? kLargest : 1;
+  using Of = Exchange<kLargest>;
   if (shape.blocks == kLargest) {
-    if constexpr (kTiles <= kLargestTilesOfEightParts)
+    if constexpr (Of::kTiles <= kLargestTilesOfEightParts)
       if (shape.parts == 8)
-        return persistent_kernel<Exchange, kTiles, 8, kLargest, kSparse>;
-    return persistent_kernel<Exchange, kTiles, 4, 2 * kLargest, kSparse>;
+        return persistent_kernel<Of, 8, kLargest, kSparse>;
+    return persistent_kernel<Of, 4, 2 * kLargest, kSparse>;
   }
   if constexpr (kLargest > 1)
     return persistent_instance<Exchange, kSparse, kLargest - 1>(shape);

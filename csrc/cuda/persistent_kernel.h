@@ -24,7 +24,7 @@ namespace cuda {
 
 constexpr int kPersistentThreads = kPersistentWarps * 32;
 
-template <class Exchange, int kTiles, int kParts, int kBlocks, bool kSparse> class PersistentBlock {
+template <class Exchange, int kParts, int kBlocks, bool kSparse> class PersistentBlock {
 public:
   LFK_DEVICE explicit PersistentBlock(const PersistentArguments &a)
       : a_(a), layout_(sizes(a)), memory_(device::shared_memory<uint8_t>()),
@@ -45,6 +45,7 @@ public:
   }
 
 private:
+  static constexpr int kTiles = Exchange::kTiles;
   static constexpr int kGates = 4;
   static constexpr int kWarpGates = kGates * kParts / kPersistentWarps;
   static constexpr int kBlockRows = kTiles * kTileHeight;
@@ -177,12 +178,13 @@ private:
 
   // Starts the copies of a step's input products.
   LFK_DEVICE void copy_gates(int64_t step, const Step &s) {
-    const int pieces = tiles_ * kTileHeight / 4;
-    for (int i = device::thread_index(); i < s.active * pieces; i += kPersistentThreads) {
-      const int row = i / pieces, piece = i % pieces;
-      device::copy_async_16(gates(step) + row * layout_.gates_stride + piece * 4,
-                            a_.input_gates + (s.row + row) * a_.hh.padded_rows() +
-                                first_tile_ * kTileHeight + piece * 4);
+    constexpr int kPieces = kBlockRows / 4;
+    for (int i = device::thread_index(); i < s.active * kPieces; i += kPersistentThreads) {
+      const int row = i / kPieces, column = i % kPieces * 4;
+      if (column < tiles_ * kTileHeight)
+        device::copy_async_16(gates(step) + row * layout_.gates_stride + column,
+                              a_.input_gates + (s.row + row) * a_.hh.padded_rows() +
+                                  first_tile_ * kTileHeight + column);
     }
     device::commit_copies();
   }
@@ -215,10 +217,13 @@ private:
         fail(a_.begin + k);
         return false;
       }
-      finish(k, current);
+      for_each_unit(current.active, [&](int row, int unit) { finish_unit(k, current, row, unit); });
       device::sync_threads();
       if (!last)
         exchange_.send(k, current.active, first_tile_, block_);
+      for_each_unit(current.active, [&](int row, int unit) {
+        store_y(current, row, unit, at<float>(layout_.last_h)[row * kUnits + unit]);
+      });
       received = current.active;
       current = next;
     }
@@ -270,10 +275,11 @@ private:
     }
   }
 
-  LFK_DEVICE void finish(int64_t k, const Step &s) {
-    const int units = tiles_ * kStripHeight;
-    for (int i = device::thread_index(); i < s.active * units; i += kPersistentThreads)
-      finish_unit(k, s, i / units, i % units);
+  // Calls visit(row, unit) for this thread's units of rows.
+  template <class Visit> LFK_DEVICE void for_each_unit(int rows, const Visit &visit) const {
+    for (int i = device::thread_index(); i < rows * kUnits; i += kPersistentThreads)
+      if (i % kUnits < tiles_ * kStripHeight)
+        visit(i / kUnits, i % kUnits);
   }
 
   LFK_DEVICE void finish_unit(int64_t k, const Step &s, int row, int unit) {
@@ -296,25 +302,21 @@ private:
     at<float>(layout_.last_h)[at_unit] = h;
     if (std::isnan(h))
       buffers_.own_nans[row] = 1;
-    // As it is sent: the tiles that exist, row by row.
-    store_quantized<Form::signed8>(buffers_.own + row * tiles_ * kStripHeight, unit, h,
-                                   static_cast<float>(kQuantizedMax), kQuantizedMax);
-    store_y(s.t, row, s.row + row, unit, h);
+    store_quantized<Form::signed8>(buffers_.own, at_unit, h, static_cast<float>(kQuantizedMax),
+                                   kQuantizedMax);
   }
 
-  LFK_DEVICE void store_y(int64_t t, int row, int64_t chunk_row, int unit, float h) const {
+  LFK_DEVICE void store_y(const Step &s, int row, int unit, float h) const {
     const int u = first_tile_ * kStripHeight + unit;
     if (u < a_.hidden_size)
-      store_value(a_.y.at(a_.rows, t, row, chunk_row), a_.y.type, u, h);
+      store_value(a_.y.at(a_.rows, s.t, row, s.row + row), a_.y.type, u, h);
   }
 
   // What is left of this block's outputs becomes NaN, and the host hears of it.
   LFK_DEVICE void fail(int64_t step) {
-    const int units = tiles_ * kStripHeight;
     for (; step < a_.end; ++step) {
       const Step s = step_at(step);
-      for (int i = device::thread_index(); i < s.active * units; i += kPersistentThreads)
-        store_y(s.t, i / units, s.row + i / units, i % units, NAN);
+      for_each_unit(s.active, [&](int row, int unit) { store_y(s, row, unit, NAN); });
     }
     for (int i = device::thread_index(); i < a_.rows.batch * kUnits; i += kPersistentThreads)
       at<float>(layout_.c)[i] = at<float>(layout_.last_h)[i] = NAN;
@@ -327,18 +329,17 @@ private:
 
   // For the caller, or for the launch that goes on.
   LFK_DEVICE void store_state(bool well) {
-    const int units = tiles_ * kStripHeight, first_unit = first_tile_ * kStripHeight;
-    const int rows = static_cast<int>(a_.rows.batch);
-    for (int i = device::thread_index(); i < rows * units; i += kPersistentThreads) {
-      const int row = i / units, unit = i % units;
+    const int rows = static_cast<int>(a_.rows.batch), first_unit = first_tile_ * kStripHeight;
+    for_each_unit(rows, [&](int row, int unit) {
       const int64_t to = row * a_.units_stride + first_unit + unit;
       a_.c[to] = at<float>(layout_.c)[row * kUnits + unit];
       a_.last_h[to] = at<float>(layout_.last_h)[row * kUnits + unit];
-    }
+    });
     const QuantizedRows &to = a_.h[a_.end % 2];
     const int active = well ? step_at(a_.end - 1).active : rows;
-    for (int i = device::thread_index(); i < active * units; i += kPersistentThreads)
-      to.data[i / units * to.stride + first_unit + i % units] = buffers_.own[i];
+    for_each_unit(active, [&](int row, int unit) {
+      to.data[row * to.stride + first_unit + unit] = buffers_.own[row * kUnits + unit];
+    });
     for (int row = device::thread_index(); row < active; row += kPersistentThreads)
       if (buffers_.own_nans[row])
         to.scales[row] = NAN;
@@ -357,11 +358,10 @@ private:
   int counts_[kWarpGates];
 };
 
-template <class Exchange, int kTiles, int kParts, int kBlocks, bool kSparse>
+template <class Exchange, int kParts, int kBlocks, bool kSparse>
 LFK_KERNEL(kPersistentThreads, 1)
 persistent_kernel(LFK_PARAMETERS(Both<PersistentArguments>) both) {
-  PersistentBlock<Exchange, kTiles, kParts, kBlocks, kSparse>(both.of[device::block_index().z])
-      .run();
+  PersistentBlock<Exchange, kParts, kBlocks, kSparse>(both.of[device::block_index().z]).run();
 }
 
 } // namespace cuda

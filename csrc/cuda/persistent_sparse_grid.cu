@@ -4,7 +4,7 @@ namespace lstm_fastkernels {
 namespace cuda {
 
 PersistentKernel sparse_grid_instance(const PersistentShape &shape) {
-  return persistent_instance<GridExchange, true, kLargestSparseBlocks>(shape);
+  return persistent_instance<OnGrid, true, kLargestSparseBlocks>(shape);
 }
 
 } // namespace cuda
