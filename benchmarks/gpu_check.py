@@ -64,7 +64,7 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
         ),
         Stage(
             "pytest",
-            120,
+            200,
             [[*pytest, *marked]],
         ),
         Stage("memcheck", 60, [[*sanitizer, "memcheck", device_tests]]),

@@ -75,6 +75,16 @@ def test_batches(hidden_size, kind):
         assert_same(result, expected, f"{case} of which {B}")
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("hidden_size", "B"), [(512, 1), (768, 16), (1024, 64), (2048, 32)])
+def test_many_steps(hidden_size, B, bidirectional):
+    """Blocks wait for each other at each step. Twice, since a race comes and goes."""
+    case = Case(129, hidden_size, bidirectional=bidirectional, T=200, B=B)
+    modules = both(drawn(case))
+    for _ in range(2):
+        check(modules, case.x(), case.state(), message=str(case))
+
+
 @pytest.mark.parametrize("hidden_size", [151, 256, 512, 768, 1024, 1500])
 def test_large_layers(hidden_size, kind):
     case = Case(129, hidden_size, T=50, B=3, **kind)

@@ -32,7 +32,7 @@ void *current_stream(int32_t device) {
   }();
   require(get != nullptr, "this torch has no CUDA: aoti_torch_get_current_cuda_stream is missing");
   void *stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(get(device, &stream));
+  TORCH_ERROR_CODE_CHECK(get(device, &stream));
   return stream;
 }
 

@@ -6,7 +6,7 @@ namespace {
 
 int thread_count() {
   uint32_t threads = 1;
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&threads));
+  TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&threads));
   return static_cast<int>(threads);
 }
 

@@ -16,8 +16,8 @@ template <class Sizes> std::string text(const Sizes &sizes, char open, char clos
 
 Device device_of(const Tensor &t) {
   Device device{};
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device.type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &device.index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device.type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &device.index));
   return device;
 }
 
@@ -61,9 +61,9 @@ Tensor allocate(const std::vector<int64_t> &sizes, ScalarType type, const Device
                         : type == ScalarType::Byte     ? aoti_torch_dtype_uint8()
                                                        : aoti_torch_dtype_float32();
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()),
-                                                         sizes.data(), strides.data(), dtype,
-                                                         device.type, device.index, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                  strides.data(), dtype, device.type, device.index,
+                                                  &handle));
   return Tensor(handle);
 }
 
