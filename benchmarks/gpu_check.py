@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 570.0  # for everything
+TABLES = ("latencies", "steps", "benchmark")  # stages whose output is shown
 LEFT = "{left}"  # in a command: seconds to its time limit, but for some to come to an end
 Command = list[str | Path]
 
@@ -42,7 +43,7 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     sources = [cpp / name for name in ("main.cpp", "stack.cpp", "gpu/device_test.cpp")]
     includes = [f"-I{folder}" for folder in (ROOT / "csrc/core", ROOT / "csrc/include", cpp)]
     libraries = [library / f"liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
-    device_tests, latencies = build / "device_tests", build / "latencies"
+    device_tests, latencies, steps = (build / n for n in ("device_tests", "latencies", "steps"))
     with_file = "1" if importlib.util.find_spec("nlohmann_json") else "0"
     options = {
         "USE_CUDA": "1",
@@ -75,6 +76,17 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
             [
                 [*nvcc, ROOT / "benchmarks/cuda/latencies.cu", "-o", latencies],
                 [latencies, out / "gpu-latencies.json"],
+            ],
+        ),
+        Stage(
+            "steps",
+            90,
+            [
+                [
+                    *(*nvcc, f"-I{ROOT / 'csrc/cuda'}", *includes),
+                    *(ROOT / "benchmarks/cuda/steps.cu", *libraries, "-o", steps),
+                ],
+                [steps, out / "gpu-steps.json"],
             ],
         ),
         Stage(
@@ -134,8 +146,8 @@ def run_stages(
             {"stage": stage.name, "status": status, "seconds": round(clock() - begun, 1)}
         )
         print(f"{stage.name}: {verdict(status)}", flush=True)
-        if status or stage.name == "benchmark":
-            print("\n".join(lines[-100 if stage.name == "benchmark" else -25 :]), flush=True)
+        if status or stage.name in TABLES:
+            print("\n".join(lines[-100 if stage.name in TABLES else -25 :]), flush=True)
     return results
 
 

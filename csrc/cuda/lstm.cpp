@@ -31,12 +31,10 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
   const int directions = static_cast<int>(shape.num_directions);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
-    plan.layers.push_back(choose(shape, layers, a.batch_size, a.time_steps, limits));
-    Choice &choice = plan.layers.back();
-    if (choice.persistent && !fits(choice.shape, *layers, directions, a.batch_size, device)) {
-      choice.persistent = false;
-      choice.reason = "the device does not take all blocks at once";
-    }
+    plan.layers.push_back(
+        choose(shape, layers, a.batch_size, a.time_steps, limits, [&](const PersistentShape &s) {
+          return fits(s, *layers, directions, a.batch_size, device);
+        }));
   }
   return plan;
 }

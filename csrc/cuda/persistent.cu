@@ -17,9 +17,9 @@ constexpr int64_t kFewestSteps = 2;
 
 // From so many rows on, sums of 8 parts take longer to add up than those of 4.
 constexpr int64_t kRowsForFourParts = 9;
-// Up to so many rows, blocks of a cluster are faster than as many of the grid as there are tiles:
-// h arrives sooner, but a block has more to multiply. Chosen from the design's estimates; no GPU
-// has decided it yet.
+// Up to so many rows, a cluster is faster than as many blocks of the grid as there are tiles: h
+// arrives sooner, but a block has more to multiply. From the design's estimates: no GPU has decided
+// either yet (benchmarks/cuda/steps.cu asks one).
 constexpr int64_t kRowsForCluster = 8;
 
 SharedLayout layout_of(const PersistentShape &shape, const Matrix &hh, int64_t rows) {
@@ -47,16 +47,17 @@ device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int64_t
   return launch;
 }
 
-bool fits_shared(const PersistentShape &shape, const Matrix &hh, int64_t rows,
-                 const device::Limits &limits) {
-  return static_cast<size_t>(layout_of(shape, hh, rows).bytes) <= limits.shared_bytes;
-}
-
 int power_of_two(int64_t at_least) {
   int power = 1;
   while (power < at_least)
     power *= 2;
   return power;
+}
+
+bool preferred(const PersistentShape &a, const PersistentShape &b, int64_t rows) {
+  if (a.cluster != b.cluster)
+    return a.cluster == (rows <= kRowsForCluster);
+  return (a.parts == 8) == (rows < kRowsForFourParts) && a.parts != b.parts;
 }
 
 Choice plain(const std::string &reason) {
@@ -67,8 +68,49 @@ Choice plain(const std::string &reason) {
 
 } // namespace
 
+std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
+                                             int64_t rows, const device::Limits &limits) {
+  if (shape.activation_bits != 8 || shape.proj_size || rows > kPersistentRows)
+    return {};
+  const Matrix &hh = layers[0].hh;
+  const int64_t dense = divide_up(hh.num_columns, kColumnsOfBlocks);
+  int longest = 0;
+  for (int64_t d = 0; d < shape.num_directions; ++d)
+    longest = std::max(longest, layers[d].hh.longest);
+  const int64_t sparse = std::max<int64_t>(1, divide_up(longest, kPersistentWarps));
+
+  std::vector<PersistentShape> shapes;
+  for (int parts : {8, 4}) {
+    PersistentShape cluster;
+    cluster.cluster = true;
+    cluster.parts = parts;
+    cluster.tiles = cluster.blocks = static_cast<int>(dense);
+    cluster.grid = power_of_two(divide_up(hh.num_tiles, dense));
+    if (limits.clusters && cluster.grid <= kLargestCluster &&
+        dense <= (parts == 8 ? kLargestTilesOfEightParts : kLargestClusterTiles))
+      shapes.push_back(cluster);
+
+    PersistentShape grid;
+    grid.parts = parts;
+    grid.sparse = 2 * sparse <= dense && sparse <= kLargestSparseBlocks;
+    grid.blocks = static_cast<int>(grid.sparse ? sparse : dense);
+    grid.grid = hh.num_tiles;
+    if (grid.blocks <= kLargestBlocks && grid.grid * shape.num_directions <= limits.multiprocessors)
+      shapes.push_back(grid);
+  }
+  const auto too_large = [&](const PersistentShape &s) {
+    return static_cast<size_t>(layout_of(s, hh, rows).bytes) > limits.shared_bytes;
+  };
+  shapes.erase(std::remove_if(shapes.begin(), shapes.end(), too_large), shapes.end());
+  std::sort(shapes.begin(), shapes.end(), [&](const PersistentShape &a, const PersistentShape &b) {
+    return preferred(a, b, rows);
+  });
+  return shapes;
+}
+
 Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, int64_t time_steps,
-              const device::Limits &limits) {
+              const device::Limits &limits,
+              const std::function<bool(const PersistentShape &)> &fits) {
   if (shape.activation_bits != 8)
     return plain("activations are not int8");
   if (shape.proj_size)
@@ -77,41 +119,22 @@ Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, i
     return plain("there is one time step");
   if (rows > kPersistentRows)
     return plain("the batch is larger than " + std::to_string(kPersistentRows));
-
-  const Matrix &hh = layers[0].hh;
-  const int directions = static_cast<int>(shape.num_directions);
-  const int64_t dense = divide_up(hh.num_columns, kColumnsOfBlocks);
-  Choice cluster;
-  cluster.shape.cluster = true;
-  const int parts = rows < kRowsForFourParts ? 8 : 4;
-  cluster.shape.parts = dense <= kLargestTilesOfEightParts ? parts : 4;
-  cluster.shape.tiles = cluster.shape.blocks = static_cast<int>(dense);
-  cluster.shape.grid = power_of_two(divide_up(hh.num_tiles, dense));
-  cluster.persistent = limits.clusters && dense <= kLargestClusterTiles &&
-                       cluster.shape.grid <= kLargestCluster &&
-                       fits_shared(cluster.shape, hh, rows, limits);
-  cluster.reason = "in a cluster of " + std::to_string(cluster.shape.grid) + " blocks";
-
-  int longest = 0;
-  for (int d = 0; d < directions; ++d)
-    longest = std::max(longest, layers[d].hh.longest);
-  const int64_t sparse = std::max<int64_t>(1, divide_up(longest, kPersistentWarps));
-  Choice grid;
-  grid.shape.parts = parts;
-  grid.shape.sparse = 2 * sparse <= dense && sparse <= kLargestSparseBlocks;
-  grid.shape.blocks = static_cast<int>(grid.shape.sparse ? sparse : dense);
-  grid.shape.grid = hh.num_tiles;
-  grid.persistent = grid.shape.blocks <= kLargestBlocks &&
-                    int64_t{hh.num_tiles} * directions <= limits.multiprocessors &&
-                    fits_shared(grid.shape, hh, rows, limits);
-  grid.reason = "on " + std::to_string(hh.num_tiles) + " blocks of the grid" +
-                (grid.shape.sparse ? ", zeros skipped" : "");
-
-  if (cluster.persistent && (rows <= kRowsForCluster || !grid.persistent))
-    return cluster;
-  if (grid.persistent)
-    return grid;
+  for (const PersistentShape &possible : possible_shapes(shape, layers, rows, limits)) {
+    if (!fits(possible))
+      continue;
+    Choice choice;
+    choice.persistent = true;
+    choice.shape = possible;
+    choice.reason = describe(possible);
+    return choice;
+  }
   return plain("the hidden size or the batch is too large for this device");
+}
+
+std::string describe(const PersistentShape &shape) {
+  const std::string blocks = std::to_string(shape.grid) + " blocks";
+  return (shape.cluster ? "in a cluster of " + blocks : "on " + blocks + " of the grid") +
+         (shape.sparse ? ", zeros skipped" : "");
 }
 
 bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int64_t rows,

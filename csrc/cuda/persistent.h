@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "device_stack.h"
 #include "device_types.h"
@@ -42,9 +44,18 @@ struct Choice {
   std::string reason;
 };
 
-// For a layer of a call with so many rows and time steps; `layers` has its directions.
+// All shapes that there are for a layer with so many rows, what is taken to be the fastest first;
+// `layers` has its directions.
+std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
+                                             int64_t rows, const device::Limits &limits);
+
+// A shape in words.
+std::string describe(const PersistentShape &shape);
+
+// For so many time steps, the first of them that fits.
 Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, int64_t time_steps,
-              const device::Limits &limits);
+              const device::Limits &limits,
+              const std::function<bool(const PersistentShape &)> &fits);
 
 // Whether the device can have all its blocks at work at once, as they must be.
 bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int64_t rows,

@@ -11,6 +11,11 @@ namespace {
 
 constexpr int kAnySize = -1;
 
+// Rows cost memory, even without weights: some 16 bytes packed and more while they are. So a file
+// that claims more than a million of them must hold a byte for 16.
+constexpr int64_t kUnquestionedRows = int64_t{1} << 20;
+constexpr int64_t kMostRowsAByte = 16;
+
 class Weights {
 public:
   Weights(const File &file, std::string_view name)
@@ -19,6 +24,7 @@ public:
     for (int64_t i = 0; i < shape_.num_layers * shape_.num_directions; ++i)
       layers_.push_back(layer(i));
     refuse_others();
+    check_rows();
   }
 
   const LstmShape &shape() const { return shape_; }
@@ -69,6 +75,7 @@ private:
       refuse(name + ": expected " + dtype + " " + text(shape) + ", got " + tensor.dtype + " " +
              text(tensor.shape));
     taken_.insert(tensor.name);
+    bytes_ += static_cast<int64_t>(tensor.bytes);
     return tensor;
   }
 
@@ -90,6 +97,14 @@ private:
         refuse(name.substr(prefix_.size()) + " does not belong to an LSTM of this configuration");
   }
 
+  void check_rows() const {
+    const int64_t rows =
+        shape_.num_layers * shape_.num_directions * (8 * shape_.hidden_size + shape_.proj_size);
+    if (rows > kUnquestionedRows && rows / kMostRowsAByte > bytes_)
+      refuse("the LSTM's sizes are not possible with tensors of " + std::to_string(bytes_) +
+             " bytes");
+  }
+
   [[noreturn]] void refuse(const std::string &what) const {
     refuse_file(file_.name() + ": " + prefix_ + what);
   }
@@ -107,6 +122,7 @@ private:
   const std::string prefix_;
   std::deque<std::vector<uint8_t>> copies_;
   std::set<std::string> taken_;
+  int64_t bytes_ = 0; // of what was taken
   std::vector<LayerWeights> layers_;
 };
 

@@ -81,7 +81,7 @@ public:
                const ForwardOptions &options = {}) const;
 
   // One time step of state.batch_size() rows. Allocates nothing once this thread has made a step of
-  // this size.
+  // this size, unless that takes more than 32 MB of scratch memory.
   void step(const float *x, State &state, float *y) const {
     forward(x, 1, state.batch_size(), state, y);
   }
