@@ -4,6 +4,7 @@
 
 #include "device.h"
 #include "plain_kernels.h"
+#include "quantize_row.h"
 #include "values.h"
 
 namespace lstm_fastkernels {
@@ -13,38 +14,9 @@ namespace {
 using namespace device;
 
 constexpr int kWarps = 4;
-constexpr int kLanes = 32;
 constexpr int kUploaded = 256; // values in a launch's parameters
 
 LFK_DEVICE int64_t row_of_warp() { return int64_t{block_index().x} * kWarps + warp(); }
-
-LFK_DEVICE float largest_of_warp(float m) {
-  for (int mask = kLanes / 2; mask > 0; mask /= 2) {
-    const float other = shuffle_xor(m, mask);
-    m = other > m ? other : m;
-  }
-  return m;
-}
-
-// Quantizes value(0) .. value(columns - 1) as a row; `extra_finite` false makes it NaN, too.
-template <Form F, class Value>
-LFK_DEVICE RowScale quantize_row(int columns, float floor, int32_t max, bool extra_finite,
-                                 const QuantizedRows &out, int64_t row, const Value &value) {
-  float m = floor;
-  bool finite = extra_finite;
-  for (int i = lane(); i < columns; i += kLanes) {
-    const float magnitude = std::fabs(value(i));
-    finite = finite && magnitude <= 3.402823466e38f;
-    m = magnitude > m ? magnitude : m;
-  }
-  finite = !any_lane(!finite);
-  const RowScale by = scale_row(F == Form::float32 ? 1.0f : largest_of_warp(m), finite, max);
-  uint8_t *q = out.data + row * out.stride;
-  const int padded = static_cast<int>(out.stride) / activation_bytes(F);
-  for (int i = lane(); i < padded; i += kLanes)
-    store_quantized<F>(q, i, finite && i < columns ? value(i) : 0.0f, by.inverse, max);
-  return by;
-}
 
 template <Form F>
 LFK_KERNEL(kWarps *kLanes, 1)
@@ -81,7 +53,7 @@ load_state_kernel(LFK_PARAMETERS(Both<LoadStateArguments>) both) {
   for (int i = lane(); i < a.c_stride; i += kLanes) {
     const float c =
         a.c0 && i < a.c_columns ? load_value(a.c0, a.type, from * a.c_columns + i) : 0.0f;
-    finite = finite && std::fabs(c) <= 3.402823466e38f;
+    finite = finite && is_finite(c);
     a.c[row * a.c_stride + i] = c;
   }
   for (int i = lane(); i < a.h_stride; i += kLanes)
