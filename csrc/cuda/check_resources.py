@@ -14,7 +14,7 @@ from pathlib import Path
 # Registers a thread, by a part of the kernel's name: the first that fits. Every kernel has a row.
 CAPS = {
     "persistent_kernel": 255,  # one block a multiprocessor: all that a thread can have
-    "step_kernel": 128,
+    "step_kernel": 128,  # of 512 threads: no more fit
     "products_kernel": 128,
     "quantize_kernel": 48,
     "state_kernel": 40,

@@ -7,6 +7,7 @@
 
 #include "plain_kernels.h"
 #include "plane.h"
+#include "single_step.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -78,7 +79,7 @@ public:
       chunk_.gates[d] = memory_.take<float>(most_rows_ * stack.layers[0].hh.padded_rows());
     }
     if (shape_.num_layers > 1)
-      for (int64_t i = 0; i < (two_directions() ? 2 : 1); ++i)
+      for (int64_t i = 0; i < 2; ++i)
         between_[i] =
             memory_.take<float>((two_directions() ? all_rows() : most_rows_) * inner_width());
     num_packets_ = most_packets(stack.layers[0].hh, a.batch_size);
@@ -89,6 +90,8 @@ public:
 
   void run(void *stream) {
     stream_ = stream;
+    if (plan_.single_step)
+      return run_single_step();
     if (starts_)
       upload(schedule_.starts().data(), a_.time_steps, starts_, stream);
     if (order_) {
@@ -190,6 +193,35 @@ private:
     plane.base = reinterpret_cast<uint8_t *>(between_[i]);
     plane.row_bytes = inner_width() * int64_t{sizeof(float)};
     return plane;
+  }
+
+  void run_single_step() {
+    Rows rows;
+    rows.batch = a_.batch_size;
+    rows.time_steps = 1;
+    for (int64_t layer = 0; layer < shape_.num_layers; ++layer) {
+      const Plane out = layer + 1 == shape_.num_layers ? y_plane(a_) : between(layer % 2);
+      cuda::single_step(stack_.form, both<SingleStepArguments>([&](int64_t d) {
+                          const PackedLayer &w = weights(layer, d);
+                          SingleStepArguments s;
+                          s.ih = w.ih;
+                          s.hh = w.hh;
+                          s.bias = w.bias;
+                          s.rows = rows;
+                          s.input_size = static_cast<int32_t>(shape_.layer_input_size(layer));
+                          s.hidden_size = static_cast<int32_t>(shape_.hidden_size);
+                          s.x_floor = input_floor(layer);
+                          s.x = layer == 0 ? x_plane(a_) : between((layer - 1) % 2);
+                          s.y = out.columns_from(d * shape_.hidden_size);
+                          s.h0 = state_rows(a_.h0, layer, d, shape_.hidden_size);
+                          s.c0 = state_rows(a_.c0, layer, d, shape_.hidden_size);
+                          s.h_n = state_rows(a_.h_n, layer, d, shape_.hidden_size);
+                          s.c_n = state_rows(a_.c_n, layer, d, shape_.hidden_size);
+                          s.state_type = a_.state_type;
+                          return s;
+                        }),
+                        stream_);
+    }
   }
 
   void clear_packets() {

@@ -19,6 +19,7 @@ constexpr int64_t kChunkBytes = int64_t{32} << 20;
 struct Plan {
   int64_t chunk_bytes = kChunkBytes;
   std::vector<Choice> layers;
+  bool single_step = false; // a launch for each layer; for one time step where single_step_fits
   // For those that are persistent.
   uint32_t *failed = nullptr;
   uint64_t patience_ns = uint64_t{5'000'000'000};

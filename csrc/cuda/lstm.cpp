@@ -8,6 +8,7 @@
 #include "fail.h"
 #include "lstm_fastkernels/cuda.h"
 #include "schedule.h"
+#include "single_step.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -28,6 +29,9 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
   plan.failed = failure_word(device);
   const LstmShape &shape = stack.shape;
   const device::Limits &limits = limits_of(device);
+  // All blocks read all of h0: it must not be written to.
+  plan.single_step =
+      a.time_steps == 1 && a.h_n != a.h0 && a.c_n != a.c0 && single_step_fits(shape, limits);
   const int directions = static_cast<int>(shape.num_directions);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
@@ -74,8 +78,12 @@ std::vector<std::string> explain(const DeviceStack &stack, const LstmArguments &
     return std::vector<std::string>(static_cast<size_t>(packed.shape.num_layers), "nothing to run");
   const DeviceGuard guard(device);
   std::vector<std::string> layers;
-  for (const Choice &choice : make_plan(packed, arguments, device).layers)
-    layers.push_back((choice.persistent ? "persistent: " : "a launch each step: ") + choice.reason);
+  const Plan plan = make_plan(packed, arguments, device);
+  for (const Choice &choice : plan.layers)
+    layers.push_back(plan.single_step
+                         ? "one launch: there is one time step"
+                         : (choice.persistent ? "persistent: " : "a launch each step: ") +
+                               choice.reason);
   return layers;
 }
 

@@ -43,7 +43,7 @@ struct QuantizedRows {
   float *scales = nullptr;
 };
 
-constexpr int64_t quantized_bytes(Form form, int64_t columns) {
+LFK_HOST_DEVICE constexpr int64_t quantized_bytes(Form form, int64_t columns) {
   return (columns + kFragmentColumns - 1) / kFragmentColumns * kFragmentColumns *
          activation_bytes(form);
 }

@@ -49,6 +49,21 @@ TEST(every_shape) {
   });
 }
 
+TEST(one_step) {
+  for_each_shape(21, 35, [](const LstmShape &shape) {
+    const SourceStack stack = random_stack(shape, Weights::any, 33);
+    for (int64_t B : {1, 5, 8, 17}) {
+      WITH("batch ", B);
+      Sequence sequence = random_sequence(shape, 1, B, 34);
+      for_each_order([&] { check_as_on_cpu(stack, sequence); });
+      check_as_on_cpu(stack, sequence, std::vector<int64_t>(static_cast<size_t>(B), 1));
+      sequence.c0.back() = std::numeric_limits<float>::infinity();
+      sequence.x.front() = std::numeric_limits<float>::quiet_NaN();
+      check_as_on_cpu(stack, sequence);
+    }
+  });
+}
+
 TEST(awkward_sizes) {
   for (int64_t input : kAwkward)
     for (int64_t hidden : {1, 16, 17, 33, 151})

@@ -114,19 +114,44 @@ TEST(half_precision) {
   });
 }
 
+TEST(one_step_in_every_layout) {
+  for_each_shape([](const LstmShape &shape, const SourceStack &stack) {
+    const Sequence sequence = random_sequence(shape, 1, 10, 88);
+    std::vector<uint16_t> x(sequence.x.size());
+    narrow(sequence.x.data(), static_cast<int64_t>(x.size()), DataType::bfloat16, x.data());
+    Result unused;
+    LstmArguments a = arguments_for(sequence, unused);
+    a.x_row_stride = 7 + 3;
+    a.y_row_stride = sequence.y_columns() + 5;
+    a.batch_size = 7;
+    a.h0 = a.c0 = nullptr;
+    check_as_on_cpu(stack, a, 7 * a.y_row_stride);
+
+    a = arguments_for(sequence, unused);
+    a.x = x.data();
+    a.data_type = DataType::bfloat16;
+    const std::vector<int64_t> batch_sizes = {10};
+    a.batch_sizes = batch_sizes.data();
+    check_as_on_cpu(stack, a, 10 * sequence.y_columns());
+  });
+}
+
 TEST(state_in_place) {
-  const LstmShape shape = shape_of(5, 20, 0, 2, 2);
-  const SourceStack stack = random_stack(shape, Weights::any, 95);
-  Sequence sequence = random_sequence(shape, 4, 3, 96);
-  const Result expected = forward(stack.packed(), sequence);
-  Result found;
-  LstmArguments a = arguments_for(sequence, found);
-  a.h_n = sequence.h0.data();
-  a.c_n = sequence.c0.data();
-  StackOnDevice(stack).forward(a);
-  CHECK_SAME(found.y, expected.y);
-  CHECK_SAME(sequence.h0, expected.h);
-  CHECK_SAME(sequence.c0, expected.c);
+  for (int64_t T : {1, 4}) {
+    WITH("T ", T);
+    const LstmShape shape = shape_of(5, 20, 0, 2, 2);
+    const SourceStack stack = random_stack(shape, Weights::any, 95);
+    Sequence sequence = random_sequence(shape, T, 3, 96);
+    const Result expected = forward(stack.packed(), sequence);
+    Result found;
+    LstmArguments a = arguments_for(sequence, found);
+    a.h_n = sequence.h0.data();
+    a.c_n = sequence.c0.data();
+    StackOnDevice(stack).forward(a);
+    CHECK_SAME(found.y, expected.y);
+    CHECK_SAME(sequence.h0, expected.h);
+    CHECK_SAME(sequence.c0, expected.c);
+  }
 }
 
 TEST(an_empty_batch_does_nothing) {
