@@ -126,6 +126,7 @@ public:
     plan.layers = {choice};
     plan.failed = failed;
     const Schedule schedule(a);
+    cuda::run(stack, a, schedule, plan, workspace.data(), stream()); // loads the kernels
     cudaGraph_t graph;
     CHECK(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeGlobal));
     cuda::run(stack, a, schedule, plan, workspace.data(), stream());
