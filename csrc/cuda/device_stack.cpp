@@ -10,12 +10,6 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-Form form_of(int activation_bits) {
-  return activation_bits == 8    ? Form::signed8
-         : activation_bits == 16 ? Form::signed16
-                                 : Form::float32;
-}
-
 struct MatrixOffsets {
   int64_t starts, columns, blocks, scales;
 };

@@ -16,6 +16,7 @@
 // in the same order, is 8 neighbours.
 #pragma once
 
+#include <type_traits>
 #include <vector>
 
 #include "lstm_fastkernels/cuda.h"
@@ -35,6 +36,24 @@ constexpr int columns_per_block(Form form) {
 }
 constexpr int bytes_per_block(Form form) {
   return kStripHeight * columns_per_block(form) * weight_bytes(form);
+}
+
+inline Form form_of(int activation_bits) {
+  return activation_bits == 8    ? Form::signed8
+         : activation_bits == 16 ? Form::signed16
+                                 : Form::float32;
+}
+
+// visit(std::integral_constant<Form, form>()).
+template <class Visit> auto with_form(Form form, const Visit &visit) {
+  switch (form) {
+  case Form::signed16:
+    return visit(std::integral_constant<Form, Form::signed16>());
+  case Form::float32:
+    return visit(std::integral_constant<Form, Form::float32>());
+  default:
+    return visit(std::integral_constant<Form, Form::signed8>());
+  }
 }
 
 // Where a weight lies in its fragment.

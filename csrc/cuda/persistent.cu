@@ -148,7 +148,8 @@ bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions
       known.try_emplace({device, kernel, launch.shared_bytes, launch.cluster}, 0);
   if (is_new)
     found->second = device::most_at_once(kernel, launch, device);
-  return (shape.cluster ? 1 : shape.grid) * directions <= found->second;
+  // A direction waits for its own blocks alone: two clusters may run one after the other.
+  return (shape.cluster ? 1 : shape.grid * directions) <= found->second;
 }
 
 int64_t most_packets(const Matrix &hh, int64_t rows) {

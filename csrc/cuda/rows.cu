@@ -127,17 +127,15 @@ void quantize_rows(Form form, const Both<QuantizeArguments> &both, void *stream)
   const int64_t count = std::max(both.of[0].count, both.of[1].count);
   if (count == 0)
     return;
-  const auto kernel = form == Form::signed8    ? quantize_kernel<Form::signed8>
-                      : form == Form::signed16 ? quantize_kernel<Form::signed16>
-                                               : quantize_kernel<Form::float32>;
-  launch(kernel, warp_a_row(count, both.directions), stream, both);
+  with_form(form, [&](auto f) {
+    launch(quantize_kernel<f>, warp_a_row(count, both.directions), stream, both);
+  });
 }
 
 void load_state(Form form, const Both<LoadStateArguments> &both, void *stream) {
-  const auto kernel = form == Form::signed8    ? load_state_kernel<Form::signed8>
-                      : form == Form::signed16 ? load_state_kernel<Form::signed16>
-                                               : load_state_kernel<Form::float32>;
-  launch(kernel, warp_a_row(both.of[0].rows.batch, both.directions), stream, both);
+  with_form(form, [&](auto f) {
+    launch(load_state_kernel<f>, warp_a_row(both.of[0].rows.batch, both.directions), stream, both);
+  });
 }
 
 void store_state(const Both<StoreStateArguments> &both, void *stream) {

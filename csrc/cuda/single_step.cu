@@ -122,37 +122,22 @@ template <Form F> void launch_single_step(const Both<SingleStepArguments> &both,
   launch(single_step_kernel<F>, shape, stream, both);
 }
 
-template <Form F> bool fits(int64_t input, int64_t hidden, const Limits &limits) {
-  return static_cast<size_t>(shared_offsets<F>(input, hidden).bytes) <= limits.shared_bytes;
-}
-
 } // namespace
 
 bool single_step_fits(const LstmShape &shape, const Limits &limits) {
+  if (shape.proj_size)
+    return false;
   int64_t input = shape.input_size;
   if (shape.num_layers > 1)
     input = std::max(input, shape.layer_input_size(1));
-  if (shape.proj_size)
-    return false;
-  switch (shape.activation_bits) {
-  case 16:
-    return fits<Form::signed16>(input, shape.hidden_size, limits);
-  case 32:
-    return fits<Form::float32>(input, shape.hidden_size, limits);
-  default:
-    return fits<Form::signed8>(input, shape.hidden_size, limits);
-  }
+  const int64_t bytes = with_form(form_of(shape.activation_bits), [&](auto f) {
+    return shared_offsets<f>(input, shape.hidden_size).bytes;
+  });
+  return static_cast<size_t>(bytes) <= limits.shared_bytes;
 }
 
 void single_step(Form form, const Both<SingleStepArguments> &both, void *stream) {
-  switch (form) {
-  case Form::signed16:
-    return launch_single_step<Form::signed16>(both, stream);
-  case Form::float32:
-    return launch_single_step<Form::float32>(both, stream);
-  default:
-    return launch_single_step<Form::signed8>(both, stream);
-  }
+  with_form(form, [&](auto f) { launch_single_step<f>(both, stream); });
 }
 
 } // namespace cuda

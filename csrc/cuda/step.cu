@@ -67,24 +67,16 @@ template <Form F, int kGroups> void launch_step(const Both<StepArguments> &both,
   launch(step_kernel<F, kGroups>, shape, stream, both);
 }
 
-template <Form F> void launch_step(const Both<StepArguments> &both, void *stream) {
-  if (std::max(both.of[0].active, both.of[1].active) <= 8)
-    launch_step<F, 1>(both, stream);
-  else
-    launch_step<F, 4>(both, stream);
-}
-
 } // namespace
 
 void step(Form form, const Both<StepArguments> &both, void *stream) {
-  switch (form) {
-  case Form::signed16:
-    return launch_step<Form::signed16>(both, stream);
-  case Form::float32:
-    return launch_step<Form::float32>(both, stream);
-  default:
-    return launch_step<Form::signed8>(both, stream);
-  }
+  const bool few = std::max(both.of[0].active, both.of[1].active) <= 8;
+  with_form(form, [&](auto f) {
+    if (few)
+      launch_step<f, 1>(both, stream);
+    else
+      launch_step<f, 4>(both, stream);
+  });
 }
 
 } // namespace cuda
