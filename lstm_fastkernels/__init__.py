@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lstm_fastkernels.conversion import convert as convert
+    from lstm_fastkernels.explanation import explain as explain
     from lstm_fastkernels.hidden_pruning import prune_hidden_ as prune_hidden_
     from lstm_fastkernels.io import load_file as load_file
     from lstm_fastkernels.io import save_file as save_file
@@ -41,6 +42,7 @@ _HOMES = {
     "convert": "conversion",
     "CubicSchedule": "prune_config",
     "cuda_built": "ops",
+    "explain": "explanation",
     "FastQuantLSTM": "modules",
     "FastQuantLSTMCell": "modules",
     "FastSparseLSTM": "modules",

@@ -366,9 +366,16 @@ class CompressedLSTM(nn.Module):
         self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
     ) -> tuple[Tensor, State]:
         """The op on x, as ops.lstm_for has it, and the state hx."""
+        arguments = self._op_arguments(x, hx, lengths, batch_first)
+        run = ops.lstm_for(*arguments[:3]) if torch.is_grad_enabled() else ops.lstm
+        y, h, c = run(*arguments)
+        return y, (h, c)
+
+    def _op_arguments(
+        self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
+    ) -> tuple[Any, ...]:
         h0, c0 = (None, None) if hx is None else two_states(hx)
-        run = ops.lstm_for(x, h0, c0) if torch.is_grad_enabled() else ops.lstm
-        y, h, c = run(
+        return (
             x,
             h0,
             c0,
@@ -382,7 +389,32 @@ class CompressedLSTM(nn.Module):
             batch_first,
             self._head,
         )
-        return y, (h, c)
+
+    def _explain(self, *inputs: Any) -> str:
+        """What forward would do with these inputs."""
+        return ops.explain_lstm(*self._op_arguments(*self._to_run(*inputs)))
+
+    def _to_run(self, *inputs: Any) -> tuple[Tensor, State | None, Tensor | None, bool]:
+        """What forward gives to _run for these inputs."""
+        raise NotImplementedError
+
+    def _steps_repr(self) -> list[str]:
+        """On CUDA, how the time steps of a sequence are run, for one row and for 16."""
+        if self.packed.device.type != "cuda":
+            return []
+        found = []
+        try:
+            for rows in (1, 16):
+                x = self.packed.new_empty(1, dtype=torch.float32).expand(2, rows, self.input_size)
+                lines = ops.explain_lstm(*self._op_arguments(x, None, None, False)).splitlines()
+                # "layer 0: persistent: in a cluster of 8 blocks; blocks kept: ..."
+                steps = [line.partition(": ")[2].partition(";")[0] for line in lines[1:]]
+                found.append(" / ".join(dict.fromkeys(steps)))
+        except Exception:  # without weights or kernels there is nothing to say
+            return []
+        one, many = found
+        how = one if one == many else f"{one} (1 row), {many} (16 rows)"
+        return [f"steps: {how}"]
 
     # ---- life in a model ----
 
@@ -448,7 +480,8 @@ class CompressedLSTM(nn.Module):
         how = ", ".join(f"{name}: {kind}" for name, kind in layouts.items())
         if set(layouts.values()) == {"dense"}:
             how = "all dense"
-        return [f"activations={self.activations}", f"layout={self.layout} ({how})"]
+        options = [f"activations={self.activations}", f"layout={self.layout} ({how})"]
+        return [*options, *self._steps_repr()]
 
 
 class Int8Weights(CompressedLSTM):

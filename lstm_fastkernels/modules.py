@@ -118,9 +118,27 @@ class FastLSTM(CompressedLSTM):
             return self._forward_unbatched(input, hx, lengths)
         return self._run(input, hx, lengths, self.batch_first)
 
+    def _to_run(
+        self,
+        input: Tensor | PackedSequence,
+        hx: State | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, State | None, Tensor | None, bool]:
+        if isinstance(input, PackedSequence):
+            return self._packed_to_run(input, hx, lengths)
+        if input.dim() != 3:
+            return self._unbatched_to_run(input, hx, lengths)
+        return input, hx, lengths, self.batch_first
+
     def _forward_unbatched(
         self, input: Tensor, hx: State | None, lengths: Tensor | None
     ) -> tuple[Tensor, State]:
+        y, (h, c) = self._run(*self._unbatched_to_run(input, hx, lengths))
+        return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
+
+    def _unbatched_to_run(
+        self, input: Tensor, hx: State | None, lengths: Tensor | None
+    ) -> tuple[Tensor, State | None, None, bool]:
         if input.dim() != 2:
             raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
         if lengths is not None:
@@ -133,22 +151,27 @@ class FastLSTM(CompressedLSTM):
                     f"but got ({h.dim()}-D, {c.dim()}-D) tensors"
                 )
             hx = h.unsqueeze(1), c.unsqueeze(1)
-        y, (h, c) = self._run(input.unsqueeze(1), hx, None, False)
-        return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
+        return input.unsqueeze(1), hx, None, False
 
     def _forward_packed(
         self, input: PackedSequence, hx: State | None, lengths: Tensor | None
     ) -> tuple[PackedSequence, State]:
-        if lengths is not None:
-            raise ValueError("a PackedSequence has its own lengths: give it without `lengths`")
-        data, batch_sizes, sorted_indices, unsorted_indices = input
-        if hx is not None and sorted_indices is not None:
-            h, c = two_states(hx)
-            hx = h.index_select(1, sorted_indices), c.index_select(1, sorted_indices)
-        y, (h, c) = self._run(data, hx, batch_sizes, False)
+        y, (h, c) = self._run(*self._packed_to_run(input, hx, lengths))
+        _, batch_sizes, sorted_indices, unsorted_indices = input
         if unsorted_indices is not None:
             h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)
         return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), (h, c)
+
+    def _packed_to_run(
+        self, input: PackedSequence, hx: State | None, lengths: Tensor | None
+    ) -> tuple[Tensor, State | None, Tensor, bool]:
+        if lengths is not None:
+            raise ValueError("a PackedSequence has its own lengths: give it without `lengths`")
+        data, batch_sizes, sorted_indices, _ = input
+        if hx is not None and sorted_indices is not None:
+            h, c = two_states(hx)
+            hx = h.index_select(1, sorted_indices), c.index_select(1, sorted_indices)
+        return data, hx, batch_sizes, False
 
     def extra_repr(self) -> str:
         changed = [
@@ -210,6 +233,13 @@ class FastLSTMCell(CompressedLSTM):
 
     def forward(self, input: Tensor, hx: State | None = None) -> State:
         """(h, c) [B, H] or [H], from input [B, I] or [I] and hx = (h, c), as nn.LSTMCell."""
+        _, (h, c) = self._run(*self._to_run(input, hx))
+        first = (0,) * (3 - input.dim())
+        return h[first], c[first]
+
+    def _to_run(
+        self, input: Tensor, hx: State | None = None
+    ) -> tuple[Tensor, State | None, None, bool]:
         dim = input.dim()
         if dim not in (1, 2):
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dim}D instead")
@@ -222,9 +252,7 @@ class FastLSTMCell(CompressedLSTM):
                         f"LSTMCell: Expected hx[{i}] to be {dim}D, got {state.dim()}D instead"
                     )
             hx = h[one], c[one]
-        _, (h, c) = self._run(input[one], hx, None, False)
-        first = (0,) * (3 - dim)
-        return h[first], c[first]
+        return input[one], hx, None, False
 
     def extra_repr(self) -> str:
         bias = [] if self.bias else ["bias=False"]

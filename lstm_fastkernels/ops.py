@@ -114,4 +114,13 @@ def lstm_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
     return lstm
 
 
+explain_lstm = _ops.explain_lstm  # with lstm's arguments
 pack_lstm = _ops.pack_lstm
+
+
+@torch.library.register_fake("lstm_fastkernels::explain_lstm")
+def _explain_fake(*arguments: object) -> str:
+    raise RuntimeError(
+        "explain looks at the weights, which tensors on meta and fake ones do not have: "
+        "move the module and the input to the CPU or a CUDA device"
+    )

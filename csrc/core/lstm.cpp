@@ -14,6 +14,7 @@
 #include "packed.h"
 #include "plane.h"
 #include "schedule.h"
+#include "split.h"
 #include "thread_pool.h"
 #include "workspace.h"
 
@@ -25,10 +26,6 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{192} << 10;
 constexpr int64_t kMaxChunkRows = 192;
 constexpr int64_t kMinChunkRows = 12;
-
-// Below this many products a call, some 200 microseconds, waking another thread costs more than it
-// brings.
-constexpr int64_t kProductsWorthAThread = int64_t{1} << 25;
 
 // What all parts of a call share.
 struct Call {
@@ -275,15 +272,14 @@ void run_direction(const Call &call, int64_t layer, int64_t direction, RowRange 
   state.store_state();
 }
 
-RowRange block(int64_t rows, int64_t blocks, int64_t i) {
-  return {rows * i / blocks, rows * (i + 1) / blocks};
+RowRange range(int64_t rows, int64_t ranges, int64_t i) {
+  return {rows * i / ranges, rows * (i + 1) / ranges};
 }
 
 // Both directions of a layer need all of the layer below.
-void run_bidirectional(const Call &call, int threads) {
+void run_bidirectional(const Call &call, const Split &split) {
   const LstmShape &shape = call.stack.shape;
   const LstmArguments &a = call.arguments;
-  const int64_t blocks = std::clamp<int64_t>(threads / 2, 1, a.batch_size);
   const int64_t width = shape.layer_input_size(1);
   const int64_t last_step = a.time_steps - 1;
   const int64_t all_rows = call.schedule.start(last_step) + call.schedule.active(last_step);
@@ -297,8 +293,8 @@ void run_bidirectional(const Call &call, int threads) {
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const Plane &in = layer == 0 ? x : planes[(layer - 1) % 2];
     const Plane &out = layer + 1 == shape.num_layers ? y : planes[layer % 2];
-    parallel_for(static_cast<int>(2 * blocks), threads, [&](int task) {
-      run_direction(call, layer, task % 2, block(a.batch_size, blocks, task / 2), in, out);
+    parallel_for(static_cast<int>(2 * split.ranges), split.threads, [&](int task) {
+      run_direction(call, layer, task % 2, range(a.batch_size, split.ranges, task / 2), in, out);
     });
   }
 }
@@ -312,13 +308,6 @@ void clear_padding(const LstmArguments &a, int64_t columns) {
                   0, static_cast<size_t>(columns * size));
 }
 
-int64_t products_of(const PackedStack &stack, const LstmArguments &a) {
-  int64_t products = 0;
-  for (const PackedLayer &layer : stack.layers)
-    products += layer.ih.products() + layer.hh.products() + layer.hr.products();
-  return products * a.batch_size * a.time_steps;
-}
-
 } // namespace
 
 void run_stack(const PackedStack &stack, const LstmArguments &a) {
@@ -330,13 +319,11 @@ void run_stack(const PackedStack &stack, const LstmArguments &a) {
   if (a.lengths)
     clear_padding(a, shape.num_directions * shape.output_size());
 
-  const bool worth = products_of(stack, a) >= kProductsWorthAThread;
-  const int threads = worth ? std::max(1, a.threads) : 1;
+  const Split split = split_of(stack, a);
   if (shape.num_directions == 2)
-    return run_bidirectional(call, threads);
-  const int64_t blocks = std::min<int64_t>(threads, a.batch_size);
-  parallel_for(static_cast<int>(blocks), threads,
-               [&](int i) { run_forward(call, block(a.batch_size, blocks, i)); });
+    return run_bidirectional(call, split);
+  parallel_for(static_cast<int>(split.ranges), split.threads,
+               [&](int i) { run_forward(call, range(a.batch_size, split.ranges, i)); });
 }
 
 void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments) {

@@ -22,6 +22,11 @@ struct MatrixShape {
   int64_t num_strips(int64_t height = kStripRows) const {
     return num_tiles(height) * kStripsPerTile;
   }
+  // Blocks of so many columns, cut per gate; those of padding alone are none.
+  int64_t num_blocks(int64_t width, int64_t height = kStripRows) const {
+    const int64_t strips = gates ? num_strips(height) : divide_up(rows, height);
+    return strips * divide_up(columns, width);
+  }
   // The source row at `position` of `tile`, or -1 for padding.
   int64_t source_row(int64_t tile, int64_t position, int64_t height = kStripRows) const {
     if (!gates) {

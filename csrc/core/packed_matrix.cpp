@@ -49,7 +49,7 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record, int 
          " is not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
   if (record.blocks ? record.blocks != 1 || record.positions > most
-                          : form == Form::float32 || record.positions != 0)
+                    : form == Form::float32 || record.positions != 0)
     fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
          std::to_string(record.positions) + " positions is not possible");
 }

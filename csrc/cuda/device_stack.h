@@ -77,8 +77,14 @@ struct Matrix {
   LFK_HOST_DEVICE int64_t padded_rows() const { return int64_t{num_tiles} * kTileHeight; }
 };
 
+// Of a matrix's blocks, those that are packed.
+struct Kept {
+  int64_t blocks = 0, all = 0;
+};
+
 struct PackedLayer {
   Matrix ih, hh, hr;
+  Kept ih_kept, hh_kept, hr_kept;
   const float *bias = nullptr; // [strips of ih][16]
 };
 

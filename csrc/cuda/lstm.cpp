@@ -7,6 +7,7 @@
 #include "driver.h"
 #include "fail.h"
 #include "lstm_fastkernels/cuda.h"
+#include "percent.h"
 #include "schedule.h"
 #include "single_step.h"
 
@@ -41,6 +42,26 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
         }));
   }
   return plan;
+}
+
+// "16x32 blocks kept: weight_ih_l0 100.0%, weight_hh_l0 12.5%"
+std::string kept_text(const PackedStack &stack, int64_t layer) {
+  std::string text = "16x" + std::to_string(columns_per_block(stack.form)) + " blocks kept: ";
+  const char *separator = "";
+  const int64_t directions = stack.shape.num_directions;
+  for (int64_t i = layer * directions; i < (layer + 1) * directions; ++i) {
+    const PackedLayer &packed = stack.layers[static_cast<size_t>(i)];
+    const auto add = [&](const char *name, const Kept &kept) {
+      text +=
+          separator + (name + layer_suffix(stack.shape, i)) + " " + percent(kept.blocks, kept.all);
+      separator = ", ";
+    };
+    add("weight_ih", packed.ih_kept);
+    add("weight_hh", packed.hh_kept);
+    if (stack.shape.proj_size)
+      add("weight_hr", packed.hr_kept);
+  }
+  return text;
 }
 
 } // namespace
@@ -79,11 +100,12 @@ std::vector<std::string> explain(const DeviceStack &stack, const LstmArguments &
   const DeviceGuard guard(device);
   std::vector<std::string> layers;
   const Plan plan = make_plan(packed, arguments, device);
-  for (const Choice &choice : plan.layers)
-    layers.push_back(plan.single_step
-                         ? "one launch: there is one time step"
-                         : (choice.persistent ? "persistent: " : "a launch each step: ") +
-                               choice.reason);
+  for (const Choice &choice : plan.layers) {
+    const std::string way = plan.single_step    ? "one launch: there is one time step"
+                            : choice.persistent ? "persistent: " + choice.reason
+                                                : "a launch each step: " + choice.reason;
+    layers.push_back(way + "; " + kept_text(packed, static_cast<int64_t>(layers.size())));
+  }
   return layers;
 }
 

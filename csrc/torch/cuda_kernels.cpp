@@ -70,6 +70,11 @@ void run_on_cuda(const Tensor &packed, const Head &head, const LstmArguments &ar
   cuda::lstm_forward(stack, arguments, queue);
 }
 
+std::vector<std::string> explain_on_cuda(const Tensor &packed, const Head &head,
+                                         const LstmArguments &arguments) {
+  return cuda::explain(stack_of(packed, head), arguments, device_of(packed).index);
+}
+
 } // namespace lstm_fastkernels
 
 #else
@@ -89,6 +94,9 @@ void require_cuda() { refuse(); }
 std::pair<Tensor, Head> pack_for_cuda(const LstmShape &, const LayerWeights *) { refuse(); }
 LstmShape cuda_packed_shape(const Tensor &, const Head &) { refuse(); }
 void run_on_cuda(const Tensor &, const Head &, const LstmArguments &) { refuse(); }
+std::vector<std::string> explain_on_cuda(const Tensor &, const Head &, const LstmArguments &) {
+  refuse();
+}
 
 } // namespace lstm_fastkernels
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,5 +26,9 @@ LstmShape cuda_packed_shape(const Tensor &packed, const Head &head);
 
 // Runs on the current stream of the device of `packed`; the workspace is torch's.
 void run_on_cuda(const Tensor &packed, const Head &head, const LstmArguments &arguments);
+
+// cuda::explain for the device of `packed`.
+std::vector<std::string> explain_on_cuda(const Tensor &packed, const Head &head,
+                                         const LstmArguments &arguments);
 
 } // namespace lstm_fastkernels

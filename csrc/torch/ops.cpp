@@ -45,6 +45,9 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
   m.def("lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
         "int input_size, int hidden_size, int proj_size, int num_layers, bool bidirectional, "
         "bool batch_first, int[]? head=None) -> (Tensor, Tensor, Tensor)");
+  m.def("explain_lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
+        "int input_size, int hidden_size, int proj_size, int num_layers, bool bidirectional, "
+        "bool batch_first, int[]? head=None) -> str");
   m.def("pack_lstm(Tensor[] tensors, int input_size, int hidden_size, int proj_size, "
         "int num_layers, bool bidirectional, bool bias, int activation_bits, bool cuda=False) -> "
         "(Tensor, int[]?)");
@@ -58,6 +61,7 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
 // For every device: the ops say themselves where they run.
 STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
   m.impl("lstm", TORCH_BOX(&lstm_fastkernels::lstm));
+  m.impl("explain_lstm", TORCH_BOX(&lstm_fastkernels::explain_lstm));
   m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
   m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));
   m.impl("cuda_built", TORCH_BOX(&lstm_fastkernels::cuda_built));

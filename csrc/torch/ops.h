@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -17,6 +18,12 @@ std::tuple<Tensor, Tensor, Tensor>
 lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tensor> c0, std::optional<Tensor> lengths,
      const Tensor &packed, int64_t input_size, int64_t hidden_size, int64_t proj_size,
      int64_t num_layers, bool bidirectional, bool batch_first, const std::optional<Head> &head);
+
+// What lstm would do with these arguments, and why: several lines. Runs nothing.
+std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tensor> c0,
+                         std::optional<Tensor> lengths, const Tensor &packed, int64_t input_size,
+                         int64_t hidden_size, int64_t proj_size, int64_t num_layers,
+                         bool bidirectional, bool batch_first, const std::optional<Head> &head);
 
 // `tensors`, on the CPU, hold for each layer and direction weight_ih and weight_hh, then the bias
 // if there is one, then weight_hr with a projection. Each matrix is one tensor, or its blocks

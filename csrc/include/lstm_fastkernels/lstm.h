@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "lstm_fastkernels/api.h"
 #include "lstm_fastkernels/data_type.h"
@@ -117,5 +118,11 @@ struct LstmArguments {
 // of range, std::bad_alloc where memory ends.
 LSTM_FASTKERNELS_API void lstm_forward(const void *packed, size_t bytes,
                                        const LstmArguments &arguments);
+
+// How lstm_forward would run a call now, and why: a line on the instruction set, one on the
+// threads, then one for each matrix. Of the arguments' memory, only lengths and batch_sizes are
+// read. Throws as lstm_forward does.
+LSTM_FASTKERNELS_API std::vector<std::string> explain(const void *packed, size_t bytes,
+                                                      const LstmArguments &arguments);
 
 } // namespace lstm_fastkernels

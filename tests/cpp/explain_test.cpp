@@ -1,0 +1,99 @@
+// What explain says of a call on the CPU.
+#include <algorithm>
+#include <string>
+
+#include "check.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+using Lines = std::vector<std::string>;
+
+Lines explained(const SourceStack &stack, LstmArguments a) {
+  const std::vector<uint8_t> packed = stack.packed();
+  return explain(packed.data(), packed.size(), a);
+}
+
+LstmArguments arguments(int64_t T, int64_t B, int threads = 1) {
+  LstmArguments a;
+  a.time_steps = T;
+  a.batch_size = B;
+  a.threads = threads;
+  return a;
+}
+
+std::string form_text(int bits, Weights weights) {
+  if (bits != 8)
+    return bits == 16 ? "16-bit activations" : "float32, always in blocks";
+  return weights == Weights::pair_safe
+             ? "8-bit, the weights are pair-safe"
+             : "8-bit by signs, the weights are not pair-safe or a row's sum exceeds 16 bits";
+}
+
+TEST(every_matrix_has_a_line) {
+  for (int bits : {8, 16, 32})
+    for (Weights weights : {Weights::pair_safe, Weights::any}) {
+      WITH("bits ", bits);
+      const LstmShape shape = shape_of(33, 19, 9, 2, 2, bits);
+      const Lines lines = explained(random_stack(shape, weights, 1), arguments(3, 2));
+      CHECK(lines.size() == 2 + 2 * 2 * 3);
+      size_t next = 2;
+      for (const char *suffix : {"_l0", "_l0_reverse", "_l1", "_l1_reverse"})
+        for (const char *name : {"weight_ih", "weight_hh", "weight_hr"}) {
+          const std::string &line = lines[next++];
+          WITH(line);
+          CHECK(line.rfind(std::string(name) + suffix + ": ", 0) == 0);
+          CHECK(line.find(bits == 32 ? ": block-sparse, 100.0%" : ": dense, 100.0%") !=
+                std::string::npos);
+          const std::string form = "; " + form_text(bits, weights);
+          CHECK(line.size() > form.size() &&
+                line.compare(line.size() - form.size(), form.size(), form) == 0);
+        }
+    }
+}
+
+TEST(shares_count_what_fills_up_apart) {
+  SourceStack stack = random_stack(shape_of(8, 8), Weights::pair_safe, 2);
+  // Of the strips, one for each gate, only the first has blocks: one of two. Three strips of the
+  // slice are filled up to it, and four repeat the last.
+  const auto clear = [](SourceMatrix &m) {
+    for (size_t i = 0; i < m.weights.size(); ++i)
+      m.weights[i] = i == 0 ? 1.0f : 0.0f;
+  };
+  stack.for_each_matrix(clear);
+  const std::string form = "; 8-bit, the weights are pair-safe";
+  Lines lines = explained(stack, arguments(1, 1));
+  CHECK(lines[2] == "weight_ih_l0: dense, 12.5% of its 8x4 blocks not zero" + form);
+  stack.for_each_matrix([](SourceMatrix &m) { m.block = {8, 4}; });
+  lines = explained(stack, arguments(1, 1));
+  CHECK(lines[3] == "weight_hh_l0: block-sparse, 12.5% of its 8x4 blocks kept, 100.0% with those "
+                    "that fill up" +
+                        form);
+}
+
+TEST(the_instruction_set_is_named) {
+  const SourceStack stack = random_stack(shape_of(3, 5), Weights::any, 3);
+  for_each_isa([&](Isa isa) {
+    const bool best = isa == supported_isas().back();
+    CHECK(explained(stack, arguments(1, 1))[0] ==
+          "instruction set: " + std::string(isa_name(isa)) +
+              (best ? ": the highest allowed here" : ": chosen by set_isa"));
+  });
+}
+
+TEST(explain_checks_as_lstm_forward_does) {
+  const SourceStack stack = random_stack(shape_of(3, 5), Weights::any, 4);
+  CHECK(explained(stack, arguments(2, 0)) == Lines{"nothing to run"});
+  CHECK_THROWS(explained(stack, arguments(0, 1)), "time_steps must be at least 1");
+  LstmArguments a = arguments(2, 1);
+  const int64_t lengths[] = {3};
+  a.lengths = lengths;
+  CHECK_THROWS(explained(stack, a), "lengths must be in 1..2, got 3");
+  const std::vector<uint8_t> packed = stack.packed();
+  CHECK_THROWS(explain(packed.data(), packed.size() - 1, arguments(2, 1)), "packed weights");
+}
+
+} // namespace
+} // namespace lstm_fastkernels
