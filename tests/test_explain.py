@@ -315,7 +315,7 @@ PROMISES = [
     (replace(LARGE, activations="int16"), "a launch each step: activations are not int8"),
     (replace(LARGE, activations="float32"), "a launch each step: activations are not int8"),
     (replace(LARGE, proj_size=64), "a launch each step: there is a projection"),
-    (replace(LARGE, T=1), "a launch each step: there is one time step"),
+    (replace(LARGE, T=1), "one launch: there is one time step"),
     (replace(LARGE, B=65), "a launch each step: the batch is larger than 64"),
     (replace(LARGE, hidden_size=2100), "a launch each step: the hidden size or the batch"),
 ]
