@@ -31,8 +31,8 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
   const LstmShape &shape = stack.shape;
   const device::Limits &limits = limits_of(device);
   // All blocks read all of h0: it must not be written to.
-  plan.single_step =
-      a.time_steps == 1 && a.h_n != a.h0 && a.c_n != a.c0 && single_step_fits(shape, limits);
+  const bool in_place = a.h0 && (a.h_n == a.h0 || a.c_n == a.c0);
+  plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
   const int directions = static_cast<int>(shape.num_directions);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
