@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "check.h"
+#include "forced.h"
 #include "lstm_fastkernels/data_type.h"
 #include "on_device.h"
 #include "orders.h"
@@ -13,53 +14,6 @@ namespace lstm_fastkernels {
 namespace {
 
 using cuda::PersistentShape;
-
-constexpr int kUnitsOfTile = 16;
-
-PersistentShape grid_of(int64_t hidden, int parts, int blocks) {
-  PersistentShape shape;
-  shape.parts = parts;
-  shape.blocks = blocks;
-  shape.grid = static_cast<int>((hidden + kUnitsOfTile - 1) / kUnitsOfTile);
-  return shape;
-}
-PersistentShape sparse_grid_of(int64_t hidden, int parts, int blocks) {
-  PersistentShape shape = grid_of(hidden, parts, blocks);
-  shape.sparse = true;
-  return shape;
-}
-// Of `size` blocks, or as few as there must be.
-PersistentShape cluster_of(int64_t hidden, int parts, int tiles, int size = 1) {
-  PersistentShape shape = grid_of(hidden, parts, tiles);
-  shape.cluster = true;
-  shape.tiles = tiles;
-  while (size * tiles < shape.grid)
-    size *= 2;
-  shape.grid = size;
-  return shape;
-}
-
-// Of every exchange, for hidden sizes up to 256.
-std::vector<PersistentShape> shapes_of(int64_t hidden) {
-  return {grid_of(hidden, 8, 1), sparse_grid_of(hidden, 4, 1), cluster_of(hidden, 8, 1),
-          cluster_of(hidden, 4, 2)};
-}
-
-std::string name_of(const PersistentShape &s) {
-  return check::text(s.cluster  ? "cluster"
-                     : s.sparse ? "sparse grid"
-                                : "grid",
-                     " of ", s.grid, " parts ", s.parts, " blocks ", s.blocks);
-}
-
-cuda::Plan plan_of(const std::vector<PersistentShape> &layers) {
-  static uint32_t failed = 0;
-  cuda::Plan plan;
-  plan.failed = &failed;
-  for (const PersistentShape &shape : layers)
-    plan.layers.push_back({true, shape, ""});
-  return plan;
-}
 
 // A stack and a sequence, and what comes of them.
 class Case {
