@@ -39,8 +39,10 @@ public:
     }
     exchange_.begin();
     device::sync_threads();
-    if (tiles_ > 0)
-      store_state(run_steps());
+    if (tiles_ > 0) {
+      run_steps();
+      store_state();
+    }
     exchange_.end();
   }
 
@@ -187,8 +189,7 @@ private:
     device::commit_copies();
   }
 
-  // Whether all went well.
-  LFK_DEVICE bool run_steps() {
+  LFK_DEVICE void run_steps() {
     const int64_t count = a_.end - a_.begin;
     Step current = step_at(a_.begin);
     copy_gates(0, current);
@@ -211,10 +212,8 @@ private:
       else
         device::wait_copies<1>();
       device::sync_threads();
-      if (*at<int>(layout_.failed)) {
-        fail(a_.begin + k);
-        return false;
-      }
+      if (*at<int>(layout_.failed))
+        return fail(a_.begin + k);
       finish(k, current);
       device::sync_threads();
       if (!last)
@@ -222,7 +221,6 @@ private:
       received = current.active;
       current = next;
     }
-    return true;
   }
 
   // Sums of products of this warp's weights with rows of h, into shared memory.
@@ -326,7 +324,7 @@ private:
   }
 
   // For the caller, or for the launch that goes on.
-  LFK_DEVICE void store_state(bool well) {
+  LFK_DEVICE void store_state() {
     const int units = tiles_ * kStripHeight, first_unit = first_tile_ * kStripHeight;
     const int rows = static_cast<int>(a_.rows.batch);
     for (int i = device::thread_index(); i < rows * units; i += kPersistentThreads) {
@@ -336,7 +334,7 @@ private:
       a_.last_h[to] = at<float>(layout_.last_h)[row * kUnits + unit];
     }
     const QuantizedRows &to = a_.h[a_.end % 2];
-    const int active = well ? step_at(a_.end - 1).active : rows;
+    const int active = step_at(a_.end - 1).active; // others have not started, or are done
     for (int i = device::thread_index(); i < active * units; i += kPersistentThreads)
       to.data[i / units * to.stride + first_unit + i % units] = buffers_.own[i];
     for (int row = device::thread_index(); row < active; row += kPersistentThreads)

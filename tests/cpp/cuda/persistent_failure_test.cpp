@@ -43,9 +43,12 @@ struct Lossy {
         sequence(random_sequence(shape, kSteps, kRows, 142)),
         expected(forward(stack.packed(), sequence)) {}
 
-  Result run(const PersistentShape &s, int64_t lost, int64_t chunk_steps, bool fails = true) const {
+  Result run(const PersistentShape &s, int64_t lost, int64_t chunk_steps, bool fails = true,
+             const std::vector<int64_t> &lengths = {}) const {
     Result found;
-    const LstmArguments a = arguments_for(sequence, found);
+    LstmArguments a = arguments_for(sequence, found);
+    if (!lengths.empty())
+      a.lengths = lengths.data();
     cuda::Plan plan =
         plan_of(std::vector<PersistentShape>(static_cast<size_t>(shape.num_layers), s));
     uint32_t failed = 0;
@@ -115,6 +118,26 @@ TEST(a_failure_reaches_later_launches) {
     CHECK(same_or_nan(both.y, of_both.expected.y));
     CHECK(any_nan(both.y) && any_nan(both.h) && any_nan(both.c));
   }
+}
+
+// A row that starts in reverse after a launch that has failed starts from what it was given.
+TEST(a_failure_before_a_row_starts) {
+  const Lossy of(1, 2);
+  const std::vector<int64_t> lengths = {6, 6, 2};
+  const Result expected = forward(of.stack.packed(), of.sequence, 1, lengths);
+  for (uint64_t order : {0, 1}) { // the first direction comes first, or last
+    device::emulator::set_order(order);
+    for (const PersistentShape &s : shapes_of(Lossy::kHidden))
+      for (int64_t lost : {int64_t{1}, stores_of(s)}) {
+        WITH(name_of(s), " order ", order, " lost ", lost);
+        const Result found = of.run(s, lost, 2, true, lengths);
+        CHECK(same_or_nan(found.y, expected.y));
+        CHECK(same_or_nan(found.h, expected.h));
+        CHECK(same_or_nan(found.c, expected.c));
+        CHECK(any_nan(found.h) && any_nan(found.c));
+      }
+  }
+  device::emulator::set_order(0);
 }
 
 TEST(the_call_after_a_failure_is_refused_once) {
