@@ -21,9 +21,8 @@ namespace {
 constexpr int64_t kMostThreads = 28 * 1024;
 constexpr size_t kMostSharedBytes = 227 * 1024;
 
-// How often each thread may poll while nothing changes: before the clock runs faster, and at all,
-// so that kernels may look at the clock now and then.
-constexpr int64_t kPatientPolls = 16, kMostPolls = 16 * 1024;
+// How often each thread may poll while nothing changes: before the clock runs faster, and at all.
+constexpr int64_t kPatientPolls = 16, kMostPolls = 1000;
 
 constexpr int kMostBlockThreads = 1024, kMostRanks = 16;
 
