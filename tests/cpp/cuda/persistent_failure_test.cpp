@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "emulator.h"
+#include "exchange.h"
 #include "forced.h"
 #include "on_device.h"
 #include "stack.h"
@@ -138,6 +139,29 @@ TEST(a_failure_before_a_row_starts) {
       }
   }
   device::emulator::set_order(0);
+}
+
+struct Wait {
+  uint64_t patience_ns = 0;
+  uint64_t *waited_ns = nullptr;
+};
+LFK_KERNEL(32, 1) wait_kernel(LFK_PARAMETERS(Wait) p) {
+  const uint64_t start = device::global_timer_ns();
+  cuda::Patience patience(p.patience_ns);
+  while (!patience.ran_out())
+    ;
+  if (device::lane() == 0)
+    *p.waited_ns = device::global_timer_ns() - start;
+}
+
+TEST(patience_lasts) {
+  constexpr uint64_t kPatience = 10'000'000'000'000; // the emulator's clock makes large steps
+  for (int i = 0; i < 3; ++i) {
+    uint64_t waited = 0;
+    device::launch(wait_kernel, {{}, 32}, nullptr, Wait{kPatience, &waited});
+    WITH("launch ", i, " waited ", waited);
+    CHECK(waited > kPatience && waited < 3 * kPatience);
+  }
 }
 
 TEST(the_call_after_a_failure_is_refused_once) {
