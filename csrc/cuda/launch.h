@@ -60,7 +60,17 @@ inline SharedWord allocate_shared_word(int device) {
   return {static_cast<uint32_t *>(host), static_cast<uint32_t *>(on_device)};
 }
 
-// A launch's attributes, and the kernel's that they need.
+// Of a block on the current device.
+inline int most_shared_bytes() {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), "asking for the current device");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "asking what a device can do");
+  return bytes;
+}
+
+// A launch's attributes, and the kernel's that they need. Those of a kernel are the same for every
+// launch: another thread's, of another size, may come between.
 class Configuration {
 public:
   Configuration(const void *kernel, const Launch &shape, void *stream) {
@@ -68,7 +78,7 @@ public:
       check(cudaFuncSetAttribute(kernel, attribute, value), "preparing a kernel");
     };
     if (shape.shared_bytes > kUnaskedSharedBytes)
-      allow(cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+      allow(cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes());
     if (shape.cluster > kPortableCluster)
       allow(cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     config_.gridDim = dim3(static_cast<unsigned>(shape.grid.x), static_cast<unsigned>(shape.grid.y),
@@ -104,8 +114,13 @@ template <class P> int most_at_once(void (*kernel)(P), const Launch &shape, int 
   const Configuration configuration(function, shape, nullptr);
   int most = 0;
   if (shape.cluster > 1) {
-    check(cudaOccupancyMaxActiveClusters(&most, function, &configuration.get()),
-          "asking how many clusters fit");
+    const cudaError_t status =
+        cudaOccupancyMaxActiveClusters(&most, function, &configuration.get());
+    if (status == cudaErrorInvalidClusterSize) {
+      cudaGetLastError();
+      return 0;
+    }
+    check(status, "asking how many clusters fit");
     return most;
   }
   check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&most, function, shape.threads,

@@ -39,8 +39,10 @@ public:
     }
     exchange_.begin();
     device::sync_threads();
-    if (tiles_ > 0)
-      store_state(run_steps());
+    if (tiles_ > 0) {
+      run_steps();
+      store_state();
+    }
     exchange_.end();
   }
 
@@ -189,8 +191,7 @@ private:
     device::commit_copies();
   }
 
-  // Whether all went well.
-  LFK_DEVICE bool run_steps() {
+  LFK_DEVICE void run_steps() {
     const int64_t count = a_.end - a_.begin;
     Step current = step_at(a_.begin);
     copy_gates(0, current);
@@ -213,10 +214,8 @@ private:
       else
         device::wait_copies<1>();
       device::sync_threads();
-      if (*at<int>(layout_.failed)) {
-        fail(a_.begin + k);
-        return false;
-      }
+      if (*at<int>(layout_.failed))
+        return fail(a_.begin + k);
       for_each_unit(current.active, [&](int row, int unit) { finish_unit(k, current, row, unit); });
       device::sync_threads();
       if (!last)
@@ -227,7 +226,6 @@ private:
       received = current.active;
       current = next;
     }
-    return true;
   }
 
   // Sums of products of this warp's weights with rows of h, into shared memory.
@@ -328,7 +326,7 @@ private:
   }
 
   // For the caller, or for the launch that goes on.
-  LFK_DEVICE void store_state(bool well) {
+  LFK_DEVICE void store_state() {
     const int rows = static_cast<int>(a_.rows.batch), first_unit = first_tile_ * kStripHeight;
     for_each_unit(rows, [&](int row, int unit) {
       const int64_t to = row * a_.units_stride + first_unit + unit;
@@ -336,7 +334,7 @@ private:
       a_.last_h[to] = at<float>(layout_.last_h)[row * kUnits + unit];
     });
     const QuantizedRows &to = a_.h[a_.end % 2];
-    const int active = well ? step_at(a_.end - 1).active : rows;
+    const int active = step_at(a_.end - 1).active; // others have not started, or are done
     for_each_unit(active, [&](int row, int unit) {
       to.data[row * to.stride + first_unit + unit] = buffers_.own[row * kUnits + unit];
     });

@@ -2,25 +2,13 @@
 #include <limits>
 
 #include "check.h"
-#include "emulator.h"
 #include "on_device.h"
+#include "orders.h"
 #include "stack.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
 namespace {
-
-// Orders of threads, blocks and copies: right kernels do not depend on them.
-constexpr uint64_t kOrders[] = {0, 1, 2, 3};
-
-template <class Test> void for_each_order(const Test &test) {
-  for (uint64_t order : kOrders) {
-    WITH("order ", order);
-    device::emulator::set_order(order);
-    test();
-  }
-  device::emulator::set_order(0);
-}
 
 template <class Test> void for_each_shape(int64_t input, int64_t hidden, const Test &test) {
   for (int64_t layers : {1, 3})

@@ -24,6 +24,7 @@ struct Delivery {
 };
 
 std::vector<Delivery> deliveries; // those to the same place arrive in their order
+int64_t lost = 0;                 // stores until the one that is lost; 0: none is
 
 void deliver(size_t i) {
   const void *const to = deliveries[i].to;
@@ -40,6 +41,8 @@ void deliver(size_t i) {
 }
 
 void store_late(void *to, const void *value, size_t bytes, Mbarrier *barrier, const Gate *block) {
+  if (lost > 0 && --lost == 0)
+    return;
   const int64_t delay = order() == Order::deep ? 0 : 2 * alive();
   Delivery delivery{&running(), to, {}, bytes, barrier, block, turn() + delay};
   std::memcpy(delivery.value.data(), value, bytes);
@@ -87,6 +90,8 @@ void deliver_packets() {
     else
       ++i;
 }
+
+void lose_store(int64_t nth) { lost = nth; }
 
 void drop_deliveries() { deliveries.clear(); }
 

@@ -28,6 +28,9 @@ namespace emulator {
 // late with 0 and 1, soon with 2, and either with others.
 void set_order(uint64_t seed);
 
+// Of all stores to other blocks and packets to come, the nth never arrives; with 0, all do.
+void lose_store(int64_t nth);
+
 // Shared memory starts each block with this in each byte.
 constexpr unsigned char kUnwritten = 0xcd;
 

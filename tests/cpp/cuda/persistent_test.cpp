@@ -1,0 +1,389 @@
+// The persistent path, whatever choose() thinks of it, gives the bits of the CPU's kernels.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "check.h"
+#include "forced.h"
+#include "lstm_fastkernels/data_type.h"
+#include "on_device.h"
+#include "orders.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+using cuda::PersistentShape;
+
+// A stack and a sequence, and what comes of them.
+class Case {
+public:
+  Case(const SourceStack &stack, const Sequence &sequence, std::vector<int64_t> lengths = {})
+      : on_device_(stack), sequence_(sequence), lengths_(std::move(lengths)),
+        expected_(forward(stack.packed(), sequence, 1, lengths_)) {}
+
+  // With so many steps a chunk, or all of them.
+  void check(cuda::Plan plan, int64_t steps = 0) const {
+    WITH("steps a chunk ", steps);
+    if (steps)
+      plan.chunk_bytes = steps * sequence_.B * padded_gates() * int64_t{sizeof(float)};
+    Result found;
+    LstmArguments a = arguments_for(sequence_, found);
+    if (!lengths_.empty())
+      a.lengths = lengths_.data();
+    on_device_.forward(a, plan);
+    check_same(found, expected_);
+    CHECK(*plan.failed == 0);
+  }
+  void check(const PersistentShape &shape, int64_t steps = 0) const {
+    WITH(name_of(shape));
+    check(plan_of(std::vector<PersistentShape>(static_cast<size_t>(layers()), shape)), steps);
+  }
+
+  const Result &expected() const { return expected_; }
+  // Blocks of the first layer's longest strip.
+  int longest() const {
+    const cuda::PackedStack stack(on_device_.view());
+    int most = 0;
+    for (int64_t i = 0; i < sequence_.shape.num_directions; ++i)
+      most = std::max(most, stack.layers[static_cast<size_t>(i)].hh.longest);
+    return most;
+  }
+
+private:
+  int64_t layers() const { return sequence_.shape.num_layers; }
+  int64_t padded_gates() const { return (sequence_.shape.hidden_size + 15) / 16 * 64; }
+
+  StackOnDevice on_device_;
+  Sequence sequence_;
+  std::vector<int64_t> lengths_;
+  Result expected_;
+};
+
+struct Size {
+  int blocks; // of a strip; tiles of a cluster's block
+  int64_t hidden, T, B, directions;
+};
+
+// Shared memory does not hold the sums of 8 parts for more rows.
+constexpr int64_t kRowsOfEightParts = 33;
+
+Case random_case(const Size &s, uint64_t seed, float density = 1.0f) {
+  const LstmShape shape = shape_of(3, s.hidden, 0, 1, s.directions);
+  SourceStack stack = random_stack(shape, Weights::any, seed);
+  if (density < 1.0f)
+    for (SourceLayer &layer : stack.layers)
+      layer.hh.prune({16, 32}, density, seed + 1);
+  return Case(stack, random_sequence(shape, s.T, s.B, seed + 2));
+}
+
+template <class Test> void for_each_size(const std::vector<Size> &sizes, const Test &test) {
+  for (const Size &s : sizes) {
+    WITH("hidden ", s.hidden, " T ", s.T, " B ", s.B, " directions ", s.directions);
+    test(s);
+  }
+}
+
+TEST(every_cluster) {
+  const std::vector<Size> sizes = {{1, 1, 3, 1, 2},   {1, 15, 7, 9, 1},  {1, 16, 2, 64, 1},
+                                   {1, 17, 7, 7, 2},  {1, 151, 3, 8, 2}, {1, 255, 2, 33, 1},
+                                   {2, 17, 3, 33, 1}, {2, 257, 3, 9, 1}, {2, 300, 2, 33, 1},
+                                   {2, 300, 3, 1, 2}, {3, 31, 7, 9, 1},  {3, 520, 2, 8, 1},
+                                   {3, 768, 2, 9, 1}};
+  for_each_size(sizes, [](const Size &s) {
+    const Case of = random_case(s, 101);
+    for (int parts : {8, 4})
+      if (parts == 4 || (s.blocks <= cuda::kLargestTilesOfEightParts && s.B <= kRowsOfEightParts))
+        of.check(cluster_of(s.hidden, parts, s.blocks));
+  });
+}
+
+TEST(every_grid) {
+  const std::vector<Size> sizes = {{1, 1, 3, 1, 2},   {1, 15, 7, 9, 1},   {1, 16, 2, 64, 1},
+                                   {1, 17, 7, 7, 2},  {1, 151, 3, 8, 1},  {1, 255, 2, 33, 1},
+                                   {2, 257, 3, 9, 2}, {2, 300, 2, 64, 1}, {3, 520, 2, 8, 1},
+                                   {3, 768, 3, 1, 1}, {4, 790, 2, 2, 1},  {5, 1050, 2, 1, 1},
+                                   {6, 1300, 2, 1, 1}};
+  for_each_size(sizes, [](const Size &s) {
+    const Case of = random_case(s, 103);
+    for (int parts : {8, 4})
+      if (parts == 4 || s.B <= kRowsOfEightParts)
+        of.check(grid_of(s.hidden, parts, s.blocks));
+  });
+}
+
+// As many blocks as the emulator runs at once; of 8, the last warps hold none.
+TEST(the_largest_grids) {
+  const Case of = random_case({7, 1792, 2, 1, 1}, 105);
+  for (int blocks : {7, 8})
+    for (int parts : {8, 4})
+      of.check(grid_of(1792, parts, blocks));
+}
+
+TEST(every_sparse_grid) {
+  const std::vector<Size> sizes = {{1, 1, 3, 1, 2},   {1, 17, 7, 7, 2},  {1, 255, 2, 33, 1},
+                                   {2, 300, 3, 9, 2}, {2, 300, 2, 1, 1}, {3, 520, 2, 8, 1},
+                                   {4, 850, 2, 1, 1}};
+  for (float density : {0.2f, 1.0f})
+    for_each_size(sizes, [&](const Size &s) {
+      WITH("density ", density);
+      const Case of = random_case(s, 107, density);
+      const int blocks = std::max(1, (of.longest() + 7) / 8);
+      CHECK(density < 1.0f ? blocks <= s.blocks : blocks == s.blocks);
+      for (int parts : {8, 4})
+        of.check(sparse_grid_of(s.hidden, parts, blocks));
+    });
+}
+
+// Where there are too few blocks for all warps, and too few tiles for all blocks.
+TEST(more_room_than_needed) {
+  for (float density : {0.3f, 1.0f}) {
+    const Case of = random_case({1, 70, 4, 9, 2}, 109, density);
+    for (int parts : {8, 4}) {
+      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks)
+        of.check(grid_of(70, parts, blocks));
+      for (int blocks = 1; blocks <= cuda::kLargestSparseBlocks; ++blocks)
+        of.check(sparse_grid_of(70, parts, blocks));
+      for (int size : {1, 8, 16})
+        of.check(cluster_of(70, parts, 2, size));
+    }
+    of.check(cluster_of(70, 4, 3, 16));
+  }
+}
+
+TEST(persistent_in_every_order) {
+  for (int64_t hidden : {40, 151})
+    for (int64_t layers : {1, 3})
+      for (int64_t directions : {1, 2}) {
+        const bool small = hidden == 40;
+        if (!small && layers == 3)
+          continue;
+        WITH("hidden ", hidden, " layers ", layers, " directions ", directions);
+        const LstmShape shape = shape_of(7, hidden, 0, layers, directions);
+        const Case of(random_stack(shape, Weights::any, 111),
+                      random_sequence(shape, small ? 7 : 3, small ? 3 : 9, 112));
+        for_each_order([&] {
+          for (const PersistentShape &s : shapes_of(hidden))
+            of.check(s);
+        });
+      }
+}
+
+TEST(layers_of_every_kind) {
+  for (int64_t directions : {1, 2}) {
+    const LstmShape shape = shape_of(5, 40, 0, 4, directions);
+    const Case of(random_stack(shape, Weights::any, 113), random_sequence(shape, 6, 5, 114),
+                  {6, 1, 3, 5, 5});
+    cuda::Plan plan = plan_of(
+        {grid_of(40, 8, 1), grid_of(40, 4, 2), sparse_grid_of(40, 8, 1), cluster_of(40, 8, 1)});
+    for (size_t plain : {1, 2}) {
+      plan.layers[plain].persistent = false;
+      for_each_order([&] {
+        for (int64_t steps : {0, 1, 4})
+          of.check(plan, steps);
+      });
+    }
+  }
+}
+
+// Rows that end early, or start late in reverse; steps at which none is at work; one row alone.
+TEST(persistent_rows_of_other_lengths) {
+  const std::vector<int64_t> all_lengths[] = {{7, 1, 3, 6, 2, 1, 1, 4, 5},
+                                              {1, 1, 1, 1, 1, 1, 1, 1, 1},
+                                              {2, 5, 4, 1, 3, 2, 4, 5, 4},
+                                              {1, 7, 1, 1, 1, 1, 1, 1, 1},
+                                              {6, 6, 6, 6, 6, 6, 7, 7, 6}};
+  for (int64_t layers : {1, 2})
+    for (int64_t directions : {1, 2}) {
+      const LstmShape shape = shape_of(4, 20, 0, layers, directions);
+      const SourceStack stack = random_stack(shape, Weights::any, 115);
+      for (const auto &lengths : all_lengths) {
+        WITH("layers ", layers, " directions ", directions, " lengths from ", lengths[0], ", ",
+             lengths[1]);
+        const Case of(stack, random_sequence(shape, 7, 9, 116), lengths);
+        for (const PersistentShape &s : shapes_of(20))
+          for (int64_t steps : {0, 1, 2, 3})
+            of.check(s, steps);
+      }
+    }
+}
+
+TEST(many_rows_of_other_lengths) {
+  const LstmShape shape = shape_of(4, 20, 0, 1, 2);
+  const SourceStack stack = random_stack(shape, Weights::any, 117);
+  Random random(118);
+  for (int64_t B : {33, 64}) {
+    WITH("batch ", B);
+    std::vector<int64_t> lengths;
+    for (int64_t i = 0; i < B; ++i)
+      lengths.push_back(random.integer(1, 5));
+    const Case of(stack, random_sequence(shape, 6, B, 119), lengths);
+    for (const PersistentShape &s :
+         {grid_of(20, 4, 1), sparse_grid_of(20, 4, 1), cluster_of(20, 4, 1)})
+      for (int64_t steps : {0, 2})
+        of.check(s, steps);
+  }
+}
+
+TEST(state_between_launches) {
+  for (int64_t directions : {1, 2}) {
+    const LstmShape shape = shape_of(3, 33, 0, 2, directions);
+    const Case of(random_stack(shape, Weights::any, 121), random_sequence(shape, 7, 9, 122));
+    WITH("directions ", directions);
+    for_each_order([&] {
+      for (const PersistentShape &s : shapes_of(33))
+        for (int64_t steps : {1, 3})
+          of.check(s, steps);
+    });
+  }
+}
+
+// Weights that are zero throughout in some blocks, strips, or units.
+TEST(persistent_zeros) {
+  const LstmShape shape = shape_of(3, 200, 0, 1, 1);
+  SourceStack stack = random_stack(shape, Weights::any, 123);
+  SourceMatrix &hh = stack.layers[0].hh;
+  for (int64_t row = 0; row < hh.rows; ++row)
+    for (int64_t column = 0; column < hh.columns; ++column) {
+      const int64_t gate = row / 200, tile = row % 200 / 16, block = column / 32;
+      const bool zero = tile == 3 || (gate == 2 && tile > 8) || block == 0 ||
+                        (tile + gate) % 5 == block || (tile == 12 && block < 6);
+      if (zero)
+        hh.weights[static_cast<size_t>(row * hh.columns + column)] = 0.0f;
+    }
+  const Case of(stack, random_sequence(shape, 3, 9, 124));
+  for (const PersistentShape &s : shapes_of(200))
+    of.check(s);
+  std::fill(hh.weights.begin(), hh.weights.end(), 0.0f);
+  const Case of_none(stack, random_sequence(shape, 3, 3, 125));
+  for (const PersistentShape &s : shapes_of(200))
+    of_none.check(s);
+}
+
+// Sums as large as they get.
+TEST(persistent_extreme_weights) {
+  const LstmShape shape = shape_of(3, 250);
+  SourceStack stack = random_stack(shape, Weights::any, 126);
+  for (size_t i = 0; i < stack.layers[0].hh.weights.size(); ++i)
+    stack.layers[0].hh.weights[i] = i / 250 % 2 ? 127.0f : -127.0f;
+  for (float &scale : stack.layers[0].hh.scales)
+    scale = 1e-4f;
+  Sequence sequence = random_sequence(shape, 3, 2, 127);
+  std::fill(sequence.h0.begin(), sequence.h0.end(), 7.0f);
+  const Case of(stack, sequence);
+  for (const PersistentShape &s : shapes_of(250))
+    of.check(s);
+}
+
+TEST(persistent_non_finite_values) {
+  const float kInf = std::numeric_limits<float>::infinity();
+  const float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (int64_t directions : {1, 2}) {
+    const LstmShape shape = shape_of(6, 20, 0, 2, directions);
+    const SourceStack stack = random_stack(shape, Weights::any, 128);
+    for (int where : {0, 1, 2, 3}) {
+      Sequence sequence = random_sequence(shape, 5, 4, 129);
+      const size_t row = 2;
+      if (where == 0)
+        sequence.x[(2 * 4 + row) * 6 + 3] = kNan;
+      else if (where == 1)
+        sequence.h0[row * 20 + 17] = -kInf;
+      else if (where == 2)
+        sequence.c0[row * 20 + 19] = kInf;
+      else
+        sequence.x[(4 * 4 + row) * 6] = -kInf;
+      WITH("directions ", directions, " in ", where);
+      for (const auto &lengths :
+           {std::vector<int64_t>{}, std::vector<int64_t>{2, 5, 4, 1}, {3, 1, 5, 5}}) {
+        const Case of(stack, sequence, lengths);
+        for (const PersistentShape &s : shapes_of(20))
+          for (int64_t steps : {0, 2})
+            of.check(s, steps);
+      }
+    }
+  }
+}
+
+// A unit that becomes NaN by itself takes its row with it from the next step on. Here its sums are
+// inf - inf where a row starts from a large h0, whose scale overflows with those of its weights.
+TEST(a_unit_that_overflows) {
+  const LstmShape shape = shape_of(2, 70, 0, 1, 2);
+  const std::vector<int64_t> lengths = {6, 5, 6, 2, 4, 6, 3, 1, 6};
+  for (size_t unit : {0, 15, 16, 37, 69}) {
+    SourceStack stack = random_stack(shape, Weights::any, 131);
+    for (SourceLayer &layer : stack.layers)
+      for (size_t gate = 0; gate < 4; ++gate)
+        for (SourceMatrix *m : {&layer.ih, &layer.hh})
+          m->scales[gate * 70 + unit] = 3e38f;
+    Sequence sequence = random_sequence(shape, 6, 9, 132);
+    for (size_t i = 0; i < sequence.h0.size(); ++i)
+      sequence.h0[i] *= i / 70 % 3 ? 1000.0f : 1.0f;
+    WITH("unit ", unit);
+    const Case of(stack, sequence, lengths);
+    const std::vector<float> &y = of.expected().y;
+    int alone = 0; // NaNs in rows that are not NaN
+    for (size_t i = 0; i < y.size(); i += 70)
+      alone += std::isnan(y[i + unit]) && !std::isnan(y[i + 1]);
+    CHECK(alone > 5);
+    for (const PersistentShape &s : shapes_of(70))
+      for (int64_t steps : {0, 1, 2})
+        of.check(s, steps);
+  }
+}
+
+// Packed sequences, rows with gaps in any order, half precision: outputs of both paths.
+TEST(persistent_layouts) {
+  const int64_t T = 5, B = 9;
+  const std::vector<int64_t> lengths = {2, 4, 1, 5, 5, 3, 1, 2, 4};
+  const std::vector<int64_t> batch_sizes = {9, 7, 5, 4, 2};
+  const LstmShape shape = shape_of(6, 20, 0, 2, 2);
+  const SourceStack stack = random_stack(shape, Weights::any, 133);
+  const auto packed = stack.packed();
+  const StackOnDevice on_device(stack);
+  const Sequence sequence = random_sequence(shape, T, B, 134);
+  const int64_t out = sequence.y_columns();
+  const std::vector<float> x = random_reals(T * B * 8, -2, 2, 135);
+  Result unused;
+  LstmArguments a = arguments_for(sequence, unused);
+  for (DataType type : {DataType::float32, DataType::float16, DataType::bfloat16})
+    for (int layout : {0, 1, 2, 3}) {
+      WITH("type ", static_cast<int>(type), " layout ", layout);
+      std::vector<uint16_t> narrow_x(x.size());
+      if (type != DataType::float32)
+        narrow(x.data(), static_cast<int64_t>(x.size()), type, narrow_x.data());
+      a.x = type == DataType::float32 ? static_cast<const void *>(x.data()) : narrow_x.data();
+      a.data_type = type;
+      const bool batch_first = layout == 1;
+      a.x_row_stride = batch_first ? T * 8 : 8;
+      a.x_time_stride = batch_first ? 8 : B * 8;
+      a.y_row_stride = batch_first ? T * (out + 3) : out + 3;
+      a.y_time_stride = batch_first ? out + 3 : B * (out + 3);
+      a.lengths = layout == 2 ? lengths.data() : nullptr;
+      a.batch_sizes = layout == 3 ? batch_sizes.data() : nullptr;
+      const size_t bytes = static_cast<size_t>(T * B * (out + 3) * bytes_of(type));
+      std::vector<uint8_t> expected(bytes, 0x5a);
+      Result expected_states, states;
+      const auto set_outputs = [&](std::vector<uint8_t> &y, Result &to) {
+        to.h.assign(sequence.h0.size(), 1.0f);
+        to.c.assign(sequence.c0.size(), 1.0f);
+        a.y = y.data();
+        a.h_n = to.h.data();
+        a.c_n = to.c.data();
+      };
+      set_outputs(expected, expected_states);
+      lstm_forward(packed.data(), packed.size(), a);
+      for (const PersistentShape &s : shapes_of(20)) {
+        WITH(name_of(s));
+        std::vector<uint8_t> found(bytes, 0x5a);
+        set_outputs(found, states);
+        on_device.forward(a, plan_of({s, s}));
+        CHECK_SAME(found, expected);
+        CHECK_SAME(states.h, expected_states.h);
+        CHECK_SAME(states.c, expected_states.c);
+      }
+    }
+}
+
+} // namespace
+} // namespace lstm_fastkernels
