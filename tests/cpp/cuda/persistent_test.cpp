@@ -203,7 +203,7 @@ TEST(persistent_rows_of_other_lengths) {
              lengths[1]);
         const Case of(stack, random_sequence(shape, 7, 9, 116), lengths);
         for (const PersistentShape &s : shapes_of(20))
-          for (int64_t steps : {0, 1, 2, 3})
+          for (int64_t steps : {0, 1, 3})
             of.check(s, steps);
       }
     }
@@ -309,14 +309,17 @@ TEST(persistent_non_finite_values) {
 // inf - inf where a row starts from a large h0, whose scale overflows with those of its weights.
 TEST(a_unit_that_overflows) {
   const LstmShape shape = shape_of(2, 70, 0, 1, 2);
-  const std::vector<int64_t> lengths = {6, 5, 6, 2, 4, 6, 3, 1, 6};
-  for (size_t unit : {0, 15, 16, 37, 69}) {
+  const int64_t B = 19; // more than the 16 rows whose NaNs a cluster sends at once
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < B; ++i)
+    lengths.push_back(i % 4 + 3);
+  for (size_t unit : {0, 16, 37, 69}) {
     SourceStack stack = random_stack(shape, Weights::any, 131);
     for (SourceLayer &layer : stack.layers)
       for (size_t gate = 0; gate < 4; ++gate)
         for (SourceMatrix *m : {&layer.ih, &layer.hh})
           m->scales[gate * 70 + unit] = 3e38f;
-    Sequence sequence = random_sequence(shape, 6, 9, 132);
+    Sequence sequence = random_sequence(shape, 6, B, 132);
     for (size_t i = 0; i < sequence.h0.size(); ++i)
       sequence.h0[i] *= i / 70 % 3 ? 1000.0f : 1.0f;
     WITH("unit ", unit);
@@ -327,7 +330,7 @@ TEST(a_unit_that_overflows) {
       alone += std::isnan(y[i + unit]) && !std::isnan(y[i + 1]);
     CHECK(alone > 5);
     for (const PersistentShape &s : shapes_of(70))
-      for (int64_t steps : {0, 1, 2})
+      for (int64_t steps : {0, 2})
         of.check(s, steps);
   }
 }
