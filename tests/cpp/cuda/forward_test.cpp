@@ -150,6 +150,19 @@ TEST(extreme_weights) {
   }
 }
 
+// Each matrix has a largest 16-bit activation of its own.
+TEST(sums_as_large_as_int32) {
+  for (int64_t proj : {0, 3})
+    for (int64_t T : {1, 2}) {
+      const LstmShape shape = shape_of(600, proj ? 540 : 20, proj, 1, 1, 16);
+      SourceStack stack = random_stack(shape, Weights::any, 75);
+      stack.for_each_matrix(
+          [](SourceMatrix &m) { std::fill(m.weights.begin(), m.weights.end(), 127.0f); });
+      WITH("proj ", proj, " T ", T);
+      check_as_on_cpu(stack, random_sequence(shape, T, 2, 76));
+    }
+}
+
 TEST(non_finite_values_stay_in_their_row) {
   const float kInf = std::numeric_limits<float>::infinity();
   const float kNan = std::numeric_limits<float>::quiet_NaN();
