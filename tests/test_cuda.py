@@ -75,6 +75,13 @@ def test_batches(hidden_size, kind):
         assert_same(result, expected, f"{case} of which {B}")
 
 
+@pytest.mark.parametrize(("hidden_size", "B"), [(151, 3), (768, 16)])
+def test_without_persistent_kernels(hidden_size, B, monkeypatch):
+    monkeypatch.setenv("LSTM_FASTKERNELS_PERSISTENT", "0")
+    case = Case(129, hidden_size, 2, T=20, B=B)
+    check(both(drawn(case)), case.x(), case.state(), message=str(case))
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(("hidden_size", "B"), [(512, 1), (768, 16), (1024, 64), (2048, 32)])
 def test_many_steps(hidden_size, B, bidirectional):

@@ -1,5 +1,7 @@
 // The interface: arguments are checked here, kernels chosen and launched elsewhere.
+#include <cstdlib>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "device_stack.h"
@@ -25,6 +27,12 @@ Schedule checked_schedule(const LstmArguments &a) {
   return Schedule(a);
 }
 
+// The environment may rule persistent kernels out.
+bool persistent_allowed() {
+  const char *const value = std::getenv("LSTM_FASTKERNELS_PERSISTENT");
+  return !value || std::string_view(value) != "0";
+}
+
 Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
   Plan plan;
   plan.failed = failure_word(device);
@@ -34,12 +42,16 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
   const bool in_place = a.h0 && (a.h_n == a.h0 || a.c_n == a.c0);
   plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
   const int directions = static_cast<int>(shape.num_directions);
+  Choice refused;
+  refused.reason = "LSTM_FASTKERNELS_PERSISTENT is 0";
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
-    plan.layers.push_back(
-        choose(shape, layers, a.batch_size, a.time_steps, limits, [&](const PersistentShape &s) {
-          return fits(s, *layers, directions, a.batch_size, device);
-        }));
+    const auto placed = [&](const PersistentShape &s) {
+      return fits(s, *layers, directions, a.batch_size, device);
+    };
+    plan.layers.push_back(persistent_allowed()
+                              ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed)
+                              : refused);
   }
   return plan;
 }

@@ -1,5 +1,6 @@
 // What explain says of the layers of a call, on the device that the emulator is.
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 
 #include "check.h"
@@ -40,6 +41,16 @@ TEST(steps_of_each_shape) {
   CHECK(steps(shape_of(8, 100), 2, 65) == "a launch each step: the batch is larger than 64");
   CHECK(steps(shape_of(8, 800), 2, 64) ==
         "a launch each step: the hidden size or the batch is too large for this device");
+}
+
+TEST(the_environment_rules_persistent_kernels_out) {
+  setenv("LSTM_FASTKERNELS_PERSISTENT", "0", 1);
+  const std::string without = steps(shape_of(8, 100), 2, 1);
+  setenv("LSTM_FASTKERNELS_PERSISTENT", "1", 1);
+  const std::string with = steps(shape_of(8, 100), 2, 1);
+  unsetenv("LSTM_FASTKERNELS_PERSISTENT");
+  CHECK(without == "a launch each step: LSTM_FASTKERNELS_PERSISTENT is 0");
+  CHECK(with == "persistent: in a cluster of 8 blocks");
 }
 
 TEST(zeros_may_be_skipped) {
