@@ -8,6 +8,7 @@
 #include "lstm_fastkernels/data_type.h"
 #include "on_device.h"
 #include "orders.h"
+#include "schedule.h"
 #include "stack.h"
 #include "support.h"
 
@@ -237,6 +238,28 @@ TEST(state_between_launches) {
           of.check(s, steps);
     });
   }
+}
+
+// Packets of an earlier call are not taken for those of the next one, which bear the same numbers.
+TEST(a_workspace_is_used_again) {
+  const LstmShape shape = shape_of(3, 40, 0, 1, 2);
+  const SourceStack source = random_stack(shape, Weights::any, 136);
+  const StackOnDevice on_device(source);
+  const cuda::PackedStack stack(on_device.view());
+  Result found;
+  LstmArguments a = arguments_for(random_sequence(shape, 3, 4, 137), found);
+  const Schedule schedule(a);
+  const cuda::Plan plan = plan_of({grid_of(40, 8, 1)});
+  const DeviceMemory workspace(
+      static_cast<size_t>(cuda::workspace_of(stack, a, schedule, plan.chunk_bytes)));
+  for_each_order([&] {
+    for (uint64_t seed : {138, 139}) {
+      const Sequence sequence = random_sequence(shape, 3, 4, seed);
+      a = arguments_for(sequence, found);
+      cuda::run(stack, a, schedule, plan, workspace.data(), nullptr);
+      check_same(found, forward(source.packed(), sequence));
+    }
+  });
 }
 
 // Weights that are zero throughout in some blocks, strips, or units.
