@@ -100,6 +100,8 @@ void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, cons
   if (given < needed)
     fail("the workspace must have " + std::to_string(needed) + " bytes, got " +
          std::to_string(given));
+  if (reinterpret_cast<uintptr_t>(queue.workspace) % 256)
+    fail("the workspace must be aligned to 256 bytes");
   run(packed, arguments, schedule, plan, queue.workspace, queue.stream);
 }
 

@@ -193,6 +193,9 @@ TEST(what_does_not_fit_is_refused) {
   queue.workspace_bytes = cuda::workspace_bytes(stack.view(), good) - 1;
   CHECK_THROWS(cuda::lstm_forward(stack.view(), good, queue), "the workspace must have");
   CHECK_THROWS(cuda::lstm_forward(stack.view(), good, {}), "the workspace must have");
+  queue.workspace_bytes += 1;
+  queue.workspace = workspace.data() + 16;
+  CHECK_THROWS(cuda::lstm_forward(stack.view(), good, queue), "aligned to 256 bytes");
 }
 
 } // namespace
