@@ -18,19 +18,13 @@
 #include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
+#include "measuring.h"
+
 namespace {
 
 constexpr int REPEATS = 9;
 constexpr int SHORT = 200, LONG = 2200;   // rounds
 constexpr long long DEADLINE = 1ll << 30; // cycles of a kernel, about half a second
-
-void check(cudaError_t error, int line) {
-  if (error == cudaSuccess)
-    return;
-  std::fprintf(stderr, "latencies.cu:%d: %s\n", line, cudaGetErrorString(error));
-  std::exit(1);
-}
-#define CHECK(call) check((call), __LINE__)
 
 // Device memory, filled with bytes that are not zero.
 template <class T> class Buffer {
@@ -63,26 +57,6 @@ private:
 Buffer<int> &fault() {
   static Buffer<int> flag(1);
   return flag;
-}
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
-
-// Nanoseconds of the stream between two events around `work`.
-double elapsed(cudaStream_t stream, const std::function<void()> &work) {
-  static cudaEvent_t events[2] = {};
-  for (cudaEvent_t &event : events)
-    if (!event)
-      CHECK(cudaEventCreate(&event));
-  CHECK(cudaEventRecord(events[0], stream));
-  work();
-  CHECK(cudaEventRecord(events[1], stream));
-  CHECK(cudaEventSynchronize(events[1]));
-  float milliseconds = 0;
-  CHECK(cudaEventElapsedTime(&milliseconds, events[0], events[1]));
-  return milliseconds * 1e6;
 }
 
 // Nanoseconds for a round of a kernel that `launch(rounds)` starts; NaN if it failed.

@@ -23,6 +23,7 @@
 
 #include "driver.h"
 #include "lstm_fastkernels/cuda.h"
+#include "measuring.h"
 
 using namespace lstm_fastkernels;
 
@@ -31,17 +32,11 @@ namespace {
 constexpr int REPEATS = 7;
 constexpr int64_t SHORT = 100, LONG = 600; // steps
 
-void check(cudaError_t error, int line) {
-  if (error == cudaSuccess)
-    return;
-  std::fprintf(stderr, "steps.cu:%d: %s\n", line, cudaGetErrorString(error));
-  std::exit(1);
-}
-#define CHECK(call) check((call), __LINE__)
-
 class DeviceMemory {
 public:
-  explicit DeviceMemory(size_t bytes) { CHECK(cudaMalloc(&data_, std::max<size_t>(bytes, 1))); }
+  explicit DeviceMemory(size_t bytes) : bytes_(bytes) {
+    CHECK(cudaMalloc(&data_, std::max<size_t>(bytes, 1)));
+  }
   template <class T>
   explicit DeviceMemory(const std::vector<T> &from) : DeviceMemory(from.size() * sizeof(T)) {
     CHECK(cudaMemcpy(data_, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
@@ -49,15 +44,12 @@ public:
   DeviceMemory(const DeviceMemory &) = delete;
   ~DeviceMemory() { cudaFree(data_); }
   uint8_t *data() const { return static_cast<uint8_t *>(data_); }
+  size_t bytes() const { return bytes_; }
 
 private:
+  size_t bytes_;
   void *data_ = nullptr;
 };
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
-  return values[values.size() / 2];
-}
 
 std::mt19937 &random_bits() {
   static std::mt19937 bits(1);
@@ -125,11 +117,15 @@ public:
     cuda::Plan plan;
     plan.layers = {choice};
     plan.failed = failed;
+    cuda::Queue queue;
+    queue.stream = stream();
+    queue.workspace = workspace.data();
+    queue.workspace_bytes = workspace.bytes();
     const Schedule schedule(a);
-    cuda::run(stack, a, schedule, plan, workspace.data(), stream()); // loads the kernels
+    cuda::run(stack, a, schedule, plan, queue); // loads the kernels
     cudaGraph_t graph;
     CHECK(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeGlobal));
-    cuda::run(stack, a, schedule, plan, workspace.data(), stream());
+    cuda::run(stack, a, schedule, plan, queue);
     CHECK(cudaStreamEndCapture(stream(), &graph));
     CHECK(cudaGraphInstantiate(&run_, graph, 0));
     CHECK(cudaGraphDestroy(graph));
@@ -139,17 +135,7 @@ public:
 
   // Microseconds.
   double run() const {
-    static cudaEvent_t events[2] = {};
-    for (cudaEvent_t &event : events)
-      if (!event)
-        CHECK(cudaEventCreate(&event));
-    CHECK(cudaEventRecord(events[0], stream()));
-    CHECK(cudaGraphLaunch(run_, stream()));
-    CHECK(cudaEventRecord(events[1], stream()));
-    CHECK(cudaEventSynchronize(events[1]));
-    float milliseconds = 0;
-    CHECK(cudaEventElapsedTime(&milliseconds, events[0], events[1]));
-    return milliseconds * 1000.0;
+    return elapsed(stream(), [&] { CHECK(cudaGraphLaunch(run_, stream())); }) / 1000.0;
   }
 
 private:

@@ -143,6 +143,7 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
   matrix.num_columns = static_cast<int32_t>(shape.columns);
   matrix.activation_max = record.activation_max;
   matrix.longest = static_cast<int32_t>(record.blocks);
+  matrix.num_blocks = record.positions;
   return matrix;
 }
 
@@ -169,17 +170,9 @@ PackedStack::PackedStack(const DeviceStack &stack) {
   if (reinterpret_cast<uintptr_t>(stack.packed) % 16)
     fail("packed weights: device memory must be aligned to 16 bytes");
   const uint8_t *base = static_cast<const uint8_t *>(stack.packed);
-  const auto kept = [](const MatrixShape &of, const MatrixRecord &record) {
-    const int width = columns_per_block(static_cast<Form>(record.form));
-    return Kept{record.positions, of.num_blocks(width, kStripHeight)};
-  };
   const auto add = [&](const LstmShape &of, int64_t layer, const LayerRecord &record,
                        const LayerOffsets<Layout> &at) {
     PackedLayer packed;
-    packed.ih_kept = kept(ih_shape(of, layer), record.ih);
-    packed.hh_kept = kept(hh_shape(of), record.hh);
-    if (of.proj_size)
-      packed.hr_kept = kept(hr_shape(of), record.hr);
     packed.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
     packed.hh = view(hh_shape(of), record.hh, base, at.hh);
     if (of.proj_size)

@@ -72,19 +72,14 @@ struct Matrix {
   int32_t num_tiles = 0;
   int32_t num_columns = 0; // without padding
   int32_t longest = 0;     // blocks of the longest strip
+  uint32_t num_blocks = 0;
   int32_t activation_max = 127;
 
   LFK_HOST_DEVICE int64_t padded_rows() const { return int64_t{num_tiles} * kTileHeight; }
 };
 
-// Of a matrix's blocks, those that are packed.
-struct Kept {
-  int64_t blocks = 0, all = 0;
-};
-
 struct PackedLayer {
   Matrix ih, hh, hr;
-  Kept ih_kept, hh_kept, hr_kept;
   const float *bias = nullptr; // [strips of ih][16]
 };
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 #include <vector>
 
+#include "fail.h"
 #include "plain_kernels.h"
 #include "plane.h"
 #include "single_step.h"
@@ -13,6 +15,8 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
+constexpr int64_t kWorkspaceAlignment = 256;
+
 // Hands out a call's scratch memory. Without memory it only counts.
 class Workspace {
 public:
@@ -20,7 +24,7 @@ public:
 
   template <class T> T *take(int64_t count) {
     const int64_t at = used_;
-    used_ += round_up(count * int64_t{sizeof(T)}, 256);
+    used_ += round_up(count * int64_t{sizeof(T)}, kWorkspaceAlignment);
     return base_ ? reinterpret_cast<T *>(base_ + at) : nullptr;
   }
   QuantizedRows take_rows(Form form, int64_t rows, int64_t columns) {
@@ -486,8 +490,16 @@ int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,
 }
 
 void run(const PackedStack &stack, const LstmArguments &arguments, const Schedule &schedule,
-         const Plan &plan, void *workspace, void *stream) {
-  Call(stack, arguments, schedule, plan, workspace).run(stream);
+         const Plan &plan, const Queue &queue) {
+  Call call(stack, arguments, schedule, plan, queue.workspace);
+  const int64_t needed = call.workspace_bytes();
+  const int64_t given = queue.workspace ? static_cast<int64_t>(queue.workspace_bytes) : 0;
+  if (given < needed)
+    fail("the workspace must have " + std::to_string(needed) + " bytes, got " +
+         std::to_string(given));
+  if (reinterpret_cast<uintptr_t>(queue.workspace) % kWorkspaceAlignment)
+    fail("the workspace must be aligned to " + std::to_string(kWorkspaceAlignment) + " bytes");
+  call.run(queue.stream);
 }
 
 } // namespace cuda

@@ -29,9 +29,10 @@ struct Plan {
 int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,
                      const Schedule &schedule, int64_t chunk_bytes);
 
-// Enqueues a call with at least one row on the current device.
+// Enqueues a call with at least one row on the current device. Throws Error where the queue's
+// workspace does not do.
 void run(const PackedStack &stack, const LstmArguments &arguments, const Schedule &schedule,
-         const Plan &plan, void *workspace, void *stream);
+         const Plan &plan, const Queue &queue);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -21,24 +21,35 @@ inline void check(cudaError_t status, const char *what) {
   throw Error(ErrorCode::device, std::string(what) + ": " + cudaGetErrorString(status));
 }
 
+inline int current_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the current device");
+  return device;
+}
+
 inline int exchange_device(int device) {
-  int before = 0;
-  check(cudaGetDevice(&before), "asking for the current device");
+  const int before = current_device();
   if (device != before)
     check(cudaSetDevice(device), "choosing a device");
   return before;
 }
 
+inline int attribute_of(int device, cudaDeviceAttr attribute) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, attribute, device), "asking what a device can do");
+  return value;
+}
+
+// Of a block.
+inline int most_shared_bytes(int device) {
+  return attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+}
+
 inline Limits limits_of(int device) {
-  const auto attribute = [&](cudaDeviceAttr which) {
-    int value = 0;
-    check(cudaDeviceGetAttribute(&value, which, device), "asking what a device can do");
-    return value;
-  };
   Limits limits;
-  limits.multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
-  limits.shared_bytes = static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
-  limits.clusters = attribute(cudaDevAttrComputeCapabilityMajor) >= 9;
+  limits.multiprocessors = attribute_of(device, cudaDevAttrMultiProcessorCount);
+  limits.shared_bytes = static_cast<size_t>(most_shared_bytes(device));
+  limits.clusters = attribute_of(device, cudaDevAttrComputeCapabilityMajor) >= 9;
   return limits;
 }
 
@@ -60,15 +71,6 @@ inline SharedWord allocate_shared_word(int device) {
   return {static_cast<uint32_t *>(host), static_cast<uint32_t *>(on_device)};
 }
 
-// Of a block on the current device.
-inline int most_shared_bytes() {
-  int device = 0, bytes = 0;
-  check(cudaGetDevice(&device), "asking for the current device");
-  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        "asking what a device can do");
-  return bytes;
-}
-
 // A launch's attributes, and the kernel's that they need. Those of a kernel are the same for every
 // launch: another thread's, of another size, may come between.
 class Configuration {
@@ -78,7 +80,7 @@ public:
       check(cudaFuncSetAttribute(kernel, attribute, value), "preparing a kernel");
     };
     if (shape.shared_bytes > kUnaskedSharedBytes)
-      allow(cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes());
+      allow(cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes(current_device()));
     if (shape.cluster > kPortableCluster)
       allow(cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     config_.gridDim = dim3(static_cast<unsigned>(shape.grid.x), static_cast<unsigned>(shape.grid.y),

@@ -42,6 +42,7 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
   const bool in_place = a.h0 && (a.h_n == a.h0 || a.c_n == a.c0);
   plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
   const int directions = static_cast<int>(shape.num_directions);
+  const bool allowed = persistent_allowed();
   Choice refused;
   refused.reason = "LSTM_FASTKERNELS_PERSISTENT is 0";
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
@@ -49,9 +50,8 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
     const auto placed = [&](const PersistentShape &s) {
       return fits(s, *layers, directions, a.batch_size, device);
     };
-    plan.layers.push_back(persistent_allowed()
-                              ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed)
-                              : refused);
+    plan.layers.push_back(
+        allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused);
   }
   return plan;
 }
@@ -63,15 +63,16 @@ std::string kept_text(const PackedStack &stack, int64_t layer) {
   const int64_t directions = stack.shape.num_directions;
   for (int64_t i = layer * directions; i < (layer + 1) * directions; ++i) {
     const PackedLayer &packed = stack.layers[static_cast<size_t>(i)];
-    const auto add = [&](const char *name, const Kept &kept) {
+    const auto add = [&](const char *name, const Matrix &matrix, const MatrixShape &of) {
+      const int64_t all = of.num_blocks(columns_per_block(stack.form), kStripHeight);
       text +=
-          separator + (name + layer_suffix(stack.shape, i)) + " " + percent(kept.blocks, kept.all);
+          separator + (name + layer_suffix(stack.shape, i)) + " " + percent(matrix.num_blocks, all);
       separator = ", ";
     };
-    add("weight_ih", packed.ih_kept);
-    add("weight_hh", packed.hh_kept);
+    add("weight_ih", packed.ih, ih_shape(stack.shape, layer));
+    add("weight_hh", packed.hh, hh_shape(stack.shape));
     if (stack.shape.proj_size)
-      add("weight_hr", packed.hr_kept);
+      add("weight_hr", packed.hr, hr_shape(stack.shape));
   }
   return text;
 }
@@ -95,14 +96,7 @@ void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, cons
   const DeviceGuard guard(queue.device);
   check_failure(queue.device);
   const Plan plan = make_plan(packed, arguments, queue.device);
-  const int64_t needed = workspace_of(packed, arguments, schedule, plan.chunk_bytes);
-  const int64_t given = queue.workspace ? static_cast<int64_t>(queue.workspace_bytes) : 0;
-  if (given < needed)
-    fail("the workspace must have " + std::to_string(needed) + " bytes, got " +
-         std::to_string(given));
-  if (reinterpret_cast<uintptr_t>(queue.workspace) % 256)
-    fail("the workspace must be aligned to 256 bytes");
-  run(packed, arguments, schedule, plan, queue.workspace, queue.stream);
+  run(packed, arguments, schedule, plan, queue);
 }
 
 std::vector<std::string> explain(const DeviceStack &stack, const LstmArguments &arguments,

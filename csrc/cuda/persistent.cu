@@ -60,17 +60,24 @@ bool preferred(const PersistentShape &a, const PersistentShape &b, int64_t rows)
   return (a.parts == 8) == (rows < kRowsForFourParts) && a.parts != b.parts;
 }
 
-Choice plain(const std::string &reason) {
-  Choice choice;
-  choice.reason = reason;
-  return choice;
+// Why such a layer cannot be persistent on any device; empty where it may be.
+std::string obstacle(const LstmShape &shape, int64_t rows, int64_t time_steps) {
+  if (shape.activation_bits != 8)
+    return "activations are not int8";
+  if (shape.proj_size)
+    return "there is a projection";
+  if (time_steps < kFewestSteps)
+    return "there is one time step";
+  if (rows > kPersistentRows)
+    return "the batch is larger than " + std::to_string(kPersistentRows);
+  return "";
 }
 
 } // namespace
 
 std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
                                              int64_t rows, const device::Limits &limits) {
-  if (shape.activation_bits != 8 || shape.proj_size || rows > kPersistentRows)
+  if (!obstacle(shape, rows, kFewestSteps).empty())
     return {};
   const Matrix &hh = layers[0].hh;
   const int64_t dense = divide_up(hh.num_columns, kColumnsOfBlocks);
@@ -111,24 +118,19 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
 Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, int64_t time_steps,
               const device::Limits &limits,
               const std::function<bool(const PersistentShape &)> &fits) {
-  if (shape.activation_bits != 8)
-    return plain("activations are not int8");
-  if (shape.proj_size)
-    return plain("there is a projection");
-  if (time_steps < kFewestSteps)
-    return plain("there is one time step");
-  if (rows > kPersistentRows)
-    return plain("the batch is larger than " + std::to_string(kPersistentRows));
-  for (const PersistentShape &possible : possible_shapes(shape, layers, rows, limits)) {
-    if (!fits(possible))
-      continue;
-    Choice choice;
-    choice.persistent = true;
-    choice.shape = possible;
-    choice.reason = describe(possible);
+  Choice choice;
+  choice.reason = obstacle(shape, rows, time_steps);
+  if (!choice.reason.empty())
     return choice;
+  choice.reason = "the hidden size or the batch is too large for this device";
+  const auto shapes = possible_shapes(shape, layers, rows, limits);
+  const auto found = std::find_if(shapes.begin(), shapes.end(), fits);
+  if (found != shapes.end()) {
+    choice.persistent = true;
+    choice.shape = *found;
+    choice.reason = describe(*found);
   }
-  return plain("the hidden size or the batch is too large for this device");
+  return choice;
 }
 
 std::string describe(const PersistentShape &shape) {

@@ -12,8 +12,6 @@ namespace cuda {
 
 constexpr int kLanes = 32;
 
-LFK_DEVICE bool is_finite(float value) { return std::fabs(value) <= 3.402823466e38f; }
-
 LFK_DEVICE float largest_of_warp(float m) {
   for (int mask = kLanes / 2; mask > 0; mask /= 2) {
     const float other = device::shuffle_xor(m, mask);
@@ -30,7 +28,7 @@ LFK_DEVICE RowScale quantize_row(int columns, float floor, int32_t max, bool ext
   bool finite = extra_finite;
   for (int i = device::lane(); i < columns; i += kLanes) {
     const float magnitude = std::fabs(value(i));
-    finite = finite && is_finite(magnitude);
+    finite = finite && std::isfinite(magnitude);
     m = magnitude > m ? magnitude : m;
   }
   finite = !device::any_lane(!finite);

@@ -53,7 +53,7 @@ load_state_kernel(LFK_PARAMETERS(Both<LoadStateArguments>) both) {
   for (int i = lane(); i < a.c_stride; i += kLanes) {
     const float c =
         a.c0 && i < a.c_columns ? load_value(a.c0, a.type, from * a.c_columns + i) : 0.0f;
-    finite = finite && is_finite(c);
+    finite = finite && std::isfinite(c);
     a.c[row * a.c_stride + i] = c;
   }
   for (int i = lane(); i < a.h_stride; i += kLanes)

@@ -61,7 +61,7 @@ LFK_DEVICE void quantize_rows_of_block(const SingleStepArguments &a, int64_t fir
     } else {
       bool finite = true;
       for (int i = lane(); i < a.hidden_size; i += kLanes)
-        finite = finite && is_finite(state_at(a, a.c0, row, i));
+        finite = finite && std::isfinite(state_at(a, a.c0, row, i));
       finite = !any_lane(!finite);
       by = quantize_row<F>(a.hidden_size, 1.0f, a.hh.activation_max, finite, h, local,
                            [&](int64_t i) { return state_at(a, a.h0, row, i); });

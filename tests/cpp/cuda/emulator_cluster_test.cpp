@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "device.h"
+#include "orders.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
@@ -9,15 +10,6 @@ namespace device {
 namespace {
 
 constexpr uint64_t kOrders = 8;
-
-// Runs test() in several orders; ends on the first.
-template <class Test> void for_each_order(const Test &test) {
-  for (uint64_t seed = kOrders; seed-- > 0;) {
-    WITH("order ", seed);
-    emulator::set_order(seed);
-    test();
-  }
-}
 
 struct Parameters {
   uint32_t *out = nullptr;
@@ -29,7 +21,7 @@ struct Parameters {
 void check_refused(void (*kernel)(Parameters), const Launch &shape, const char *part) {
   std::vector<uint64_t> packets(64);
   std::vector<uint32_t> words(64);
-  for_each_order([&] {
+  for_each_order<kOrders>([&] {
     CHECK_THROWS(launch(kernel, shape, nullptr, Parameters{words.data(), packets.data()}), part);
   });
 }
@@ -90,7 +82,7 @@ template <bool wait> bool ring_is_right(bool cooperative = false) {
 }
 
 TEST(blocks_of_a_cluster_talk) {
-  for_each_order([] {
+  for_each_order<kOrders>([] {
     CHECK(ring_is_right<true>());
     CHECK(ring_is_right<true>(true));
   });
@@ -129,7 +121,7 @@ LFK_KERNEL(64, 1) arrivals_kernel(LFK_PARAMETERS(Parameters) p) {
 }
 
 TEST(threads_arrive_at_an_mbarrier) {
-  for_each_order([] {
+  for_each_order<kOrders>([] {
     std::vector<uint32_t> counts(4);
     launch(arrivals_kernel, {{}, 64, 8}, nullptr, Parameters{counts.data()});
     CHECK_SAME(counts, (std::vector<uint32_t>{64, 64, 64, 0}));
@@ -221,7 +213,7 @@ LFK_KERNEL(32, 1) relay_kernel(LFK_PARAMETERS(Parameters) p) {
 
 TEST(packets_cross_the_grid) {
   constexpr int kBlocks = 5;
-  for_each_order([] {
+  for_each_order<kOrders>([] {
     std::vector<uint64_t> packets((kBlocks + 1) * 32);
     std::vector<Words4> wide((kBlocks + 1) * 32);
     launch(relay_kernel, {{kBlocks}, 32, 0, 1, true}, nullptr,
@@ -267,7 +259,7 @@ template <bool release> bool flags_are_right() {
 
 TEST(packets_have_no_order) {
   bool found = false;
-  for_each_order([&] {
+  for_each_order<kOrders>([&] {
     CHECK(flags_are_right<true>());
     found |= !flags_are_right<false>();
   });
@@ -291,7 +283,7 @@ LFK_KERNEL(32, 1) gives_up(LFK_PARAMETERS(Parameters) p) {
 }
 
 TEST(time_outs_come) {
-  for_each_order([] {
+  for_each_order<kOrders>([] {
     std::vector<uint32_t> out(33);
     launch(gives_up, {{}, 32}, nullptr, Parameters{out.data()});
     CHECK(std::count(out.begin(), out.end(), 1u) == 32);

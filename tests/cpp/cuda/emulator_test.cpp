@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "device.h"
+#include "orders.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
@@ -11,15 +12,6 @@ namespace device {
 namespace {
 
 constexpr uint64_t kOrders = 6;
-
-// Runs test() in several orders; ends on the first.
-template <class Test> void for_each_order(const Test &test) {
-  for (uint64_t seed = kOrders; seed-- > 0;) {
-    WITH("order ", seed);
-    emulator::set_order(seed);
-    test();
-  }
-}
 
 struct ProductParameters {
   const uint8_t *a, *b; // [warp][16][32] by row, [warp][8][32] by column
@@ -61,7 +53,7 @@ LFK_KERNEL(64, 1) product_kernel(LFK_PARAMETERS(ProductParameters) p) {
 }
 
 TEST(emulated_products) {
-  for_each_order([] {
+  for_each_order<kOrders>([] {
     for (bool unsigned_b : {false, true}) {
       WITH("unsigned_b ", unsigned_b);
       constexpr int kWarps = 2;
@@ -129,12 +121,12 @@ template <bool barrier> bool sums_are_right() {
 }
 
 TEST(emulated_sums) {
-  for_each_order([] { CHECK(sums_are_right<true>()); });
+  for_each_order<kOrders>([] { CHECK(sums_are_right<true>()); });
 }
 
 TEST(orders_find_a_missing_barrier) {
   bool found = false;
-  for_each_order([&] { found |= !sums_are_right<false>(); });
+  for_each_order<kOrders>([&] { found |= !sums_are_right<false>(); });
   CHECK(found);
 }
 
@@ -150,7 +142,7 @@ LFK_KERNEL(64, 1) vote_kernel(LFK_PARAMETERS(WordParameters) p) {
 }
 
 TEST(emulated_votes) {
-  for_each_order([] {
+  for_each_order<kOrders>([] {
     std::vector<uint32_t> out(64), expected(64);
     for (uint32_t i = 0; i < 64; ++i)
       expected[i] = (i ^ 1) * 4 + (i >= 32) * 2;

@@ -186,7 +186,7 @@ TEST(non_finite_values_stay_in_their_row) {
   });
 }
 
-// A gate of a unit that is inf - inf is NaN at once, and its row from the next step on.
+// Input products that overflow make gates infinite.
 TEST(sums_that_overflow) {
   for (int64_t proj : {0, 4})
     for (int bits : {8, 16}) {

@@ -51,9 +51,12 @@ void StackOnDevice::forward(const LstmArguments &arguments, cuda::Plan plan) con
   const cuda::PackedStack stack(view());
   const Schedule schedule(arguments);
   plan.layers.resize(static_cast<size_t>(stack.shape.num_layers));
-  const DeviceMemory workspace(
-      static_cast<size_t>(cuda::workspace_of(stack, arguments, schedule, plan.chunk_bytes)));
-  cuda::run(stack, arguments, schedule, plan, workspace.data(), nullptr);
+  cuda::Queue queue;
+  queue.workspace_bytes =
+      static_cast<size_t>(cuda::workspace_of(stack, arguments, schedule, plan.chunk_bytes));
+  const DeviceMemory workspace(queue.workspace_bytes);
+  queue.workspace = workspace.data();
+  cuda::run(stack, arguments, schedule, plan, queue);
 }
 
 Result forward(const StackOnDevice &stack, const Sequence &sequence,

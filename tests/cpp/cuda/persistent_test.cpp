@@ -250,13 +250,16 @@ TEST(a_workspace_is_used_again) {
   LstmArguments a = arguments_for(random_sequence(shape, 3, 4, 137), found);
   const Schedule schedule(a);
   const cuda::Plan plan = plan_of({grid_of(40, 8, 1)});
-  const DeviceMemory workspace(
-      static_cast<size_t>(cuda::workspace_of(stack, a, schedule, plan.chunk_bytes)));
+  cuda::Queue queue;
+  queue.workspace_bytes =
+      static_cast<size_t>(cuda::workspace_of(stack, a, schedule, plan.chunk_bytes));
+  const DeviceMemory workspace(queue.workspace_bytes);
+  queue.workspace = workspace.data();
   for_each_order([&] {
     for (uint64_t seed : {138, 139}) {
       const Sequence sequence = random_sequence(shape, 3, 4, seed);
       a = arguments_for(sequence, found);
-      cuda::run(stack, a, schedule, plan, workspace.data(), nullptr);
+      cuda::run(stack, a, schedule, plan, queue);
       check_same(found, forward(source.packed(), sequence));
     }
   });
