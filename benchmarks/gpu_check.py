@@ -40,7 +40,8 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     library = ROOT / "lstm_fastkernels/lib"
     nvcc: Command = ["nvcc", "-O2", "-std=c++17", f"-arch=sm_{architecture}"]
     cpp = ROOT / "tests/cpp"
-    sources = [cpp / name for name in ("main.cpp", "stack.cpp", "gpu/device_test.cpp")]
+    names = ("main.cpp", "stack.cpp", "gpu/device_test.cpp", "gpu/numerics_test.cu")
+    sources = [cpp / name for name in names]
     includes = [f"-I{folder}" for folder in (ROOT / "csrc/core", ROOT / "csrc/include", cpp)]
     libraries = [library / f"liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
     device_tests, latencies, steps = (build / n for n in ("device_tests", "latencies", "steps"))
@@ -61,7 +62,10 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
         Stage(
             "device tests",
             60,
-            [[*nvcc, *sources, *includes, *libraries, "-o", device_tests], [device_tests]],
+            [
+                [*nvcc, "--fmad=false", *sources, *includes, *libraries, "-o", device_tests],
+                [device_tests],
+            ],
         ),
         Stage(
             "pytest",

@@ -115,6 +115,7 @@ public:
   Graph(const cuda::PackedStack &stack, const cuda::Choice &choice, const LstmArguments &a,
         const DeviceMemory &workspace, uint32_t *failed) {
     cuda::Plan plan;
+    plan.chunk_bytes = cuda::chunk_bytes_for(stack, a.batch_size);
     plan.layers = {choice};
     plan.failed = failed;
     cuda::Queue queue;
@@ -178,7 +179,7 @@ std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a,
     cuda::Choice choice;
     choice.persistent = true;
     choice.shape = shape;
-    add(cuda::describe(shape) + ", " + std::to_string(shape.parts) + " parts", choice);
+    add(cuda::describe(shape), choice);
   }
   return ways;
 }

@@ -28,13 +28,35 @@ LFK_HOST_DEVICE inline float horner(float c0, float c1, float c2, float c3, floa
   return std::fma(std::fma(std::fma(std::fma(c4, z, c3), z, c2), z, c1), z, c0);
 }
 
+// The steps of quotient() after an estimate of 1 / b that is off by at most a unit in the last
+// place. Markstein (IBM J. Res. Dev. 34, 1990): a residual that fma leaves exact corrects a
+// quotient to the rounding of IEEE division.
+LFK_HOST_DEVICE inline float corrected_quotient(float a, float b, float reciprocal) {
+  const float r = std::fma(reciprocal, std::fma(-b, reciprocal, 1.0f), reciprocal);
+  const float q = a * r;
+  return std::fma(r, std::fma(-b, q, a), q);
+}
+
+// a / b as IEEE has it, for b of 1 and more and moderate a, and for any a where b is 1. A GPU
+// divides by a function for all operands, which it calls where these are unusual: its branches keep
+// the gates of a unit from being computed side by side.
+LFK_HOST_DEVICE inline float quotient(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(b));
+  return b == 1.0f ? a : corrected_quotient(a, b, reciprocal);
+#else
+  return a / b;
+#endif
+}
+
 LFK_HOST_DEVICE inline float tanh_approx(float x) {
   x = x < -kTanhLimit ? -kTanhLimit : x; // written so that NaN stays NaN
   x = x > kTanhLimit ? kTanhLimit : x;
   const float z = x * x;
   const float p = horner(kTanhP[0], kTanhP[1], kTanhP[2], kTanhP[3], kTanhP[4], z);
   const float q = horner(kTanhQ[0], kTanhQ[1], kTanhQ[2], kTanhQ[3], kTanhQ[4], z);
-  const float t = x * p / q;
+  const float t = quotient(x * p, q); // q is 1 where the numerator is small
   return t < -1.0f ? -1.0f : t > 1.0f ? 1.0f : t;
 }
 

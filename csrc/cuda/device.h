@@ -5,12 +5,13 @@
 //   template <int rows> LFK_KERNEL(256, 1) step_kernel(LFK_PARAMETERS(StepParameters) p) { ... }
 //   launch(step_kernel<8>, {{blocks}, 256, shared_bytes}, stream, parameters);
 //
-// LFK_DEVICE marks functions that kernels call, LFK_UNROLLED (i, n) is a loop over i of n rounds.
+// LFK_DEVICE marks functions that kernels call, LFK_UNROLLED (i, n) is a loop over i of n rounds,
+// LFK_ROLLED stands before a loop that stays one: unrolled, it would take registers.
 //
 // Threads. Blocks are one-dimensional and made of whole warps:
-//   block_index(), grid_size(), thread_index(), num_threads(), lane(), warp()
+//   block_index(), thread_index(), lane(), warp()
 //   shared_memory<T>()        the block's dynamic shared memory, at 128 bytes: the only kind
-//   sync_threads(), sync_warp()
+//   sync_threads()
 // Warps. All 32 lanes come to each of these together:
 //   mma_s8s8(sum, a, b)       m16n8k32, row by column; sums wrap around
 //   mma_s8u8(sum, a, b)       a is signed, b unsigned
@@ -18,24 +19,24 @@
 //   any_lane(condition)
 // A thread:
 //   permute_bytes(low, high, selector)
+//   atomic_or(shared, bits)
 //   copy_async_16(shared, global), commit_copies(), wait_copies<most_pending>()
 //
 // Across blocks. Clusters need compute capability 9.0; before, what names them traps:
-//   cluster_rank(), cluster_size()
 //   cluster_sync()                     what was stored before it is seen after it
-//   map_shared(own, rank)              RemotePointer<T> to the same place in another block's shared
-//                                      memory, which must not have returned
+//   map_shared(own, rank)              RemotePointer<T> to the same place in the shared memory of
+//                                      the cluster's block of that number, which must not have
+//                                      returned
 //   Mbarrier, in shared memory: a phase ends when `arrivals` have come and as many bytes as they
 //   expect; phases have parity 0, 1, 0, ...
 //     init(arrivals), then fence_mbarrier_init() and cluster_sync()
-//     arrive(), arrive_expect_bytes(n)
+//     arrive_expect_bytes(n)
 //     try_wait(parity)                 whether the phase of that parity has ended; may take its
 //     time
-//   store_async(to, value, barrier)    4, 8 or 16 bytes into another block, whose barrier gets them
-//                                      as so many bytes
+//   store_async(to, value, barrier)    16 bytes into a block of the cluster, the own one too, whose
+//                                      barrier gets them as so many bytes
 // The whole grid, through global memory:
-//   store_packet(to, value), load_packet(from)   8 or 16 bytes at once, in no order among packets
-//   store_release(to, value), load_acquire(from) 4 bytes
+//   store_packet(to, value), load_packet(from)   16 bytes at once, in no order among packets
 //   pause()                            in loops that wait for these and for try_wait
 //   global_timer_ns()
 #pragma once

@@ -142,7 +142,6 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
   matrix.num_tiles = static_cast<int32_t>(shape.num_tiles(kStripHeight));
   matrix.num_columns = static_cast<int32_t>(shape.columns);
   matrix.activation_max = record.activation_max;
-  matrix.longest = static_cast<int32_t>(record.blocks);
   matrix.num_blocks = record.positions;
   return matrix;
 }

@@ -71,7 +71,6 @@ struct Matrix {
   const float *scales = nullptr;     // [strips][16]; 1 for float32
   int32_t num_tiles = 0;
   int32_t num_columns = 0; // without padding
-  int32_t longest = 0;     // blocks of the longest strip
   uint32_t num_blocks = 0;
   int32_t activation_max = 127;
 

@@ -16,6 +16,7 @@ namespace cuda {
 namespace {
 
 constexpr int64_t kWorkspaceAlignment = 256;
+constexpr int64_t kClearedPackets = 64; // by a warp
 
 // Hands out a call's scratch memory. Without memory it only counts.
 class Workspace {
@@ -86,7 +87,7 @@ public:
       for (int64_t i = 0; i < 2; ++i)
         between_[i] =
             memory_.take<float>((two_directions() ? all_rows() : most_rows_) * inner_width());
-    num_packets_ = most_packets(stack.layers[0].hh, a.batch_size);
+    num_packets_ = round_up(most_packets(stack.layers[0].hh, a.batch_size), kClearedPackets);
     packets_ = memory_.take<device::Words4>(num_packets_ * shape_.num_directions);
   }
 
@@ -187,7 +188,8 @@ private:
           return false;
       return true;
     };
-    while (chunk_.end < a_.time_steps && fits(chunk_.end + 1))
+    while (chunk_.end < a_.time_steps && chunk_.end - chunk_.begin < kMostSteps &&
+           fits(chunk_.end + 1))
       ++chunk_.end;
   }
 
@@ -231,8 +233,9 @@ private:
   void clear_packets() {
     Plane packets;
     packets.base = reinterpret_cast<uint8_t *>(packets_);
-    packets.row_bytes = int64_t{sizeof(device::Words4)};
-    clear_rows(packets, 1, num_packets_ * shape_.num_directions, 4, stream_);
+    packets.row_bytes = kClearedPackets * int64_t{sizeof(device::Words4)};
+    clear_rows(packets, 1, num_packets_ * shape_.num_directions / kClearedPackets,
+               packets.row_bytes / int64_t{sizeof(float)}, stream_);
   }
 
   // Every chunk goes through all layers.
@@ -481,6 +484,12 @@ private:
 };
 
 } // namespace
+
+int64_t chunk_bytes_for(const PackedStack &stack, int64_t batch) {
+  const int64_t row_bytes = stack.layers[0].hh.padded_rows() * int64_t{sizeof(float)};
+  const int64_t few_steps = batch <= kPersistentRows ? kFewestChunkSteps * batch * row_bytes : 0;
+  return std::max(kChunkBytes, few_steps);
+}
 
 int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,
                      const Schedule &schedule, int64_t chunk_bytes) {

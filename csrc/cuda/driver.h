@@ -25,6 +25,11 @@ struct Plan {
   uint64_t patience_ns = uint64_t{5'000'000'000};
 };
 
+// kChunkBytes, or more where a batch may be persistent: each launch reads the weights first, so it
+// should have kFewestChunkSteps steps.
+constexpr int64_t kFewestChunkSteps = 64;
+int64_t chunk_bytes_for(const PackedStack &stack, int64_t batch);
+
 // Device memory that run() needs with any choices, aligned to 256 bytes.
 int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,
                      const Schedule &schedule, int64_t chunk_bytes);

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <tuple>
 
+#include "grid_exchange.h"
 #include "persistent_instances.h"
 #include "persistent_shared.h"
 
@@ -15,23 +16,20 @@ namespace {
 constexpr int kColumnsOfBlocks = kPersistentWarps * kFragmentColumns; // one block in each warp
 constexpr int64_t kFewestSteps = 2;
 
-// From so many rows on, sums of 8 parts take longer to add up than those of 4.
-constexpr int64_t kRowsForFourParts = 9;
 // Up to so many rows, a cluster is faster than as many blocks of the grid as there are tiles: h
 // arrives sooner, but a block has more to multiply. From the design's estimates: no GPU has decided
-// either yet (benchmarks/cuda/steps.cu asks one).
+// it yet (benchmarks/cuda/steps.cu asks one).
 constexpr int64_t kRowsForCluster = 8;
 
 SharedLayout layout_of(const PersistentShape &shape, const Matrix &hh, int64_t rows) {
   const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
-  return SharedLayout(
-      {static_cast<int>(rows), hh.num_columns, shape.tiles, shape.parts, blocks, shape.cluster});
+  return SharedLayout({static_cast<int>(rows), hh.num_columns, shape.tiles, blocks, shape.cluster});
 }
 
 PersistentKernel instance(const PersistentShape &shape) {
-  return shape.cluster  ? cluster_instance(shape)
-         : shape.sparse ? sparse_grid_instance(shape)
-                        : grid_instance(shape);
+  return shape.cluster    ? cluster_instance(shape)
+         : shape.few_rows ? few_rows_grid_instance(shape)
+                          : many_rows_grid_instance(shape);
 }
 
 device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int64_t rows,
@@ -54,10 +52,10 @@ int power_of_two(int64_t at_least) {
   return power;
 }
 
-bool preferred(const PersistentShape &a, const PersistentShape &b, int64_t rows) {
-  if (a.cluster != b.cluster)
-    return a.cluster == (rows <= kRowsForCluster);
-  return (a.parts == 8) == (rows < kRowsForFourParts) && a.parts != b.parts;
+// Whether so few blocks are not zero that it pays to ask which.
+bool is_sparse(const Matrix &m) {
+  const int64_t strips = int64_t{m.num_tiles} * kStripsPerTile;
+  return 2 * int64_t{m.num_blocks} <= strips * divide_up(m.num_columns, kFragmentColumns);
 }
 
 // Why such a layer cannot be persistent on any device; empty where it may be.
@@ -80,38 +78,31 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
   if (!obstacle(shape, rows, kFewestSteps).empty())
     return {};
   const Matrix &hh = layers[0].hh;
-  const int64_t dense = divide_up(hh.num_columns, kColumnsOfBlocks);
-  int longest = 0;
-  for (int64_t d = 0; d < shape.num_directions; ++d)
-    longest = std::max(longest, layers[d].hh.longest);
-  const int64_t sparse = std::max<int64_t>(1, divide_up(longest, kPersistentWarps));
+  const int blocks = static_cast<int>(divide_up(hh.num_columns, kColumnsOfBlocks));
+
+  PersistentShape cluster;
+  cluster.cluster = true;
+  cluster.tiles = cluster.blocks = blocks;
+  cluster.grid = power_of_two(divide_up(hh.num_tiles, cluster.tiles));
+
+  PersistentShape grid;
+  grid.sparse = std::all_of(layers, layers + shape.num_directions,
+                            [](const PackedLayer &layer) { return is_sparse(layer.hh); });
+  grid.few_rows = rows <= kFewRows;
+  grid.blocks = blocks;
+  grid.grid = hh.num_tiles;
 
   std::vector<PersistentShape> shapes;
-  for (int parts : {8, 4}) {
-    PersistentShape cluster;
-    cluster.cluster = true;
-    cluster.parts = parts;
-    cluster.tiles = cluster.blocks = static_cast<int>(dense);
-    cluster.grid = power_of_two(divide_up(hh.num_tiles, dense));
-    if (limits.clusters && cluster.grid <= kLargestCluster &&
-        dense <= (parts == 8 ? kLargestTilesOfEightParts : kLargestClusterTiles))
-      shapes.push_back(cluster);
-
-    PersistentShape grid;
-    grid.parts = parts;
-    grid.sparse = 2 * sparse <= dense && sparse <= kLargestSparseBlocks;
-    grid.blocks = static_cast<int>(grid.sparse ? sparse : dense);
-    grid.grid = hh.num_tiles;
-    if (grid.blocks <= kLargestBlocks && grid.grid * shape.num_directions <= limits.multiprocessors)
-      shapes.push_back(grid);
-  }
-  const auto too_large = [&](const PersistentShape &s) {
-    return static_cast<size_t>(layout_of(s, hh, rows).bytes) > limits.shared_bytes;
+  const auto add_if = [&](bool exists, const PersistentShape &s) {
+    if (exists && static_cast<size_t>(layout_of(s, hh, rows).bytes) <= limits.shared_bytes)
+      shapes.push_back(s);
   };
-  shapes.erase(std::remove_if(shapes.begin(), shapes.end(), too_large), shapes.end());
-  std::sort(shapes.begin(), shapes.end(), [&](const PersistentShape &a, const PersistentShape &b) {
-    return preferred(a, b, rows);
-  });
+  add_if(limits.clusters && cluster.grid <= kLargestCluster && blocks <= kLargestClusterTiles,
+         cluster);
+  add_if(blocks <= kLargestBlocks && grid.grid * shape.num_directions <= limits.multiprocessors,
+         grid);
+  if (rows > kRowsForCluster)
+    std::reverse(shapes.begin(), shapes.end());
   return shapes;
 }
 
@@ -157,7 +148,8 @@ bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions
 int64_t most_packets(const Matrix &hh, int64_t rows) {
   if (rows > kPersistentRows)
     return 0;
-  return int64_t{2} * hh.num_tiles * GridExchange::packets_for(static_cast<int>(rows));
+  const int most_passes = static_cast<int>(divide_up(rows, 16)); // of kernels for so many rows
+  return int64_t{2} * step_packets(hh.num_tiles, most_passes);
 }
 
 void run_persistent(const PersistentShape &shape, const Both<PersistentArguments> &both,

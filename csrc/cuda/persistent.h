@@ -18,23 +18,21 @@ namespace lstm_fastkernels {
 namespace cuda {
 
 constexpr int kPersistentRows = 64; // of a batch, at most
-constexpr int kPersistentWarps = 8;
+constexpr int kPersistentWarps = 8; // of a block; each has an eighth of the columns
 constexpr int kLargestCluster = 16;
-constexpr int kLargestClusterTiles = 3; // of a block in a cluster
-// With more, a warp of 8 parts has too few registers for its sums.
-constexpr int kLargestTilesOfEightParts = 2;
-// Blocks of a strip that a warp of 8 parts holds, and where it skips zeros.
-constexpr int kLargestBlocks = 8;
-constexpr int kLargestSparseBlocks = 4;
+constexpr int kLargestClusterTiles = 3;          // of a block in a cluster
+constexpr int kLargestBlocks = 8;                // of a strip that a warp holds
+constexpr int64_t kMostSteps = int64_t{1} << 30; // of a launch
+constexpr int kFewRows = 8;                      // of a batch that are multiplied at once
 
 // Which instance of the kernel, and how it is launched.
 struct PersistentShape {
   bool cluster = false;
-  bool sparse = false; // skips blocks that are zero; otherwise they are multiplied, too
-  int tiles = 1;       // of a block of the grid
-  int parts = 8;       // warps that share a strip's columns: 4 or 8
-  int blocks = 1;      // of a strip that one of 8 parts holds; one of 4 holds twice as many
-  int grid = 1;        // blocks of each direction; a cluster may have some without units
+  bool sparse = false;   // skips blocks that are zero; otherwise they are multiplied, too
+  bool few_rows = false; // on the grid, for at most kFewRows
+  int tiles = 1;         // of a block of the grid
+  int blocks = 1;        // of a strip that a warp holds
+  int grid = 1;          // blocks of each direction; a cluster may have some without units
 };
 
 // How a layer's steps are run: persistent, or else a launch each; and why.
@@ -65,7 +63,7 @@ bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions
 struct PersistentArguments {
   Rows rows;
   Matrix hh;
-  int64_t begin = 0, end = 0; // steps in the direction of travel
+  int64_t begin = 0, end = 0; // steps in the direction of travel, at most kMostSteps
   int32_t reverse = 0;
   int32_t hidden_size = 0;
   QuantizedRows h[2]; // as in StepArguments, read and written by turns

@@ -11,28 +11,20 @@ namespace cuda {
 
 using PersistentKernel = void (*)(const Both<PersistentArguments>);
 
-template <int> using OnGrid = GridExchange;
-
-// Of one exchange with kLargest blocks at most; a cluster has as many tiles a block as blocks a
-// warp: both are the hidden size / 256, rounded up.
+// Exchange<n> is that of kernels with n blocks a warp, of which there are up to kLargest.
 template <template <int> class Exchange, bool kSparse, int kLargest>
 PersistentKernel persistent_instance(const PersistentShape &shape) {
-  using Of = Exchange<kLargest>;
-  if (shape.blocks == kLargest) {
-    if constexpr (Of::kTiles <= kLargestTilesOfEightParts)
-      if (shape.parts == 8)
-        return persistent_kernel<Of, 8, kLargest, kSparse>;
-    return persistent_kernel<Of, 4, 2 * kLargest, kSparse>;
-  }
+  if (shape.blocks == kLargest)
+    return persistent_kernel<Exchange<kLargest>, kLargest, kSparse>;
   if constexpr (kLargest > 1)
     return persistent_instance<Exchange, kSparse, kLargest - 1>(shape);
   else
     fail("there is no persistent kernel for " + std::to_string(shape.blocks) + " blocks a warp");
 }
 
-PersistentKernel grid_instance(const PersistentShape &shape);
-PersistentKernel sparse_grid_instance(const PersistentShape &shape);
 PersistentKernel cluster_instance(const PersistentShape &shape);
+PersistentKernel few_rows_grid_instance(const PersistentShape &shape);
+PersistentKernel many_rows_grid_instance(const PersistentShape &shape);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -8,6 +8,7 @@
 #define LFK_PARAMETERS(T) const __grid_constant__ T
 #define LFK_DEVICE __device__ __forceinline__
 #define LFK_UNROLLED(i, n) _Pragma("unroll") for (int i = 0; i < (n); ++i)
+#define LFK_ROLLED _Pragma("unroll 1")
 
 namespace lstm_fastkernels {
 namespace device {
@@ -15,11 +16,7 @@ namespace device {
 LFK_DEVICE Dim3 block_index() {
   return {static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.z)};
 }
-LFK_DEVICE Dim3 grid_size() {
-  return {static_cast<int>(gridDim.x), static_cast<int>(gridDim.y), static_cast<int>(gridDim.z)};
-}
 LFK_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
-LFK_DEVICE int num_threads() { return static_cast<int>(blockDim.x); }
 LFK_DEVICE int lane() { return static_cast<int>(threadIdx.x % 32); }
 LFK_DEVICE int warp() { return static_cast<int>(threadIdx.x / 32); }
 
@@ -29,7 +26,6 @@ template <class T> LFK_DEVICE T *shared_memory() {
 }
 
 LFK_DEVICE void sync_threads() { __syncthreads(); }
-LFK_DEVICE void sync_warp() { __syncwarp(); }
 
 // Volatile, though they are pure: they must not move to where some lanes do not come.
 LFK_DEVICE void mma_s8s8(int32_t (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
@@ -56,6 +52,8 @@ LFK_DEVICE uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(low), "r"(high), "r"(selector));
   return result;
 }
+
+LFK_DEVICE void atomic_or(uint32_t *shared, uint32_t bits) { atomicOr(shared, bits); }
 
 LFK_DEVICE uint32_t shared_address(const void *shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));

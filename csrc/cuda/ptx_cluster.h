@@ -13,16 +13,6 @@
 namespace lstm_fastkernels {
 namespace device {
 
-LFK_DEVICE int cluster_rank() {
-  uint32_t rank = 0;
-  LFK_FOR_CLUSTERS(asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank)));
-  return static_cast<int>(rank);
-}
-LFK_DEVICE int cluster_size() {
-  uint32_t size = 1;
-  LFK_FOR_CLUSTERS(asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size)));
-  return static_cast<int>(size);
-}
 LFK_DEVICE void cluster_sync() {
   LFK_FOR_CLUSTERS(asm volatile("barrier.cluster.arrive.release;\n"
                                 "barrier.cluster.wait.acquire;" :: : "memory"));
@@ -32,9 +22,6 @@ template <class T> class RemotePointer {
 public:
   RemotePointer() = default;
   LFK_DEVICE explicit RemotePointer(uint32_t address) : address_(address) {}
-  LFK_DEVICE RemotePointer operator+(int n) const {
-    return RemotePointer(address_ + static_cast<uint32_t>(n) * static_cast<uint32_t>(sizeof(T)));
-  }
   LFK_DEVICE uint32_t address() const { return address_; }
 
 private:
@@ -54,10 +41,6 @@ public:
   LFK_DEVICE void init(int arrivals) {
     LFK_FOR_CLUSTERS(asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address()),
                                   "r"(arrivals) : "memory"));
-  }
-  LFK_DEVICE void arrive() {
-    LFK_FOR_CLUSTERS(asm volatile(
-        "mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(address()) : "memory"));
   }
   LFK_DEVICE void arrive_expect_bytes(int bytes) {
     LFK_FOR_CLUSTERS(asm volatile(
@@ -87,41 +70,16 @@ LFK_DEVICE void fence_mbarrier_init() {
   LFK_FOR_CLUSTERS(asm volatile("fence.mbarrier_init.release.cluster;" :: : "memory"));
 }
 
-#define LFK_STORE_ASYNC(type) "st.async.shared::cluster.mbarrier::complete_tx::bytes." type
-
-LFK_DEVICE void store_async(RemotePointer<uint32_t> to, uint32_t value,
-                            RemotePointer<Mbarrier> barrier) {
-  LFK_FOR_CLUSTERS(asm volatile(LFK_STORE_ASYNC("b32") " [%0], %1, [%2];" ::"r"(to.address()),
-                                "r"(value), "r"(barrier.address()) : "memory"));
-}
-LFK_DEVICE void store_async(RemotePointer<uint64_t> to, uint64_t value,
-                            RemotePointer<Mbarrier> barrier) {
-  LFK_FOR_CLUSTERS(asm volatile(LFK_STORE_ASYNC("b64") " [%0], %1, [%2];" ::"r"(to.address()),
-                                "l"(value), "r"(barrier.address()) : "memory"));
-}
 LFK_DEVICE void store_async(RemotePointer<Words4> to, const Words4 &value,
                             RemotePointer<Mbarrier> barrier) {
-  LFK_FOR_CLUSTERS(
-      asm volatile(LFK_STORE_ASYNC("v4.b32") " [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to.address()),
-                   "r"(value.words[0]), "r"(value.words[1]), "r"(value.words[2]),
-                   "r"(value.words[3]), "r"(barrier.address()) : "memory"));
+  LFK_FOR_CLUSTERS(asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
+                                "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to.address()),
+                                "r"(value.words[0]), "r"(value.words[1]), "r"(value.words[2]),
+                                "r"(value.words[3]), "r"(barrier.address()) : "memory"));
 }
 
-#undef LFK_STORE_ASYNC
 #undef LFK_FOR_CLUSTERS
 
-LFK_DEVICE void store_packet(uint64_t *to, uint64_t value) {
-  asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(__cvta_generic_to_global(to)), "l"(value)
-               : "memory");
-}
-LFK_DEVICE uint64_t load_packet(const uint64_t *from) {
-  uint64_t value;
-  asm volatile("ld.relaxed.gpu.global.b64 %0, [%1];"
-               : "=l"(value)
-               : "l"(__cvta_generic_to_global(from))
-               : "memory");
-  return value;
-}
 // One b128, not a vector: the parts of a vector may be stored and loaded one by one.
 LFK_DEVICE void store_packet(Words4 *to, const Words4 &value) {
   asm volatile("{\n"
@@ -150,19 +108,6 @@ LFK_DEVICE Words4 load_packet(const Words4 *from) {
                : "l"(__cvta_generic_to_global(from))
                : "memory");
   return value;
-}
-
-LFK_DEVICE uint32_t load_acquire(const uint32_t *from) {
-  uint32_t value;
-  asm volatile("ld.acquire.gpu.global.b32 %0, [%1];"
-               : "=r"(value)
-               : "l"(__cvta_generic_to_global(from))
-               : "memory");
-  return value;
-}
-LFK_DEVICE void store_release(uint32_t *to, uint32_t value) {
-  asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(__cvta_generic_to_global(to)), "r"(value)
-               : "memory");
 }
 
 LFK_DEVICE void pause() {}

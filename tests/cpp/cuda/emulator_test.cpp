@@ -91,10 +91,11 @@ struct SumParameters {
 };
 
 // Through registers, then shared memory.
-template <bool barrier> LFK_KERNEL(128, 1) sum_kernel(LFK_PARAMETERS(SumParameters) p) {
+constexpr int kSumThreads = 128, kSumBlocks = 3; // blocks: of a row
+
+template <bool barrier> LFK_KERNEL(kSumThreads, 1) sum_kernel(LFK_PARAMETERS(SumParameters) p) {
   float *const sums = shared_memory<float>();
-  float sum =
-      p.in[(block_index().y * grid_size().x + block_index().x) * num_threads() + thread_index()];
+  float sum = p.in[(block_index().y * kSumBlocks + block_index().x) * kSumThreads + thread_index()];
   for (int mask = 16; mask > 0; mask /= 2)
     sum += shuffle_xor(sum, mask);
   if (lane() == 0)
@@ -103,19 +104,19 @@ template <bool barrier> LFK_KERNEL(128, 1) sum_kernel(LFK_PARAMETERS(SumParamete
     sync_threads();
   if (thread_index() != 0)
     return;
-  for (int w = 1; w < num_threads() / 32; ++w)
+  for (int w = 1; w < kSumThreads / 32; ++w)
     sum += sums[w];
-  p.out[block_index().y * grid_size().x + block_index().x] = sum;
+  p.out[block_index().y * kSumBlocks + block_index().x] = sum;
 }
 
 template <bool barrier> bool sums_are_right() {
-  constexpr int kThreads = 128, kBlocks = 6;
+  constexpr int kThreads = kSumThreads, kBlocks = 2 * kSumBlocks;
   std::vector<float> in(kThreads * kBlocks), out(kBlocks, -1.0f), expected(kBlocks);
   std::iota(in.begin(), in.end(), 0.0f);
   for (int i = 0; i < kBlocks; ++i)
     expected[static_cast<size_t>(i)] =
         std::accumulate(in.begin() + i * kThreads, in.begin() + (i + 1) * kThreads, 0.0f);
-  launch(sum_kernel<barrier>, {{3, 2}, kThreads, kThreads / 32 * sizeof(float)}, nullptr,
+  launch(sum_kernel<barrier>, {{kSumBlocks, 2}, kThreads, kThreads / 32 * sizeof(float)}, nullptr,
          SumParameters{in.data(), out.data()});
   return out == expected;
 }
@@ -136,7 +137,6 @@ struct WordParameters {
 
 LFK_KERNEL(64, 1) vote_kernel(LFK_PARAMETERS(WordParameters) p) {
   const bool one = any_lane(thread_index() == 37), none = any_lane(false);
-  sync_warp();
   const auto neighbour = shuffle_xor(static_cast<uint32_t>(thread_index()), 1);
   p.out[thread_index()] = neighbour * 4 + one * 2 + none;
 }
@@ -161,7 +161,7 @@ TEST(emulated_permutations) {
 // 16 bytes a thread by two groups of copies, read after waiting for the first.
 template <bool wait> LFK_KERNEL(32, 1) copy_kernel(LFK_PARAMETERS(ProductParameters) p) {
   unsigned char *const first = shared_memory<unsigned char>() + thread_index() * 16;
-  unsigned char *const second = first + num_threads() * 16;
+  unsigned char *const second = first + 32 * 16;
   copy_async_16(first, p.a + thread_index() * 16);
   commit_copies();
   copy_async_16(second, p.b + thread_index() * 16);

@@ -12,21 +12,20 @@ namespace lstm_fastkernels {
 
 constexpr int kUnitsOfTile = 16;
 
-inline cuda::PersistentShape grid_of(int64_t hidden, int parts, int blocks) {
+inline cuda::PersistentShape grid_of(int64_t hidden, int blocks, int64_t rows) {
   cuda::PersistentShape shape;
-  shape.parts = parts;
+  shape.few_rows = rows <= cuda::kFewRows;
   shape.blocks = blocks;
   shape.grid = static_cast<int>((hidden + kUnitsOfTile - 1) / kUnitsOfTile);
   return shape;
 }
-inline cuda::PersistentShape sparse_grid_of(int64_t hidden, int parts, int blocks) {
-  cuda::PersistentShape shape = grid_of(hidden, parts, blocks);
+inline cuda::PersistentShape sparse(cuda::PersistentShape shape) {
   shape.sparse = true;
   return shape;
 }
 // Of `size` blocks, or as few as there must be.
-inline cuda::PersistentShape cluster_of(int64_t hidden, int parts, int tiles, int size = 1) {
-  cuda::PersistentShape shape = grid_of(hidden, parts, tiles);
+inline cuda::PersistentShape cluster_of(int64_t hidden, int tiles, int size = 1) {
+  cuda::PersistentShape shape = grid_of(hidden, tiles, cuda::kFewRows + 1);
   shape.cluster = true;
   shape.tiles = tiles;
   while (size * tiles < shape.grid)
@@ -35,17 +34,23 @@ inline cuda::PersistentShape cluster_of(int64_t hidden, int parts, int tiles, in
   return shape;
 }
 
-// Of every exchange, for hidden sizes up to 256.
-inline std::vector<cuda::PersistentShape> shapes_of(int64_t hidden) {
-  return {grid_of(hidden, 8, 1), sparse_grid_of(hidden, 4, 1), cluster_of(hidden, 8, 1),
-          cluster_of(hidden, 4, 2)};
+// All that there are for a hidden size up to 256: with as few blocks as there must be, and with
+// more; and for few rows also those for many.
+inline std::vector<cuda::PersistentShape> shapes_of(int64_t hidden, int64_t rows) {
+  std::vector<cuda::PersistentShape> shapes = {cluster_of(hidden, 1), cluster_of(hidden, 2)};
+  for (const int64_t kernel_rows : {rows, cuda::kFewRows + int64_t{1}})
+    for (int blocks : {1, 2}) {
+      shapes.push_back(grid_of(hidden, blocks, kernel_rows));
+      shapes.push_back(sparse(shapes.back()));
+      if (rows > cuda::kFewRows && blocks == 2)
+        return shapes;
+    }
+  return shapes;
 }
 
 inline std::string name_of(const cuda::PersistentShape &s) {
-  return check::text(s.cluster  ? "cluster"
-                     : s.sparse ? "sparse grid"
-                                : "grid",
-                     " of ", s.grid, " parts ", s.parts, " blocks ", s.blocks);
+  return check::text(s.sparse ? "sparse " : "", s.cluster ? "cluster" : "grid", " of ", s.grid,
+                     s.few_rows ? " for few rows" : "", " blocks ", s.blocks);
 }
 
 inline cuda::Plan plan_of(const std::vector<cuda::PersistentShape> &layers) {

@@ -202,5 +202,13 @@ TEST(sums_that_overflow) {
     }
 }
 
+TEST(chunks_have_steps_enough) {
+  const StackOnDevice on_device(random_stack(shape_of(1, 1024), Weights::any, 71));
+  const cuda::PackedStack stack(on_device.view());
+  CHECK(cuda::chunk_bytes_for(stack, 8) == 32 << 20);
+  CHECK(cuda::chunk_bytes_for(stack, 64) == 64 << 20); // of 1 MB a step
+  CHECK(cuda::chunk_bytes_for(stack, 65) == 32 << 20);
+}
+
 } // namespace
 } // namespace lstm_fastkernels

@@ -68,13 +68,16 @@ struct Lossy {
 
 // Stores of all blocks in a step.
 int64_t stores_of(const PersistentShape &s) {
-  // Packets of 3 words of 3 rows; or 16 bytes of a row for each of the other blocks, and NaNs.
-  return s.cluster ? s.tiles == 1 ? 3 * 2 * 4 : 3 * 3 + 2 : 3 * 4;
+  // Of 3 rows: two packets each and a header; or 16 bytes a tile, and NaNs, for each block.
+  if (!s.cluster)
+    return 3 * (3 * 2 + 1);
+  const int64_t blocks = s.tiles == 1 ? 3 : 2;
+  return blocks * (3 * 3 + blocks);
 }
 
 TEST(a_lost_store_ends_in_nan) {
   const Lossy of(1);
-  for (const PersistentShape &s : shapes_of(Lossy::kHidden))
+  for (const PersistentShape &s : shapes_of(Lossy::kHidden, Lossy::kRows))
     for (uint64_t order : {2, 3}) {
       device::emulator::set_order(order);
       const int64_t stores = stores_of(s), all = stores * (Lossy::kSteps - 1);
@@ -101,7 +104,7 @@ TEST(a_lost_store_ends_in_nan) {
 // The block that did not get a share of the last exchange is the only one that has failed; what
 // goes on from its state is NaN, and so are the layers that read what it gave.
 TEST(a_failure_reaches_later_launches) {
-  for (const PersistentShape &s : shapes_of(Lossy::kHidden)) {
+  for (const PersistentShape &s : shapes_of(Lossy::kHidden, Lossy::kRows)) {
     WITH(name_of(s));
     const int64_t stores = stores_of(s);
     const Lossy of(1), of_two(2), of_both(1, 2);
@@ -128,7 +131,7 @@ TEST(a_failure_before_a_row_starts) {
   const Result expected = forward(of.stack.packed(), of.sequence, 1, lengths);
   for (uint64_t order : {0, 1}) { // the first direction comes first, or last
     device::emulator::set_order(order);
-    for (const PersistentShape &s : shapes_of(Lossy::kHidden))
+    for (const PersistentShape &s : shapes_of(Lossy::kHidden, Lossy::kRows))
       for (int64_t lost : {int64_t{1}, stores_of(s)}) {
         WITH(name_of(s), " order ", order, " lost ", lost);
         const Result found = of.run(s, lost, 2, true, lengths);
@@ -147,8 +150,8 @@ struct Wait {
 };
 LFK_KERNEL(32, 1) wait_kernel(LFK_PARAMETERS(Wait) p) {
   const uint64_t start = device::global_timer_ns();
-  cuda::Patience patience(p.patience_ns);
-  while (!patience.ran_out())
+  cuda::Patience patience;
+  while (!patience.ran_out(p.patience_ns))
     ;
   if (device::lane() == 0)
     *p.waited_ns = device::global_timer_ns() - start;

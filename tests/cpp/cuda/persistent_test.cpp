@@ -43,14 +43,6 @@ public:
   }
 
   const Result &expected() const { return expected_; }
-  // Blocks of the first layer's longest strip.
-  int longest() const {
-    const cuda::PackedStack stack(on_device_.view());
-    int most = 0;
-    for (int64_t i = 0; i < sequence_.shape.num_directions; ++i)
-      most = std::max(most, stack.layers[static_cast<size_t>(i)].hh.longest);
-    return most;
-  }
 
 private:
   int64_t layers() const { return sequence_.shape.num_layers; }
@@ -66,9 +58,6 @@ struct Size {
   int blocks; // of a strip; tiles of a cluster's block
   int64_t hidden, T, B, directions;
 };
-
-// Shared memory does not hold the sums of 8 parts for more rows.
-constexpr int64_t kRowsOfEightParts = 33;
 
 Case random_case(const Size &s, uint64_t seed, float density = 1.0f) {
   const LstmShape shape = shape_of(3, s.hidden, 0, 1, s.directions);
@@ -89,68 +78,62 @@ template <class Test> void for_each_size(const std::vector<Size> &sizes, const T
 TEST(every_cluster) {
   const std::vector<Size> sizes = {{1, 1, 3, 1, 2},   {1, 15, 7, 9, 1},  {1, 16, 2, 64, 1},
                                    {1, 17, 7, 7, 2},  {1, 151, 3, 8, 2}, {1, 255, 2, 33, 1},
-                                   {2, 17, 3, 33, 1}, {2, 257, 3, 9, 1}, {2, 300, 2, 33, 1},
+                                   {2, 17, 3, 33, 1}, {2, 257, 3, 9, 1}, {2, 300, 2, 32, 1},
                                    {2, 300, 3, 1, 2}, {3, 31, 7, 9, 1},  {3, 520, 2, 8, 1},
                                    {3, 768, 2, 9, 1}};
-  for_each_size(sizes, [](const Size &s) {
-    const Case of = random_case(s, 101);
-    for (int parts : {8, 4})
-      if (parts == 4 || (s.blocks <= cuda::kLargestTilesOfEightParts && s.B <= kRowsOfEightParts))
-        of.check(cluster_of(s.hidden, parts, s.blocks));
-  });
+  for_each_size(sizes,
+                [](const Size &s) { random_case(s, 101).check(cluster_of(s.hidden, s.blocks)); });
 }
 
 TEST(every_grid) {
-  const std::vector<Size> sizes = {{1, 1, 3, 1, 2},   {1, 15, 7, 9, 1},   {1, 16, 2, 64, 1},
-                                   {1, 17, 7, 7, 2},  {1, 151, 3, 8, 1},  {1, 255, 2, 33, 1},
-                                   {2, 257, 3, 9, 2}, {2, 300, 2, 64, 1}, {3, 520, 2, 8, 1},
-                                   {3, 768, 3, 1, 1}, {4, 790, 2, 2, 1},  {5, 1050, 2, 1, 1},
-                                   {6, 1300, 2, 1, 1}};
+  const std::vector<Size> sizes = {
+      {1, 1, 3, 1, 2},    {1, 15, 7, 9, 1},   {1, 16, 2, 64, 1},  {1, 17, 7, 7, 2},
+      {1, 151, 3, 8, 1},  {1, 255, 2, 33, 1}, {2, 257, 3, 9, 2},  {2, 300, 2, 64, 1},
+      {3, 520, 2, 8, 1},  {3, 768, 3, 25, 1}, {4, 790, 2, 2, 1},  {4, 800, 2, 17, 1},
+      {5, 1050, 2, 1, 1}, {5, 1050, 2, 9, 1}, {6, 1300, 2, 1, 1}, {6, 1300, 2, 16, 1}};
   for_each_size(sizes, [](const Size &s) {
-    const Case of = random_case(s, 103);
-    for (int parts : {8, 4})
-      if (parts == 4 || s.B <= kRowsOfEightParts)
-        of.check(grid_of(s.hidden, parts, s.blocks));
+    random_case(s, 103).check(grid_of(s.hidden, s.blocks, s.B));
+    random_case(s, 104, 0.1f).check(sparse(grid_of(s.hidden, s.blocks, s.B)));
   });
 }
 
 // As many blocks as the emulator runs at once; of 8, the last warps hold none.
 TEST(the_largest_grids) {
-  const Case of = random_case({7, 1792, 2, 1, 1}, 105);
-  for (int blocks : {7, 8})
-    for (int parts : {8, 4})
-      of.check(grid_of(1792, parts, blocks));
+  for (int64_t B : {1, 9}) {
+    WITH("batch ", B);
+    const Case of = random_case({7, 1792, 2, B, 1}, 105, 0.3f);
+    for (int blocks : {7, 8}) {
+      of.check(grid_of(1792, blocks, B));
+      of.check(sparse(grid_of(1792, blocks, B)));
+    }
+  }
 }
 
-TEST(every_sparse_grid) {
-  const std::vector<Size> sizes = {{1, 1, 3, 1, 2},   {1, 17, 7, 7, 2},  {1, 255, 2, 33, 1},
-                                   {2, 300, 3, 9, 2}, {2, 300, 2, 1, 1}, {3, 520, 2, 8, 1},
-                                   {4, 850, 2, 1, 1}};
-  for (float density : {0.2f, 1.0f})
-    for_each_size(sizes, [&](const Size &s) {
-      WITH("density ", density);
-      const Case of = random_case(s, 107, density);
-      const int blocks = std::max(1, (of.longest() + 7) / 8);
-      CHECK(density < 1.0f ? blocks <= s.blocks : blocks == s.blocks);
-      for (int parts : {8, 4})
-        of.check(sparse_grid_of(s.hidden, parts, blocks));
-    });
+// Passes over the columns take 8, 16 or 24 rows.
+TEST(every_number_of_rows) {
+  for (int64_t B = 1; B <= 64; B += B < 26 ? 1 : 6) {
+    const Case of = random_case({1, 40, 3, B, 2}, 107);
+    WITH("batch ", B);
+    of.check(grid_of(40, 1, B));
+    of.check(grid_of(40, 7, B)); // 16 rows a pass
+    of.check(sparse(grid_of(40, 1, B)));
+    of.check(cluster_of(40, 1));
+  }
 }
 
 // Where there are too few blocks for all warps, and too few tiles for all blocks.
 TEST(more_room_than_needed) {
-  for (float density : {0.3f, 1.0f}) {
-    const Case of = random_case({1, 70, 4, 9, 2}, 109, density);
-    for (int parts : {8, 4}) {
-      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks)
-        of.check(grid_of(70, parts, blocks));
-      for (int blocks = 1; blocks <= cuda::kLargestSparseBlocks; ++blocks)
-        of.check(sparse_grid_of(70, parts, blocks));
-      for (int size : {1, 8, 16})
-        of.check(cluster_of(70, parts, 2, size));
+  for (int64_t B : {5, 9})
+    for (float density : {0.3f, 1.0f}) {
+      const Case of = random_case({1, 70, 4, B, 2}, 109, density);
+      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks) {
+        of.check(grid_of(70, blocks, B));
+        of.check(sparse(grid_of(70, blocks, B)));
+      }
+      for (int tiles : {1, 2, 3})
+        for (int size : {1, 8, 16})
+          of.check(cluster_of(70, tiles, size));
     }
-    of.check(cluster_of(70, 4, 3, 16));
-  }
 }
 
 TEST(persistent_in_every_order) {
@@ -165,7 +148,7 @@ TEST(persistent_in_every_order) {
         const Case of(random_stack(shape, Weights::any, 111),
                       random_sequence(shape, small ? 7 : 3, small ? 3 : 9, 112));
         for_each_order([&] {
-          for (const PersistentShape &s : shapes_of(hidden))
+          for (const PersistentShape &s : shapes_of(hidden, small ? 3 : 9))
             of.check(s);
         });
       }
@@ -177,7 +160,7 @@ TEST(layers_of_every_kind) {
     const Case of(random_stack(shape, Weights::any, 113), random_sequence(shape, 6, 5, 114),
                   {6, 1, 3, 5, 5});
     cuda::Plan plan = plan_of(
-        {grid_of(40, 8, 1), grid_of(40, 4, 2), sparse_grid_of(40, 8, 1), cluster_of(40, 8, 1)});
+        {grid_of(40, 1, 5), grid_of(40, 2, 9), sparse(grid_of(40, 1, 9)), cluster_of(40, 1)});
     for (size_t plain : {1, 2}) {
       plan.layers[plain].persistent = false;
       for_each_order([&] {
@@ -203,7 +186,7 @@ TEST(persistent_rows_of_other_lengths) {
         WITH("layers ", layers, " directions ", directions, " lengths from ", lengths[0], ", ",
              lengths[1]);
         const Case of(stack, random_sequence(shape, 7, 9, 116), lengths);
-        for (const PersistentShape &s : shapes_of(20))
+        for (const PersistentShape &s : shapes_of(20, 9))
           for (int64_t steps : {0, 1, 3})
             of.check(s, steps);
       }
@@ -221,7 +204,7 @@ TEST(many_rows_of_other_lengths) {
       lengths.push_back(random.integer(1, 5));
     const Case of(stack, random_sequence(shape, 6, B, 119), lengths);
     for (const PersistentShape &s :
-         {grid_of(20, 4, 1), sparse_grid_of(20, 4, 1), cluster_of(20, 4, 1)})
+         {grid_of(20, 1, B), grid_of(20, 7, B), sparse(grid_of(20, 1, B)), cluster_of(20, 1)})
       for (int64_t steps : {0, 2})
         of.check(s, steps);
   }
@@ -233,7 +216,7 @@ TEST(state_between_launches) {
     const Case of(random_stack(shape, Weights::any, 121), random_sequence(shape, 7, 9, 122));
     WITH("directions ", directions);
     for_each_order([&] {
-      for (const PersistentShape &s : shapes_of(33))
+      for (const PersistentShape &s : shapes_of(33, 9))
         for (int64_t steps : {1, 3})
           of.check(s, steps);
     });
@@ -249,7 +232,7 @@ TEST(a_workspace_is_used_again) {
   Result found;
   LstmArguments a = arguments_for(random_sequence(shape, 3, 4, 137), found);
   const Schedule schedule(a);
-  const cuda::Plan plan = plan_of({grid_of(40, 8, 1)});
+  const cuda::Plan plan = plan_of({grid_of(40, 1, 4)});
   cuda::Queue queue;
   queue.workspace_bytes =
       static_cast<size_t>(cuda::workspace_of(stack, a, schedule, plan.chunk_bytes));
@@ -279,11 +262,11 @@ TEST(persistent_zeros) {
         hh.weights[static_cast<size_t>(row * hh.columns + column)] = 0.0f;
     }
   const Case of(stack, random_sequence(shape, 3, 9, 124));
-  for (const PersistentShape &s : shapes_of(200))
+  for (const PersistentShape &s : shapes_of(200, 9))
     of.check(s);
   std::fill(hh.weights.begin(), hh.weights.end(), 0.0f);
   const Case of_none(stack, random_sequence(shape, 3, 3, 125));
-  for (const PersistentShape &s : shapes_of(200))
+  for (const PersistentShape &s : shapes_of(200, 3))
     of_none.check(s);
 }
 
@@ -298,7 +281,7 @@ TEST(persistent_extreme_weights) {
   Sequence sequence = random_sequence(shape, 3, 2, 127);
   std::fill(sequence.h0.begin(), sequence.h0.end(), 7.0f);
   const Case of(stack, sequence);
-  for (const PersistentShape &s : shapes_of(250))
+  for (const PersistentShape &s : shapes_of(250, 2))
     of.check(s);
 }
 
@@ -323,7 +306,7 @@ TEST(persistent_non_finite_values) {
       for (const auto &lengths :
            {std::vector<int64_t>{}, std::vector<int64_t>{2, 5, 4, 1}, {3, 1, 5, 5}}) {
         const Case of(stack, sequence, lengths);
-        for (const PersistentShape &s : shapes_of(20))
+        for (const PersistentShape &s : shapes_of(20, 4))
           for (int64_t steps : {0, 2})
             of.check(s, steps);
       }
@@ -335,7 +318,7 @@ TEST(persistent_non_finite_values) {
 // inf - inf where a row starts from a large h0, whose scale overflows with those of its weights.
 TEST(a_unit_that_overflows) {
   const LstmShape shape = shape_of(2, 70, 0, 1, 2);
-  const int64_t B = 19; // more than the 16 rows whose NaNs a cluster sends at once
+  const int64_t B = 35; // more than the rows whose NaNs are in one word
   std::vector<int64_t> lengths;
   for (int64_t i = 0; i < B; ++i)
     lengths.push_back(i % 4 + 3);
@@ -355,7 +338,7 @@ TEST(a_unit_that_overflows) {
     for (size_t i = 0; i < y.size(); i += 70)
       alone += std::isnan(y[i + unit]) && !std::isnan(y[i + 1]);
     CHECK(alone > 5);
-    for (const PersistentShape &s : shapes_of(70))
+    for (const PersistentShape &s : shapes_of(70, B))
       for (int64_t steps : {0, 2})
         of.check(s, steps);
   }
@@ -402,7 +385,7 @@ TEST(persistent_layouts) {
       };
       set_outputs(expected, expected_states);
       lstm_forward(packed.data(), packed.size(), a);
-      for (const PersistentShape &s : shapes_of(20)) {
+      for (const PersistentShape &s : shapes_of(20, B)) {
         WITH(name_of(s));
         std::vector<uint8_t> found(bytes, 0x5a);
         set_outputs(found, states);

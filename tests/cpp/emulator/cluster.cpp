@@ -1,7 +1,7 @@
 #include "cluster.h"
 
 #include <algorithm>
-#include <array>
+#include <cstring>
 
 #include "check.h"
 #include "machine.h"
@@ -16,8 +16,7 @@ constexpr uint16_t kMark = 0x6ba2;
 struct Delivery {
   const Thread *from;
   void *to;
-  std::array<unsigned char, 16> value;
-  size_t bytes;
+  Words4 value;
   Mbarrier *barrier; // null: a packet
   const Gate *block; // where the barrier is
   int64_t turn;      // when it is due, unless the order is random
@@ -34,19 +33,17 @@ void deliver(size_t i) {
   deliveries.erase(first);
   if (delivery.block && delivery.block->deserted())
     throw Error(ErrorCode::device, place(*delivery.from) + " stores to a block that has returned");
-  std::memcpy(delivery.to, delivery.value.data(), delivery.bytes);
+  std::memcpy(delivery.to, &delivery.value, sizeof delivery.value);
   if (delivery.barrier)
-    delivery.barrier->complete_bytes(static_cast<int>(delivery.bytes));
+    delivery.barrier->complete_bytes(sizeof delivery.value);
   note_change();
 }
 
-void store_late(void *to, const void *value, size_t bytes, Mbarrier *barrier, const Gate *block) {
+void store_late(void *to, const Words4 &value, Mbarrier *barrier, const Gate *block) {
   if (lost > 0 && --lost == 0)
     return;
   const int64_t delay = order() == Order::deep ? 0 : 2 * alive();
-  Delivery delivery{&running(), to, {}, bytes, barrier, block, turn() + delay};
-  std::memcpy(delivery.value.data(), value, bytes);
-  deliveries.push_back(delivery);
+  deliveries.push_back({&running(), to, value, barrier, block, turn() + delay});
 }
 
 bool is_shared(const unsigned char *shared, const void *at, size_t bytes) {
@@ -61,8 +58,8 @@ void check_remote(const RemoteAddress &at, size_t bytes) {
     refuse("stores to a misaligned place of another block");
 }
 
-void check_packet(const void *at, size_t bytes) {
-  if (reinterpret_cast<uintptr_t>(at) % bytes != 0)
+void check_packet(const Words4 *at) {
+  if (reinterpret_cast<uintptr_t>(at) % sizeof *at != 0)
     refuse("stores or loads a misaligned packet");
 }
 
@@ -104,37 +101,6 @@ RemoteAddress map(void *own, size_t bytes, int rank) {
   return {self.cluster_shared[rank] + (static_cast<unsigned char *>(own) - self.shared), rank};
 }
 
-void store_async(const RemoteAddress &to, const void *value, size_t bytes,
-                 const RemoteAddress &barrier) {
-  const Thread &self = running();
-  check_remote(to, bytes);
-  check_remote(barrier, sizeof(Mbarrier));
-  if (to.rank == self.rank || to.rank != barrier.rank)
-    refuse("stores with a barrier of a third block, or to its own");
-  const Gate &block = self.cluster_blocks[to.rank];
-  if (block.deserted())
-    refuse("stores to a block that has returned");
-  store_late(to.address, value, bytes, reinterpret_cast<Mbarrier *>(barrier.address), &block);
-}
-
-void store_packet(void *to, const void *value, size_t bytes) {
-  check_packet(to, bytes);
-  std::memcpy(std::array<unsigned char, 16>().data(), to, bytes); // AddressSanitizer sees it here
-  store_late(to, value, bytes, nullptr, nullptr);
-  note_change();
-}
-
-void load_packet(const void *from, void *value, size_t bytes) {
-  check_packet(from, bytes);
-  for (size_t i = 0; i < deliveries.size();) // its own come before it
-    if (deliveries[i].to == from && deliveries[i].from == &running())
-      deliver(i), i = 0;
-    else
-      ++i;
-  std::memcpy(value, from, bytes);
-  poll();
-}
-
 } // namespace emulator
 
 using namespace emulator;
@@ -171,8 +137,6 @@ void Mbarrier::end_phase() {
   pending_ = arrivals_;
 }
 
-void Mbarrier::arrive() { arrive_expect_bytes(0); }
-
 void Mbarrier::arrive_expect_bytes(int bytes) {
   check_ready();
   if (bytes < 0 || bytes_ + bytes > 0x7ffff)
@@ -200,16 +164,35 @@ bool Mbarrier::try_wait(int parity) {
   return parity_ != static_cast<unsigned>(parity);
 }
 
-uint32_t load_acquire(const uint32_t *from) {
-  const uint32_t value = *from;
-  poll();
-  return value;
+void store_async(RemotePointer<Words4> to, const Words4 &value, RemotePointer<Mbarrier> barrier) {
+  const RemoteAddress &at = to.address(), &counter = barrier.address();
+  check_remote(at, sizeof value);
+  check_remote(counter, sizeof(Mbarrier));
+  if (at.rank != counter.rank)
+    refuse("stores with a barrier of a third block");
+  const Gate &block = running().cluster_blocks[at.rank];
+  if (block.deserted())
+    refuse("stores to a block that has returned");
+  store_late(at.address, value, reinterpret_cast<Mbarrier *>(counter.address), &block);
 }
 
-void store_release(uint32_t *to, uint32_t value) {
-  deliver_packets();
-  *to = value;
+void store_packet(Words4 *to, const Words4 &value) {
+  check_packet(to);
+  static_cast<void>(Words4(*to)); // AddressSanitizer sees it here
+  store_late(to, value, nullptr, nullptr);
   note_change();
+}
+
+Words4 load_packet(const Words4 *from) {
+  check_packet(from);
+  for (size_t i = 0; i < deliveries.size();) // its own come before it
+    if (deliveries[i].to == from && deliveries[i].from == &running())
+      deliver(i), i = 0;
+    else
+      ++i;
+  const Words4 value = *from;
+  poll();
+  return value;
 }
 
 void pause() { poll(); }

@@ -38,7 +38,6 @@ void vote_warp(const Gate &threads) {
 [[gnu::noinline]] void finish(const Gate &gate) {
   switch (gate.point) {
   case Point::sync_threads:
-  case Point::sync_warp:
   case Point::cluster_sync:
     return;
   case Point::mma_s8s8:
@@ -75,7 +74,7 @@ void make_copies(Thread &self, int groups) {
 } // namespace
 
 const char *name(Point point) {
-  constexpr const char *names[] = {"sync_threads", "cluster_sync", "sync_warp", "mma_s8s8",
+  constexpr const char *names[] = {"sync_threads", "cluster_sync", "mma_s8s8",
                                    "mma_s8u8",     "shuffle_xor",  "any_lane"};
   return names[static_cast<int>(point)];
 }
@@ -96,7 +95,8 @@ void meet(Point point, void *operand) {
   if (!gate.full())
     return suspend();
   finish(gate);
-  note_change();
+  if (point != Point::any_lane) // by which warps poll together
+    note_change();
   for (Thread *thread : gate)
     if (thread != &self)
       ready(*thread);

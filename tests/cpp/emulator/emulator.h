@@ -17,6 +17,7 @@
 #define LFK_PARAMETERS(T) const T
 #define LFK_DEVICE inline
 #define LFK_UNROLLED(i, n) for (int i = 0; i < (n); ++i)
+#define LFK_ROLLED
 
 namespace lstm_fastkernels {
 namespace device {
@@ -44,15 +45,7 @@ struct Place {
 };
 extern const Place *here;
 
-enum class Point {
-  sync_threads,
-  cluster_sync,
-  sync_warp,
-  mma_s8s8,
-  mma_s8u8,
-  shuffle_xor,
-  any_lane
-};
+enum class Point { sync_threads, cluster_sync, mma_s8s8, mma_s8u8, shuffle_xor, any_lane };
 
 struct Product {
   int32_t *sum;
@@ -88,16 +81,13 @@ void wait_copies(int most_pending);
 } // namespace emulator
 
 inline Dim3 block_index() { return emulator::here->block; }
-inline Dim3 grid_size() { return emulator::here->grid; }
 inline int thread_index() { return emulator::here->thread; }
-inline int num_threads() { return emulator::here->threads; }
 inline int lane() { return emulator::here->thread % 32; }
 inline int warp() { return emulator::here->thread / 32; }
 
 template <class T> T *shared_memory() { return reinterpret_cast<T *>(emulator::here->shared); }
 
 inline void sync_threads() { emulator::meet(emulator::Point::sync_threads); }
-inline void sync_warp() { emulator::meet(emulator::Point::sync_warp); }
 
 inline void mma_s8s8(int32_t (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   emulator::Product product{sum, a, b};
@@ -123,6 +113,8 @@ inline bool any_lane(bool condition) {
 }
 
 uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector);
+
+inline void atomic_or(uint32_t *shared, uint32_t bits) { *shared |= bits; }
 
 void copy_async_16(void *shared, const void *global);
 void commit_copies();
