@@ -6,8 +6,9 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-template <int kTilesOfBlock> class ClusterExchange {
+template <Form F, int kTilesOfBlock> class ClusterExchange {
 public:
+  static constexpr Form kForm = F;
   static constexpr bool kCluster = true;
   static constexpr int kTiles = kTilesOfBlock;
   static constexpr int kGroups = 1;
@@ -38,13 +39,13 @@ public:
     const Words4 *const own = reinterpret_cast<const Words4 *>(memory_.own());
     for (int rank = device::warp(); rank < place_.blocks(); rank += kPersistentWarps) {
       const auto full = device::map_shared(&memory_.full()[to], rank);
-      for (int i = device::lane(); i < active * kTiles; i += 32) {
-        const int row = i / kTiles, tile = i % kTiles;
-        if (tile < place_.tiles())
+      for (int i = device::lane(); i < active * kPieces; i += 32) {
+        const int row = i / kPieces, piece = i % kPieces;
+        if (piece < place_.tiles() * kTilePieces)
           device::store_async(
               device::map_shared(
                   reinterpret_cast<Words4 *>(memory_.h(to) + row * memory_.layout.h_stride) +
-                      place_.first_tile() + tile,
+                      place_.first_tile() * kTilePieces + piece,
                   rank),
               own[i], full);
       }
@@ -62,10 +63,10 @@ public:
       return false;
     const uint8_t *const h = memory_.h(turn) +
                              (pass.first + device::lane() / 4) * memory_.layout.h_stride +
-                             device::lane() % 4 * 8 + first_column * kFragmentColumns;
+                             device::lane() % 4 * lane_bytes(F) + first_column * block_row_bytes(F);
     LFK_UNROLLED (b, kBlocks)
       if (pass.first < pass.active && wanted(b))
-        visit(b, 0, reinterpret_cast<const Words2 *>(h + b * kFragmentColumns)->words);
+        visit(b, 0, load_columns<F>(h + b * block_row_bytes(F)));
     return true;
   }
 
@@ -73,10 +74,14 @@ public:
   LFK_DEVICE void end() { device::cluster_sync(); }
 
 private:
+  // Of 16 bytes: of a tile's units, and of all tiles.
+  static constexpr int kTilePieces = activation_bytes(F), kPieces = kTiles * kTilePieces;
+
   LFK_DEVICE bool wait(int turn, int parity, int sent) {
     device::Mbarrier &full = memory_.full()[turn];
     if (device::thread_index() == 0)
-      full.arrive_expect_bytes((a_.hh.num_tiles * sent + place_.blocks()) * int{sizeof(Words4)});
+      full.arrive_expect_bytes((a_.hh.num_tiles * kTilePieces * sent + place_.blocks()) *
+                               int{sizeof(Words4)});
     Patience patience;
     bool came = true;
     while (came && !full.try_wait(parity))

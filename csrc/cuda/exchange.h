@@ -1,6 +1,7 @@
 // How the blocks of a persistent kernel give each other their share of h after a step. An exchange
 // has, beside the constants
 //
+//   kForm     of the activations, 8 or 16 bits
 //   kCluster  whether its blocks must be a cluster
 //   kTiles    tiles of a block
 //   kGroups   groups of 8 rows that a pass over the columns multiplies together
@@ -9,7 +10,7 @@
 //   send(step, active)  the own share of h after the step, of rows 0 .. active - 1, and which rows
 //                       have a NaN
 //   receive<kBlocks>(step, pass, first_column, wanted, visit)
-//                       h as the step reads it: calls visit(b, group, words) with a lane's 8
+//                       h as the step reads it: calls visit(b, group, columns) with a lane's 8
 //                       columns of the block of columns first_column + b, for those b < kBlocks
 //                       that wanted(b), and for each group of the pass. The first pass also waits
 //                       for all other blocks. False, for all lanes of a warp, where patience runs

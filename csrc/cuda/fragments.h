@@ -16,15 +16,21 @@ struct alignas(8) Words2 {
   uint32_t words[2];
 };
 
+// A lane's 8 columns of activations.
+template <Form F> using LaneColumns = std::conditional_t<F == Form::signed16, Words4, Words2>;
+
+template <Form F> LFK_DEVICE LaneColumns<F> load_columns(const uint8_t *q) {
+  return *reinterpret_cast<const LaneColumns<F> *>(q);
+}
+
 // A lane's sums of 16 rows with 8 activation rows: sum[0], sum[1] are row lane / 4 with activation
 // rows 2 (lane % 4) and the one after it, sum[2], sum[3] are row lane / 4 + 8.
 template <Form F> struct Sums {
   static_assert(F == Form::signed8);
   int32_t sum[4] = {};
 
-  // `q` is this lane's 8 columns of its activation row, lane / 4.
-  LFK_DEVICE void add(const uint32_t (&weights)[4], const uint8_t *q) {
-    const Words2 columns = *reinterpret_cast<const Words2 *>(q);
+  // The columns are of activation row lane / 4.
+  LFK_DEVICE void add(const uint32_t (&weights)[4], const LaneColumns<F> &columns) {
     device::mma_s8s8(sum, weights, columns.words);
   }
   LFK_DEVICE int32_t operator[](int i) const { return sum[i]; }
@@ -34,10 +40,9 @@ template <Form F> struct Sums {
 template <> struct Sums<Form::signed16> {
   int32_t high[4] = {}, low[4] = {};
 
-  LFK_DEVICE void add(const uint32_t (&weights)[4], const uint8_t *q) {
-    const Words4 columns = *reinterpret_cast<const Words4 *>(q);
+  LFK_DEVICE void add(const uint32_t (&weights)[4], const Words4 &columns) {
     uint32_t highs[2], lows[2];
-    for (int i = 0; i < 2; ++i) {
+    LFK_UNROLLED (i, 2) {
       lows[i] = device::permute_bytes(columns.words[2 * i], columns.words[2 * i + 1], 0x6420);
       highs[i] = device::permute_bytes(columns.words[2 * i], columns.words[2 * i + 1], 0x7531);
     }

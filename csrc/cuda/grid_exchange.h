@@ -25,9 +25,10 @@ LFK_HOST_DEVICE constexpr int step_packets(int blocks, int passes) {
   return blocks * (passes * kPassPackets + 1);
 }
 
-// A pass has up to 3 groups of 8 rows.
-template <int kRowGroups> class GridExchange {
+// A pass has up to 3 groups of 8 rows, or one with 16-bit activations.
+template <Form F, int kRowGroups> class GridExchange {
 public:
+  static constexpr Form kForm = F;
   static constexpr bool kCluster = false;
   static constexpr int kTiles = 1;
   static constexpr int kGroups = kRowGroups;
@@ -43,15 +44,15 @@ public:
     const uint32_t *const words = reinterpret_cast<const uint32_t *>(memory_.own());
     LFK_ROLLED
     for (int i = device::thread_index(); i < passes_ * kPassPackets; i += kPersistentWarps * 32) {
-      const int packet = i / 16 % 2, half = i % 2;
+      const int packet = i / 16 % 2, half = i % 2, first = 3 * packet;
       const int row = i / kPassPackets * kPassRows + i / 2 % 8;
-      if (row + 8 * packet >= active)
+      if (row + first / kWords * 8 >= active)
         continue;
       Words4 sent{{0, 0, 0, stamp(step)}};
       LFK_UNROLLED (j, 3) {
-        const int word = 3 * packet + j, of_row = row + word / 2 * 8;
-        if (of_row < active)
-          sent.words[j] = words[of_row * 4 + half * 2 + word % 2];
+        const int word = first + j, of_row = row + word / kWords * 8;
+        if (word < kGroups * kWords && of_row < active)
+          sent.words[j] = words[(of_row * 2 + half) * kWords + word % kWords];
       }
       device::store_packet(own + i, sent);
     }
@@ -75,10 +76,11 @@ public:
   LFK_DEVICE void end() {}
 
 private:
-  static_assert(kGroups <= 3);
   static constexpr int kPassRows = 8 * kGroups;
-  static constexpr int kPackets = kGroups == 1 ? 1 : 2; // of a lane and block of columns
-  static constexpr int kAtOnce = 8;                     // packets that a lane waits for together
+  static constexpr int kWords = 2 * activation_bytes(F);      // of a lane and group
+  static constexpr int kPackets = (kGroups * kWords + 2) / 3; // of a lane and block of columns
+  static_assert(kPackets <= 2);
+  static constexpr int kAtOnce = 8; // packets that a lane waits for together
 
   LFK_DEVICE Words4 *packets(int step) const {
     return a_.packets + (step & 1) * step_packets(place_.blocks(), passes_); // step may be -1
@@ -103,7 +105,7 @@ private:
         step > 0 && pass.first == 0 && first_b == 0 && device::thread_index() < place_.blocks();
     const auto exists = [&](int i, int packet) {
       return first_b + i < kBlocks && wanted(first_b + i) &&
-             first_block + 2 * i < place_.blocks() && row + 8 * packet < pass.sent;
+             first_block + 2 * i < place_.blocks() && row + 3 * packet / kWords * 8 < pass.sent;
     };
     const uint32_t expected = stamp(step - 1);
     Words4 packets[kColumns][kPackets], header{{0, 0, 0, expected}};
@@ -134,12 +136,12 @@ private:
       mark_rows(header.words[0], header.words[1], memory_.scales(step % 2));
     if (pass.sent < pass.active && pass.sent < pass.first + kPassRows) {
       LFK_UNROLLED (i, kColumns) {
-        LFK_UNROLLED (word, 2 * kGroups) {
-          const int of_row = row + word / 2 * 8;
+        LFK_UNROLLED (word, kGroups * kWords) {
+          const int of_row = row + word / kWords * 8;
           if (of_row >= pass.sent && of_row < pass.active && first_b + i < kBlocks &&
               wanted(first_b + i))
             packets[i][word / 3].words[word % 3] =
-                from_the_beginning(step, of_row, first_column + first_b + i, word % 2);
+                from_the_beginning(step, of_row, first_column + first_b + i, word % kWords);
         }
       }
     }
@@ -147,10 +149,13 @@ private:
       const int b = first_b + i;
       if (b < kBlocks && wanted(b)) {
         LFK_UNROLLED (group, kGroups) {
+          LaneColumns<F> columns;
+          LFK_UNROLLED (j, kWords) {
+            const int word = group * kWords + j;
+            columns.words[j] = packets[i][word / 3].words[word % 3];
+          }
           if (pass.first + 8 * group < pass.active)
-            visit(b, group,
-                  {packets[i][2 * group / 3].words[2 * group % 3],
-                   packets[i][(2 * group + 1) / 3].words[(2 * group + 1) % 3]});
+            visit(b, group, columns);
         }
       }
     }
@@ -160,8 +165,9 @@ private:
   // A word of a row that has not taken a step in this kernel.
   LFK_DEVICE uint32_t from_the_beginning(int step, int row, int column, int word) const {
     const QuantizedRows &h = a_.h[(a_.begin + step) % 2];
-    return reinterpret_cast<const uint32_t *>(h.data + row * h.stride + column * kFragmentColumns +
-                                              device::lane() % 4 * 8)[word];
+    return reinterpret_cast<const uint32_t *>(h.data + row * h.stride +
+                                              column * block_row_bytes(F) +
+                                              device::lane() % 4 * lane_bytes(F))[word];
   }
 
   const PersistentArguments &a_;

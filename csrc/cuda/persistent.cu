@@ -23,13 +23,15 @@ constexpr int64_t kRowsForCluster = 8;
 
 SharedLayout layout_of(const PersistentShape &shape, const Matrix &hh, int64_t rows) {
   const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
-  return SharedLayout({static_cast<int>(rows), hh.num_columns, shape.tiles, blocks, shape.cluster});
+  return SharedLayout(
+      {shape.form, static_cast<int>(rows), hh.num_columns, shape.tiles, blocks, shape.cluster});
 }
 
 PersistentKernel instance(const PersistentShape &shape) {
-  return shape.cluster    ? cluster_instance(shape)
-         : shape.few_rows ? few_rows_grid_instance(shape)
-                          : many_rows_grid_instance(shape);
+  return shape.cluster                  ? cluster_instance(shape)
+         : shape.form == Form::signed16 ? int16_grid_instance(shape)
+         : shape.few_rows               ? few_rows_grid_instance(shape)
+                                        : many_rows_grid_instance(shape);
 }
 
 device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int64_t rows,
@@ -60,8 +62,8 @@ bool is_sparse(const Matrix &m) {
 
 // Why such a layer cannot be persistent on any device; empty where it may be.
 std::string obstacle(const LstmShape &shape, int64_t rows, int64_t time_steps) {
-  if (shape.activation_bits != 8)
-    return "activations are not int8";
+  if (shape.activation_bits == 32)
+    return "weights are float32";
   if (shape.proj_size)
     return "there is a projection";
   if (time_steps < kFewestSteps)
@@ -81,14 +83,16 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
   const int blocks = static_cast<int>(divide_up(hh.num_columns, kColumnsOfBlocks));
 
   PersistentShape cluster;
+  cluster.form = form_of(shape.activation_bits);
   cluster.cluster = true;
   cluster.tiles = cluster.blocks = blocks;
   cluster.grid = power_of_two(divide_up(hh.num_tiles, cluster.tiles));
 
   PersistentShape grid;
+  grid.form = cluster.form;
   grid.sparse = std::all_of(layers, layers + shape.num_directions,
                             [](const PackedLayer &layer) { return is_sparse(layer.hh); });
-  grid.few_rows = rows <= kFewRows;
+  grid.few_rows = grid.form == Form::signed8 && rows <= kFewRows;
   grid.blocks = blocks;
   grid.grid = hh.num_tiles;
 
@@ -97,7 +101,8 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
     if (exists && static_cast<size_t>(layout_of(s, hh, rows).bytes) <= limits.shared_bytes)
       shapes.push_back(s);
   };
-  add_if(limits.clusters && cluster.grid <= kLargestCluster && blocks <= kLargestClusterTiles,
+  add_if(limits.clusters && cluster.grid <= kLargestCluster &&
+             blocks <= most_cluster_tiles(cluster.form),
          cluster);
   add_if(blocks <= kLargestBlocks && grid.grid * shape.num_directions <= limits.multiprocessors,
          grid);
@@ -148,7 +153,7 @@ bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions
 int64_t most_packets(const Matrix &hh, int64_t rows) {
   if (rows > kPersistentRows)
     return 0;
-  const int most_passes = static_cast<int>(divide_up(rows, 16)); // of kernels for so many rows
+  const int most_passes = static_cast<int>(divide_up(rows, 8));
   return int64_t{2} * step_packets(hh.num_tiles, most_passes);
 }
 

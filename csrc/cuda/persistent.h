@@ -20,16 +20,18 @@ namespace cuda {
 constexpr int kPersistentRows = 64; // of a batch, at most
 constexpr int kPersistentWarps = 8; // of a block; each has an eighth of the columns
 constexpr int kLargestCluster = 16;
-constexpr int kLargestClusterTiles = 3;          // of a block in a cluster
+// Tiles of a block in a cluster: as many as there are registers for the sums of.
+constexpr int most_cluster_tiles(Form form) { return form == Form::signed8 ? 3 : 2; }
 constexpr int kLargestBlocks = 8;                // of a strip that a warp holds
 constexpr int64_t kMostSteps = int64_t{1} << 30; // of a launch
 constexpr int kFewRows = 8;                      // of a batch that are multiplied at once
 
 // Which instance of the kernel, and how it is launched.
 struct PersistentShape {
+  Form form = Form::signed8;
   bool cluster = false;
   bool sparse = false;   // skips blocks that are zero; otherwise they are multiplied, too
-  bool few_rows = false; // on the grid, for at most kFewRows
+  bool few_rows = false; // int8 on the grid, for at most kFewRows
   int tiles = 1;         // of a block of the grid
   int blocks = 1;        // of a strip that a warp holds
   int grid = 1;          // blocks of each direction; a cluster may have some without units

@@ -3,15 +3,12 @@
 
 namespace lstm_fastkernels {
 namespace cuda {
-namespace {
 
-template <int> using EightRows = GridExchange<1>;
-
-} // namespace
+template <int> using FewRowsGrid = GridExchange<Form::signed8, 1>;
 
 PersistentKernel few_rows_grid_instance(const PersistentShape &shape) {
-  return shape.sparse ? persistent_instance<EightRows, true, kLargestBlocks>(shape)
-                      : persistent_instance<EightRows, false, kLargestBlocks>(shape);
+  return shape.sparse ? persistent_instance<FewRowsGrid, true, kLargestBlocks>(shape)
+                      : persistent_instance<FewRowsGrid, false, kLargestBlocks>(shape);
 }
 
 } // namespace cuda

@@ -11,7 +11,8 @@ namespace cuda {
 
 using PersistentKernel = void (*)(const Both<PersistentArguments>);
 
-// Exchange<n> is that of kernels with n blocks a warp, of which there are up to kLargest.
+// Exchange<n> is that of kernels with n blocks a warp, of which there are up to kLargest. Not an
+// alias of an unnamed namespace: two of one name would be taken for one.
 template <template <int> class Exchange, bool kSparse, int kLargest>
 PersistentKernel persistent_instance(const PersistentShape &shape) {
   if (shape.blocks == kLargest)
@@ -23,6 +24,7 @@ PersistentKernel persistent_instance(const PersistentShape &shape) {
 }
 
 PersistentKernel cluster_instance(const PersistentShape &shape);
+PersistentKernel int16_grid_instance(const PersistentShape &shape);
 PersistentKernel few_rows_grid_instance(const PersistentShape &shape);
 PersistentKernel many_rows_grid_instance(const PersistentShape &shape);
 

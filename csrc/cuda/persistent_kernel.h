@@ -44,6 +44,7 @@ public:
   }
 
 private:
+  static constexpr Form kForm = Exchange::kForm;
   static constexpr int kTiles = Exchange::kTiles;
   static constexpr int kGroups = Exchange::kGroups;
   static constexpr int kGates = 4;
@@ -62,8 +63,8 @@ private:
   };
 
   LFK_DEVICE static SharedSizes sizes(const PersistentArguments &a) {
-    return {static_cast<int>(a.rows.batch), a.hh.num_columns, kTiles,
-            BlockPlace<kTiles>(a.hh).blocks(), Exchange::kCluster};
+    return {kForm,  static_cast<int>(a.rows.batch),    a.hh.num_columns,
+            kTiles, BlockPlace<kTiles>(a.hh).blocks(), Exchange::kCluster};
   }
   LFK_DEVICE int first_unit() const { return place_.first_tile() * kStripHeight; }
 
@@ -206,12 +207,12 @@ private:
     };
     int first = 0;
     do {
-      int32_t sums[kTiles][kGroups][kGates][4] = {};
-      const auto visit = [&](int b, int group, const uint32_t (&h)[2]) {
+      Sums<kForm> sums[kTiles][kGroups][kGates];
+      const auto visit = [&](int b, int group, const LaneColumns<kForm> &h) {
         LFK_UNROLLED (gate, kGates) {
           if (!kSparse || (kept_ >> (b * kGates + gate) & 1)) {
             LFK_UNROLLED (tile, kTiles)
-              device::mma_s8s8(sums[tile][group][gate], weights_[tile][gate][b], h);
+              sums[tile][group][gate].add(weights_[tile][gate][b], h);
           }
         }
       };
@@ -224,7 +225,7 @@ private:
     return true;
   }
 
-  LFK_DEVICE void store_sums(const int32_t (&sums)[kTiles][kGroups][kGates][4], int first,
+  LFK_DEVICE void store_sums(const Sums<kForm> (&sums)[kTiles][kGroups][kGates], int first,
                              int active) const {
     const int stride = memory_.layout.sums_stride;
     Words4 *const to = memory_.sums() + device::warp() * memory_.layout.rows * stride;
@@ -272,8 +273,7 @@ private:
     memory_.last_h()[at] = h;
     if (std::isnan(h))
       device::atomic_or(&memory_.own_nans()[row / 32], 1u << row % 32);
-    store_quantized<Form::signed8>(memory_.own(), at, h, static_cast<float>(kQuantizedMax),
-                                   kQuantizedMax);
+    store_quantized<kForm>(memory_.own(), at, h, static_cast<float>(largest()), largest());
   }
 
   LFK_DEVICE void store_y(int k, const Step &s, int row, int unit, float h) const {
@@ -281,6 +281,9 @@ private:
     if (u < a_.hidden_size)
       store_value(a_.y.at(a_.rows, time(k), row, s.row + row), a_.y.type, u, h);
   }
+
+  // Of quantized h.
+  LFK_DEVICE int32_t largest() const { return kForm == Form::signed8 ? 127 : a_.hh.activation_max; }
 
   // What is left of this block's outputs becomes NaN, and the host hears of it.
   LFK_DEVICE void fail(int k, int count) {
@@ -309,16 +312,17 @@ private:
     const QuantizedRows &to = a_.h[a_.end % 2];
     // Others have not started, or are done.
     const int active = step_at(static_cast<int>(a_.end - a_.begin) - 1).active;
+    constexpr int kBytes = activation_bytes(kForm);
     for_each_unit(active, [&](int row, int unit) {
-      to.data[row * to.stride + first_unit() + unit] = memory_.own()[row * kUnits + unit];
+      LFK_UNROLLED (i, kBytes)
+        to.data[row * to.stride + (first_unit() + unit) * kBytes + i] =
+            memory_.own()[(row * kUnits + unit) * kBytes + i];
     });
     LFK_ROLLED
     for (int row = device::thread_index(); row < active; row += kPersistentThreads)
       if (memory_.own_nans()[row / 32] >> row % 32 & 1)
         to.scales[row] = NAN;
   }
-
-  static constexpr int32_t kQuantizedMax = 127;
 
   const PersistentArguments &a_;
   const BlockMemory memory_;

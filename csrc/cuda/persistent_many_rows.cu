@@ -3,17 +3,14 @@
 
 namespace lstm_fastkernels {
 namespace cuda {
-namespace {
 
 // As many rows a pass as there are registers for, beside the weights.
-template <int n> using Dense = GridExchange<(n > 6) ? 2 : 3>;
-template <int> using Sparse = GridExchange<2>;
-
-} // namespace
+template <int n> using DenseGrid = GridExchange<Form::signed8, (n > 6) ? 2 : 3>;
+template <int> using SparseGrid = GridExchange<Form::signed8, 2>;
 
 PersistentKernel many_rows_grid_instance(const PersistentShape &shape) {
-  return shape.sparse ? persistent_instance<Sparse, true, kLargestBlocks>(shape)
-                      : persistent_instance<Dense, false, kLargestBlocks>(shape);
+  return shape.sparse ? persistent_instance<SparseGrid, true, kLargestBlocks>(shape)
+                      : persistent_instance<DenseGrid, false, kLargestBlocks>(shape);
 }
 
 } // namespace cuda

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "device.h"
+#include "fragments.h"
 #include "host_device.h"
 #include "persistent.h"
 
@@ -12,6 +13,7 @@ namespace lstm_fastkernels {
 namespace cuda {
 
 struct SharedSizes {
+  Form form;         // of h
   int rows, columns; // of h
   int tiles;         // of a block
   int blocks;        // that have tiles
@@ -24,8 +26,9 @@ struct SharedSizes {
 class SharedLayout {
 public:
   LFK_HOST_DEVICE explicit SharedLayout(const SharedSizes &s)
-      : h_stride(up(s.columns, 128) + 32), gates_stride(s.tiles * kTileHeight + 16),
-        sums_stride(s.tiles * kStripHeight + 1), rows(up(s.rows, 4)) {
+      : h_stride(up(s.columns * activation_bytes(s.form), 128) + 4 * lane_bytes(s.form)),
+        gates_stride(s.tiles * kTileHeight + 16), sums_stride(s.tiles * kStripHeight + 1),
+        rows(up(s.rows, 4)) {
     const int units = s.tiles * kStripHeight;
     own_nans = take(16);
     failed = take(16);
@@ -33,7 +36,7 @@ public:
     weight_scales = take(units * 16);
     scales = take(2 * rows * 4);
     first_scales = take(rows * 4);
-    own = take(rows * units);
+    own = take(rows * units * activation_bytes(s.form));
     c = take(rows * units * 4);
     last_h = take(rows * units * 4);
     gates = take(2 * rows * gates_stride * 4);
@@ -44,7 +47,7 @@ public:
     nans = take(2 * nan_pieces * 16);
   }
 
-  int h_stride;            // 8 rows apart in 32 bytes meet different banks
+  int h_stride;            // 8 rows apart in 32 bytes, or 2 in 64, meet different banks
   int gates_stride;        // floats; the same, for two rows of 16
   int sums_stride;         // pieces of 16 bytes; the same, for 4 rows of 2
   int rows;                // that there is room for
@@ -70,7 +73,7 @@ public:
 
   const SharedLayout layout;
 
-  // What an exchange fills: h, [rows][h_stride] of int8 and in a cluster only; a piece from each
+  // What an exchange fills: h, [rows][h_stride] bytes and in a cluster only; a piece from each
   // block that says which rows have a NaN in them; scales of h, NaN for those rows.
   LFK_DEVICE uint8_t *h(int i) const { return base_ + layout.h + i * layout.h_bytes; }
   LFK_DEVICE device::Words4 *nans(int i) const {
@@ -79,7 +82,8 @@ public:
   LFK_DEVICE float *scales(int i) const { return at<float>(layout.scales) + i * layout.rows; }
   LFK_DEVICE device::Mbarrier *full() const { return at<device::Mbarrier>(layout.full); }
 
-  // What it sends: [rows][tiles][16], and a bit for each row, which keeps it from its first NaN on.
+  // What it sends: [rows][units] of the form, and a bit for each row, which keeps it from its first
+  // NaN on.
   LFK_DEVICE uint8_t *own() const { return base_ + layout.own; }
   LFK_DEVICE uint32_t *own_nans() const { return at<uint32_t>(layout.own_nans); }
 

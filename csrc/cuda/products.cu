@@ -85,7 +85,7 @@ products_kernel(LFK_PARAMETERS(Both<ProductsArguments>) both) {
       const uint8_t *q = stage + lane_row * kSharedStride<F> + column * block_row_bytes(F) +
                          lane_column * lane_bytes(F);
       for (int group = 0; group < kGroups; ++group)
-        sums[group].add(weights.words, q + group * 8 * kSharedStride<F>);
+        sums[group].add(weights.words, load_columns<F>(q + group * 8 * kSharedStride<F>));
     }
     sync_threads();
   }

@@ -64,7 +64,7 @@ private:
       const Words4 weights = load_fragment(m, i);
       const int64_t column = int64_t{m.columns[i]} * block_row_bytes(F);
       for (int group = 0; group < kGroups; ++group)
-        sums[group].add(weights.words, q[group] + column);
+        sums[group].add(weights.words, load_columns<F>(q[group] + column));
     }
     const int row = part * kTileHeight + gate * kStripHeight + device::lane() / 4;
     for (int group = 0; group < kGroups; ++group)

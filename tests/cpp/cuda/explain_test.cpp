@@ -30,10 +30,8 @@ TEST(steps_of_each_shape) {
   CHECK(steps(shape_of(8, 100), 2, 1) == "persistent: in a cluster of 8 blocks");
   CHECK(steps(shape_of(8, 512), 2, 1) == "persistent: in a cluster of 16 blocks");
   CHECK(steps(shape_of(8, 512), 2, 9) == "persistent: on 32 blocks of the grid");
-  CHECK(steps(shape_of(8, 100, 0, 1, 1, 16), 2, 1) ==
-        "a launch each step: activations are not int8");
-  CHECK(steps(shape_of(8, 100, 0, 1, 1, 32), 2, 1) ==
-        "a launch each step: activations are not int8");
+  CHECK(steps(shape_of(8, 100, 0, 1, 1, 16), 2, 1) == "persistent: in a cluster of 8 blocks");
+  CHECK(steps(shape_of(8, 100, 0, 1, 1, 32), 2, 1) == "a launch each step: weights are float32");
   CHECK(steps(shape_of(8, 100, 50), 2, 1) == "a launch each step: there is a projection");
   CHECK(steps(shape_of(8, 100), 1, 1) == "one launch: there is one time step");
   CHECK(steps(shape_of(65000, 100), 1, 1) == "a launch each step: there is one time step");
@@ -78,7 +76,7 @@ TEST(blocks_of_padding_do_not_count) {
     return explained(random_stack(shape, Weights::any, 3), 3, 2).at(1);
   };
   CHECK(last(8) == "a launch each step: there is a projection; 16x32 blocks kept: " + all);
-  CHECK(last(32) == "a launch each step: activations are not int8; 16x4 blocks kept: " + all);
+  CHECK(last(32) == "a launch each step: weights are float32; 16x4 blocks kept: " + all);
 }
 
 TEST(an_empty_batch_has_nothing_to_run) {

@@ -48,8 +48,16 @@ inline std::vector<cuda::PersistentShape> shapes_of(int64_t hidden, int64_t rows
   return shapes;
 }
 
+// The same of another form, which has no kernels of its own for few rows.
+inline cuda::PersistentShape of_form(cuda::PersistentShape shape, Form form) {
+  shape.form = form;
+  shape.few_rows = shape.few_rows && form == Form::signed8;
+  return shape;
+}
+
 inline std::string name_of(const cuda::PersistentShape &s) {
-  return check::text(s.sparse ? "sparse " : "", s.cluster ? "cluster" : "grid", " of ", s.grid,
+  return check::text(s.form == Form::signed16 ? "int16 " : "", s.sparse ? "sparse " : "",
+                     s.cluster ? "cluster" : "grid", " of ", s.grid,
                      s.few_rows ? " for few rows" : "", " blocks ", s.blocks);
 }
 

@@ -34,18 +34,20 @@ cuda::PackedLayer layer_of(int64_t hidden, int64_t blocks = -1) {
 bool any_shape(const cuda::PersistentShape &) { return true; }
 
 Choice choose(int64_t hidden, int64_t rows, int64_t directions, const Limits &limits,
-              int64_t blocks = -1, int64_t blocks_of_reverse = -1) {
+              int64_t blocks = -1, int64_t blocks_of_reverse = -1, int bits = 8) {
   const cuda::PackedLayer layers[] = {layer_of(hidden, blocks),
                                       layer_of(hidden, blocks_of_reverse)};
-  return cuda::choose(shape_of(5, hidden, 0, 1, directions), layers, rows, 10, limits, any_shape);
+  return cuda::choose(shape_of(5, hidden, 0, 1, directions, bits), layers, rows, 10, limits,
+                      any_shape);
 }
 
 std::string described(const Choice &c) {
   const cuda::PersistentShape &s = c.shape;
   if (!c.persistent)
     return c.reason;
-  return check::text(s.sparse ? "sparse " : "", s.cluster ? "cluster" : "grid", ' ', s.grid,
-                     " tiles ", s.tiles, " blocks ", s.blocks, s.few_rows ? " few rows" : "");
+  return check::text(s.form == Form::signed16 ? "int16 " : "", s.sparse ? "sparse " : "",
+                     s.cluster ? "cluster" : "grid", ' ', s.grid, " tiles ", s.tiles, " blocks ",
+                     s.blocks, s.few_rows ? " few rows" : "");
 }
 
 #define CHECK_DESCRIBED(choice, text)                                                              \
@@ -97,6 +99,38 @@ TEST(what_is_chosen) {
   CHECK_DESCRIBED(choose(512, 8, 1, kH100, 8), "cluster 16 tiles 2 blocks 2");
 }
 
+TEST(what_is_chosen_for_int16) {
+  const auto choose16 = [](int64_t hidden, int64_t rows, int64_t blocks) {
+    return choose(hidden, rows, 1, kH100, blocks, blocks, 16);
+  };
+  CHECK_DESCRIBED(choose16(512, 8, -1), "int16 cluster 16 tiles 2 blocks 2");
+  CHECK_DESCRIBED(choose16(513, 8, -1), "int16 grid 33 tiles 1 blocks 3");
+  CHECK_DESCRIBED(choose16(2048, 64, -1), "int16 grid 128 tiles 1 blocks 8");
+  CHECK_DESCRIBED(choose16(1024, 1, 0), "int16 sparse grid 64 tiles 1 blocks 4");
+}
+
+// What docs/cuda.md says.
+TEST(the_most_rows) {
+  const std::string too_large = "the hidden size or the batch is too large for this device";
+  const Limits no_grid{1, 227 * 1024, true};
+  const auto most = [&](int64_t hidden, int bits, const Limits &limits) {
+    int64_t rows = 64;
+    while (rows > 0 && !choose(hidden, rows, 1, limits, -1, -1, bits).persistent)
+      --rows;
+    return rows;
+  };
+  const auto check = [&](int64_t hidden, const Limits &limits, int64_t int8, int64_t int16) {
+    WITH("hidden ", hidden, " multiprocessors ", limits.multiprocessors);
+    CHECK(most(hidden, 8, limits) == int8 && most(hidden, 16, limits) == int16);
+  };
+  check(256, no_grid, 64, 52);
+  check(512, no_grid, 32, 28);
+  check(768, no_grid, 20, 0);
+  check(2048, {132, 227 * 1024, false}, 64, 64);
+  check(1728, kA100, 56, 52);
+  check(320, kSmall, 32, 32);
+}
+
 TEST(what_the_device_does_not_place_is_not_chosen) {
   const cuda::PackedLayer layer = layer_of(512);
   const LstmShape shape = shape_of(5, 512);
@@ -118,14 +152,14 @@ TEST(what_is_not_persistent) {
   CHECK(reason(shape_of(5, 40), 1, 1) == "there is one time step");
   CHECK(reason(shape_of(5, 40), 65, 2) == "the batch is larger than 64");
   CHECK(reason(shape_of(5, 40, 20), 1, 2) == "there is a projection");
-  CHECK(reason(shape_of(5, 40, 0, 1, 1, 16), 1, 2) == "activations are not int8");
-  CHECK(reason(shape_of(5, 40, 0, 1, 1, 32), 1, 2) == "activations are not int8");
+  CHECK(reason(shape_of(5, 40, 0, 1, 1, 16), 1, 2) == "");
+  CHECK(reason(shape_of(5, 40, 0, 1, 1, 32), 1, 2) == "weights are float32");
 }
 
 cuda::SharedLayout layout_of(const cuda::PersistentShape &s, int64_t hidden, int64_t rows) {
   const auto blocks = static_cast<int>(divide_up(divide_up(hidden, 16), s.tiles));
   return cuda::SharedLayout(
-      {static_cast<int>(rows), static_cast<int>(hidden), s.tiles, blocks, s.cluster});
+      {s.form, static_cast<int>(rows), static_cast<int>(hidden), s.tiles, blocks, s.cluster});
 }
 
 // What a kernel needs of the shape it is given, and what the device needs.
@@ -139,7 +173,7 @@ void check_shape(const cuda::PersistentShape &s, int64_t hidden, int64_t rows, i
     CHECK(s.grid <= 16 && (s.grid & (s.grid - 1)) == 0);
   } else {
     CHECK(s.tiles == 1 && s.grid == tiles);
-    CHECK(s.few_rows == (rows <= 8));
+    CHECK(s.few_rows == (s.form == Form::signed8 && rows <= 8));
     CHECK(s.grid * directions <= limits.multiprocessors);
   }
   CHECK(static_cast<size_t>(layout_of(s, hidden, rows).bytes) <= limits.shared_bytes);
@@ -151,7 +185,8 @@ TEST(what_is_chosen_exists_and_fits) {
       for (int64_t rows : {1, 8, 9, 16, 33, 57, 64, 65, 70})
         for (int64_t hidden = 1; hidden <= 2600; hidden += rows % 8 ? 1 : 7)
           for (int64_t kept : {all_blocks(hidden), all_blocks(hidden) / 3}) {
-            const Choice choice = choose(hidden, rows, directions, limits, kept, kept);
+            const int bits = rows % 2 ? 8 : 16;
+            const Choice choice = choose(hidden, rows, directions, limits, kept, kept, bits);
             CHECK(!choice.reason.empty());
             if (!choice.persistent)
               continue;
@@ -185,39 +220,43 @@ TEST(arrays_of_shared_memory) {
   for (int rows : {1, 7, 8, 9, 33, 64})
     for (int hidden : {1, 31, 32, 129, 768, 2048})
       for (int tiles : {1, 2, 3})
-        for (bool cluster : {false, true}) {
-          const auto blocks = static_cast<int>(divide_up(divide_up(hidden, 16), tiles));
-          WITH("rows ", rows, " hidden ", hidden, " tiles ", tiles, " cluster ", cluster);
-          const cuda::SharedLayout at({rows, hidden, tiles, blocks, cluster});
-          const int padded_rows = (rows + 7) / 8 * 8, units = tiles * 16;
-          // An mma reads 8 rows; 8 lanes that read or write at once meet different banks.
-          CHECK(at.h_stride >= (hidden + 31) / 32 * 32 && at.h_stride % 128 == 32);
-          CHECK(at.h_bytes >= (cluster ? padded_rows * at.h_stride : 0) && at.h_bytes % 16 == 0);
-          CHECK(at.gates_stride >= units * 4 && at.gates_stride % 32 == 16);
-          CHECK(at.sums_stride >= units && at.sums_stride % 8 == 1);
-          CHECK(at.rows >= rows && at.rows % 4 == 0);
-          CHECK(at.nan_pieces >= (cluster ? blocks : 0));
-          const std::vector<std::pair<int, int>> arrays = {
-              {at.own_nans, 8},
-              {at.failed, 4},
-              {at.full, 16},
-              {at.weight_scales, units * 16},
-              {at.scales, 2 * at.rows * 4},
-              {at.first_scales, rows * 4},
-              {at.own, rows * units},
-              {at.c, rows * units * 4},
-              {at.last_h, rows * units * 4},
-              {at.gates, 2 * at.rows * at.gates_stride * 4},
-              {at.sums, 8 * at.rows * at.sums_stride * 16},
-              {at.h, 2 * at.h_bytes},
-              {at.nans, 2 * at.nan_pieces * 16}};
-          int end = 0;
-          for (const auto &[begin, bytes] : arrays) {
-            CHECK(begin >= end && begin % 16 == 0);
-            end = begin + bytes;
+        for (bool cluster : {false, true})
+          for (Form form : {Form::signed8, Form::signed16}) {
+            const auto blocks = static_cast<int>(divide_up(divide_up(hidden, 16), tiles));
+            const int bytes = activation_bytes(form);
+            WITH("rows ", rows, " hidden ", hidden, " tiles ", tiles, " cluster ", cluster,
+                 " bytes ", bytes);
+            const cuda::SharedLayout at({form, rows, hidden, tiles, blocks, cluster});
+            const int padded_rows = (rows + 7) / 8 * 8, units = tiles * 16;
+            // An mma reads 8 rows; 8 lanes that read or write at once meet different banks.
+            CHECK(at.h_stride >= (hidden + 31) / 32 * 32 * bytes &&
+                  at.h_stride % 128 == 32 * bytes);
+            CHECK(at.h_bytes >= (cluster ? padded_rows * at.h_stride : 0) && at.h_bytes % 16 == 0);
+            CHECK(at.gates_stride >= units * 4 && at.gates_stride % 32 == 16);
+            CHECK(at.sums_stride >= units && at.sums_stride % 8 == 1);
+            CHECK(at.rows >= rows && at.rows % 4 == 0);
+            CHECK(at.nan_pieces >= (cluster ? blocks : 0));
+            const std::vector<std::pair<int, int>> arrays = {
+                {at.own_nans, 8},
+                {at.failed, 4},
+                {at.full, 16},
+                {at.weight_scales, units * 16},
+                {at.scales, 2 * at.rows * 4},
+                {at.first_scales, rows * 4},
+                {at.own, rows * units * bytes},
+                {at.c, rows * units * 4},
+                {at.last_h, rows * units * 4},
+                {at.gates, 2 * at.rows * at.gates_stride * 4},
+                {at.sums, 8 * at.rows * at.sums_stride * 16},
+                {at.h, 2 * at.h_bytes},
+                {at.nans, 2 * at.nan_pieces * 16}};
+            int end = 0;
+            for (const auto &[begin, bytes] : arrays) {
+              CHECK(begin >= end && begin % 16 == 0);
+              end = begin + bytes;
+            }
+            CHECK(at.bytes >= end);
           }
-          CHECK(at.bytes >= end);
-        }
 }
 
 } // namespace

@@ -38,8 +38,8 @@ struct Lossy {
 
   static constexpr int64_t kSteps = 6, kHidden = 40, kRows = 3;
 
-  explicit Lossy(int64_t layers, int64_t directions = 1)
-      : shape(shape_of(5, kHidden, 0, layers, directions)),
+  explicit Lossy(int64_t layers, int64_t directions = 1, int bits = 8)
+      : shape(shape_of(5, kHidden, 0, layers, directions, bits)),
         stack(random_stack(shape, Weights::any, 141)), on_device(stack),
         sequence(random_sequence(shape, kSteps, kRows, 142)),
         expected(forward(stack.packed(), sequence)) {}
@@ -68,17 +68,20 @@ struct Lossy {
 
 // Stores of all blocks in a step.
 int64_t stores_of(const PersistentShape &s) {
-  // Of 3 rows: two packets each and a header; or 16 bytes a tile, and NaNs, for each block.
+  // Of 3 rows: two packets a word of 8 bits, and a header; or 16 bytes a tile, and NaNs, for each
+  // block.
+  const int64_t bytes = activation_bytes(s.form);
   if (!s.cluster)
-    return 3 * (3 * 2 + 1);
+    return 3 * (3 * 2 * bytes + 1);
   const int64_t blocks = s.tiles == 1 ? 3 : 2;
-  return blocks * (3 * 3 + blocks);
+  return blocks * (3 * 3 * bytes + blocks);
 }
 
-TEST(a_lost_store_ends_in_nan) {
-  const Lossy of(1);
-  for (const PersistentShape &s : shapes_of(Lossy::kHidden, Lossy::kRows))
+void check_lost_stores(int bits) {
+  const Lossy of(1, 1, bits);
+  for (const PersistentShape &shape : shapes_of(Lossy::kHidden, Lossy::kRows))
     for (uint64_t order : {2, 3}) {
+      const PersistentShape s = of_form(shape, cuda::form_of(bits));
       device::emulator::set_order(order);
       const int64_t stores = stores_of(s), all = stores * (Lossy::kSteps - 1);
       for (int64_t lost : {int64_t{1}, stores + 1, all}) {
@@ -99,6 +102,11 @@ TEST(a_lost_store_ends_in_nan) {
       check_same(well, of.expected);
     }
   device::emulator::set_order(0);
+}
+
+TEST(a_lost_store_ends_in_nan) {
+  for (int bits : {8, 16})
+    check_lost_stores(bits);
 }
 
 // The block that did not get a share of the last exchange is the only one that has failed; what

@@ -37,7 +37,9 @@ public:
     check_same(found, expected_);
     CHECK(*plan.failed == 0);
   }
-  void check(const PersistentShape &shape, int64_t steps = 0) const {
+  // As the shape says, but of the form of the activations.
+  void check(PersistentShape shape, int64_t steps = 0) const {
+    shape = of_form(shape, cuda::form_of(sequence_.shape.activation_bits));
     WITH(name_of(shape));
     check(plan_of(std::vector<PersistentShape>(static_cast<size_t>(layers()), shape)), steps);
   }
@@ -59,8 +61,10 @@ struct Size {
   int64_t hidden, T, B, directions;
 };
 
-Case random_case(const Size &s, uint64_t seed, float density = 1.0f) {
-  const LstmShape shape = shape_of(3, s.hidden, 0, 1, s.directions);
+constexpr int kForms[] = {8, 16}; // bits of activations
+
+Case random_case(const Size &s, uint64_t seed, float density = 1.0f, int bits = 8) {
+  const LstmShape shape = shape_of(3, s.hidden, 0, 1, s.directions, bits);
   SourceStack stack = random_stack(shape, Weights::any, seed);
   if (density < 1.0f)
     for (SourceLayer &layer : stack.layers)
@@ -81,8 +85,11 @@ TEST(every_cluster) {
                                    {2, 17, 3, 33, 1}, {2, 257, 3, 9, 1}, {2, 300, 2, 32, 1},
                                    {2, 300, 3, 1, 2}, {3, 31, 7, 9, 1},  {3, 520, 2, 8, 1},
                                    {3, 768, 2, 9, 1}};
-  for_each_size(sizes,
-                [](const Size &s) { random_case(s, 101).check(cluster_of(s.hidden, s.blocks)); });
+  for_each_size(sizes, [](const Size &s) {
+    random_case(s, 101).check(cluster_of(s.hidden, s.blocks));
+    if (s.blocks <= cuda::most_cluster_tiles(Form::signed16))
+      random_case(s, 102, 1.0f, 16).check(cluster_of(s.hidden, s.blocks));
+  });
 }
 
 TEST(every_grid) {
@@ -94,6 +101,10 @@ TEST(every_grid) {
   for_each_size(sizes, [](const Size &s) {
     random_case(s, 103).check(grid_of(s.hidden, s.blocks, s.B));
     random_case(s, 104, 0.1f).check(sparse(grid_of(s.hidden, s.blocks, s.B)));
+    if (s.blocks <= 3 || s.B > 8) {
+      random_case(s, 105, 1.0f, 16).check(grid_of(s.hidden, s.blocks, s.B));
+      random_case(s, 106, 0.1f, 16).check(sparse(grid_of(s.hidden, s.blocks, s.B)));
+    }
   });
 }
 
@@ -111,14 +122,15 @@ TEST(the_largest_grids) {
 
 // Passes over the columns take 8, 16 or 24 rows.
 TEST(every_number_of_rows) {
-  for (int64_t B = 1; B <= 64; B += B < 26 ? 1 : 6) {
-    const Case of = random_case({1, 40, 3, B, 2}, 107);
-    WITH("batch ", B);
-    of.check(grid_of(40, 1, B));
-    of.check(grid_of(40, 7, B)); // 16 rows a pass
-    of.check(sparse(grid_of(40, 1, B)));
-    of.check(cluster_of(40, 1));
-  }
+  for (int bits : kForms)
+    for (int64_t B = 1; B <= 64; B += B < 26 ? 1 : 6) {
+      const Case of = random_case({1, 40, 3, B, 2}, 107, 1.0f, bits);
+      WITH("batch ", B);
+      of.check(grid_of(40, 1, B));
+      of.check(grid_of(40, 7, B)); // 16 rows a pass
+      of.check(sparse(grid_of(40, 1, B)));
+      of.check(cluster_of(40, 1));
+    }
 }
 
 // Where there are too few blocks for all warps, and too few tiles for all blocks.
@@ -143,8 +155,9 @@ TEST(persistent_in_every_order) {
         const bool small = hidden == 40;
         if (!small && layers == 3)
           continue;
-        WITH("hidden ", hidden, " layers ", layers, " directions ", directions);
-        const LstmShape shape = shape_of(7, hidden, 0, layers, directions);
+        const int bits = layers == 1 && directions == 2 ? 16 : 8;
+        WITH("hidden ", hidden, " layers ", layers, " directions ", directions, " bits ", bits);
+        const LstmShape shape = shape_of(7, hidden, 0, layers, directions, bits);
         const Case of(random_stack(shape, Weights::any, 111),
                       random_sequence(shape, small ? 7 : 3, small ? 3 : 9, 112));
         for_each_order([&] {
@@ -180,11 +193,12 @@ TEST(persistent_rows_of_other_lengths) {
                                               {6, 6, 6, 6, 6, 6, 7, 7, 6}};
   for (int64_t layers : {1, 2})
     for (int64_t directions : {1, 2}) {
-      const LstmShape shape = shape_of(4, 20, 0, layers, directions);
+      const int bits = layers == directions ? 8 : 16;
+      const LstmShape shape = shape_of(4, 20, 0, layers, directions, bits);
       const SourceStack stack = random_stack(shape, Weights::any, 115);
       for (const auto &lengths : all_lengths) {
-        WITH("layers ", layers, " directions ", directions, " lengths from ", lengths[0], ", ",
-             lengths[1]);
+        WITH("layers ", layers, " directions ", directions, " bits ", bits, " lengths from ",
+             lengths[0], ", ", lengths[1]);
         const Case of(stack, random_sequence(shape, 7, 9, 116), lengths);
         for (const PersistentShape &s : shapes_of(20, 9))
           for (int64_t steps : {0, 1, 3})
@@ -194,25 +208,26 @@ TEST(persistent_rows_of_other_lengths) {
 }
 
 TEST(many_rows_of_other_lengths) {
-  const LstmShape shape = shape_of(4, 20, 0, 1, 2);
-  const SourceStack stack = random_stack(shape, Weights::any, 117);
   Random random(118);
-  for (int64_t B : {33, 64}) {
-    WITH("batch ", B);
-    std::vector<int64_t> lengths;
-    for (int64_t i = 0; i < B; ++i)
-      lengths.push_back(random.integer(1, 5));
-    const Case of(stack, random_sequence(shape, 6, B, 119), lengths);
-    for (const PersistentShape &s :
-         {grid_of(20, 1, B), grid_of(20, 7, B), sparse(grid_of(20, 1, B)), cluster_of(20, 1)})
-      for (int64_t steps : {0, 2})
-        of.check(s, steps);
-  }
+  for (int bits : kForms)
+    for (int64_t B : {33, 64}) {
+      const LstmShape shape = shape_of(4, 20, 0, 1, 2, bits);
+      WITH("batch ", B);
+      std::vector<int64_t> lengths;
+      for (int64_t i = 0; i < B; ++i)
+        lengths.push_back(random.integer(1, 5));
+      const Case of(random_stack(shape, Weights::any, 117), random_sequence(shape, 6, B, 119),
+                    lengths);
+      for (const PersistentShape &s :
+           {grid_of(20, 1, B), grid_of(20, 7, B), sparse(grid_of(20, 1, B)), cluster_of(20, 1)})
+        for (int64_t steps : {0, 2})
+          of.check(s, steps);
+    }
 }
 
 TEST(state_between_launches) {
   for (int64_t directions : {1, 2}) {
-    const LstmShape shape = shape_of(3, 33, 0, 2, directions);
+    const LstmShape shape = shape_of(3, 33, 0, 2, directions, directions == 1 ? 16 : 8);
     const Case of(random_stack(shape, Weights::any, 121), random_sequence(shape, 7, 9, 122));
     WITH("directions ", directions);
     for_each_order([&] {
@@ -272,24 +287,26 @@ TEST(persistent_zeros) {
 
 // Sums as large as they get.
 TEST(persistent_extreme_weights) {
-  const LstmShape shape = shape_of(3, 250);
-  SourceStack stack = random_stack(shape, Weights::any, 126);
-  for (size_t i = 0; i < stack.layers[0].hh.weights.size(); ++i)
-    stack.layers[0].hh.weights[i] = i / 250 % 2 ? 127.0f : -127.0f;
-  for (float &scale : stack.layers[0].hh.scales)
-    scale = 1e-4f;
-  Sequence sequence = random_sequence(shape, 3, 2, 127);
-  std::fill(sequence.h0.begin(), sequence.h0.end(), 7.0f);
-  const Case of(stack, sequence);
-  for (const PersistentShape &s : shapes_of(250, 2))
-    of.check(s);
+  for (int bits : kForms) {
+    const LstmShape shape = shape_of(3, 250, 0, 1, 1, bits);
+    SourceStack stack = random_stack(shape, Weights::any, 126);
+    for (size_t i = 0; i < stack.layers[0].hh.weights.size(); ++i)
+      stack.layers[0].hh.weights[i] = i / 250 % 2 ? 127.0f : -127.0f;
+    for (float &scale : stack.layers[0].hh.scales)
+      scale = 1e-4f;
+    Sequence sequence = random_sequence(shape, 3, 2, 127);
+    std::fill(sequence.h0.begin(), sequence.h0.end(), 7.0f);
+    const Case of(stack, sequence);
+    for (const PersistentShape &s : shapes_of(250, 2))
+      of.check(s);
+  }
 }
 
 TEST(persistent_non_finite_values) {
   const float kInf = std::numeric_limits<float>::infinity();
   const float kNan = std::numeric_limits<float>::quiet_NaN();
   for (int64_t directions : {1, 2}) {
-    const LstmShape shape = shape_of(6, 20, 0, 2, directions);
+    const LstmShape shape = shape_of(6, 20, 0, 2, directions, directions == 1 ? 16 : 8);
     const SourceStack stack = random_stack(shape, Weights::any, 128);
     for (int where : {0, 1, 2, 3}) {
       Sequence sequence = random_sequence(shape, 5, 4, 129);

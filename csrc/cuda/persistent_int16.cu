@@ -1,0 +1,15 @@
+#include "grid_exchange.h"
+#include "persistent_instances.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+template <int> using Int16Grid = GridExchange<Form::signed16, 1>;
+
+PersistentKernel int16_grid_instance(const PersistentShape &shape) {
+  return shape.sparse ? persistent_instance<Int16Grid, true, kLargestBlocks>(shape)
+                      : persistent_instance<Int16Grid, false, kLargestBlocks>(shape);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels
