@@ -108,18 +108,21 @@ private:
              first_block + 2 * i < place_.blocks() && row + 3 * packet / kWords * 8 < pass.sent;
     };
     const uint32_t expected = stamp(step - 1);
-    Words4 packets[kColumns][kPackets], header{{0, 0, 0, expected}};
+    const auto unless_missing = [&](bool missing) {
+      return Words4{{0, 0, 0, missing ? ~expected : expected}};
+    };
+    Words4 packets[kColumns][kPackets], header = unless_missing(wants_header);
     LFK_UNROLLED (i, kColumns) {
       LFK_UNROLLED (j, kPackets)
-        packets[i][j] = {{0, 0, 0, expected}};
+        packets[i][j] = unless_missing(exists(i, j));
     }
     Patience patience;
     for (;;) {
-      if (wants_header)
+      if (header.words[3] != expected)
         header = device::load_packet(headers(of_step) + device::thread_index());
       LFK_UNROLLED (i, kColumns) {
         LFK_UNROLLED (j, kPackets)
-          if (exists(i, j))
+          if (packets[i][j].words[3] != expected)
             packets[i][j] = device::load_packet(from + i * 2 * passes_ * kPassPackets + j * 16);
       }
       uint32_t missing = header.words[3] ^ expected;
