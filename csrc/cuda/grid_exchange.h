@@ -2,15 +2,17 @@
 // waits for one has it with the load that finds it. A lane loads what its mma takes, and nothing
 // goes through shared memory.
 //
-// A packet has 3 words of h: of a lane's two for each group of 8 rows, which are 8 columns. So for
-// a pass of 8 rows a lane of an mma needs one packet, for 16 or 24 two:
+// A packet has 3 words of h. Of 8-bit activations an mma takes two words of a lane, 8 columns, for
+// each group of 8 rows. So for a pass of 8 rows a lane needs one packet, for 16 or 24 two:
 //
 //   packet 0   rows 0..7: both words; rows 8..15: the first
 //   packet 1   rows 8..15: the second; rows 16..23: both
 //
-// It is there when the first of its rows is at work. A block also sends a header, which says which
-// rows have a NaN, and that it is ready: a block reads all headers, but only packets of columns
-// that it multiplies.
+// Of 16-bit activations it takes four words, and two packets for 8 rows.
+//
+// A packet is there when the first of its rows is at work. A block also sends a header, which says
+// which rows have a NaN, and that it is ready: a block reads all headers, but only packets of
+// columns that it multiplies.
 #pragma once
 
 #include "exchange.h"

@@ -7,8 +7,7 @@ namespace cuda {
 template <int> using FewRowsGrid = GridExchange<Form::signed8, 1>;
 
 PersistentKernel few_rows_grid_instance(const PersistentShape &shape) {
-  return shape.sparse ? persistent_instance<FewRowsGrid, true, kLargestBlocks>(shape)
-                      : persistent_instance<FewRowsGrid, false, kLargestBlocks>(shape);
+  return grid_instance<FewRowsGrid, FewRowsGrid>(shape);
 }
 
 } // namespace cuda

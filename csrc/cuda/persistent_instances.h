@@ -23,6 +23,12 @@ PersistentKernel persistent_instance(const PersistentShape &shape) {
     fail("there is no persistent kernel for " + std::to_string(shape.blocks) + " blocks a warp");
 }
 
+template <template <int> class Dense, template <int> class Sparse>
+PersistentKernel grid_instance(const PersistentShape &shape) {
+  return shape.sparse ? persistent_instance<Sparse, true, kLargestBlocks>(shape)
+                      : persistent_instance<Dense, false, kLargestBlocks>(shape);
+}
+
 PersistentKernel cluster_instance(const PersistentShape &shape);
 PersistentKernel int16_grid_instance(const PersistentShape &shape);
 PersistentKernel few_rows_grid_instance(const PersistentShape &shape);

@@ -7,8 +7,7 @@ namespace cuda {
 template <int> using Int16Grid = GridExchange<Form::signed16, 1>;
 
 PersistentKernel int16_grid_instance(const PersistentShape &shape) {
-  return shape.sparse ? persistent_instance<Int16Grid, true, kLargestBlocks>(shape)
-                      : persistent_instance<Int16Grid, false, kLargestBlocks>(shape);
+  return grid_instance<Int16Grid, Int16Grid>(shape);
 }
 
 } // namespace cuda

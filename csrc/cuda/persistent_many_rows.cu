@@ -9,8 +9,7 @@ template <int n> using DenseGrid = GridExchange<Form::signed8, (n > 6) ? 2 : 3>;
 template <int> using SparseGrid = GridExchange<Form::signed8, 2>;
 
 PersistentKernel many_rows_grid_instance(const PersistentShape &shape) {
-  return shape.sparse ? persistent_instance<SparseGrid, true, kLargestBlocks>(shape)
-                      : persistent_instance<DenseGrid, false, kLargestBlocks>(shape);
+  return grid_instance<DenseGrid, SparseGrid>(shape);
 }
 
 } // namespace cuda
