@@ -16,10 +16,10 @@ namespace {
 constexpr int kColumnsOfBlocks = kPersistentWarps * kFragmentColumns; // one block in each warp
 constexpr int64_t kFewestSteps = 2;
 
-// Up to so many rows, a cluster is faster than as many blocks of the grid as there are tiles: h
-// arrives sooner, but a block has more to multiply. From the design's estimates: no GPU has decided
-// it yet (benchmarks/cuda/steps.cu asks one).
-constexpr int64_t kRowsForCluster = 8;
+// In a cluster h arrives sooner. Where its blocks have several tiles, they have more to multiply
+// than those of the grid, and are taken to be faster only up to so many rows. From the design's
+// estimates: no GPU has decided it yet (benchmarks/cuda/steps.cu asks one).
+constexpr int64_t kRowsForTilesInCluster = 8;
 
 SharedLayout layout_of(const PersistentShape &shape, const Matrix &hh, int64_t rows) {
   const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
@@ -106,7 +106,7 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
          cluster);
   add_if(blocks <= kLargestBlocks && grid.grid * shape.num_directions <= limits.multiprocessors,
          grid);
-  if (rows > kRowsForCluster)
+  if (cluster.tiles > 1 && rows > kRowsForTilesInCluster)
     std::reverse(shapes.begin(), shapes.end());
   return shapes;
 }

@@ -35,7 +35,7 @@ TEST(steps_of_each_shape) {
   CHECK(steps(shape_of(8, 100, 50), 2, 1) == "a launch each step: there is a projection");
   CHECK(steps(shape_of(8, 100), 1, 1) == "one launch: there is one time step");
   CHECK(steps(shape_of(65000, 100), 1, 1) == "a launch each step: there is one time step");
-  CHECK(steps(shape_of(8, 100), 2, 64) == "persistent: on 7 blocks of the grid");
+  CHECK(steps(shape_of(8, 100), 2, 64) == "persistent: in a cluster of 8 blocks");
   CHECK(steps(shape_of(8, 100), 2, 65) == "a launch each step: the batch is larger than 64");
   CHECK(steps(shape_of(8, 800), 2, 64) == "persistent: on 50 blocks of the grid");
   CHECK(steps(shape_of(8, 1057, 0, 1, 2), 2, 1) ==

@@ -58,7 +58,7 @@ std::string described(const Choice &c) {
 
 TEST(what_is_chosen) {
   const std::string too_large = "the hidden size or the batch is too large for this device";
-  // Few rows: a cluster, as long as there is one.
+  // Few rows, or one tile a block: a cluster, as long as there is one.
   CHECK_DESCRIBED(choose(1, 1, 1, kH100), "cluster 1 tiles 1 blocks 1");
   CHECK_DESCRIBED(choose(151, 8, 2, kH100), "cluster 16 tiles 1 blocks 1");
   CHECK_DESCRIBED(choose(256, 1, 1, kH100), "cluster 16 tiles 1 blocks 1");
@@ -67,9 +67,10 @@ TEST(what_is_chosen) {
   CHECK_DESCRIBED(choose(513, 1, 1, kH100), "cluster 16 tiles 3 blocks 3");
   CHECK_DESCRIBED(choose(768, 8, 1, kH100), "cluster 16 tiles 3 blocks 3");
   CHECK_DESCRIBED(choose(769, 8, 1, kH100), "grid 49 tiles 1 blocks 4 few rows");
+  CHECK_DESCRIBED(choose(256, 64, 2, kH100), "cluster 16 tiles 1 blocks 1");
   CHECK_DESCRIBED(choose(256, 1, 1, kA100), "grid 16 tiles 1 blocks 1 few rows");
   // More rows: the grid, where it fits.
-  CHECK_DESCRIBED(choose(256, 9, 1, kH100), "grid 16 tiles 1 blocks 1");
+  CHECK_DESCRIBED(choose(257, 9, 1, kH100), "grid 17 tiles 1 blocks 2");
   CHECK_DESCRIBED(choose(768, 64, 1, kA100), too_large);
   CHECK_DESCRIBED(choose(768, 56, 1, kA100), "grid 48 tiles 1 blocks 3");
   CHECK_DESCRIBED(choose(768, 57, 1, kA100), too_large);
@@ -79,7 +80,7 @@ TEST(what_is_chosen) {
   CHECK_DESCRIBED(choose(161, 8, 2, kSmall), too_large);
   CHECK_DESCRIBED(choose(320, 32, 1, kSmall), "grid 20 tiles 1 blocks 2");
   CHECK_DESCRIBED(choose(320, 33, 1, kSmall), too_large);
-  CHECK_DESCRIBED(choose(256, 16, 1, {20, 227 * 1024, true}), "grid 16 tiles 1 blocks 1");
+  CHECK_DESCRIBED(choose(320, 16, 1, {20, 227 * 1024, true}), "grid 20 tiles 1 blocks 2");
   CHECK_DESCRIBED(choose(512, 16, 1, {20, 227 * 1024, true}), "cluster 16 tiles 2 blocks 2");
   // As large as a device takes.
   CHECK_DESCRIBED(choose(1056, 1, 2, kH100), "grid 66 tiles 1 blocks 5 few rows");
