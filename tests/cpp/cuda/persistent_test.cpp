@@ -235,7 +235,8 @@ TEST(state_between_launches) {
   }
 }
 
-// Packets of an earlier call are not taken for those of the next one, which bear the same numbers.
+// Packets of an earlier call are not taken for those of the next one, which bear the same numbers;
+// nor are the headers, which tell of a row with NaNs.
 TEST(a_workspace_is_used_again) {
   const LstmShape shape = shape_of(3, 40, 0, 1, 2);
   const SourceStack source = random_stack(shape, Weights::any, 136);
@@ -252,7 +253,9 @@ TEST(a_workspace_is_used_again) {
   queue.workspace = workspace.data();
   for_each_order([&] {
     for (uint64_t seed : {138, 139}) {
-      const Sequence sequence = random_sequence(shape, 3, 4, seed);
+      Sequence sequence = random_sequence(shape, 3, 4, seed);
+      if (seed == 138)
+        sequence.h0[0] = sequence.h0[4 * 40] = std::numeric_limits<float>::quiet_NaN();
       a = arguments_for(sequence, found);
       cuda::run(stack, a, schedule, plan, queue);
       check_same(found, forward(source.packed(), sequence));
