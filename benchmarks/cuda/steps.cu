@@ -115,7 +115,6 @@ public:
   Graph(const cuda::PackedStack &stack, const cuda::Choice &choice, const LstmArguments &a,
         const DeviceMemory &workspace, uint32_t *failed) {
     cuda::Plan plan;
-    plan.chunk_bytes = cuda::chunk_bytes_for(stack, a.batch_size);
     plan.layers = {choice};
     plan.failed = failed;
     cuda::Queue queue;

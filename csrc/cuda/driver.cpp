@@ -18,6 +18,11 @@ namespace {
 constexpr int64_t kWorkspaceAlignment = 256;
 constexpr int64_t kClearedPackets = 64; // by a warp
 
+// Input products of a row.
+int64_t gate_row_bytes(const PackedStack &stack) {
+  return stack.layers[0].hh.padded_rows() * int64_t{sizeof(float)};
+}
+
 // Hands out a call's scratch memory. Without memory it only counts.
 class Workspace {
 public:
@@ -77,7 +82,8 @@ public:
     rows_.order = order_;
     for (int64_t i = 0; i < shape_.num_directions * layers_at_once(); ++i)
       states_.push_back(take_state(i));
-    most_rows_ = rows_a_chunk(plan.chunk_bytes);
+    most_rows_ =
+        rows_a_chunk(plan.chunk_bytes ? plan.chunk_bytes : chunk_bytes_for(stack, a.batch_size));
     for (int d = 0; d < shape_.num_directions; ++d) {
       const int64_t widest = std::max(shape_.input_size, inner_width());
       chunk_.input[d] = memory_.take_rows(stack.form, most_rows_, widest);
@@ -166,8 +172,7 @@ private:
   int64_t start(int64_t t) const { return t < a_.time_steps ? schedule_.start(t) : all_rows(); }
 
   int64_t rows_a_chunk(int64_t bytes) const {
-    const int64_t row = stack_.layers[0].hh.padded_rows() * int64_t{sizeof(float)};
-    return std::max(a_.batch_size, std::min(bytes / row, all_rows()));
+    return std::max(a_.batch_size, std::min(bytes / gate_row_bytes(stack_), all_rows()));
   }
 
   // The time steps of a chunk, from the lower one on, and how many rows they have.
@@ -486,9 +491,9 @@ private:
 } // namespace
 
 int64_t chunk_bytes_for(const PackedStack &stack, int64_t batch) {
-  const int64_t row_bytes = stack.layers[0].hh.padded_rows() * int64_t{sizeof(float)};
-  const int64_t few_steps = batch <= kPersistentRows ? kFewestChunkSteps * batch * row_bytes : 0;
-  return std::max(kChunkBytes, few_steps);
+  const int64_t few_steps =
+      batch <= kPersistentRows ? kFewestChunkSteps * batch * gate_row_bytes(stack) : 0;
+  return std::max(int64_t{32} << 20, few_steps);
 }
 
 int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,

@@ -12,12 +12,14 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// Steps are taken in chunks whose input products fill about this many bytes, so that memory does
-// not grow with the sequence and they mostly stay in L2.
-constexpr int64_t kChunkBytes = int64_t{32} << 20;
+// Steps are taken in chunks whose input products fill about so many bytes, so that memory does not
+// grow with the sequence and they mostly stay in L2: 32 MB, or more where a batch may be
+// persistent, since each launch reads the weights first and should have kFewestChunkSteps steps.
+constexpr int64_t kFewestChunkSteps = 64;
+int64_t chunk_bytes_for(const PackedStack &stack, int64_t batch);
 
 struct Plan {
-  int64_t chunk_bytes = kChunkBytes;
+  int64_t chunk_bytes = 0; // 0: chunk_bytes_for the call
   std::vector<Choice> layers;
   bool single_step = false; // a launch for each layer; for one time step where single_step_fits
   // For those that are persistent.
@@ -25,14 +27,9 @@ struct Plan {
   uint64_t patience_ns = uint64_t{5'000'000'000};
 };
 
-// kChunkBytes, or more where a batch may be persistent: each launch reads the weights first, so it
-// should have kFewestChunkSteps steps.
-constexpr int64_t kFewestChunkSteps = 64;
-int64_t chunk_bytes_for(const PackedStack &stack, int64_t batch);
-
 // Device memory that run() needs with any choices, aligned to 256 bytes.
 int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,
-                     const Schedule &schedule, int64_t chunk_bytes);
+                     const Schedule &schedule, int64_t chunk_bytes = 0);
 
 // Enqueues a call with at least one row on the current device. Throws Error where the queue's
 // workspace does not do.

@@ -45,7 +45,7 @@ public:
     Words4 *const to = packets(step), *const own = to + place_.block() * passes_ * kPassPackets;
     const uint32_t *const words = reinterpret_cast<const uint32_t *>(memory_.own());
     LFK_ROLLED
-    for (int i = device::thread_index(); i < passes_ * kPassPackets; i += kPersistentWarps * 32) {
+    for (int i = device::thread_index(); i < passes_ * kPassPackets; i += kPersistentThreads) {
       const int packet = i / 16 % 2, half = i % 2, first = 3 * packet;
       const int row = i / kPassPackets * kPassRows + i / 2 % 8;
       if (row + first / kWords * 8 >= active)
@@ -58,7 +58,7 @@ public:
       }
       device::store_packet(own + i, sent);
     }
-    if (device::thread_index() == kPersistentWarps * 32 - 1)
+    if (device::thread_index() == kPersistentThreads - 1)
       device::store_packet(headers(to) + place_.block(),
                            Words4{{memory_.own_nans()[0], memory_.own_nans()[1], 0, stamp(step)}});
   }
@@ -66,10 +66,10 @@ public:
   template <int kBlocks, class Wanted, class Visit>
   LFK_DEVICE bool receive(int step, const Pass &pass, int first_column, const Wanted &wanted,
                           const Visit &visit) {
-    constexpr int kColumns = kBlocks * kPackets <= kAtOnce ? kBlocks : kAtOnce / kPackets;
-    LFK_UNROLLED (first, kBlocks) {
-      if (first % kColumns == 0 &&
-          !receive_some<kBlocks, kColumns>(step, pass, first_column, first, wanted, visit))
+    constexpr int kMost = kAtOnce / kPackets, kColumns = kBlocks < kMost ? kBlocks : kMost;
+    LFK_UNROLLED (batch, (kBlocks + kColumns - 1) / kColumns) {
+      if (!receive_some<kBlocks, kColumns>(step, pass, first_column, batch * kColumns, wanted,
+                                           visit))
         return false;
     }
     return true;
@@ -105,18 +105,19 @@ private:
                                half;
     const bool wants_header =
         step > 0 && pass.first == 0 && first_b == 0 && device::thread_index() < place_.blocks();
+    const auto multiplied = [&](int i) { return first_b + i < kBlocks && wanted(first_b + i); };
     const auto exists = [&](int i, int packet) {
-      return first_b + i < kBlocks && wanted(first_b + i) &&
-             first_block + 2 * i < place_.blocks() && row + 3 * packet / kWords * 8 < pass.sent;
+      return multiplied(i) && first_block + 2 * i < place_.blocks() &&
+             row + 3 * packet / kWords * 8 < pass.sent;
     };
     const uint32_t expected = stamp(step - 1);
-    const auto unless_missing = [&](bool missing) {
-      return Words4{{0, 0, 0, missing ? ~expected : expected}};
+    const auto awaited = [&](bool awaits) {
+      return Words4{{0, 0, 0, awaits ? ~expected : expected}};
     };
-    Words4 packets[kColumns][kPackets], header = unless_missing(wants_header);
+    Words4 packets[kColumns][kPackets], header = awaited(wants_header);
     LFK_UNROLLED (i, kColumns) {
       LFK_UNROLLED (j, kPackets)
-        packets[i][j] = unless_missing(exists(i, j));
+        packets[i][j] = awaited(exists(i, j));
     }
     Patience patience;
     for (;;) {
@@ -143,16 +144,14 @@ private:
       LFK_UNROLLED (i, kColumns) {
         LFK_UNROLLED (word, kGroups * kWords) {
           const int of_row = row + word / kWords * 8;
-          if (of_row >= pass.sent && of_row < pass.active && first_b + i < kBlocks &&
-              wanted(first_b + i))
+          if (multiplied(i) && of_row >= pass.sent && of_row < pass.active)
             packets[i][word / 3].words[word % 3] =
                 from_the_beginning(step, of_row, first_column + first_b + i, word % kWords);
         }
       }
     }
     LFK_UNROLLED (i, kColumns) {
-      const int b = first_b + i;
-      if (b < kBlocks && wanted(b)) {
+      if (multiplied(i)) {
         LFK_UNROLLED (group, kGroups) {
           LaneColumns<F> columns;
           LFK_UNROLLED (j, kWords) {
@@ -160,7 +159,7 @@ private:
             columns.words[j] = packets[i][word / 3].words[word % 3];
           }
           if (pass.first + 8 * group < pass.active)
-            visit(b, group, columns);
+            visit(first_b + i, group, columns);
         }
       }
     }

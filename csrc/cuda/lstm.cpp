@@ -35,7 +35,6 @@ bool persistent_allowed() {
 
 Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
   Plan plan;
-  plan.chunk_bytes = chunk_bytes_for(stack, a.batch_size);
   plan.failed = failure_word(device);
   const LstmShape &shape = stack.shape;
   const device::Limits &limits = limits_of(device);
@@ -85,8 +84,7 @@ size_t workspace_bytes(const DeviceStack &stack, const LstmArguments &arguments)
   const Schedule schedule = checked_schedule(arguments);
   if (arguments.batch_size == 0)
     return 0;
-  return static_cast<size_t>(
-      workspace_of(packed, arguments, schedule, chunk_bytes_for(packed, arguments.batch_size)));
+  return static_cast<size_t>(workspace_of(packed, arguments, schedule));
 }
 
 void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, const Queue &queue) {

@@ -55,9 +55,9 @@ int power_of_two(int64_t at_least) {
 }
 
 // Whether so few blocks are not zero that it pays to ask which.
-bool is_sparse(const Matrix &m) {
-  const int64_t strips = int64_t{m.num_tiles} * kStripsPerTile;
-  return 2 * int64_t{m.num_blocks} <= strips * divide_up(m.num_columns, kFragmentColumns);
+bool is_sparse(const LstmShape &shape, const PackedLayer &layer) {
+  return 2 * int64_t{layer.hh.num_blocks} <=
+         hh_shape(shape).num_blocks(kFragmentColumns, kStripHeight);
 }
 
 // Why such a layer cannot be persistent on any device; empty where it may be.
@@ -91,7 +91,7 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
   PersistentShape grid;
   grid.form = cluster.form;
   grid.sparse = std::all_of(layers, layers + shape.num_directions,
-                            [](const PackedLayer &layer) { return is_sparse(layer.hh); });
+                            [&](const PackedLayer &layer) { return is_sparse(shape, layer); });
   grid.few_rows = grid.form == Form::signed8 && rows <= kFewRows;
   grid.blocks = blocks;
   grid.grid = hh.num_tiles;

@@ -19,6 +19,7 @@ namespace cuda {
 
 constexpr int kPersistentRows = 64; // of a batch, at most
 constexpr int kPersistentWarps = 8; // of a block; each has an eighth of the columns
+constexpr int kPersistentThreads = kPersistentWarps * 32;
 constexpr int kLargestCluster = 16;
 // Tiles of a block in a cluster: as many as there are registers for the sums of.
 constexpr int most_cluster_tiles(Form form) { return form == Form::signed8 ? 3 : 2; }

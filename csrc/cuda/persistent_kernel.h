@@ -21,8 +21,6 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-constexpr int kPersistentThreads = kPersistentWarps * 32;
-
 // With kSparse, fragments that are zero are neither waited for nor multiplied.
 template <class Exchange, int kBlocks, bool kSparse> class PersistentBlock {
 public:
@@ -50,10 +48,6 @@ private:
   static constexpr int kGates = 4;
   static constexpr int kBlockRows = kTiles * kTileHeight;
   static constexpr int kUnits = kTiles * kStripHeight;
-
-  struct alignas(16) Floats4 {
-    float of_gate[kGates];
-  };
 
   // What a step works on.
   struct Step {
@@ -110,10 +104,9 @@ private:
         }
       }
     }
-    Floats4 *const scales = reinterpret_cast<Floats4 *>(memory_.weight_scales());
     LFK_ROLLED
     for (int i = device::thread_index(); i < place_.tiles() * kTileHeight; i += kPersistentThreads)
-      scales[i / kTileHeight * kStripHeight + i % kStripHeight]
+      memory_.weight_scales()[i / kTileHeight * kStripHeight + i % kStripHeight]
           .of_gate[i % kTileHeight / kStripHeight] =
           m.scales[place_.first_tile() * kTileHeight + i];
   }
@@ -261,7 +254,7 @@ private:
         sums[g] += of_warp.words[g];
     }
     const float scale = row < s.first ? memory_.scales(turn)[row] : memory_.first_scales()[row];
-    const Floats4 scales = reinterpret_cast<const Floats4 *>(memory_.weight_scales())[unit];
+    const UnitScales scales = memory_.weight_scales()[unit];
     const float *const in = memory_.gates(turn) + row * memory_.layout.gates_stride +
                             unit / kStripHeight * kTileHeight + unit % kStripHeight;
     float gates[kGates];

@@ -65,6 +65,10 @@ private:
   }
 };
 
+struct alignas(16) UnitScales {
+  float of_gate[4];
+};
+
 // The arrays. Of those that take turns, step k reads number k % 2.
 class BlockMemory {
 public:
@@ -95,8 +99,8 @@ public:
   LFK_DEVICE device::Words4 *sums() const { return at<device::Words4>(layout.sums); }
   LFK_DEVICE float *c() const { return at<float>(layout.c); } // [rows][units], as is last_h
   LFK_DEVICE float *last_h() const { return at<float>(layout.last_h); }
-  LFK_DEVICE float *first_scales() const { return at<float>(layout.first_scales); }   // [rows]
-  LFK_DEVICE float *weight_scales() const { return at<float>(layout.weight_scales); } // [units][4]
+  LFK_DEVICE float *first_scales() const { return at<float>(layout.first_scales); } // [rows]
+  LFK_DEVICE UnitScales *weight_scales() const { return at<UnitScales>(layout.weight_scales); }
   LFK_DEVICE int *failed() const { return at<int>(layout.failed); }
 
 private:

@@ -20,7 +20,6 @@ LFK_DEVICE void cluster_sync() {
 
 template <class T> class RemotePointer {
 public:
-  RemotePointer() = default;
   LFK_DEVICE explicit RemotePointer(uint32_t address) : address_(address) {}
   LFK_DEVICE uint32_t address() const { return address_; }
 

@@ -22,7 +22,6 @@ inline void cluster_sync() { emulator::meet(emulator::Point::cluster_sync); }
 
 template <class T> class RemotePointer {
 public:
-  RemotePointer() = default;
   explicit RemotePointer(const emulator::RemoteAddress &at) : at_(at) {}
   const emulator::RemoteAddress &address() const { return at_; }
 

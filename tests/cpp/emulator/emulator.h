@@ -37,8 +37,8 @@ constexpr unsigned char kUnwritten = 0xcd;
 
 // Where the running thread is.
 struct Place {
-  Dim3 block, grid;
-  int thread = 0, threads = 0;
+  Dim3 block;
+  int thread = 0;
   int rank = 0, ranks = 1; // in its cluster
   unsigned char *shared = nullptr;
   size_t shared_bytes = 0;

@@ -213,9 +213,7 @@ private:
     Thread &thread = machine.threads[i];
     thread.block = {static_cast<int>(index % grid.x), static_cast<int>(index / grid.x % grid.y),
                     static_cast<int>(index / grid.x / grid.y)};
-    thread.grid = grid;
     thread.thread = static_cast<int>(i % static_cast<size_t>(shape_.threads));
-    thread.threads = shape_.threads;
     thread.ranks = shape_.cluster;
     thread.rank = thread.block.x % shape_.cluster;
     thread.shared = memory_[block].data;
