@@ -37,6 +37,7 @@ _ACTIVATION_BITS: dict[Activations, int] = {"int8": 8, "int16": 16, "float32": 3
 _INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _LAYOUTS = ("auto", "dense", "block_sparse")
 _BLOCK_PARTS = ("_values", "_crow_indices", "_col_indices")
+_REPR_STEPS = 1000  # of the sequences of which repr says how they are run
 
 # A dtype and a shape; None in a shape is any size.
 Kind = tuple[torch.dtype, tuple[int | None, ...]]
@@ -399,13 +400,14 @@ class CompressedLSTM(nn.Module):
         raise NotImplementedError
 
     def _steps_repr(self) -> list[str]:
-        """On CUDA, how the time steps of a sequence are run, for one row and for 16."""
+        """On CUDA, how the time steps of a long sequence are run, for one row and for 16."""
         if self.packed.device.type != "cuda":
             return []
         found = []
         try:
             for rows in (1, 16):
-                x = self.packed.new_empty(1, dtype=torch.float32).expand(2, rows, self.input_size)
+                x = self.packed.new_empty(1, dtype=torch.float32)
+                x = x.expand(_REPR_STEPS, rows, self.input_size)
                 lines = ops.explain_lstm(*self._op_arguments(x, None, None, False)).splitlines()
                 # "layer 0: persistent: in a cluster of 8 blocks; blocks kept: ..."
                 steps = [line.partition(": ")[2].partition(";")[0] for line in lines[1:]]

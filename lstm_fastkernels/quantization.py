@@ -84,8 +84,9 @@ def quantize_rows(weight: Tensor, *, pair_safe: bool = True) -> tuple[Tensor, Te
     weight: [N, K], any float dtype. Returns int8 [N, K] in [-127, 127] and float32 scales [N];
     weight ~ int8 * scale. With `pair_safe`, neighbouring weights (2k, 2k + 1) of a row add up to
     -128..128, which makes `vpmaddubsw` exact on them; it costs about 1 dB. Scales are searched on
-    a grid and then set by least squares for the integers found. Raises ValueError for a weight
-    that is not a matrix, empty or not finite.
+    a grid and then set by least squares for the integers found. All of it runs on the CPU, so that
+    a weight gives the same on every device, which the results are on. Raises ValueError for a
+    weight that is not a matrix, empty or not finite.
     """
     if weight.dim() != 2 or weight.numel() == 0:
         raise ValueError(f"weight must be a matrix that is not empty, got {tuple(weight.shape)}")
@@ -93,8 +94,10 @@ def quantize_rows(weight: Tensor, *, pair_safe: bool = True) -> tuple[Tensor, Te
         raise ValueError(f"weight must be floating point, got {weight.dtype}")
     if not weight.isfinite().all():
         raise ValueError("weight must be finite")
-    rows_a_block = max(1, _BLOCK // max(1, weight.shape[1]))
+    rows_a_block = max(1, _BLOCK // weight.shape[1])
     blocks = [
-        _quantize_block(block.float(), pair_safe) for block in weight.detach().split(rows_a_block)
+        _quantize_block(block.float(), pair_safe)
+        for block in weight.detach().cpu().split(rows_a_block)
     ]
-    return torch.cat([q for q, _ in blocks]), torch.cat([s for _, s in blocks])
+    quantized, scales = (torch.cat(parts).to(weight.device) for parts in zip(*blocks, strict=True))
+    return quantized, scales

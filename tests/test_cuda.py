@@ -82,11 +82,11 @@ def test_without_persistent_kernels(hidden_size, B, monkeypatch):
     check(both(drawn(case)), case.x(), case.state(), message=str(case))
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (1, True), (3, False)])
 @pytest.mark.parametrize(("hidden_size", "B"), [(512, 1), (768, 16), (1024, 64), (2048, 32)])
-def test_many_steps(hidden_size, B, bidirectional):
+def test_many_steps(hidden_size, B, num_layers, bidirectional):
     """Blocks wait for each other at each step. Twice, since a race comes and goes."""
-    case = Case(129, hidden_size, bidirectional=bidirectional, T=200, B=B)
+    case = Case(129, hidden_size, num_layers, bidirectional, T=200, B=B)
     modules = both(drawn(case))
     for _ in range(2):
         check(modules, case.x(), case.state(), message=str(case))

@@ -103,6 +103,8 @@ def test_float_models_are_compressed_where_they_are(device, activations):
         lfk.FastQuantLSTM.from_float(lstm.cpu(), activations=activations).to(device),
     ]
     modules[0].load_state_dict(nn.LSTM(9, 31).state_dict())
+    on_device, on_cpu = modules[1].state_dict(), modules[3].state_dict()
+    assert all(torch.equal(tensor, on_cpu[name]) for name, tensor in on_device.items())
     for fast in modules:
         assert {tensor.device.type for tensor in fast.buffers()} == {device}
         back = fast.dequantize()

@@ -334,6 +334,16 @@ def test_promises_are_kept(case, expected):
 
 
 @pytest.mark.gpu
+def test_layers_side_by_side():
+    """A launch for each chunk of 64 steps, and one more, for the second layer's last chunk."""
+    case = replace(LARGE, hidden_size=256, num_layers=2, T=300)
+    fast, x = drawn(case).cuda(), case.x().cuda()
+    together = ["2 layers side by side" in text for text in explained(fast, x)[1].values()]
+    ran = sum("persistent_kernel" in name for name in kernels(lambda: fast(x)))
+    assert (together, ran) in (([True, True], 6), ([False, False], 2))
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", KINDS)
 def test_promises_of_small_modules(name):
     for B in (1, 16, 65):

@@ -1,13 +1,14 @@
-// Microseconds a time step of every way to run a layer's steps: a launch each, and each shape of
-// the persistent kernel. It is what persistent.cu's order of preference is to be read from.
+// Microseconds a time step of every way to run the steps of a layer, or of a stack: a launch each,
+// each shape of the persistent kernel, and layers side by side. It is what persistent.cu's order of
+// preference is to be read from.
 //
 // Built by gpu_check.py: it includes what the library keeps to itself, and links it statically. Its
 // argument is the JSON file to write.
 //
-// Input size = hidden size, one layer, float32. The median of REPEATS rounds in which all ways take
-// turns as CUDA graphs, each the difference between a long and a short sequence, so that what is
-// done once for a sequence cancels out; input products and quantization are in it. Each way's
-// output is compared with that of the first, bit by bit.
+// Input size = hidden size, float32. The median of REPEATS rounds in which all ways take turns as
+// CUDA graphs, each the difference between a long and a short sequence, so that what is done once
+// for a sequence cancels out; input products and quantization are in it. Each way's output is
+// compared with that of the first, bit by bit.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -30,7 +31,11 @@ using namespace lstm_fastkernels;
 namespace {
 
 constexpr int REPEATS = 7;
-constexpr int64_t SHORT = 100, LONG = 600; // steps
+// Of so many steps; layers side by side have the same share of their chunks alone in both.
+struct Lengths {
+  int64_t shorter, longer;
+};
+constexpr Lengths OF_A_LAYER = {100, 600}, OF_A_STACK = {1024, 2048};
 
 class DeviceMemory {
 public:
@@ -72,17 +77,18 @@ std::vector<int8_t> random_weights(int64_t rows, int64_t columns, double density
 }
 
 struct Figure {
-  int64_t hidden, batch;
+  int64_t hidden, layers, batch;
   double density;
   std::string way;
   bool chosen, same;
   double microseconds;
 };
 
-class Layer {
+class Stack {
 public:
-  Layer(int64_t hidden, double density) {
+  Stack(int64_t hidden, double density, int64_t layers = 1) {
     shape_.input_size = shape_.hidden_size = hidden;
+    shape_.num_layers = layers;
     const auto ih = random_weights(4 * hidden, hidden, 1),
                hh = random_weights(4 * hidden, hidden, density);
     const std::vector<float> scales(static_cast<size_t>(4 * hidden), 1.0f / 64 / std::sqrt(hidden));
@@ -90,13 +96,14 @@ public:
     weights.ih.weights = ih.data();
     weights.hh.weights = hh.data();
     weights.ih.scales = weights.hh.scales = scales.data();
-    packed_.resize(cuda::packed_bytes(shape_, &weights));
-    cuda::pack(shape_, &weights, packed_.data(), packed_.size());
+    const std::vector<LayerWeights> all(static_cast<size_t>(layers), weights);
+    packed_.resize(cuda::packed_bytes(shape_, all.data()));
+    cuda::pack(shape_, all.data(), packed_.data(), packed_.size());
     CHECK(cudaMalloc(&device_, packed_.size()));
     CHECK(cudaMemcpy(device_, packed_.data(), packed_.size(), cudaMemcpyHostToDevice));
   }
-  Layer(const Layer &) = delete;
-  ~Layer() { cudaFree(device_); }
+  Stack(const Stack &) = delete;
+  ~Stack() { cudaFree(device_); }
 
   const LstmShape &shape() const { return shape_; }
   cuda::DeviceStack view() const {
@@ -112,10 +119,11 @@ private:
 // A call as a CUDA graph.
 class Graph {
 public:
+  // All layers as the choice says.
   Graph(const cuda::PackedStack &stack, const cuda::Choice &choice, const LstmArguments &a,
         const DeviceMemory &workspace, uint32_t *failed) {
     cuda::Plan plan;
-    plan.layers = {choice};
+    plan.layers.assign(stack.layers.size(), choice);
     plan.failed = failed;
     cuda::Queue queue;
     queue.stream = stream();
@@ -157,15 +165,15 @@ struct Way {
   std::vector<uint8_t> output;
 };
 
-std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a,
+std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a, const Lengths &lengths,
                          const DeviceMemory &workspace, const device::Limits &limits,
                          uint32_t *failed) {
   std::vector<Way> ways;
   const auto add = [&](const std::string &name, const cuda::Choice &choice) {
     ways.emplace_back();
     ways.back().name = name;
-    for (auto [graph, steps] :
-         {std::pair(&ways.back().longer, LONG), {&ways.back().shorter, SHORT}}) {
+    for (auto [graph, steps] : {std::pair(&ways.back().longer, lengths.longer),
+                                {&ways.back().shorter, lengths.shorter}}) {
       a.time_steps = steps;
       *graph = std::make_unique<Graph>(stack, choice, a, workspace, failed);
     }
@@ -178,20 +186,30 @@ std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a,
     cuda::Choice choice;
     choice.persistent = true;
     choice.shape = shape;
+    const int most = std::min(cuda::most_side_by_side(stack.shape, a.batch_size, lengths.shorter),
+                              cuda::at_once(shape, stack.layers[0], a.batch_size, 0));
+    if (most > 1) {
+      choice.side_by_side = most;
+      add(cuda::describe(shape) + ", " + std::to_string(most) + " layers side by side", choice);
+    }
+    choice.side_by_side = 1;
     add(cuda::describe(shape), choice);
   }
   return ways;
 }
 
-void measure(const Layer &layer, double density, int64_t batch, const device::Limits &limits,
+void measure(const Stack &source, double density, int64_t batch, const device::Limits &limits,
              uint32_t *failed, std::vector<Figure> &figures) {
-  const cuda::PackedStack stack(layer.view());
-  const int64_t hidden = layer.shape().hidden_size, values = LONG * batch * hidden;
+  const cuda::PackedStack stack(source.view());
+  const int64_t hidden = source.shape().hidden_size, layers = source.shape().num_layers;
+  const Lengths &lengths = layers == 1 ? OF_A_LAYER : OF_A_STACK;
+  const int64_t values = lengths.longer * batch * hidden;
   std::vector<float> input(static_cast<size_t>(values));
   for (float &value : input)
     value = static_cast<float>(random_bits()()) / 2147483648.0f - 1.0f;
-  const DeviceMemory x(input), y(input.size() * 4), h(static_cast<size_t>(batch * hidden) * 4),
-      c(static_cast<size_t>(batch * hidden) * 4);
+  const DeviceMemory x(input), y(input.size() * 4),
+      h(static_cast<size_t>(layers * batch * hidden) * 4),
+      c(static_cast<size_t>(layers * batch * hidden) * 4);
   LstmArguments a;
   a.batch_size = batch;
   a.x = x.data();
@@ -200,9 +218,9 @@ void measure(const Layer &layer, double density, int64_t batch, const device::Li
   a.c_n = c.data();
   a.x_row_stride = a.y_row_stride = hidden;
   a.x_time_stride = a.y_time_stride = batch * hidden;
-  a.time_steps = LONG;
-  const DeviceMemory workspace(cuda::workspace_bytes(layer.view(), a));
-  std::vector<Way> ways = ways_of(stack, a, workspace, limits, failed);
+  a.time_steps = lengths.longer;
+  const DeviceMemory workspace(cuda::workspace_bytes(source.view(), a));
+  std::vector<Way> ways = ways_of(stack, a, lengths, workspace, limits, failed);
   for (Way &way : ways) { // also warms up
     CHECK(cudaMemset(y.data(), 0xff, input.size() * 4));
     CHECK(cudaDeviceSynchronize());
@@ -212,13 +230,15 @@ void measure(const Layer &layer, double density, int64_t batch, const device::Li
   }
   for (int repeat = 0; repeat < REPEATS; ++repeat)
     for (Way &way : ways)
-      way.times.push_back((way.longer->run() - way.shorter->run()) / (LONG - SHORT));
+      way.times.push_back((way.longer->run() - way.shorter->run()) /
+                          static_cast<double>(lengths.longer - lengths.shorter));
   const std::string chosen = ways.size() > 1 ? ways[1].name : ways[0].name;
   for (const Way &way : ways) {
-    figures.push_back({hidden, batch, density, way.name, way.name == chosen,
+    figures.push_back({hidden, layers, batch, density, way.name, way.name == chosen,
                        way.output == ways[0].output, median(way.times)});
     const Figure &f = figures.back();
-    std::printf("H %4lld  B %2lld  %3.0f%%  %-46s %8.3f us%s%s\n", static_cast<long long>(hidden),
+    std::printf("H %4lld  %lld layers  B %2lld  %3.0f%%  %-56s %8.3f us%s%s\n",
+                static_cast<long long>(hidden), static_cast<long long>(layers),
                 static_cast<long long>(batch), density * 100, f.way.c_str(), f.microseconds,
                 f.chosen ? "  chosen" : "", f.same ? "" : "  WRONG OUTPUT");
     std::fflush(stdout);
@@ -239,10 +259,11 @@ void write_json(const char *path, const cudaDeviceProp &device,
     const Figure &f = figures[i];
     std::fprintf(
         file,
-        "%s\n    {\"hidden_size\": %lld, \"batch\": %lld, \"density\": %g, \"way\": \"%s\", "
-        "\"chosen\": %s, \"same_output\": %s, \"value\": %.6g}",
-        i ? "," : "", static_cast<long long>(f.hidden), static_cast<long long>(f.batch), f.density,
-        f.way.c_str(), f.chosen ? "true" : "false", f.same ? "true" : "false", f.microseconds);
+        "%s\n    {\"hidden_size\": %lld, \"num_layers\": %lld, \"batch\": %lld, \"density\": %g, "
+        "\"way\": \"%s\", \"chosen\": %s, \"same_output\": %s, \"value\": %.6g}",
+        i ? "," : "", static_cast<long long>(f.hidden), static_cast<long long>(f.layers),
+        static_cast<long long>(f.batch), f.density, f.way.c_str(), f.chosen ? "true" : "false",
+        f.same ? "true" : "false", f.microseconds);
   }
   std::fprintf(file, "\n  ]\n}\n");
   std::fclose(file);
@@ -264,11 +285,16 @@ int main(int count, char **arguments) {
   uint32_t *const word = reinterpret_cast<uint32_t *>(failed.data());
   std::vector<Figure> figures;
   for (int64_t hidden : {256, 512, 768, 1024, 2048}) {
-    const Layer layer(hidden, 1);
+    const Stack layer(hidden, 1);
     for (int64_t batch : {1, 8, 16, 32, 64})
       measure(layer, 1, batch, limits, word, figures);
   }
-  const Layer sparse(2048, 0.1);
+  for (int64_t hidden : {256, 512, 768, 1024}) {
+    const Stack stack(hidden, 1, 2);
+    for (int64_t batch : {1, 16})
+      measure(stack, 1, batch, limits, word, figures);
+  }
+  const Stack sparse(2048, 0.1);
   for (int64_t batch : {1, 32})
     measure(sparse, 0.1, batch, limits, word, figures);
 

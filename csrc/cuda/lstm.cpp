@@ -1,4 +1,5 @@
 // The interface: arguments are checked here, kernels chosen and launched elsewhere.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -17,12 +18,17 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// Kernels hold counts of rows, and the grids made of them, in 32 bits.
-constexpr int64_t kMostRows = int64_t{1} << 30;
+// Kernels hold counts of rows, and the grids made of them, in 32 bits. Four rows of y are cleared
+// by a block.
+constexpr int64_t kMostRows = int64_t{1} << 30, kMostRowsOfAllSteps = int64_t{1} << 32;
 
 Schedule checked_schedule(const LstmArguments &a) {
   if (a.batch_size > kMostRows)
     fail("batch_size must be at most " + std::to_string(kMostRows) + " on a CUDA device, got " +
+         std::to_string(a.batch_size));
+  if (a.batch_size > 0 && a.time_steps > kMostRowsOfAllSteps / a.batch_size)
+    fail("time_steps * batch_size must be at most " + std::to_string(kMostRowsOfAllSteps) +
+         " on a CUDA device, got " + std::to_string(a.time_steps) + " * " +
          std::to_string(a.batch_size));
   return Schedule(a);
 }
@@ -33,7 +39,8 @@ bool persistent_allowed() {
   return !value || std::string_view(value) != "0";
 }
 
-Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
+Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
+               int device) {
   Plan plan;
   plan.failed = failure_word(device);
   const LstmShape &shape = stack.shape;
@@ -50,8 +57,14 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, int device) {
     const auto placed = [&](const PersistentShape &s) {
       return fits(s, *layers, directions, a.batch_size, device);
     };
-    plan.layers.push_back(
-        allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused);
+    Choice choice =
+        allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused;
+    if (choice.persistent)
+      choice.side_by_side =
+          useful_side_by_side(stack, a, schedule,
+                              std::min(most_side_by_side(shape, a.batch_size, a.time_steps),
+                                       at_once(choice.shape, *layers, a.batch_size, device)));
+    plan.layers.push_back(choice);
   }
   return plan;
 }
@@ -95,7 +108,7 @@ void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, cons
   check_pointers(arguments);
   const DeviceGuard guard(queue.device);
   check_failure(queue.device);
-  const Plan plan = make_plan(packed, arguments, queue.device);
+  const Plan plan = make_plan(packed, arguments, schedule, queue.device);
   run(packed, arguments, schedule, plan, queue);
 }
 
@@ -107,13 +120,17 @@ std::vector<std::string> explain(const DeviceStack &stack, const LstmArguments &
     return std::vector<std::string>(static_cast<size_t>(packed.shape.num_layers), "nothing to run");
   const DeviceGuard guard(device);
   std::vector<std::string> layers;
-  const Plan plan = make_plan(packed, arguments, device);
-  for (const Choice &choice : plan.layers) {
-    const std::string way = plan.single_step    ? "one launch: there is one time step"
-                            : choice.persistent ? "persistent: " + choice.reason
-                                                : "a launch each step: " + choice.reason;
-    layers.push_back(way + "; " + kept_text(packed, static_cast<int64_t>(layers.size())));
-  }
+  const Plan plan = make_plan(packed, arguments, schedule, device);
+  for (const Group &group : groups_of(plan.layers))
+    for (int64_t layer = group.first; layer < group.first + group.count; ++layer) {
+      const Choice &choice = plan.layers[static_cast<size_t>(layer)];
+      std::string way = plan.single_step    ? "one launch: there is one time step"
+                        : choice.persistent ? "persistent: " + choice.reason
+                                            : "a launch each step: " + choice.reason;
+      if (group.count > 1)
+        way += ", " + std::to_string(group.count) + " layers side by side";
+      layers.push_back(way + "; " + kept_text(packed, layer));
+    }
   return layers;
 }
 

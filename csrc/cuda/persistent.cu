@@ -135,19 +135,47 @@ std::string describe(const PersistentShape &shape) {
          (shape.sparse ? ", zeros skipped" : "");
 }
 
-bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int64_t rows,
-          int device) {
+bool may_be_persistent(const LstmShape &shape, int64_t rows, int64_t time_steps) {
+  return obstacle(shape, rows, time_steps).empty();
+}
+
+int most_side_by_side(const LstmShape &shape, int64_t rows, int64_t time_steps) {
+  if (shape.num_directions == 2 || !may_be_persistent(shape, rows, time_steps))
+    return 1;
+  return static_cast<int>(std::min<int64_t>(shape.num_layers, kMostSideBySide));
+}
+
+int at_once(const PersistentShape &shape, const PackedLayer &layer, int64_t rows, int device) {
   const PersistentKernel kernel = instance(shape);
-  const device::Launch launch = launch_of(shape, layer.hh, rows, directions);
+  const device::Launch launch = launch_of(shape, layer.hh, rows, 1);
   static std::mutex mutex;
   static std::map<std::tuple<int, PersistentKernel, size_t, int>, int> known;
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto [found, is_new] =
-      known.try_emplace({device, kernel, launch.shared_bytes, launch.cluster}, 0);
-  if (is_new)
-    found->second = device::most_at_once(kernel, launch, device);
+  const std::tuple key(device, kernel, launch.shared_bytes, launch.cluster);
+  auto found = known.find(key);
+  if (found == known.end())
+    found = known.emplace(key, device::most_at_once(kernel, launch, device)).first;
+  return shape.cluster ? found->second : found->second / shape.grid;
+}
+
+bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int64_t rows,
+          int device) {
   // A direction waits for its own blocks alone: two clusters may run one after the other.
-  return (shape.cluster ? 1 : shape.grid * directions) <= found->second;
+  return at_once(shape, layer, rows, device) >= (shape.cluster ? 1 : directions);
+}
+
+std::vector<Group> groups_of(const std::vector<Choice> &layers) {
+  std::vector<Group> groups;
+  for (const Choice &choice : layers) {
+    const int64_t layer = &choice - layers.data();
+    const Choice *const below = layer ? &choice - 1 : nullptr;
+    if (below && below->persistent && choice.persistent && below->shape == choice.shape &&
+        groups.back().count < choice.side_by_side)
+      ++groups.back().count;
+    else
+      groups.push_back({layer, 1});
+  }
+  return groups;
 }
 
 int64_t most_packets(const Matrix &hh, int64_t rows) {
@@ -157,11 +185,10 @@ int64_t most_packets(const Matrix &hh, int64_t rows) {
   return int64_t{2} * step_packets(hh.num_tiles, most_passes);
 }
 
-void run_persistent(const PersistentShape &shape, const Both<PersistentArguments> &both,
+void run_persistent(const PersistentShape &shape, const SideBySide<PersistentArguments> &all,
                     void *stream) {
-  const PersistentArguments &a = both.of[0];
-  device::launch(instance(shape), launch_of(shape, a.hh, a.rows.batch, both.directions), stream,
-                 both);
+  const PersistentArguments &a = all.of[0];
+  device::launch(instance(shape), launch_of(shape, a.hh, a.rows.batch, all.count), stream, all);
 }
 
 } // namespace cuda

@@ -36,6 +36,11 @@ struct PersistentShape {
   int tiles = 1;         // of a block of the grid
   int blocks = 1;        // of a strip that a warp holds
   int grid = 1;          // blocks of each direction; a cluster may have some without units
+
+  bool operator==(const PersistentShape &o) const {
+    return form == o.form && cluster == o.cluster && sparse == o.sparse && few_rows == o.few_rows &&
+           tiles == o.tiles && blocks == o.blocks && grid == o.grid;
+  }
 };
 
 // How a layer's steps are run: persistent, or else a launch each; and why.
@@ -43,7 +48,20 @@ struct Choice {
   bool persistent = false;
   PersistentShape shape; // if persistent
   std::string reason;
+  int side_by_side = 1; // layers of that shape that may be at work at the same time
 };
+
+// Neighbouring layers whose steps run side by side, each a chunk of steps behind the one below it.
+struct Group {
+  int64_t first, count;
+};
+std::vector<Group> groups_of(const std::vector<Choice> &layers);
+
+// Whether such a layer is persistent where there is a shape that fits.
+bool may_be_persistent(const LstmShape &shape, int64_t rows, int64_t time_steps);
+
+// Layers of a stack that may run side by side on any device.
+int most_side_by_side(const LstmShape &shape, int64_t rows, int64_t time_steps);
 
 // All shapes that there are for a layer with so many rows, what is taken to be the fastest first;
 // `layers` has its directions.
@@ -58,7 +76,10 @@ Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, i
               const device::Limits &limits,
               const std::function<bool(const PersistentShape &)> &fits);
 
-// Whether the device can have all its blocks at work at once, as they must be.
+// How many directions or layers of a shape the device has at work at once.
+int at_once(const PersistentShape &shape, const PackedLayer &layer, int64_t rows, int device);
+
+// Whether that is enough: the blocks of a direction wait for each other.
 bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int64_t rows,
           int device);
 
@@ -86,7 +107,7 @@ struct PersistentArguments {
 int64_t most_packets(const Matrix &hh, int64_t rows);
 
 // Runs steps begin .. end - 1 as so many calls of step() do.
-void run_persistent(const PersistentShape &shape, const Both<PersistentArguments> &arguments,
+void run_persistent(const PersistentShape &shape, const SideBySide<PersistentArguments> &arguments,
                     void *stream);
 
 } // namespace cuda

@@ -9,7 +9,7 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-using PersistentKernel = void (*)(const Both<PersistentArguments>);
+using PersistentKernel = void (*)(const SideBySide<PersistentArguments>);
 
 // Exchange<n> is that of kernels with n blocks a warp, of which there are up to kLargest. Not an
 // alias of an unnamed namespace: two of one name would be taken for one.

@@ -327,9 +327,9 @@ private:
 
 template <class Exchange, int kBlocks, bool kSparse>
 LFK_KERNEL(kPersistentThreads, 1)
-persistent_kernel(LFK_PARAMETERS(Both<PersistentArguments>) both) {
+persistent_kernel(LFK_PARAMETERS(SideBySide<PersistentArguments>) all) {
   static_assert(!kSparse || Exchange::kTiles == 1);
-  PersistentBlock<Exchange, kBlocks, kSparse>(both.of[device::block_index().z]).run();
+  PersistentBlock<Exchange, kBlocks, kSparse>(all.of[device::block_index().z]).run();
 }
 
 } // namespace cuda

@@ -1,6 +1,8 @@
-// The kernels of the plain path, as its driver sees them. Each runs one or two directions at once.
+// The kernels of the plain path, as its driver sees them. Each runs several directions of a layer,
+// or layers, at once.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "device_stack.h"
@@ -10,10 +12,22 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-template <class Arguments> struct Both {
-  Arguments of[2];
-  int directions = 1;
+// The arguments of what one launch runs at the same time.
+template <class A, int kMost> struct Together {
+  using Arguments = A;
+  A of[kMost];
+  int count = 0;
+
+  template <class T> T most(T A::*member) const {
+    T largest = of[0].*member;
+    for (int i = 1; i < count; ++i)
+      largest = std::max(largest, of[i].*member);
+    return largest;
+  }
 };
+template <class A> using Directions = Together<A, 2>;
+constexpr int kMostSideBySide = 4;
+template <class A> using SideBySide = Together<A, kMostSideBySide>; // directions, or layers
 
 // h0 and c0 into float rows, and h0 quantized.
 struct LoadStateArguments {
@@ -90,11 +104,11 @@ struct StoreStateArguments {
 };
 
 // Without rows they do nothing. Throw Error where CUDA refuses a launch.
-void load_state(Form form, const Both<LoadStateArguments> &arguments, void *stream);
-void quantize_rows(Form form, const Both<QuantizeArguments> &arguments, void *stream);
-void products(Form form, const Both<ProductsArguments> &arguments, void *stream);
-void step(Form form, const Both<StepArguments> &arguments, void *stream);
-void store_state(const Both<StoreStateArguments> &arguments, void *stream);
+void load_state(Form form, const Directions<LoadStateArguments> &arguments, void *stream);
+void quantize_rows(Form form, const SideBySide<QuantizeArguments> &arguments, void *stream);
+void products(Form form, const SideBySide<ProductsArguments> &arguments, void *stream);
+void step(Form form, const Directions<StepArguments> &arguments, void *stream);
+void store_state(const Directions<StoreStateArguments> &arguments, void *stream);
 
 // Zeros into the first `columns` of [time_steps][batch] rows of a strided plane.
 void clear_rows(const Plane &plane, int64_t time_steps, int64_t batch, int64_t columns,

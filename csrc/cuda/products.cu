@@ -52,9 +52,9 @@ LFK_DEVICE void copy_chunk(const ProductsArguments &a, int64_t first, int64_t ch
 
 template <Form F>
 LFK_KERNEL(kThreads, 2)
-products_kernel(LFK_PARAMETERS(Both<ProductsArguments>) both) {
+products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
   constexpr int kBlocksAChunk = kChunkBytes / block_row_bytes(F);
-  const ProductsArguments &a = both.of[block_index().z];
+  const ProductsArguments &a = all.of[block_index().z];
   const Matrix &m = a.matrix;
   const int64_t first = int64_t{block_index().x} * kBlockRows;
   if (first >= a.count)
@@ -100,8 +100,8 @@ products_kernel(LFK_PARAMETERS(Both<ProductsArguments>) both) {
     }
 }
 
-LFK_KERNEL(kThreads, 2) float_products_kernel(LFK_PARAMETERS(Both<ProductsArguments>) both) {
-  const ProductsArguments &a = both.of[block_index().z];
+LFK_KERNEL(kThreads, 2) float_products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
+  const ProductsArguments &a = all.of[block_index().z];
   const int strip = block_index().y;
   if (strip >= a.matrix.num_tiles * kStripsPerTile)
     return;
@@ -116,23 +116,23 @@ LFK_KERNEL(kThreads, 2) float_products_kernel(LFK_PARAMETERS(Both<ProductsArgume
 
 } // namespace
 
-void products(Form form, const Both<ProductsArguments> &both, void *stream) {
-  const int64_t count = std::max(both.of[0].count, both.of[1].count);
+void products(Form form, const SideBySide<ProductsArguments> &all, void *stream) {
+  const int64_t count = all.most(&ProductsArguments::count);
   if (count == 0)
     return;
-  const int strips = both.of[0].matrix.num_tiles * kStripsPerTile;
+  const int strips = all.of[0].matrix.num_tiles * kStripsPerTile;
   Launch shape;
   shape.threads = kThreads;
   shape.grid = {static_cast<int>(divide_up(count, kBlockRows)),
-                static_cast<int>(divide_up(strips, kWarps)), both.directions};
+                static_cast<int>(divide_up(strips, kWarps)), all.count};
   if (form == Form::float32) {
     shape.grid.y = strips;
-    return launch(float_products_kernel, shape, stream, both);
+    return launch(float_products_kernel, shape, stream, all);
   }
   const bool wide = form == Form::signed16;
   shape.shared_bytes = 2 * (wide ? kStageBytes<Form::signed16> : kStageBytes<Form::signed8>);
   launch(wide ? products_kernel<Form::signed16> : products_kernel<Form::signed8>, shape, stream,
-         both);
+         all);
 }
 
 } // namespace cuda

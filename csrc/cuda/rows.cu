@@ -20,8 +20,8 @@ LFK_DEVICE int64_t row_of_warp() { return int64_t{block_index().x} * kWarps + wa
 
 template <Form F>
 LFK_KERNEL(kWarps *kLanes, 1)
-quantize_kernel(LFK_PARAMETERS(Both<QuantizeArguments>) both) {
-  const QuantizeArguments &a = both.of[block_index().z];
+quantize_kernel(LFK_PARAMETERS(SideBySide<QuantizeArguments>) all) {
+  const QuantizeArguments &a = all.of[block_index().z];
   const int64_t n = row_of_warp();
   if (n >= a.count)
     return;
@@ -40,8 +40,8 @@ quantize_kernel(LFK_PARAMETERS(Both<QuantizeArguments>) both) {
 
 template <Form F>
 LFK_KERNEL(kWarps *kLanes, 1)
-load_state_kernel(LFK_PARAMETERS(Both<LoadStateArguments>) both) {
-  const LoadStateArguments &a = both.of[block_index().z];
+load_state_kernel(LFK_PARAMETERS(Directions<LoadStateArguments>) all) {
+  const LoadStateArguments &a = all.of[block_index().z];
   const int64_t row = row_of_warp();
   if (row >= a.rows.batch)
     return;
@@ -76,8 +76,9 @@ load_state_kernel(LFK_PARAMETERS(Both<LoadStateArguments>) both) {
     a.unprojected.scales[row] = 1.0f / static_cast<float>(a.unprojected_max);
 }
 
-LFK_KERNEL(kWarps *kLanes, 1) store_state_kernel(LFK_PARAMETERS(Both<StoreStateArguments>) both) {
-  const StoreStateArguments &a = both.of[block_index().z];
+LFK_KERNEL(kWarps *kLanes, 1)
+store_state_kernel(LFK_PARAMETERS(Directions<StoreStateArguments>) all) {
+  const StoreStateArguments &a = all.of[block_index().z];
   const int64_t row = row_of_warp();
   if (row >= a.rows.batch)
     return;
@@ -114,32 +115,31 @@ LFK_KERNEL(kUploaded, 1) upload_kernel(LFK_PARAMETERS(UploadArguments) a) {
     a.to[thread_index()] = a.values[thread_index()];
 }
 
-Launch warp_a_row(int64_t rows, int directions) {
+Launch warp_a_row(int64_t rows, int count) {
   Launch shape;
-  shape.grid = {static_cast<int>(divide_up(rows, kWarps)), 1, directions};
+  shape.grid = {static_cast<int>(divide_up(rows, kWarps)), 1, count};
   shape.threads = kWarps * kLanes;
   return shape;
 }
 
 } // namespace
 
-void quantize_rows(Form form, const Both<QuantizeArguments> &both, void *stream) {
-  const int64_t count = std::max(both.of[0].count, both.of[1].count);
+void quantize_rows(Form form, const SideBySide<QuantizeArguments> &all, void *stream) {
+  const int64_t count = all.most(&QuantizeArguments::count);
   if (count == 0)
     return;
+  with_form(form,
+            [&](auto f) { launch(quantize_kernel<f>, warp_a_row(count, all.count), stream, all); });
+}
+
+void load_state(Form form, const Directions<LoadStateArguments> &all, void *stream) {
   with_form(form, [&](auto f) {
-    launch(quantize_kernel<f>, warp_a_row(count, both.directions), stream, both);
+    launch(load_state_kernel<f>, warp_a_row(all.of[0].rows.batch, all.count), stream, all);
   });
 }
 
-void load_state(Form form, const Both<LoadStateArguments> &both, void *stream) {
-  with_form(form, [&](auto f) {
-    launch(load_state_kernel<f>, warp_a_row(both.of[0].rows.batch, both.directions), stream, both);
-  });
-}
-
-void store_state(const Both<StoreStateArguments> &both, void *stream) {
-  launch(store_state_kernel, warp_a_row(both.of[0].rows.batch, both.directions), stream, both);
+void store_state(const Directions<StoreStateArguments> &all, void *stream) {
+  launch(store_state_kernel, warp_a_row(all.of[0].rows.batch, all.count), stream, all);
 }
 
 void clear_rows(const Plane &plane, int64_t time_steps, int64_t batch, int64_t columns,

@@ -73,8 +73,8 @@ LFK_DEVICE void quantize_rows_of_block(const SingleStepArguments &a, int64_t fir
 
 template <Form F>
 LFK_KERNEL(kStepThreads, 1)
-single_step_kernel(LFK_PARAMETERS(Both<SingleStepArguments>) both) {
-  const SingleStepArguments &a = both.of[block_index().z];
+single_step_kernel(LFK_PARAMETERS(Directions<SingleStepArguments>) all) {
+  const SingleStepArguments &a = all.of[block_index().z];
   const int tile = block_index().y;
   const int64_t first = int64_t{block_index().x} * kRows;
   const int count = static_cast<int>(a.rows.batch - first < kRows ? a.rows.batch - first : kRows);
@@ -113,13 +113,14 @@ single_step_kernel(LFK_PARAMETERS(Both<SingleStepArguments>) both) {
   }
 }
 
-template <Form F> void launch_single_step(const Both<SingleStepArguments> &both, void *stream) {
-  const SingleStepArguments &a = both.of[0];
+template <Form F>
+void launch_single_step(const Directions<SingleStepArguments> &all, void *stream) {
+  const SingleStepArguments &a = all.of[0];
   Launch shape;
   shape.threads = kStepThreads;
   shape.shared_bytes = static_cast<size_t>(shared_offsets<F>(a.input_size, a.hidden_size).bytes);
-  shape.grid = {static_cast<int>(divide_up(a.rows.batch, kRows)), a.hh.num_tiles, both.directions};
-  launch(single_step_kernel<F>, shape, stream, both);
+  shape.grid = {static_cast<int>(divide_up(a.rows.batch, kRows)), a.hh.num_tiles, all.count};
+  launch(single_step_kernel<F>, shape, stream, all);
 }
 
 } // namespace
@@ -136,8 +137,8 @@ bool single_step_fits(const LstmShape &shape, const Limits &limits) {
   return static_cast<size_t>(bytes) <= limits.shared_bytes;
 }
 
-void single_step(Form form, const Both<SingleStepArguments> &both, void *stream) {
-  with_form(form, [&](auto f) { launch_single_step<f>(both, stream); });
+void single_step(Form form, const Directions<SingleStepArguments> &all, void *stream) {
+  with_form(form, [&](auto f) { launch_single_step<f>(all, stream); });
 }
 
 } // namespace cuda

@@ -28,7 +28,7 @@ struct SingleStepArguments {
 // Whether there is enough shared memory for it; not where there is a projection.
 bool single_step_fits(const LstmShape &shape, const device::Limits &limits);
 
-void single_step(Form form, const Both<SingleStepArguments> &arguments, void *stream);
+void single_step(Form form, const Directions<SingleStepArguments> &arguments, void *stream);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -40,8 +40,8 @@ LFK_DEVICE void finish_unit(const StepArguments &a, const TileSums<F, kGroups> &
 
 template <Form F, int kGroups>
 LFK_KERNEL(kStepThreads, 1)
-step_kernel(LFK_PARAMETERS(Both<StepArguments>) both) {
-  const StepArguments &a = both.of[block_index().z];
+step_kernel(LFK_PARAMETERS(Directions<StepArguments>) all) {
+  const StepArguments &a = all.of[block_index().z];
   const int tile = block_index().y, first = block_index().x * kGroups * 8;
   if (first >= a.active)
     return;
@@ -55,27 +55,28 @@ step_kernel(LFK_PARAMETERS(Both<StepArguments>) both) {
   }
 }
 
-template <Form F, int kGroups> void launch_step(const Both<StepArguments> &both, void *stream) {
-  const int active = std::max(both.of[0].active, both.of[1].active);
+template <Form F, int kGroups>
+void launch_step(const Directions<StepArguments> &all, void *stream) {
+  const int64_t active = all.most(&StepArguments::active);
   if (active == 0)
     return;
   Launch shape;
   shape.threads = kStepThreads;
   shape.shared_bytes = TileSums<F, kGroups>::kBytes;
-  shape.grid = {static_cast<int>(divide_up(active, kGroups * 8)), both.of[0].hh.num_tiles,
-                both.directions};
-  launch(step_kernel<F, kGroups>, shape, stream, both);
+  shape.grid = {static_cast<int>(divide_up(active, kGroups * 8)), all.of[0].hh.num_tiles,
+                all.count};
+  launch(step_kernel<F, kGroups>, shape, stream, all);
 }
 
 } // namespace
 
-void step(Form form, const Both<StepArguments> &both, void *stream) {
-  const bool few = std::max(both.of[0].active, both.of[1].active) <= 8;
+void step(Form form, const Directions<StepArguments> &all, void *stream) {
+  const bool few = all.most(&StepArguments::active) <= 8;
   with_form(form, [&](auto f) {
     if (few)
-      launch_step<f, 1>(both, stream);
+      launch_step<f, 1>(all, stream);
     else
-      launch_step<f, 4>(both, stream);
+      launch_step<f, 4>(all, stream);
   });
 }
 

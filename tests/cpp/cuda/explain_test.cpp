@@ -42,6 +42,22 @@ TEST(steps_of_each_shape) {
         "a launch each step: the hidden size or the batch is too large for this device");
 }
 
+TEST(layers_side_by_side_are_explained) {
+  const std::string grid = "persistent: on 32 blocks of the grid";
+  CHECK(steps(shape_of(8, 512, 0, 2), 65, 9) == grid + ", 2 layers side by side");
+  CHECK(steps(shape_of(8, 512, 0, 2), 64, 9) == grid); // one chunk of steps
+  CHECK(steps(shape_of(8, 512, 0, 5), 1000, 9) == grid + ", 4 layers side by side");
+  CHECK(steps(shape_of(8, 512, 0, 2, 2), 1000, 9) == grid);
+  CHECK(steps(shape_of(8, 1040, 0, 3), 1000, 9) ==
+        "persistent: on 65 blocks of the grid, 2 layers side by side");
+  CHECK(steps(shape_of(8, 1072, 0, 3), 1000, 9) == "persistent: on 67 blocks of the grid");
+  CHECK(steps(shape_of(8, 100, 0, 2), 1000, 1) ==
+        "persistent: in a cluster of 8 blocks, 2 layers side by side");
+  const Lines lines = explained(random_stack(shape_of(8, 512, 0, 5), Weights::any, 1), 1000, 9);
+  CHECK(lines[3].substr(0, lines[3].find(';')) == grid + ", 4 layers side by side");
+  CHECK(lines[4].substr(0, lines[4].find(';')) == grid);
+}
+
 TEST(the_environment_rules_persistent_kernels_out) {
   setenv("LSTM_FASTKERNELS_PERSISTENT", "0", 1);
   const std::string without = steps(shape_of(8, 100), 2, 1);

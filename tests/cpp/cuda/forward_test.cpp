@@ -101,7 +101,7 @@ TEST(sequences_longer_than_a_chunk) {
         if (with_lengths)
           a.lengths = lengths.data();
         cuda::Plan plan;
-        plan.chunk_bytes = rows * 64 * int64_t{sizeof(float)};
+        plan.chunk_rows = rows;
         on_device.forward(a, plan);
         check_same(found, forward(stack.packed(), sequence, 1,
                                   with_lengths ? lengths : std::vector<int64_t>{}));
@@ -200,14 +200,6 @@ TEST(sums_that_overflow) {
       const Sequence sequence = random_sequence(shape, 6, 3, 84);
       for_each_order([&] { check_as_on_cpu(stack, sequence); });
     }
-}
-
-TEST(chunks_have_steps_enough) {
-  const StackOnDevice on_device(random_stack(shape_of(1, 1024), Weights::any, 71));
-  const cuda::PackedStack stack(on_device.view());
-  CHECK(cuda::chunk_bytes_for(stack, 8) == 32 << 20);
-  CHECK(cuda::chunk_bytes_for(stack, 64) == 64 << 20); // of 1 MB a step
-  CHECK(cuda::chunk_bytes_for(stack, 65) == 32 << 20);
 }
 
 } // namespace

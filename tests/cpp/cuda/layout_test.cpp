@@ -178,6 +178,8 @@ TEST(what_does_not_fit_is_refused) {
                "batch_size must not be negative");
   CHECK_THROWS(with([](LstmArguments &a) { a.batch_size = int64_t{1} << 31; }),
                "batch_size must be at most");
+  CHECK_THROWS(with([](LstmArguments &a) { a.time_steps = (int64_t{1} << 32) / 3 + 1; }),
+               "time_steps * batch_size must be at most 4294967296");
   CHECK_THROWS(with([](LstmArguments &a) { a.h0 = nullptr; }), "both h0 and c0");
   CHECK_THROWS(with([](LstmArguments &a) { a.y = nullptr; }), "must not be null");
   CHECK_THROWS(with([&](LstmArguments &a) { a.lengths = lengths.data(); }), "lengths must be in");

@@ -53,7 +53,7 @@ void StackOnDevice::forward(const LstmArguments &arguments, cuda::Plan plan) con
   plan.layers.resize(static_cast<size_t>(stack.shape.num_layers));
   cuda::Queue queue;
   queue.workspace_bytes =
-      static_cast<size_t>(cuda::workspace_of(stack, arguments, schedule, plan.chunk_bytes));
+      static_cast<size_t>(cuda::workspace_of(stack, arguments, schedule, plan.chunk_rows));
   const DeviceMemory workspace(queue.workspace_bytes);
   queue.workspace = workspace.data();
   cuda::run(stack, arguments, schedule, plan, queue);

@@ -55,7 +55,7 @@ struct Lossy {
     uint32_t failed = 0;
     plan.failed = &failed;
     if (chunk_steps)
-      plan.chunk_bytes = chunk_steps * kRows * 192 * int64_t{sizeof(float)};
+      plan.chunk_rows = chunk_steps * kRows;
     device::emulator::lose_store(lost);
     on_device.forward(a, plan);
     device::emulator::lose_store(0);

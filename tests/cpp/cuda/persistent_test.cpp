@@ -28,7 +28,7 @@ public:
   void check(cuda::Plan plan, int64_t steps = 0) const {
     WITH("steps a chunk ", steps);
     if (steps)
-      plan.chunk_bytes = steps * sequence_.B * padded_gates() * int64_t{sizeof(float)};
+      plan.chunk_rows = steps * sequence_.B;
     Result found;
     LstmArguments a = arguments_for(sequence_, found);
     if (!lengths_.empty())
@@ -48,7 +48,6 @@ public:
 
 private:
   int64_t layers() const { return sequence_.shape.num_layers; }
-  int64_t padded_gates() const { return (sequence_.shape.hidden_size + 15) / 16 * 64; }
 
   StackOnDevice on_device_;
   Sequence sequence_;
@@ -248,7 +247,7 @@ TEST(a_workspace_is_used_again) {
   const cuda::Plan plan = plan_of({grid_of(40, 1, 4)});
   cuda::Queue queue;
   queue.workspace_bytes =
-      static_cast<size_t>(cuda::workspace_of(stack, a, schedule, plan.chunk_bytes));
+      static_cast<size_t>(cuda::workspace_of(stack, a, schedule, plan.chunk_rows));
   const DeviceMemory workspace(queue.workspace_bytes);
   queue.workspace = workspace.data();
   for_each_order([&] {

@@ -108,6 +108,15 @@ TEST(stacks_on_a_device) {
               random_stack(shape_of(7, 40, proj, layers, directions, bits), Weights::any, 1), 3, 5);
 }
 
+// Each a chunk of 64 steps behind the one below.
+TEST(layers_side_by_side_on_a_device) {
+  for (int bits : {8, 16})
+    for (int64_t hidden : {40, 300})
+      for (int64_t batch : {1, 9})
+        check_as_on_cpu(random_stack(shape_of(7, hidden, 0, 3, 1, bits), Weights::any, 1), 150,
+                        batch);
+}
+
 TEST(blocks_on_a_device) {
   for (int bits : {8, 16, 32})
     for (const BlockShape &block : kBlockShapes)

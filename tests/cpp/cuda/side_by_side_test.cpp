@@ -1,0 +1,195 @@
+// Layers whose steps run at the same time, each a chunk behind the one below, give the bits of the
+// CPU's kernels.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "call_memory.h"
+#include "check.h"
+#include "emulator.h"
+#include "forced.h"
+#include "on_device.h"
+#include "orders.h"
+#include "stack.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+using cuda::PersistentShape;
+using cuda::Plan;
+
+Plan side_by_side(Plan plan, int layers) {
+  for (cuda::Choice &choice : plan.layers)
+    choice.side_by_side = layers;
+  return plan;
+}
+Plan side_by_side(const PersistentShape &shape, int64_t layers, int together) {
+  return side_by_side(plan_of(std::vector<PersistentShape>(static_cast<size_t>(layers), shape)),
+                      together);
+}
+
+Result run(const StackOnDevice &on_device, const Sequence &sequence, Plan plan, int64_t steps,
+           const std::vector<int64_t> &lengths = {}) {
+  plan.chunk_rows = steps * sequence.B;
+  Result found;
+  LstmArguments a = arguments_for(sequence, found);
+  if (!lengths.empty())
+    a.lengths = lengths.data();
+  on_device.forward(a, plan);
+  return found;
+}
+
+TEST(layers_side_by_side) {
+  const std::vector<int64_t> lengths = {7, 1, 4, 5, 7};
+  for (int64_t layers : {2, 5})
+    for (int bits : {8, 16}) {
+      const LstmShape shape = shape_of(7, 20, 0, layers, 1, bits);
+      const SourceStack stack = random_stack(shape, Weights::any, 201);
+      const StackOnDevice on_device(stack);
+      const Sequence sequence = random_sequence(shape, 7, 5, 202);
+      for (bool with_lengths : {false, true}) {
+        const std::vector<int64_t> rows = with_lengths ? lengths : std::vector<int64_t>();
+        const Result expected = forward(stack.packed(), sequence, 1, rows);
+        for_each_order([&] {
+          for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 5)})
+            for (const auto &[together, steps] :
+                 {std::pair(2, 1), {2, 3}, {3, 2}, {4, 1}, {4, 7}}) {
+              const PersistentShape of = of_form(s, cuda::form_of(bits));
+              WITH(name_of(of), " layers ", layers, " together ", together, " steps a chunk ",
+                   steps, " lengths ", with_lengths);
+              check_same(run(on_device, sequence, side_by_side(of, layers, together), steps, rows),
+                         expected);
+            }
+        });
+      }
+    }
+}
+
+// Groups with others between them, of other shapes, or with a launch for each step.
+TEST(groups_one_above_the_other) {
+  const LstmShape shape = shape_of(5, 20, 0, 6, 1);
+  const SourceStack stack = random_stack(shape, Weights::any, 203);
+  const StackOnDevice on_device(stack);
+  const Sequence sequence = random_sequence(shape, 5, 9, 204);
+  const Result expected = forward(stack.packed(), sequence);
+  const PersistentShape grid = grid_of(20, 1, 9), wide = grid_of(20, 2, 9),
+                        cluster = cluster_of(20, 1), zeros = sparse(grid);
+  const std::vector<PersistentShape> stacks[] = {{grid, grid, wide, wide, wide, cluster},
+                                                 {cluster, zeros, zeros, grid, grid, zeros},
+                                                 {wide, wide, wide, wide, wide, wide}};
+  for (const auto &shapes : stacks)
+    for (int plain : {-1, 0, 2, 5})
+      for_each_order([&] {
+        for (int together : {2, 4})
+          for (int64_t steps : {1, 2}) {
+            Plan plan = side_by_side(plan_of(shapes), together);
+            if (plain >= 0)
+              plan.layers[static_cast<size_t>(plain)] = {};
+            WITH("plain ", plain, " together ", together, " steps ", steps);
+            check_same(run(on_device, sequence, plan, steps), expected);
+          }
+      });
+}
+
+TEST(which_layers_are_a_group) {
+  const auto counts = [](const std::vector<cuda::Choice> &layers) {
+    std::vector<int64_t> found;
+    int64_t next = 0;
+    for (const cuda::Group &group : cuda::groups_of(layers)) {
+      CHECK(group.first == next);
+      next += group.count;
+      found.push_back(group.count);
+    }
+    CHECK(next == static_cast<int64_t>(layers.size()));
+    return found;
+  };
+  using Counts = std::vector<int64_t>;
+  const PersistentShape a = grid_of(40, 1, 9), b = sparse(a);
+  CHECK(counts(plan_of({a, a, a}).layers) == Counts({1, 1, 1}));
+  CHECK(counts(side_by_side(a, 5, 2).layers) == Counts({2, 2, 1}));
+  CHECK(counts(side_by_side(a, 5, 4).layers) == Counts({4, 1}));
+  CHECK(counts(side_by_side(plan_of({a, b, b, a, a}), 3).layers) == Counts({1, 2, 2}));
+  std::vector<cuda::Choice> mixed = side_by_side(a, 5, 4).layers;
+  mixed[2].persistent = false;
+  CHECK(counts(mixed) == Counts({2, 1, 2}));
+  CHECK(counts({}).empty());
+}
+
+// NaN in one row of the first layer reaches the last one, and no other row.
+TEST(a_row_of_nan_side_by_side) {
+  const LstmShape shape = shape_of(6, 40, 0, 3, 1);
+  const SourceStack stack = random_stack(shape, Weights::any, 205);
+  Sequence sequence = random_sequence(shape, 7, 4, 206);
+  sequence.x[(2 * 4 + 1) * 6] = std::numeric_limits<float>::quiet_NaN();
+  const Result expected = forward(stack.packed(), sequence);
+  for (const PersistentShape &s : {cluster_of(40, 1), grid_of(40, 1, 4)})
+    check_same(run(StackOnDevice(stack), sequence, side_by_side(s, 3, 3), 2), expected);
+}
+
+// A store is lost in some wave: what depends on it becomes NaN, and nothing else is wrong.
+TEST(a_lost_store_side_by_side) {
+  const LstmShape shape = shape_of(5, 40, 0, 2, 1);
+  const SourceStack stack = random_stack(shape, Weights::any, 207);
+  const StackOnDevice on_device(stack);
+  const Sequence sequence = random_sequence(shape, 6, 3, 208);
+  const Result expected = forward(stack.packed(), sequence);
+  for (const PersistentShape &s : {cluster_of(40, 1), grid_of(40, 1, 3)})
+    for (int64_t lost : {1, 25, 40}) {
+      WITH(name_of(s), " lost ", lost);
+      uint32_t failed = 0;
+      Plan plan = side_by_side(s, 2, 2);
+      plan.failed = &failed;
+      device::emulator::lose_store(lost);
+      const Result found = run(on_device, sequence, plan, 2);
+      device::emulator::lose_store(0);
+      CHECK(failed == 1);
+      size_t nans = 0;
+      for (size_t i = 0; i < found.y.size(); ++i) {
+        CHECK(std::isnan(found.y[i]) || found.y[i] == expected.y[i]);
+        nans += std::isnan(found.y[i]);
+      }
+      CHECK(nans > 0 && std::isnan(found.h.back()) && std::isnan(found.c.back()));
+    }
+}
+
+// Any group that may be chosen has room in the workspace, of which not a byte less is asked for.
+TEST(a_workspace_for_any_group) {
+  const LstmShape shape = shape_of(7, 40, 0, 4, 1);
+  const StackOnDevice on_device(random_stack(shape, Weights::any, 209));
+  const cuda::PackedStack stack(on_device.view());
+  LstmArguments a;
+  a.batch_size = 3;
+  for (int64_t T : {1, 2, 100, 1000}) {
+    a.time_steps = T;
+    const Schedule schedule(a);
+    const int64_t bytes = cuda::workspace_of(stack, a, schedule);
+    WITH("T ", T);
+    int64_t most = 0;
+    for (int together = 1; together <= cuda::most_side_by_side(shape, 3, T); ++together) {
+      const cuda::Timeline timeline(schedule, T, 1);
+      most = std::max(most,
+                      cuda::CallMemory(stack, a, schedule, timeline, together,
+                                       cuda::chunk_rows_for(stack, a, timeline, together), nullptr)
+                          .bytes);
+    }
+    CHECK(bytes == most);
+    CHECK(cuda::most_side_by_side(shape, 3, T) == (T > 1 ? 4 : 1));
+  }
+}
+
+TEST(who_may_run_side_by_side) {
+  const auto most = [](const LstmShape &shape, int64_t rows = 1) {
+    return cuda::most_side_by_side(shape, rows, 10);
+  };
+  CHECK(most(shape_of(5, 40)) == 1);
+  CHECK(most(shape_of(5, 40, 0, 3)) == 3);
+  CHECK(most(shape_of(5, 40, 0, 7, 1, 16)) == 4);
+  CHECK(most(shape_of(5, 40, 0, 3, 2)) == 1);
+  CHECK(most(shape_of(5, 40, 20, 3)) == 1);
+  CHECK(most(shape_of(5, 40, 0, 3, 1, 32)) == 1);
+  CHECK(most(shape_of(5, 40, 0, 3), 65) == 1);
+}
+
+} // namespace
+} // namespace lstm_fastkernels
