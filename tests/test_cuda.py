@@ -64,12 +64,12 @@ def test_sizes(input_size, hidden_size, kind):
 @pytest.mark.parametrize("hidden_size", [31, 256])
 def test_batches(hidden_size, kind):
     """Any batch gives its rows what the largest one gives them."""
-    case = Case(40, hidden_size, T=4, B=65, **kind)
+    case = Case(40, hidden_size, T=4, B=270, **kind)
     x, (h, c) = case.x(), case.state()
     modules = both(drawn(case))
     y, (h_n, c_n) = check(modules, x, (h, c), message=str(case))
     x, h, c = x.cuda(), h.cuda(), c.cuda()
-    for B in range(1, 65):
+    for B in [*range(1, 66), 128, 129, 200, 256, 257]:
         expected = y[:, -B:], (h_n[:, -B:], c_n[:, -B:])
         result = modules[1](x[:, -B:], (h[:, -B:], c[:, -B:]))
         assert_same(result, expected, f"{case} of which {B}")

@@ -316,7 +316,8 @@ PROMISES = [
     (replace(LARGE, activations="float32"), "a launch each step: weights are float32"),
     (replace(LARGE, proj_size=64), "a launch each step: there is a projection"),
     (replace(LARGE, T=1), "one launch: there is one time step"),
-    (replace(LARGE, B=65), "a launch each step: the batch is larger than 64"),
+    (replace(LARGE, B=70), "persistent: on 32 blocks of the grid, 2 ranges of 40 rows"),
+    (replace(LARGE, B=257), "a launch each step: the batch is larger than 256"),
     (replace(LARGE, hidden_size=2100), "a launch each step: the hidden size or the batch"),
 ]
 
@@ -346,7 +347,7 @@ def test_layers_side_by_side():
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", KINDS)
 def test_promises_of_small_modules(name):
-    for B in (1, 16, 65):
+    for B in (1, 16, 65, 300):
         case = replace(CASE, num_layers=3, T=7, B=B, **KINDS[name])
         check_promise(case.fast().cuda(), case.x().cuda(), T=7)
 

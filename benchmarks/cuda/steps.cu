@@ -181,13 +181,14 @@ std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a, const 
   add("a launch each step", cuda::Choice());
   for (const auto &shape :
        cuda::possible_shapes(stack.shape, stack.layers.data(), a.batch_size, limits)) {
-    if (!cuda::fits(shape, stack.layers[0], 1, a.batch_size, 0))
+    if (!cuda::fits(shape, stack.layers[0], 1, 0))
       continue;
     cuda::Choice choice;
     choice.persistent = true;
     choice.shape = shape;
-    const int most = std::min(cuda::most_side_by_side(stack.shape, a.batch_size, lengths.shorter),
-                              cuda::at_once(shape, stack.layers[0], a.batch_size, 0));
+    const int most =
+        std::min({cuda::most_side_by_side(stack.shape, a.batch_size, lengths.shorter),
+                  cuda::kMostSideBySide / shape.ranges, cuda::at_once(shape, stack.layers[0], 0)});
     if (most > 1) {
       choice.side_by_side = most;
       add(cuda::describe(shape) + ", " + std::to_string(most) + " layers side by side", choice);
@@ -286,7 +287,7 @@ int main(int count, char **arguments) {
   std::vector<Figure> figures;
   for (int64_t hidden : {256, 512, 768, 1024, 2048}) {
     const Stack layer(hidden, 1);
-    for (int64_t batch : {1, 8, 16, 32, 64})
+    for (int64_t batch : {1, 8, 16, 32, 64, 128})
       measure(layer, 1, batch, limits, word, figures);
   }
   for (int64_t hidden : {256, 512, 768, 1024}) {

@@ -85,7 +85,6 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
   const Matrix &hh = stack.layers[0].hh;
   const int64_t inner_width = shape.num_directions * shape.output_size();
   slots.resize(static_cast<size_t>(shape.num_directions * side_by_side));
-  num_packets = round_up(most_packets(hh, a.batch_size), kPacketsOfARow);
   for (Slot &slot : slots) {
     slot.input =
         workspace.take_rows(stack.form, chunk_rows, std::max(shape.input_size, inner_width));
@@ -96,9 +95,13 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
   for (int64_t i = 0; i < std::min(shape.num_layers - 1, buffers); ++i)
     between.push_back(
         workspace.take<float>((two_directions ? timeline.all_rows() : chunk_rows) * inner_width));
-  packets = workspace.take<device::Words4>(num_packets * static_cast<int64_t>(slots.size()));
-  for (size_t i = 0; packets && i < slots.size(); ++i)
-    slots[i].packets = packets + static_cast<int64_t>(i) * num_packets;
+  if (may_be_persistent(shape, a.batch_size, a.time_steps)) {
+    const int64_t slot_packets = round_up(most_packets(hh, a.batch_size), kPacketsOfARow);
+    num_packets = static_cast<int64_t>(slots.size()) * slot_packets;
+    packets = workspace.take<device::Words4>(num_packets);
+    for (size_t i = 0; packets && i < slots.size(); ++i)
+      slots[i].packets = packets + static_cast<int64_t>(i) * slot_packets;
+  }
   bytes = workspace.used();
 }
 

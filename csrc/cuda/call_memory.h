@@ -28,7 +28,7 @@ struct State {
   QuantizedRows unprojected;
 };
 
-// For one of the directions, or layers, that run at the same time.
+// For one of the directions, or layers, that run at the same time, with all rows.
 struct Slot {
   QuantizedRows input; // of a chunk of steps
   float *gates = nullptr;
@@ -65,7 +65,7 @@ struct CallMemory {
   std::vector<Slot> slots;
   std::vector<float *> between;
   device::Words4 *packets = nullptr; // of all slots, whole rows of kPacketsOfARow each
-  int64_t num_packets = 0;           // of a slot
+  int64_t num_packets = 0;           // all
 };
 
 } // namespace cuda

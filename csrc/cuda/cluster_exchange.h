@@ -25,7 +25,7 @@ public:
     for (int i = 0; i < 2; ++i) {
       const QuantizedRows &from = a_.h[(a_.begin + i) % 2];
       const int pieces = static_cast<int>(from.stride) / 16;
-      for (int row = device::warp(); row < a_.rows.batch; row += kPersistentWarps)
+      for (int row = device::warp(); row < a_.num_rows; row += kPersistentWarps)
         for (int n = device::lane(); n < pieces; n += 32)
           reinterpret_cast<Words4 *>(memory_.h(i) + row * memory_.layout.h_stride)[n] =
               reinterpret_cast<const Words4 *>(from.data + row * from.stride)[n];

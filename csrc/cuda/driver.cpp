@@ -159,8 +159,7 @@ private:
     Plane packets;
     packets.base = reinterpret_cast<uint8_t *>(memory_.packets);
     packets.row_bytes = kPacketsOfARow * int64_t{sizeof(device::Words4)};
-    clear_rows(packets, 1,
-               memory_.num_packets * static_cast<int64_t>(memory_.slots.size()) / kPacketsOfARow,
+    clear_rows(packets, 1, memory_.num_packets / kPacketsOfARow,
                packets.row_bytes / int64_t{sizeof(float)}, stream_);
   }
 
@@ -296,36 +295,44 @@ private:
     return rows;
   }
 
-  // All steps of the chunks at once.
+  // All steps of the chunks at once, each range of rows by its own blocks.
   void run_steps(const std::vector<Part> &parts) {
-    run_persistent(plan_.layers[static_cast<size_t>(parts[0].layer)].shape,
-                   arguments_of<SideBySide<PersistentArguments>>(
-                       parts,
-                       [&](const Part &p) {
-                         PersistentArguments a;
-                         a.rows = rows_;
-                         a.hh = p.weights.hh;
-                         a.begin = p.chunk.begin;
-                         a.end = p.chunk.end;
-                         a.reverse = static_cast<int32_t>(p.direction);
-                         a.hidden_size = static_cast<int32_t>(shape_.hidden_size);
-                         a.h[0] = p.state.quantized[0];
-                         a.h[1] = p.state.quantized[1];
-                         a.first_scales = p.state.first_scales;
-                         a.input_gates = p.slot.gates;
-                         a.first_row = timeline_.rows(p.chunk, p.direction).first;
-                         a.c = p.state.c;
-                         a.last_h = p.state.h;
-                         a.units_stride = p.state.units_stride;
-                         a.y = output(p);
-                         a.packets = p.slot.packets;
-                         a.epoch = p.slot.epoch;
-                         a.failed = plan_.failed;
-                         a.patience_ns = plan_.patience_ns;
-                         p.slot.epoch += static_cast<uint32_t>(p.chunk.end - p.chunk.begin);
-                         return a;
-                       }),
-                   stream_);
+    const PersistentShape &shape = plan_.layers[static_cast<size_t>(parts[0].layer)].shape;
+    SideBySide<PersistentArguments> all;
+    for (const Part &p : parts) {
+      for (int64_t i = 0; i < shape.ranges; ++i)
+        if (i * shape.rows < timeline_.most_active(p.chunk, p.direction))
+          all.of[all.count++] = steps_of(p, i, shape.rows);
+      p.slot.epoch += static_cast<uint32_t>(p.chunk.end - p.chunk.begin);
+    }
+    run_persistent(shape, all, stream_);
+  }
+
+  PersistentArguments steps_of(const Part &p, int64_t range, int rows) const {
+    const State &s = p.state;
+    PersistentArguments a;
+    a.rows = rows_;
+    a.row_begin = range * rows;
+    a.num_rows = static_cast<int32_t>(std::min<int64_t>(rows, a_.batch_size - a.row_begin));
+    a.hh = p.weights.hh;
+    a.begin = p.chunk.begin;
+    a.end = p.chunk.end;
+    a.reverse = static_cast<int32_t>(p.direction);
+    a.hidden_size = static_cast<int32_t>(shape_.hidden_size);
+    for (int i = 0; i < 2; ++i)
+      a.h[i] = s.quantized[i].from(a.row_begin);
+    a.first_scales = s.first_scales + a.row_begin;
+    a.c = s.c + a.row_begin * s.units_stride;
+    a.last_h = s.h + a.row_begin * s.units_stride;
+    a.units_stride = s.units_stride;
+    a.input_gates = p.slot.gates;
+    a.first_row = timeline_.rows(p.chunk, p.direction).first;
+    a.y = output(p);
+    a.packets = p.slot.packets + range * range_packets(a.hh, rows);
+    a.epoch = p.slot.epoch;
+    a.failed = plan_.failed;
+    a.patience_ns = plan_.patience_ns;
+    return a;
   }
 
   void run_step(const std::vector<Part> &parts, int64_t s) {
@@ -412,7 +419,7 @@ private:
 int useful_side_by_side(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
                         int most) {
   const Timeline timeline = timeline_of(stack, a, schedule);
-  return chunk_rows_for(stack, a, timeline, most) < timeline.all_rows() ? most : 1;
+  return most > 1 && chunk_rows_for(stack, a, timeline, most) < timeline.all_rows() ? most : 1;
 }
 
 int64_t workspace_of(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,

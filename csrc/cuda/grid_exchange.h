@@ -36,8 +36,7 @@ public:
   static constexpr int kGroups = kRowGroups;
 
   LFK_DEVICE GridExchange(const PersistentArguments &a, const BlockMemory &memory)
-      : a_(a), memory_(memory), place_(a.hh),
-        passes_((static_cast<int>(a.rows.batch) + kPassRows - 1) / kPassRows) {}
+      : a_(a), memory_(memory), place_(a.hh), passes_((a.num_rows + kPassRows - 1) / kPassRows) {}
 
   LFK_DEVICE void begin() {}
 

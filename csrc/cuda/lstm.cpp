@@ -55,15 +55,16 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule 
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
     const auto placed = [&](const PersistentShape &s) {
-      return fits(s, *layers, directions, a.batch_size, device);
+      return fits(s, *layers, directions, device);
     };
     Choice choice =
         allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused;
-    if (choice.persistent)
-      choice.side_by_side =
-          useful_side_by_side(stack, a, schedule,
-                              std::min(most_side_by_side(shape, a.batch_size, a.time_steps),
-                                       at_once(choice.shape, *layers, a.batch_size, device)));
+    if (choice.persistent) {
+      const int most =
+          std::min({most_side_by_side(shape, a.batch_size, a.time_steps),
+                    kMostSideBySide / choice.shape.ranges, at_once(choice.shape, *layers, device)});
+      choice.side_by_side = useful_side_by_side(stack, a, schedule, most);
+    }
     plan.layers.push_back(choice);
   }
   return plan;

@@ -21,10 +21,9 @@ constexpr int64_t kFewestSteps = 2;
 // estimates: no GPU has decided it yet (benchmarks/cuda/steps.cu asks one).
 constexpr int64_t kRowsForTilesInCluster = 8;
 
-SharedLayout layout_of(const PersistentShape &shape, const Matrix &hh, int64_t rows) {
+SharedLayout layout_of(const PersistentShape &shape, const Matrix &hh) {
   const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
-  return SharedLayout(
-      {shape.form, static_cast<int>(rows), hh.num_columns, shape.tiles, blocks, shape.cluster});
+  return SharedLayout({shape.form, shape.rows, hh.num_columns, shape.tiles, blocks, shape.cluster});
 }
 
 PersistentKernel instance(const PersistentShape &shape) {
@@ -34,12 +33,11 @@ PersistentKernel instance(const PersistentShape &shape) {
                                         : many_rows_grid_instance(shape);
 }
 
-device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int64_t rows,
-                         int directions) {
+device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int count) {
   device::Launch launch;
-  launch.grid = {shape.grid, 1, directions};
+  launch.grid = {shape.grid, 1, count};
   launch.threads = kPersistentThreads;
-  launch.shared_bytes = static_cast<size_t>(layout_of(shape, hh, rows).bytes);
+  launch.shared_bytes = static_cast<size_t>(layout_of(shape, hh).bytes);
   if (shape.cluster)
     launch.cluster = shape.grid;
   else
@@ -60,25 +58,28 @@ bool is_sparse(const LstmShape &shape, const PackedLayer &layer) {
          hh_shape(shape).num_blocks(kFragmentColumns, kStripHeight);
 }
 
+int fewest_ranges(int64_t batch) { return static_cast<int>(divide_up(batch, kPersistentRows)); }
+int most_ranges(const LstmShape &shape) {
+  return kMostSideBySide / static_cast<int>(shape.num_directions);
+}
+
 // Why such a layer cannot be persistent on any device; empty where it may be.
-std::string obstacle(const LstmShape &shape, int64_t rows, int64_t time_steps) {
+std::string obstacle(const LstmShape &shape, int64_t batch, int64_t time_steps) {
   if (shape.activation_bits == 32)
     return "weights are float32";
   if (shape.proj_size)
     return "there is a projection";
   if (time_steps < kFewestSteps)
     return "there is one time step";
-  if (rows > kPersistentRows)
-    return "the batch is larger than " + std::to_string(kPersistentRows);
+  const int64_t most = most_ranges(shape) * kPersistentRows;
+  if (batch > most)
+    return "the batch is larger than " + std::to_string(most);
   return "";
 }
 
-} // namespace
-
-std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
-                                             int64_t rows, const device::Limits &limits) {
-  if (!obstacle(shape, rows, kFewestSteps).empty())
-    return {};
+// Those of so many ranges, of so many rows.
+void add_shapes(const LstmShape &shape, const PackedLayer *layers, int ranges, int rows,
+                const device::Limits &limits, std::vector<PersistentShape> &shapes) {
   const Matrix &hh = layers[0].hh;
   const int blocks = static_cast<int>(divide_up(hh.num_columns, kColumnsOfBlocks));
 
@@ -87,39 +88,73 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
   cluster.cluster = true;
   cluster.tiles = cluster.blocks = blocks;
   cluster.grid = power_of_two(divide_up(hh.num_tiles, cluster.tiles));
+  cluster.ranges = ranges;
+  cluster.rows = rows;
 
-  PersistentShape grid;
-  grid.form = cluster.form;
+  PersistentShape grid = cluster;
+  grid.cluster = false;
   grid.sparse = std::all_of(layers, layers + shape.num_directions,
                             [&](const PackedLayer &layer) { return is_sparse(shape, layer); });
   grid.few_rows = grid.form == Form::signed8 && rows <= kFewRows;
-  grid.blocks = blocks;
+  grid.tiles = 1;
   grid.grid = hh.num_tiles;
 
-  std::vector<PersistentShape> shapes;
+  const auto first = shapes.size();
   const auto add_if = [&](bool exists, const PersistentShape &s) {
-    if (exists && static_cast<size_t>(layout_of(s, hh, rows).bytes) <= limits.shared_bytes)
+    if (exists && static_cast<size_t>(layout_of(s, hh).bytes) <= limits.shared_bytes)
       shapes.push_back(s);
   };
   add_if(limits.clusters && cluster.grid <= kLargestCluster &&
              blocks <= most_cluster_tiles(cluster.form),
          cluster);
-  add_if(blocks <= kLargestBlocks && grid.grid * shape.num_directions <= limits.multiprocessors,
+  add_if(blocks <= kLargestBlocks &&
+             grid.grid * shape.num_directions * ranges <= limits.multiprocessors,
          grid);
   if (cluster.tiles > 1 && rows > kRowsForTilesInCluster)
-    std::reverse(shapes.begin(), shapes.end());
+    std::reverse(shapes.begin() + static_cast<std::ptrdiff_t>(first), shapes.end());
+}
+
+// Blocks, or clusters, that the device has at work at once.
+int placed(const PersistentShape &shape, const PackedLayer &layer, int device) {
+  const PersistentKernel kernel = instance(shape);
+  const device::Launch launch = launch_of(shape, layer.hh, 1);
+  static std::mutex mutex;
+  static std::map<std::tuple<int, PersistentKernel, size_t, int>, int> known;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const std::tuple key(device, kernel, launch.shared_bytes, launch.cluster);
+  auto found = known.find(key);
+  if (found == known.end())
+    found = known.emplace(key, device::most_at_once(kernel, launch, device)).first;
+  return found->second;
+}
+
+} // namespace
+
+int rows_of_range(int64_t batch, int ranges) {
+  const int64_t rows = ranges == 1 ? batch : round_up(divide_up(batch, ranges), 8);
+  return (ranges - 1) * rows < batch ? static_cast<int>(rows) : 0;
+}
+
+std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
+                                             int64_t batch, const device::Limits &limits) {
+  if (!obstacle(shape, batch, kFewestSteps).empty())
+    return {};
+  std::vector<PersistentShape> shapes;
+  for (int ranges = fewest_ranges(batch); ranges <= most_ranges(shape); ++ranges)
+    if (const int rows = rows_of_range(batch, ranges))
+      add_shapes(shape, layers, ranges, rows, limits, shapes);
   return shapes;
 }
 
-Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, int64_t time_steps,
+Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, int64_t time_steps,
               const device::Limits &limits,
               const std::function<bool(const PersistentShape &)> &fits) {
   Choice choice;
-  choice.reason = obstacle(shape, rows, time_steps);
+  choice.reason = obstacle(shape, batch, time_steps);
   if (!choice.reason.empty())
     return choice;
   choice.reason = "the hidden size or the batch is too large for this device";
-  const auto shapes = possible_shapes(shape, layers, rows, limits);
+  const auto shapes = possible_shapes(shape, layers, batch, limits);
   const auto found = std::find_if(shapes.begin(), shapes.end(), fits);
   if (found != shapes.end()) {
     choice.persistent = true;
@@ -132,36 +167,31 @@ Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t rows, i
 std::string describe(const PersistentShape &shape) {
   const std::string blocks = std::to_string(shape.grid) + " blocks";
   return (shape.cluster ? "in a cluster of " + blocks : "on " + blocks + " of the grid") +
-         (shape.sparse ? ", zeros skipped" : "");
+         (shape.sparse ? ", zeros skipped" : "") +
+         (shape.ranges > 1 ? ", " + std::to_string(shape.ranges) + " ranges of " +
+                                 std::to_string(shape.rows) + " rows"
+                           : "");
 }
 
-bool may_be_persistent(const LstmShape &shape, int64_t rows, int64_t time_steps) {
-  return obstacle(shape, rows, time_steps).empty();
+bool may_be_persistent(const LstmShape &shape, int64_t batch, int64_t time_steps) {
+  return obstacle(shape, batch, time_steps).empty();
 }
 
-int most_side_by_side(const LstmShape &shape, int64_t rows, int64_t time_steps) {
-  if (shape.num_directions == 2 || !may_be_persistent(shape, rows, time_steps))
+int most_side_by_side(const LstmShape &shape, int64_t batch, int64_t time_steps) {
+  if (shape.num_directions == 2 || !may_be_persistent(shape, batch, time_steps))
     return 1;
-  return static_cast<int>(std::min<int64_t>(shape.num_layers, kMostSideBySide));
+  return static_cast<int>(
+      std::min(shape.num_layers, int64_t{kMostSideBySide} / fewest_ranges(batch)));
 }
 
-int at_once(const PersistentShape &shape, const PackedLayer &layer, int64_t rows, int device) {
-  const PersistentKernel kernel = instance(shape);
-  const device::Launch launch = launch_of(shape, layer.hh, rows, 1);
-  static std::mutex mutex;
-  static std::map<std::tuple<int, PersistentKernel, size_t, int>, int> known;
-  const std::lock_guard<std::mutex> lock(mutex);
-  const std::tuple key(device, kernel, launch.shared_bytes, launch.cluster);
-  auto found = known.find(key);
-  if (found == known.end())
-    found = known.emplace(key, device::most_at_once(kernel, launch, device)).first;
-  return shape.cluster ? found->second : found->second / shape.grid;
+int at_once(const PersistentShape &shape, const PackedLayer &layer, int device) {
+  return placed(shape, layer, device) / (shape.cluster ? 1 : shape.grid) / shape.ranges;
 }
 
-bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int64_t rows,
-          int device) {
-  // A direction waits for its own blocks alone: two clusters may run one after the other.
-  return at_once(shape, layer, rows, device) >= (shape.cluster ? 1 : directions);
+bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int device) {
+  // A range of rows waits for its own blocks alone: two clusters may run one after the other.
+  return shape.cluster ? placed(shape, layer, device) > 0
+                       : at_once(shape, layer, device) >= directions;
 }
 
 std::vector<Group> groups_of(const std::vector<Choice> &layers) {
@@ -178,17 +208,21 @@ std::vector<Group> groups_of(const std::vector<Choice> &layers) {
   return groups;
 }
 
-int64_t most_packets(const Matrix &hh, int64_t rows) {
-  if (rows > kPersistentRows)
-    return 0;
+int64_t range_packets(const Matrix &hh, int rows) {
   const int most_passes = static_cast<int>(divide_up(rows, 8));
   return int64_t{2} * step_packets(hh.num_tiles, most_passes);
 }
 
+int64_t most_packets(const Matrix &hh, int64_t batch) {
+  int64_t most = 0;
+  for (int ranges = fewest_ranges(batch); ranges <= kMostSideBySide; ++ranges)
+    most = std::max(most, ranges * range_packets(hh, rows_of_range(batch, ranges)));
+  return most;
+}
+
 void run_persistent(const PersistentShape &shape, const SideBySide<PersistentArguments> &all,
                     void *stream) {
-  const PersistentArguments &a = all.of[0];
-  device::launch(instance(shape), launch_of(shape, a.hh, a.rows.batch, all.count), stream, all);
+  device::launch(instance(shape), launch_of(shape, all.of[0].hh, all.count), stream, all);
 }
 
 } // namespace cuda

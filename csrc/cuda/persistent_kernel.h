@@ -57,8 +57,12 @@ private:
   };
 
   LFK_DEVICE static SharedSizes sizes(const PersistentArguments &a) {
-    return {kForm,  static_cast<int>(a.rows.batch),    a.hh.num_columns,
-            kTiles, BlockPlace<kTiles>(a.hh).blocks(), Exchange::kCluster};
+    return {kForm,
+            a.num_rows,
+            a.hh.num_columns,
+            kTiles,
+            BlockPlace<kTiles>(a.hh).blocks(),
+            Exchange::kCluster};
   }
   LFK_DEVICE int first_unit() const { return place_.first_tile() * kStripHeight; }
 
@@ -67,16 +71,21 @@ private:
     const int64_t travelled = a_.begin + step;
     return a_.reverse ? a_.rows.time_steps - 1 - travelled : travelled;
   }
+  // Rows of this kernel among the first so many of the batch.
+  LFK_DEVICE int rows_of(int64_t first_ones) const {
+    const int64_t rows = first_ones - a_.row_begin;
+    return rows < 0 ? 0 : rows < a_.num_rows ? static_cast<int>(rows) : a_.num_rows;
+  }
   LFK_DEVICE Step step_at(int step) const {
     const int64_t t = time(step), start = a_.rows.start(t), end = a_.rows.end(t);
     Step s;
-    s.row = static_cast<int>(start - a_.first_row);
-    s.active = static_cast<int>(end - start);
-    s.first = static_cast<int>(a_.rows.batch);
+    s.row = static_cast<int>(start - a_.first_row + a_.row_begin);
+    s.active = rows_of(end - start);
+    s.first = a_.num_rows;
     if (a_.begin + step == 0)
       s.first = 0;
     else if (a_.reverse)
-      s.first = static_cast<int>(a_.rows.end(t + 1) - end);
+      s.first = rows_of(a_.rows.end(t + 1) - end);
     return s;
   }
 
@@ -128,7 +137,7 @@ private:
   }
 
   LFK_DEVICE void load_state() {
-    const int rows = static_cast<int>(a_.rows.batch);
+    const int rows = a_.num_rows;
     LFK_ROLLED
     for (int row = device::thread_index(); row < rows; row += kPersistentThreads) {
       for (int i = 0; i < 2; ++i)
@@ -272,7 +281,7 @@ private:
   LFK_DEVICE void store_y(int k, const Step &s, int row, int unit, float h) const {
     const int u = first_unit() + unit;
     if (u < a_.hidden_size)
-      store_value(a_.y.at(a_.rows, time(k), row, s.row + row), a_.y.type, u, h);
+      store_value(a_.y.at(a_.rows, time(k), a_.row_begin + row, s.row + row), a_.y.type, u, h);
   }
 
   // Of quantized h.
@@ -285,7 +294,7 @@ private:
       for_each_unit(s.active, [&](int row, int unit) { store_y(k, s, row, unit, NAN); });
     }
     LFK_ROLLED
-    for (int i = device::thread_index(); i < a_.rows.batch * kUnits; i += kPersistentThreads)
+    for (int i = device::thread_index(); i < a_.num_rows * kUnits; i += kPersistentThreads)
       memory_.c()[i] = memory_.last_h()[i] = NAN;
     if (device::thread_index() == 0) {
       memory_.own_nans()[0] = memory_.own_nans()[1] = ~0u;
@@ -296,8 +305,7 @@ private:
 
   // For the caller, or for the launch that goes on.
   LFK_DEVICE void store_state() {
-    const int rows = static_cast<int>(a_.rows.batch);
-    for_each_unit(rows, [&](int row, int unit) {
+    for_each_unit(a_.num_rows, [&](int row, int unit) {
       const int64_t to = row * a_.units_stride + first_unit() + unit;
       a_.c[to] = memory_.c()[row * kUnits + unit];
       a_.last_h[to] = memory_.last_h()[row * kUnits + unit];

@@ -41,6 +41,8 @@ struct QuantizedRows {
   uint8_t *data = nullptr;
   int64_t stride = 0; // bytes from row to row
   float *scales = nullptr;
+
+  QuantizedRows from(int64_t row) const { return {data + row * stride, stride, scales + row}; }
 };
 
 LFK_HOST_DEVICE constexpr int64_t quantized_bytes(Form form, int64_t columns) {

@@ -37,6 +37,11 @@ public:
   }
   int64_t all_rows() const { return start(time_steps_); }
 
+  // Rows that are at work at some step of a chunk.
+  int64_t most_active(const Chunk &chunk, int64_t direction) const {
+    return active(direction ? time_steps_ - chunk.end : chunk.begin);
+  }
+
   RowRange rows(const Chunk &chunk, int64_t direction) const {
     const int64_t low = direction ? time_steps_ - chunk.end : chunk.begin;
     const int64_t high = low + chunk.end - chunk.begin;

@@ -36,7 +36,9 @@ TEST(steps_of_each_shape) {
   CHECK(steps(shape_of(8, 100), 1, 1) == "one launch: there is one time step");
   CHECK(steps(shape_of(65000, 100), 1, 1) == "a launch each step: there is one time step");
   CHECK(steps(shape_of(8, 100), 2, 64) == "persistent: in a cluster of 8 blocks");
-  CHECK(steps(shape_of(8, 100), 2, 65) == "a launch each step: the batch is larger than 64");
+  CHECK(steps(shape_of(8, 512), 2, 65) ==
+        "persistent: on 32 blocks of the grid, 2 ranges of 40 rows");
+  CHECK(steps(shape_of(8, 100), 2, 257) == "a launch each step: the batch is larger than 256");
   CHECK(steps(shape_of(8, 800), 2, 64) == "persistent: on 50 blocks of the grid");
   CHECK(steps(shape_of(8, 1057, 0, 1, 2), 2, 1) ==
         "a launch each step: the hidden size or the batch is too large for this device");
@@ -48,6 +50,8 @@ TEST(layers_side_by_side_are_explained) {
   CHECK(steps(shape_of(8, 512, 0, 2), 64, 9) == grid); // one chunk of steps
   CHECK(steps(shape_of(8, 512, 0, 5), 1000, 9) == grid + ", 4 layers side by side");
   CHECK(steps(shape_of(8, 512, 0, 2, 2), 1000, 9) == grid);
+  CHECK(steps(shape_of(8, 512, 0, 2), 1000, 128) ==
+        grid + ", 2 ranges of 64 rows, 2 layers side by side");
   CHECK(steps(shape_of(8, 1040, 0, 3), 1000, 9) ==
         "persistent: on 65 blocks of the grid, 2 layers side by side");
   CHECK(steps(shape_of(8, 1072, 0, 3), 1000, 9) == "persistent: on 67 blocks of the grid");

@@ -1,6 +1,7 @@
 // Shapes of the persistent kernel that a test chooses.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -48,6 +49,13 @@ inline std::vector<cuda::PersistentShape> shapes_of(int64_t hidden, int64_t rows
   return shapes;
 }
 
+// The same with the rows of a batch, in as few ranges as there must be, or in more.
+inline cuda::PersistentShape of_rows(cuda::PersistentShape shape, int64_t batch, int ranges = 1) {
+  shape.ranges = std::max(ranges, static_cast<int>((batch + 63) / 64));
+  shape.rows = cuda::rows_of_range(batch, shape.ranges);
+  return shape;
+}
+
 // The same of another form, which has no kernels of its own for few rows.
 inline cuda::PersistentShape of_form(cuda::PersistentShape shape, Form form) {
   shape.form = form;
@@ -58,7 +66,7 @@ inline cuda::PersistentShape of_form(cuda::PersistentShape shape, Form form) {
 inline std::string name_of(const cuda::PersistentShape &s) {
   return check::text(s.form == Form::signed16 ? "int16 " : "", s.sparse ? "sparse " : "",
                      s.cluster ? "cluster" : "grid", " of ", s.grid,
-                     s.few_rows ? " for few rows" : "", " blocks ", s.blocks);
+                     s.few_rows ? " for few rows" : "", " blocks ", s.blocks, " ranges ", s.ranges);
 }
 
 inline cuda::Plan plan_of(const std::vector<cuda::PersistentShape> &layers) {

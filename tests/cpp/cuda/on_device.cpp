@@ -4,6 +4,7 @@
 #include <new>
 
 #include "device_stack.h"
+#include "forced.h"
 #include "schedule.h"
 
 namespace lstm_fastkernels {
@@ -51,6 +52,9 @@ void StackOnDevice::forward(const LstmArguments &arguments, cuda::Plan plan) con
   const cuda::PackedStack stack(view());
   const Schedule schedule(arguments);
   plan.layers.resize(static_cast<size_t>(stack.shape.num_layers));
+  for (cuda::Choice &choice : plan.layers)
+    if (choice.persistent && choice.shape.rows == 0)
+      choice.shape = of_rows(choice.shape, arguments.batch_size);
   cuda::Queue queue;
   queue.workspace_bytes =
       static_cast<size_t>(cuda::workspace_of(stack, arguments, schedule, plan.chunk_rows));

@@ -47,7 +47,8 @@ std::string described(const Choice &c) {
     return c.reason;
   return check::text(s.form == Form::signed16 ? "int16 " : "", s.sparse ? "sparse " : "",
                      s.cluster ? "cluster" : "grid", ' ', s.grid, " tiles ", s.tiles, " blocks ",
-                     s.blocks, s.few_rows ? " few rows" : "");
+                     s.blocks, s.few_rows ? " few rows" : "",
+                     s.ranges > 1 ? check::text(" ranges ", s.ranges, " of ", s.rows) : "");
 }
 
 #define CHECK_DESCRIBED(choice, text)                                                              \
@@ -71,9 +72,9 @@ TEST(what_is_chosen) {
   CHECK_DESCRIBED(choose(256, 1, 1, kA100), "grid 16 tiles 1 blocks 1 few rows");
   // More rows: the grid, where it fits.
   CHECK_DESCRIBED(choose(257, 9, 1, kH100), "grid 17 tiles 1 blocks 2");
-  CHECK_DESCRIBED(choose(768, 64, 1, kA100), too_large);
+  CHECK_DESCRIBED(choose(768, 64, 1, kA100), "grid 48 tiles 1 blocks 3 ranges 2 of 32");
   CHECK_DESCRIBED(choose(768, 56, 1, kA100), "grid 48 tiles 1 blocks 3");
-  CHECK_DESCRIBED(choose(768, 57, 1, kA100), too_large);
+  CHECK_DESCRIBED(choose(880, 57, 1, kA100), too_large);
   CHECK_DESCRIBED(choose(320, 8, 1, kSmall), "grid 20 tiles 1 blocks 2 few rows");
   CHECK_DESCRIBED(choose(321, 8, 1, kSmall), too_large);
   CHECK_DESCRIBED(choose(160, 8, 2, kSmall), "grid 10 tiles 1 blocks 1 few rows");
@@ -89,6 +90,15 @@ TEST(what_is_chosen) {
   CHECK_DESCRIBED(choose(2049, 1, 1, kH100), too_large);
   CHECK_DESCRIBED(choose(1728, 1, 1, kA100), "grid 108 tiles 1 blocks 7 few rows");
   CHECK_DESCRIBED(choose(1729, 1, 1, kA100), too_large);
+  // A batch in ranges of rows.
+  CHECK_DESCRIBED(choose(512, 256, 1, kH100), "grid 32 tiles 1 blocks 2 ranges 4 of 64");
+  CHECK_DESCRIBED(choose(528, 256, 1, kH100), "grid 33 tiles 1 blocks 3 ranges 4 of 64");
+  CHECK_DESCRIBED(choose(529, 256, 1, kH100), too_large);
+  CHECK_DESCRIBED(choose(1056, 65, 1, kH100), "grid 66 tiles 1 blocks 5 ranges 2 of 40");
+  CHECK_DESCRIBED(choose(1057, 65, 1, kH100), too_large);
+  CHECK_DESCRIBED(choose(528, 128, 2, kH100), "grid 33 tiles 1 blocks 3 ranges 2 of 64");
+  CHECK_DESCRIBED(choose(256, 128, 2, kH100), "cluster 16 tiles 1 blocks 1 ranges 2 of 64");
+  CHECK_DESCRIBED(choose(160, 64, 1, kSmall), "grid 10 tiles 1 blocks 1 ranges 2 of 32");
   // Zeros: at least half of the blocks, in both directions.
   const int64_t half = all_blocks(1024) / 2;
   CHECK_DESCRIBED(choose(1024, 1, 1, kH100, half), "sparse grid 64 tiles 1 blocks 4 few rows");
@@ -116,7 +126,11 @@ TEST(the_most_rows) {
   const Limits no_grid{1, 227 * 1024, true};
   const auto most = [&](int64_t hidden, int bits, const Limits &limits) {
     int64_t rows = 64;
-    while (rows > 0 && !choose(hidden, rows, 1, limits, -1, -1, bits).persistent)
+    const cuda::PackedLayer layer = layer_of(hidden);
+    const auto in_one_range = [](const cuda::PersistentShape &s) { return s.ranges == 1; };
+    while (rows > 0 &&
+           !cuda::choose(shape_of(5, hidden, 0, 1, 1, bits), &layer, rows, 10, limits, in_one_range)
+                .persistent)
       --rows;
     return rows;
   };
@@ -151,7 +165,10 @@ TEST(what_is_not_persistent) {
   CHECK(reason(shape_of(5, 40), 1, 2) == "");
   CHECK(reason(shape_of(5, 40, 0, 1, 2), 64, 2) == "");
   CHECK(reason(shape_of(5, 40), 1, 1) == "there is one time step");
-  CHECK(reason(shape_of(5, 40), 65, 2) == "the batch is larger than 64");
+  CHECK(reason(shape_of(5, 40), 256, 2) == "");
+  CHECK(reason(shape_of(5, 40), 257, 2) == "the batch is larger than 256");
+  CHECK(reason(shape_of(5, 40, 0, 1, 2), 128, 2) == "");
+  CHECK(reason(shape_of(5, 40, 0, 1, 2), 129, 2) == "the batch is larger than 128");
   CHECK(reason(shape_of(5, 40, 20), 1, 2) == "there is a projection");
   CHECK(reason(shape_of(5, 40, 0, 1, 1, 16), 1, 2) == "");
   CHECK(reason(shape_of(5, 40, 0, 1, 1, 32), 1, 2) == "weights are float32");
@@ -174,16 +191,18 @@ void check_shape(const cuda::PersistentShape &s, int64_t hidden, int64_t rows, i
     CHECK(s.grid <= 16 && (s.grid & (s.grid - 1)) == 0);
   } else {
     CHECK(s.tiles == 1 && s.grid == tiles);
-    CHECK(s.few_rows == (s.form == Form::signed8 && rows <= 8));
-    CHECK(s.grid * directions <= limits.multiprocessors);
+    CHECK(s.few_rows == (s.form == Form::signed8 && s.rows <= 8));
+    CHECK(s.grid * directions * s.ranges <= limits.multiprocessors);
   }
-  CHECK(static_cast<size_t>(layout_of(s, hidden, rows).bytes) <= limits.shared_bytes);
+  CHECK(s.ranges * directions <= cuda::kMostSideBySide && s.rows <= 64);
+  CHECK(s.rows > 0 && s.rows == cuda::rows_of_range(rows, s.ranges));
+  CHECK(static_cast<size_t>(layout_of(s, hidden, s.rows).bytes) <= limits.shared_bytes);
 }
 
 TEST(what_is_chosen_exists_and_fits) {
   for (const Limits &limits : {kH100, kA100, kSmall})
     for (int64_t directions : {1, 2})
-      for (int64_t rows : {1, 8, 9, 16, 33, 57, 64, 65, 70})
+      for (int64_t rows : {1, 8, 9, 16, 33, 57, 64, 65, 130, 201, 257})
         for (int64_t hidden = 1; hidden <= 2600; hidden += rows % 8 ? 1 : 7)
           for (int64_t kept : {all_blocks(hidden), all_blocks(hidden) / 3}) {
             const int bits = rows % 2 ? 8 : 16;
@@ -192,16 +211,42 @@ TEST(what_is_chosen_exists_and_fits) {
             if (!choice.persistent)
               continue;
             WITH("hidden ", hidden, " rows ", rows, " directions ", directions, " kept ", kept);
-            CHECK(rows <= 64);
+            CHECK(rows <= 256);
             check_shape(choice.shape, hidden, rows, directions, limits);
             // Looks for the instance.
-            cuda::fits(choice.shape, layer_of(hidden), static_cast<int>(directions), rows, 0);
+            cuda::fits(choice.shape, layer_of(hidden), static_cast<int>(directions), 0);
           }
+}
+
+TEST(ranges_hold_the_batch) {
+  for (int64_t batch = 1; batch <= 300; ++batch)
+    for (int ranges = 1; ranges <= 5; ++ranges) {
+      const int64_t rows = cuda::rows_of_range(batch, ranges);
+      WITH("batch ", batch, " ranges ", ranges, " rows ", rows);
+      if (rows == 0) { // the last one would have none
+        CHECK((ranges - 1) * divide_up(divide_up(batch, ranges), 8) * 8 >= batch);
+        continue;
+      }
+      CHECK(ranges * rows >= batch && (ranges - 1) * rows < batch);
+      CHECK(ranges == 1 ? rows == batch : rows % 8 == 0 && rows - 8 < divide_up(batch, ranges));
+    }
+}
+
+TEST(how_many_are_at_work_at_once) {
+  const auto at_once = [](const cuda::PersistentShape &s, int64_t hidden, int64_t rows) {
+    return cuda::at_once(of_rows(s, rows), layer_of(hidden), 0);
+  };
+  CHECK(at_once(grid_of(512, 2, 1), 512, 1) == 4);
+  CHECK(at_once(grid_of(529, 3, 9), 529, 9) == 3);
+  CHECK(at_once(grid_of(512, 2, 9), 512, 65) == 2);
+  CHECK(at_once(grid_of(512, 2, 9), 512, 256) == 1);
+  CHECK(at_once(cluster_of(256, 1, 16), 256, 64) == 8);
+  CHECK(at_once(cluster_of(256, 1, 16), 256, 150) == 2);
 }
 
 TEST(all_blocks_are_at_work_at_once) {
   const auto fits = [](const cuda::PersistentShape &s, int64_t hidden, int directions) {
-    return cuda::fits(s, layer_of(hidden), directions, 1, 0);
+    return cuda::fits(of_rows(s, 1), layer_of(hidden), directions, 0);
   };
   CHECK(fits(grid_of(1056, 5, 1), 1056, 2));
   CHECK(!fits(grid_of(1057, 5, 1), 1057, 2));

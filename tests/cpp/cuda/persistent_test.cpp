@@ -244,7 +244,7 @@ TEST(a_workspace_is_used_again) {
   Result found;
   LstmArguments a = arguments_for(random_sequence(shape, 3, 4, 137), found);
   const Schedule schedule(a);
-  const cuda::Plan plan = plan_of({grid_of(40, 1, 4)});
+  const cuda::Plan plan = plan_of({of_rows(grid_of(40, 1, 4), 4)});
   cuda::Queue queue;
   queue.workspace_bytes =
       static_cast<size_t>(cuda::workspace_of(stack, a, schedule, plan.chunk_rows));

@@ -188,7 +188,10 @@ TEST(who_may_run_side_by_side) {
   CHECK(most(shape_of(5, 40, 0, 3, 2)) == 1);
   CHECK(most(shape_of(5, 40, 20, 3)) == 1);
   CHECK(most(shape_of(5, 40, 0, 3, 1, 32)) == 1);
-  CHECK(most(shape_of(5, 40, 0, 3), 65) == 1);
+  // A batch of several ranges of rows has as many in place of layers.
+  CHECK(most(shape_of(5, 40, 0, 3), 128) == 2);
+  CHECK(most(shape_of(5, 40, 0, 3), 129) == 1);
+  CHECK(most(shape_of(5, 40, 0, 3), 257) == 1);
 }
 
 } // namespace

@@ -92,7 +92,7 @@ TEST(sizes_on_a_device) {
 // Every way to share a step among blocks.
 TEST(steps_of_large_layers_on_a_device) {
   for (int64_t hidden : {300, 512, 520, 768, 1030, 2048})
-    for (int64_t batch : {1, 16, 33, 64})
+    for (int64_t batch : {1, 16, 33, 64, 100})
       for (float density : {1.0f, 0.1f}) {
         const SourceStack stack = random_stack(shape_of(33, hidden), Weights::any, 1);
         check_as_on_cpu(density < 1 ? in_blocks(stack, {16, 32}, density) : stack, 6, batch);
