@@ -80,6 +80,7 @@ def jobs() -> list[Job]:
         *(job("bi", *sizes, bidirectional=True) for sizes in every),
         *(job("packed", size, batch, packed=True) for size in SIZES for batch in (16, 32)),
         job("sparse", 2048, 1, pruning=pruning),
+        *(job("Q", size, 128) for size in (256, 512, 1024)),
     ]
 
 

@@ -72,8 +72,8 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
             200,
             [[*pytest, *marked]],
         ),
-        Stage("memcheck", 60, [[*sanitizer, "memcheck", device_tests]]),
-        Stage("racecheck", 60, [[*sanitizer, "racecheck", device_tests]]),
+        Stage("memcheck", 60, [[*sanitizer, "memcheck", device_tests, "on_a_device"]]),
+        Stage("racecheck", 60, [[*sanitizer, "racecheck", device_tests, "on_a_device"]]),
         Stage(
             "latencies",
             60,

@@ -34,7 +34,8 @@
 //     try_wait(parity)                 whether the phase of that parity has ended; may take its
 //     time
 //   store_async(to, value, barrier)    16 bytes into a block of the cluster, the own one too, whose
-//                                      barrier gets them as so many bytes
+//                                      barrier gets them as so many bytes; undefined in a cluster
+//                                      of one block
 // The whole grid, through global memory:
 //   store_packet(to, value), load_packet(from)   16 bytes at once, in no order among packets
 //   pause()                            in loops that wait for these and for try_wait

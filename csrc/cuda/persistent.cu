@@ -45,11 +45,12 @@ device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int cou
   return launch;
 }
 
-int power_of_two(int64_t at_least) {
-  int power = 1;
-  while (power < at_least)
-    power *= 2;
-  return power;
+// For so many blocks: a power of two; at least two, since store_async needs another block.
+int cluster_size(int64_t blocks) {
+  int size = 2;
+  while (size < blocks)
+    size *= 2;
+  return size;
 }
 
 // Whether so few blocks are not zero that it pays to ask which.
@@ -87,7 +88,7 @@ void add_shapes(const LstmShape &shape, const PackedLayer *layers, int ranges, i
   cluster.form = form_of(shape.activation_bits);
   cluster.cluster = true;
   cluster.tiles = cluster.blocks = blocks;
-  cluster.grid = power_of_two(divide_up(hh.num_tiles, cluster.tiles));
+  cluster.grid = cluster_size(divide_up(hh.num_tiles, cluster.tiles));
   cluster.ranges = ranges;
   cluster.rows = rows;
 

@@ -140,6 +140,7 @@ private:
     const int rows = a_.num_rows;
     LFK_ROLLED
     for (int row = device::thread_index(); row < rows; row += kPersistentThreads) {
+      // Of a single step only the first is used: the other may be written by a block that is done.
       for (int i = 0; i < 2; ++i)
         memory_.scales(i)[row] = a_.h[(a_.begin + i) % 2].scales[row];
       memory_.first_scales()[row] = a_.first_scales[row];
@@ -289,6 +290,7 @@ private:
 
   // What is left of this block's outputs becomes NaN, and the host hears of it.
   LFK_DEVICE void fail(int k, int count) {
+    device::wait_copies<0>(); // or those of the next step would be under way when the block ends
     for (; k < count; ++k) {
       const Step s = step_at(k);
       for_each_unit(s.active, [&](int row, int unit) { store_y(k, s, row, unit, NAN); });

@@ -182,6 +182,7 @@ TEST(emulator_refuses_stores) {
   check_refused(stores<1, 32>, two, "not in its shared memory");
   check_refused(stores<1, 8>, two, "misaligned");
   check_refused(barrier_elsewhere, two, "third block");
+  check_refused(stores<0, 16>, {{1}, 32, 32}, "cluster of one block");
   check_refused(misses_cluster_sync, two, "cluster_sync");
 }
 

@@ -25,7 +25,7 @@ inline cuda::PersistentShape sparse(cuda::PersistentShape shape) {
   return shape;
 }
 // Of `size` blocks, or as few as there must be.
-inline cuda::PersistentShape cluster_of(int64_t hidden, int tiles, int size = 1) {
+inline cuda::PersistentShape cluster_of(int64_t hidden, int tiles, int size = 2) {
   cuda::PersistentShape shape = grid_of(hidden, tiles, cuda::kFewRows + 1);
   shape.cluster = true;
   shape.tiles = tiles;

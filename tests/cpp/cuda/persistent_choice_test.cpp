@@ -60,7 +60,7 @@ std::string described(const Choice &c) {
 TEST(what_is_chosen) {
   const std::string too_large = "the hidden size or the batch is too large for this device";
   // Few rows, or one tile a block: a cluster, as long as there is one.
-  CHECK_DESCRIBED(choose(1, 1, 1, kH100), "cluster 1 tiles 1 blocks 1");
+  CHECK_DESCRIBED(choose(1, 1, 1, kH100), "cluster 2 tiles 1 blocks 1");
   CHECK_DESCRIBED(choose(151, 8, 2, kH100), "cluster 16 tiles 1 blocks 1");
   CHECK_DESCRIBED(choose(256, 1, 1, kH100), "cluster 16 tiles 1 blocks 1");
   CHECK_DESCRIBED(choose(257, 1, 1, kH100), "cluster 16 tiles 2 blocks 2");
@@ -188,7 +188,7 @@ void check_shape(const cuda::PersistentShape &s, int64_t hidden, int64_t rows, i
   if (s.cluster) {
     CHECK(limits.clusters && !s.sparse);
     CHECK(s.tiles == s.blocks && s.grid * s.tiles >= tiles);
-    CHECK(s.grid <= 16 && (s.grid & (s.grid - 1)) == 0);
+    CHECK(1 < s.grid && s.grid <= 16 && (s.grid & (s.grid - 1)) == 0);
   } else {
     CHECK(s.tiles == 1 && s.grid == tiles);
     CHECK(s.few_rows == (s.form == Form::signed8 && s.rows <= 8));

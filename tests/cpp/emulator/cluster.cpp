@@ -166,6 +166,8 @@ bool Mbarrier::try_wait(int parity) {
 
 void store_async(RemotePointer<Words4> to, const Words4 &value, RemotePointer<Mbarrier> barrier) {
   const RemoteAddress &at = to.address(), &counter = barrier.address();
+  if (running().ranks < 2)
+    refuse("stores in a cluster of one block");
   check_remote(at, sizeof value);
   check_remote(counter, sizeof(Mbarrier));
   if (at.rank != counter.rank)

@@ -1,5 +1,5 @@
-// A CUDA device gives the bits of the CPU's kernels. Short runs, since compute-sanitizer watches
-// them: `make gpu-check` builds and runs this.
+// A CUDA device gives the bits of the CPU's kernels. compute-sanitizer watches the short runs, whose
+// names end in on_a_device: `make gpu-check` builds and runs this.
 #include <cuda_runtime.h>
 
 #include "check.h"
@@ -90,13 +90,42 @@ TEST(sizes_on_a_device) {
 }
 
 // Every way to share a step among blocks.
-TEST(steps_of_large_layers_on_a_device) {
+TEST(steps_of_large_layers) {
   for (int64_t hidden : {300, 512, 520, 768, 1030, 2048})
     for (int64_t batch : {1, 16, 33, 64, 100})
       for (float density : {1.0f, 0.1f}) {
         const SourceStack stack = random_stack(shape_of(33, hidden), Weights::any, 1);
         check_as_on_cpu(density < 1 ? in_blocks(stack, {16, 32}, density) : stack, 6, batch);
       }
+}
+
+// The instances that the sizes above leave out.
+TEST(every_kind_of_step) {
+  for (int64_t hidden : {300, 600, 800, 1100, 1300, 1600, 1900})
+    for (int64_t batch : {2, 12})
+      for (float density : {1.0f, 0.1f})
+        for (int bits : {8, 16}) {
+          const SourceStack stack =
+              random_stack(shape_of(20, hidden, 0, 1, 1, bits), Weights::any, 1);
+          check_as_on_cpu(density < 1 ? in_blocks(stack, {16, 32}, density) : stack, 3, batch);
+        }
+}
+
+TEST(single_steps_on_a_device) {
+  for (int bits : {8, 16, 32})
+    for (int64_t hidden : {16, 64, 530})
+      for (int64_t batch : {1, 8, 17})
+        check_as_on_cpu(random_stack(shape_of(70, hidden, 0, 2, 2, bits), Weights::any, 1), 1,
+                        batch);
+}
+
+// More rows than persistent blocks take, and a projection.
+TEST(plain_steps_on_a_device) {
+  for (int bits : {8, 16, 32})
+    for (int64_t batch : {1, 9, 260})
+      for (int64_t proj : {0, 100})
+        check_as_on_cpu(random_stack(shape_of(70, 130, proj, 2, 2, bits), Weights::any, 1), 3,
+                        batch);
 }
 
 TEST(stacks_on_a_device) {
@@ -109,7 +138,7 @@ TEST(stacks_on_a_device) {
 }
 
 // Each a chunk of 64 steps behind the one below.
-TEST(layers_side_by_side_on_a_device) {
+TEST(layers_side_by_side) {
   for (int bits : {8, 16})
     for (int64_t hidden : {40, 300})
       for (int64_t batch : {1, 9})
@@ -127,8 +156,9 @@ TEST(blocks_on_a_device) {
 
 TEST(lengths_on_a_device) {
   for (int bits : {8, 16, 32})
-    check_as_on_cpu(random_stack(shape_of(7, 40, 0, 2, 2, bits), Weights::any, 1), 5, 4,
-                    {5, 1, 3, 2});
+    for (int64_t hidden : {40, 520})
+      check_as_on_cpu(random_stack(shape_of(7, hidden, 0, 2, 2, bits), Weights::any, 1), 5, 4,
+                      {5, 1, 3, 2});
 }
 
 } // namespace
