@@ -186,9 +186,8 @@ std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a, const 
     cuda::Choice choice;
     choice.persistent = true;
     choice.shape = shape;
-    const int most =
-        std::min({cuda::most_side_by_side(stack.shape, a.batch_size, lengths.shorter),
-                  cuda::kMostSideBySide / shape.ranges, cuda::at_once(shape, stack.layers[0], 0)});
+    const int most = std::min(cuda::most_side_by_side(stack.shape, a.batch_size, lengths.shorter),
+                              cuda::at_once(shape, stack.layers[0], 0));
     if (most > 1) {
       choice.side_by_side = most;
       add(cuda::describe(shape) + ", " + std::to_string(most) + " layers side by side", choice);

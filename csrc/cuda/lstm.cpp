@@ -59,12 +59,11 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule 
     };
     Choice choice =
         allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused;
-    if (choice.persistent) {
-      const int most =
-          std::min({most_side_by_side(shape, a.batch_size, a.time_steps),
-                    kMostSideBySide / choice.shape.ranges, at_once(choice.shape, *layers, device)});
-      choice.side_by_side = useful_side_by_side(stack, a, schedule, most);
-    }
+    if (choice.persistent)
+      choice.side_by_side =
+          useful_side_by_side(stack, a, schedule,
+                              std::min(most_side_by_side(shape, a.batch_size, a.time_steps),
+                                       at_once(choice.shape, *layers, device)));
     plan.layers.push_back(choice);
   }
   return plan;

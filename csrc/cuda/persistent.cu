@@ -186,7 +186,8 @@ int most_side_by_side(const LstmShape &shape, int64_t batch, int64_t time_steps)
 }
 
 int at_once(const PersistentShape &shape, const PackedLayer &layer, int device) {
-  return placed(shape, layer, device) / (shape.cluster ? 1 : shape.grid) / shape.ranges;
+  const int ranges = placed(shape, layer, device) / (shape.cluster ? 1 : shape.grid);
+  return std::min(ranges, kMostSideBySide) / shape.ranges;
 }
 
 bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int device) {

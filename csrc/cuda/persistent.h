@@ -83,7 +83,8 @@ Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, 
               const device::Limits &limits,
               const std::function<bool(const PersistentShape &)> &fits);
 
-// How many directions or layers of a shape the device has at work at once, with all their ranges.
+// How many directions or layers a launch of a shape may have so that all their ranges are at work
+// at once.
 int at_once(const PersistentShape &shape, const PackedLayer &layer, int device);
 
 // Whether that is enough: the blocks of a direction and range wait for each other.

@@ -233,15 +233,20 @@ TEST(ranges_hold_the_batch) {
 }
 
 TEST(how_many_are_at_work_at_once) {
-  const auto at_once = [](const cuda::PersistentShape &s, int64_t hidden, int64_t rows) {
-    return cuda::at_once(of_rows(s, rows), layer_of(hidden), 0);
+  const auto at_once = [](const cuda::PersistentShape &s, int64_t hidden, int64_t rows,
+                          int ranges = 1) {
+    return cuda::at_once(of_rows(s, rows, ranges), layer_of(hidden), 0);
   };
+  CHECK(at_once(grid_of(16, 1, 1), 16, 1) == 4);
+  CHECK(at_once(grid_of(16, 1, 9), 16, 20, 2) == 2);
+  CHECK(at_once(grid_of(16, 1, 9), 16, 20, 3) == 1);
   CHECK(at_once(grid_of(512, 2, 1), 512, 1) == 4);
   CHECK(at_once(grid_of(529, 3, 9), 529, 9) == 3);
   CHECK(at_once(grid_of(512, 2, 9), 512, 65) == 2);
   CHECK(at_once(grid_of(512, 2, 9), 512, 256) == 1);
-  CHECK(at_once(cluster_of(256, 1, 16), 256, 64) == 8);
-  CHECK(at_once(cluster_of(256, 1, 16), 256, 150) == 2);
+  CHECK(at_once(cluster_of(256, 1, 16), 256, 64) == 4);
+  CHECK(at_once(cluster_of(520, 3, 16), 520, 100) == 2);
+  CHECK(at_once(cluster_of(256, 1, 16), 256, 150) == 1);
 }
 
 TEST(all_blocks_are_at_work_at_once) {

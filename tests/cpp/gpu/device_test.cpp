@@ -1,5 +1,5 @@
-// A CUDA device gives the bits of the CPU's kernels. compute-sanitizer watches the short runs, whose
-// names end in on_a_device: `make gpu-check` builds and runs this.
+// A CUDA device gives the bits of the CPU's kernels. compute-sanitizer watches the short runs,
+// whose names end in on_a_device: `make gpu-check` builds and runs this.
 #include <cuda_runtime.h>
 
 #include "check.h"
