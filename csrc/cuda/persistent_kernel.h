@@ -140,8 +140,8 @@ private:
     const int rows = a_.num_rows;
     LFK_ROLLED
     for (int row = device::thread_index(); row < rows; row += kPersistentThreads) {
-      // Of a single step only the first is used: the other may be written by a block that is done.
-      for (int i = 0; i < 2; ++i)
+      // Not the second for a single step: a block that is done may write it already.
+      for (int i = 0; i < 2 && a_.begin + i < a_.end; ++i)
         memory_.scales(i)[row] = a_.h[(a_.begin + i) % 2].scales[row];
       memory_.first_scales()[row] = a_.first_scales[row];
     }

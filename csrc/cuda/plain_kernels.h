@@ -14,7 +14,6 @@ namespace cuda {
 
 // The arguments of what one launch runs at the same time.
 template <class A, int kMost> struct Together {
-  using Arguments = A;
   A of[kMost];
   int count = 0;
 
