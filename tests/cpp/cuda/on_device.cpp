@@ -73,4 +73,15 @@ Result forward(const StackOnDevice &stack, const Sequence &sequence,
   return result;
 }
 
+Result forward(const StackOnDevice &stack, const Sequence &sequence, cuda::Plan plan, int64_t steps,
+               const std::vector<int64_t> &lengths) {
+  plan.chunk_rows = steps * sequence.B;
+  Result result;
+  LstmArguments a = arguments_for(sequence, result);
+  if (!lengths.empty())
+    a.lengths = lengths.data();
+  stack.forward(a, plan);
+  return result;
+}
+
 } // namespace lstm_fastkernels

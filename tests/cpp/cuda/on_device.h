@@ -44,5 +44,8 @@ private:
 
 Result forward(const StackOnDevice &stack, const Sequence &sequence,
                const std::vector<int64_t> &lengths = {});
+// As a plan says, with so many steps a chunk; 0: as many as a call takes.
+Result forward(const StackOnDevice &stack, const Sequence &sequence, cuda::Plan plan,
+               int64_t steps = 0, const std::vector<int64_t> &lengths = {});
 
 } // namespace lstm_fastkernels

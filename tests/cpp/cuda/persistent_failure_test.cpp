@@ -46,18 +46,12 @@ struct Lossy {
 
   Result run(const PersistentShape &s, int64_t lost, int64_t chunk_steps, bool fails = true,
              const std::vector<int64_t> &lengths = {}) const {
-    Result found;
-    LstmArguments a = arguments_for(sequence, found);
-    if (!lengths.empty())
-      a.lengths = lengths.data();
     cuda::Plan plan =
         plan_of(std::vector<PersistentShape>(static_cast<size_t>(shape.num_layers), s));
     uint32_t failed = 0;
     plan.failed = &failed;
-    if (chunk_steps)
-      plan.chunk_rows = chunk_steps * kRows;
     device::emulator::lose_store(lost);
-    on_device.forward(a, plan);
+    const Result found = forward(on_device, sequence, plan, chunk_steps, lengths);
     device::emulator::lose_store(0);
     CHECK(failed == (fails ? 1 : 0));
     return found;

@@ -25,16 +25,9 @@ public:
         expected_(forward(stack.packed(), sequence, 1, lengths_)) {}
 
   // With so many steps a chunk, or all of them.
-  void check(cuda::Plan plan, int64_t steps = 0) const {
+  void check(const cuda::Plan &plan, int64_t steps = 0) const {
     WITH("steps a chunk ", steps);
-    if (steps)
-      plan.chunk_rows = steps * sequence_.B;
-    Result found;
-    LstmArguments a = arguments_for(sequence_, found);
-    if (!lengths_.empty())
-      a.lengths = lengths_.data();
-    on_device_.forward(a, plan);
-    check_same(found, expected_);
+    check_same(forward(on_device_, sequence_, plan, steps, lengths_), expected_);
     CHECK(*plan.failed == 0);
   }
   // As the shape says, but of the form of the activations.

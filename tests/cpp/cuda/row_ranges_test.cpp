@@ -18,15 +18,10 @@ using cuda::PersistentShape;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-// So many steps a chunk; 0: all.
-Result run(const StackOnDevice &on_device, const Sequence &sequence, cuda::Plan plan, int64_t steps,
-           const std::vector<int64_t> &lengths = {}) {
-  plan.chunk_rows = steps * sequence.B;
-  Result found;
-  LstmArguments a = arguments_for(sequence, found);
-  if (!lengths.empty())
-    a.lengths = lengths.data();
-  on_device.forward(a, plan);
+// What a plan gives, without a failure.
+Result run(const StackOnDevice &on_device, const Sequence &sequence, const cuda::Plan &plan,
+           int64_t steps, const std::vector<int64_t> &lengths = {}) {
+  const Result found = forward(on_device, sequence, plan, steps, lengths);
   CHECK(*plan.failed == 0);
   return found;
 }
@@ -169,10 +164,8 @@ TEST(a_lost_store_of_a_range) {
     uint32_t failed = 0;
     cuda::Plan plan = plan_for(s, shape);
     plan.failed = &failed;
-    Result found;
-    const LstmArguments a = arguments_for(sequence, found);
     device::emulator::lose_store(1);
-    on_device.forward(a, plan);
+    const Result found = forward(on_device, sequence, plan);
     device::emulator::lose_store(0);
     CHECK(failed == 1);
     const auto is_nan = [&](int64_t begin, int64_t end) {

@@ -29,17 +29,6 @@ Plan side_by_side(const PersistentShape &shape, int64_t layers, int together) {
                       together);
 }
 
-Result run(const StackOnDevice &on_device, const Sequence &sequence, Plan plan, int64_t steps,
-           const std::vector<int64_t> &lengths = {}) {
-  plan.chunk_rows = steps * sequence.B;
-  Result found;
-  LstmArguments a = arguments_for(sequence, found);
-  if (!lengths.empty())
-    a.lengths = lengths.data();
-  on_device.forward(a, plan);
-  return found;
-}
-
 TEST(layers_side_by_side) {
   const std::vector<int64_t> lengths = {7, 1, 4, 5, 7};
   for (int64_t layers : {2, 5})
@@ -58,8 +47,9 @@ TEST(layers_side_by_side) {
               const PersistentShape of = of_form(s, cuda::form_of(bits));
               WITH(name_of(of), " layers ", layers, " together ", together, " steps a chunk ",
                    steps, " lengths ", with_lengths);
-              check_same(run(on_device, sequence, side_by_side(of, layers, together), steps, rows),
-                         expected);
+              check_same(
+                  forward(on_device, sequence, side_by_side(of, layers, together), steps, rows),
+                  expected);
             }
         });
       }
@@ -87,7 +77,7 @@ TEST(groups_one_above_the_other) {
             if (plain >= 0)
               plan.layers[static_cast<size_t>(plain)] = {};
             WITH("plain ", plain, " together ", together, " steps ", steps);
-            check_same(run(on_device, sequence, plan, steps), expected);
+            check_same(forward(on_device, sequence, plan, steps), expected);
           }
       });
 }
@@ -124,7 +114,7 @@ TEST(a_row_of_nan_side_by_side) {
   sequence.x[(2 * 4 + 1) * 6] = std::numeric_limits<float>::quiet_NaN();
   const Result expected = forward(stack.packed(), sequence);
   for (const PersistentShape &s : {cluster_of(40, 1), grid_of(40, 1, 4)})
-    check_same(run(StackOnDevice(stack), sequence, side_by_side(s, 3, 3), 2), expected);
+    check_same(forward(StackOnDevice(stack), sequence, side_by_side(s, 3, 3), 2), expected);
 }
 
 // A store is lost in some wave: what depends on it becomes NaN, and nothing else is wrong.
@@ -141,7 +131,7 @@ TEST(a_lost_store_side_by_side) {
       Plan plan = side_by_side(s, 2, 2);
       plan.failed = &failed;
       device::emulator::lose_store(lost);
-      const Result found = run(on_device, sequence, plan, 2);
+      const Result found = forward(on_device, sequence, plan, 2);
       device::emulator::lose_store(0);
       CHECK(failed == 1);
       size_t nans = 0;
