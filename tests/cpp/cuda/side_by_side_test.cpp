@@ -103,6 +103,8 @@ TEST(which_layers_are_a_group) {
   std::vector<cuda::Choice> mixed = side_by_side(a, 5, 4).layers;
   mixed[2].persistent = false;
   CHECK(counts(mixed) == Counts({2, 1, 2}));
+  CHECK(counts(side_by_side(plan_of({of_rows(a, 99), of_rows(a, 99, 3)}), 2).layers) ==
+        Counts({1, 1}));
   CHECK(counts({}).empty());
 }
 
