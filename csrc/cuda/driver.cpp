@@ -130,29 +130,28 @@ private:
     Rows rows;
     rows.batch = a_.batch_size;
     rows.time_steps = 1;
+    const auto arguments = [&](const Part &p) {
+      SingleStepArguments s;
+      s.ih = p.weights.ih;
+      s.hh = p.weights.hh;
+      s.bias = p.weights.bias;
+      s.rows = rows;
+      s.input_size = static_cast<int32_t>(shape_.layer_input_size(p.layer));
+      s.hidden_size = static_cast<int32_t>(shape_.hidden_size);
+      s.x_floor = input_floor(p.layer);
+      s.x = before(p.layer);
+      s.y = output(p);
+      s.h0 = state_rows(a_.h0, p, shape_.hidden_size);
+      s.c0 = state_rows(a_.c0, p, shape_.hidden_size);
+      s.h_n = state_rows(a_.h_n, p, shape_.hidden_size);
+      s.c_n = state_rows(a_.c_n, p, shape_.hidden_size);
+      s.state_type = a_.state_type;
+      return s;
+    };
     for (int64_t layer = 0; layer < shape_.num_layers; ++layer)
-      cuda::single_step(stack_.form,
-                        arguments_of<Directions<SingleStepArguments>>(
-                            directions_of(layer),
-                            [&](const Part &p) {
-                              SingleStepArguments s;
-                              s.ih = p.weights.ih;
-                              s.hh = p.weights.hh;
-                              s.bias = p.weights.bias;
-                              s.rows = rows;
-                              s.input_size = static_cast<int32_t>(shape_.layer_input_size(layer));
-                              s.hidden_size = static_cast<int32_t>(shape_.hidden_size);
-                              s.x_floor = input_floor(layer);
-                              s.x = before(layer);
-                              s.y = output(p);
-                              s.h0 = state_rows(a_.h0, p, shape_.hidden_size);
-                              s.c0 = state_rows(a_.c0, p, shape_.hidden_size);
-                              s.h_n = state_rows(a_.h_n, p, shape_.hidden_size);
-                              s.c_n = state_rows(a_.c_n, p, shape_.hidden_size);
-                              s.state_type = a_.state_type;
-                              return s;
-                            }),
-                        stream_);
+      cuda::single_step(
+          stack_.form,
+          arguments_of<Directions<SingleStepArguments>>(directions_of(layer), arguments), stream_);
   }
 
   void clear_packets() {
@@ -201,88 +200,81 @@ private:
   }
 
   void load(int64_t layer) {
+    const auto arguments = [&](const Part &p) {
+      const State &s = p.state;
+      LoadStateArguments l;
+      l.rows = rows_;
+      l.h0 = state_rows(a_.h0, p, shape_.output_size());
+      l.c0 = state_rows(a_.c0, p, shape_.hidden_size);
+      l.type = a_.state_type;
+      l.h_columns = static_cast<int32_t>(shape_.output_size());
+      l.c_columns = static_cast<int32_t>(shape_.hidden_size);
+      l.h = s.h;
+      l.c = s.c;
+      l.h_stride = s.h_stride;
+      l.c_stride = s.units_stride;
+      l.quantized[0] = s.quantized[0];
+      if (!shape_.proj_size)
+        l.quantized[1] = s.quantized[1];
+      l.first_scales = s.first_scales;
+      l.floor = h_floor();
+      l.activation_max = p.weights.hh.activation_max;
+      l.unprojected = s.unprojected;
+      l.unprojected_max = p.weights.hr.activation_max;
+      return l;
+    };
     load_state(stack_.form,
-               arguments_of<Directions<LoadStateArguments>>(
-                   directions_of(layer),
-                   [&](const Part &p) {
-                     const State &s = p.state;
-                     LoadStateArguments l;
-                     l.rows = rows_;
-                     l.h0 = state_rows(a_.h0, p, shape_.output_size());
-                     l.c0 = state_rows(a_.c0, p, shape_.hidden_size);
-                     l.type = a_.state_type;
-                     l.h_columns = static_cast<int32_t>(shape_.output_size());
-                     l.c_columns = static_cast<int32_t>(shape_.hidden_size);
-                     l.h = s.h;
-                     l.c = s.c;
-                     l.h_stride = s.h_stride;
-                     l.c_stride = s.units_stride;
-                     l.quantized[0] = s.quantized[0];
-                     if (!shape_.proj_size)
-                       l.quantized[1] = s.quantized[1];
-                     l.first_scales = s.first_scales;
-                     l.floor = h_floor();
-                     l.activation_max = p.weights.hh.activation_max;
-                     l.unprojected = s.unprojected;
-                     l.unprojected_max = p.weights.hr.activation_max;
-                     return l;
-                   }),
+               arguments_of<Directions<LoadStateArguments>>(directions_of(layer), arguments),
                stream_);
   }
 
   void store(int64_t layer) {
-    store_state(arguments_of<Directions<StoreStateArguments>>(
-                    directions_of(layer),
-                    [&](const Part &p) {
-                      const State &s = p.state;
-                      StoreStateArguments e;
-                      e.rows = rows_;
-                      e.h = s.h;
-                      e.c = s.c;
-                      e.h_stride = s.h_stride;
-                      e.c_stride = s.units_stride;
-                      e.h_columns = static_cast<int32_t>(shape_.output_size());
-                      e.c_columns = static_cast<int32_t>(shape_.hidden_size);
-                      e.h_n = state_rows(a_.h_n, p, shape_.output_size());
-                      e.c_n = state_rows(a_.c_n, p, shape_.hidden_size);
-                      e.type = a_.state_type;
-                      return e;
-                    }),
+    const auto arguments = [&](const Part &p) {
+      const State &s = p.state;
+      StoreStateArguments e;
+      e.rows = rows_;
+      e.h = s.h;
+      e.c = s.c;
+      e.h_stride = s.h_stride;
+      e.c_stride = s.units_stride;
+      e.h_columns = static_cast<int32_t>(shape_.output_size());
+      e.c_columns = static_cast<int32_t>(shape_.hidden_size);
+      e.h_n = state_rows(a_.h_n, p, shape_.output_size());
+      e.c_n = state_rows(a_.c_n, p, shape_.hidden_size);
+      e.type = a_.state_type;
+      return e;
+    };
+    store_state(arguments_of<Directions<StoreStateArguments>>(directions_of(layer), arguments),
                 stream_);
   }
 
   // Of layers of one group, or the directions of one layer.
   void run_chunk(const std::vector<Part> &parts) {
-    quantize_rows(stack_.form,
-                  arguments_of<SideBySide<QuantizeArguments>>(
-                      parts,
-                      [&](const Part &p) {
-                        const RowRange rows = timeline_.rows(p.chunk, p.direction);
-                        QuantizeArguments q;
-                        q.rows = rows_;
-                        q.first = rows.first;
-                        q.count = rows.count;
-                        q.in = before(p.layer);
-                        q.columns = static_cast<int32_t>(shape_.layer_input_size(p.layer));
-                        q.out = input(p);
-                        q.floor = input_floor(p.layer);
-                        q.activation_max = p.weights.ih.activation_max;
-                        return q;
-                      }),
+    const auto quantized = [&](const Part &p) {
+      const RowSpan rows = timeline_.rows(p.chunk, p.direction);
+      QuantizeArguments q;
+      q.rows = rows_;
+      q.first = rows.first;
+      q.count = rows.count;
+      q.in = before(p.layer);
+      q.columns = static_cast<int32_t>(shape_.layer_input_size(p.layer));
+      q.out = input(p);
+      q.floor = input_floor(p.layer);
+      q.activation_max = p.weights.ih.activation_max;
+      return q;
+    };
+    quantize_rows(stack_.form, arguments_of<SideBySide<QuantizeArguments>>(parts, quantized),
                   stream_);
-    products(stack_.form,
-             arguments_of<SideBySide<ProductsArguments>>(
-                 parts,
-                 [&](const Part &p) {
-                   ProductsArguments a;
-                   a.matrix = p.weights.ih;
-                   a.bias = p.weights.bias;
-                   a.count = timeline_.rows(p.chunk, p.direction).count;
-                   a.x = input(p);
-                   a.out = p.slot.gates;
-                   return a;
-                 }),
-             stream_);
+    const auto multiplied = [&](const Part &p) {
+      ProductsArguments a;
+      a.matrix = p.weights.ih;
+      a.bias = p.weights.bias;
+      a.count = timeline_.rows(p.chunk, p.direction).count;
+      a.x = input(p);
+      a.out = p.slot.gates;
+      return a;
+    };
+    products(stack_.form, arguments_of<SideBySide<ProductsArguments>>(parts, multiplied), stream_);
     if (plan_.layers[static_cast<size_t>(parts[0].layer)].persistent)
       return run_steps(parts);
     for (int64_t s = parts[0].chunk.begin; s < parts[0].chunk.end; ++s)
@@ -336,70 +328,62 @@ private:
   }
 
   void run_step(const std::vector<Part> &parts, int64_t s) {
-    step(stack_.form,
-         arguments_of<Directions<StepArguments>>(
-             parts,
-             [&](const Part &p) {
-               const int64_t t = timeline_.time(s, p.direction);
-               const int64_t row = timeline_.row_in(p.chunk, s, p.direction);
-               StepArguments e;
-               e.rows = rows_;
-               e.hh = p.weights.hh;
-               e.t = t;
-               e.active = static_cast<int32_t>(timeline_.active(t));
-               e.hidden_size = static_cast<int32_t>(shape_.hidden_size);
-               e.h_in = p.state.quantized[s % 2];
-               e.first_scales = p.state.first_scales;
-               e.first_row = static_cast<int32_t>(timeline_.first_row(s, p.direction));
-               e.input_gates = p.slot.gates + row * p.weights.hh.padded_rows();
-               e.c = p.state.c;
-               e.h = p.state.cell_output;
-               e.units_stride = p.state.units_stride;
-               e.h_out = shape_.proj_size ? p.state.unprojected : p.state.quantized[(s + 1) % 2];
-               e.h_out_max = (shape_.proj_size ? p.weights.hr : p.weights.hh).activation_max;
-               if (!shape_.proj_size)
-                 e.y = output(p);
-               e.y_chunk_row = row;
-               return e;
-             }),
-         stream_);
+    const auto arguments = [&](const Part &p) {
+      const int64_t t = timeline_.time(s, p.direction);
+      const int64_t row = timeline_.row_in(p.chunk, s, p.direction);
+      StepArguments e;
+      e.rows = rows_;
+      e.hh = p.weights.hh;
+      e.t = t;
+      e.active = static_cast<int32_t>(timeline_.active(t));
+      e.hidden_size = static_cast<int32_t>(shape_.hidden_size);
+      e.h_in = p.state.quantized[s % 2];
+      e.first_scales = p.state.first_scales;
+      e.first_row = static_cast<int32_t>(timeline_.first_row(s, p.direction));
+      e.input_gates = p.slot.gates + row * p.weights.hh.padded_rows();
+      e.c = p.state.c;
+      e.h = p.state.cell_output;
+      e.units_stride = p.state.units_stride;
+      e.h_out = shape_.proj_size ? p.state.unprojected : p.state.quantized[(s + 1) % 2];
+      e.h_out_max = (shape_.proj_size ? p.weights.hr : p.weights.hh).activation_max;
+      if (!shape_.proj_size)
+        e.y = output(p);
+      e.y_chunk_row = row;
+      return e;
+    };
+    step(stack_.form, arguments_of<Directions<StepArguments>>(parts, arguments), stream_);
     if (shape_.proj_size)
       project(parts, s);
   }
 
   void project(const std::vector<Part> &parts, int64_t s) {
-    products(stack_.form,
-             arguments_of<SideBySide<ProductsArguments>>(parts,
-                                                         [&](const Part &p) {
-                                                           ProductsArguments a;
-                                                           a.matrix = p.weights.hr;
-                                                           a.count = timeline_.active(
-                                                               timeline_.time(s, p.direction));
-                                                           a.x = p.state.unprojected;
-                                                           a.out = p.state.h;
-                                                           return a;
-                                                         }),
-             stream_);
-    quantize_rows(stack_.form,
-                  arguments_of<SideBySide<QuantizeArguments>>(
-                      parts,
-                      [&](const Part &p) {
-                        const int64_t t = timeline_.time(s, p.direction);
-                        QuantizeArguments q;
-                        q.rows = rows_;
-                        q.first = timeline_.start(t);
-                        q.count = timeline_.active(t);
-                        q.in.addressing = Plane::Addressing::chunk;
-                        q.in.base = reinterpret_cast<uint8_t *>(p.state.h);
-                        q.in.row_bytes = p.state.h_stride * int64_t{sizeof(float)};
-                        q.columns = static_cast<int32_t>(shape_.proj_size);
-                        q.out = p.state.quantized[0];
-                        q.floor = h_floor();
-                        q.activation_max = p.weights.hh.activation_max;
-                        q.copy = output(p);
-                        q.copy_chunk_row = timeline_.row_in(p.chunk, s, p.direction);
-                        return q;
-                      }),
+    const auto multiplied = [&](const Part &p) {
+      ProductsArguments a;
+      a.matrix = p.weights.hr;
+      a.count = timeline_.active(timeline_.time(s, p.direction));
+      a.x = p.state.unprojected;
+      a.out = p.state.h;
+      return a;
+    };
+    products(stack_.form, arguments_of<SideBySide<ProductsArguments>>(parts, multiplied), stream_);
+    const auto quantized = [&](const Part &p) {
+      const int64_t t = timeline_.time(s, p.direction);
+      QuantizeArguments q;
+      q.rows = rows_;
+      q.first = timeline_.start(t);
+      q.count = timeline_.active(t);
+      q.in.addressing = Plane::Addressing::chunk;
+      q.in.base = reinterpret_cast<uint8_t *>(p.state.h);
+      q.in.row_bytes = p.state.h_stride * int64_t{sizeof(float)};
+      q.columns = static_cast<int32_t>(shape_.proj_size);
+      q.out = p.state.quantized[0];
+      q.floor = h_floor();
+      q.activation_max = p.weights.hh.activation_max;
+      q.copy = output(p);
+      q.copy_chunk_row = timeline_.row_in(p.chunk, s, p.direction);
+      return q;
+    };
+    quantize_rows(stack_.form, arguments_of<SideBySide<QuantizeArguments>>(parts, quantized),
                   stream_);
   }
 

@@ -50,6 +50,7 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule 
   plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
   const int directions = static_cast<int>(shape.num_directions);
   const bool allowed = persistent_allowed();
+  const int most = most_side_by_side(shape, a.batch_size, a.time_steps);
   Choice refused;
   refused.reason = "LSTM_FASTKERNELS_PERSISTENT is 0";
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
@@ -59,11 +60,9 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule 
     };
     Choice choice =
         allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused;
-    if (choice.persistent)
-      choice.side_by_side =
-          useful_side_by_side(stack, a, schedule,
-                              std::min(most_side_by_side(shape, a.batch_size, a.time_steps),
-                                       at_once(choice.shape, *layers, device)));
+    if (choice.persistent && most > 1)
+      choice.side_by_side = useful_side_by_side(
+          stack, a, schedule, std::min(most, at_once(choice.shape, *layers, device)));
     plan.layers.push_back(choice);
   }
   return plan;

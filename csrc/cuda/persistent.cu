@@ -198,14 +198,15 @@ bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions
 
 std::vector<Group> groups_of(const std::vector<Choice> &layers) {
   std::vector<Group> groups;
-  for (const Choice &choice : layers) {
-    const int64_t layer = &choice - layers.data();
-    const Choice *const below = layer ? &choice - 1 : nullptr;
-    if (below && below->persistent && choice.persistent && below->shape == choice.shape &&
-        groups.back().count < choice.side_by_side)
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    const auto joins = [&](const Choice &below, const Choice &choice) {
+      return below.persistent && choice.persistent && below.shape == choice.shape &&
+             groups.back().count < choice.side_by_side;
+    };
+    if (layer > 0 && joins(layers[layer - 1], layers[layer]))
       ++groups.back().count;
     else
-      groups.push_back({layer, 1});
+      groups.push_back({static_cast<int64_t>(layer), 1});
   }
   return groups;
 }

@@ -17,7 +17,7 @@ struct Chunk {
 };
 
 // Of the rows of all time steps, stored without gaps.
-struct RowRange {
+struct RowSpan {
   int64_t first, count;
 };
 
@@ -39,13 +39,12 @@ public:
 
   // Rows that are at work at some step of a chunk.
   int64_t most_active(const Chunk &chunk, int64_t direction) const {
-    return active(direction ? time_steps_ - chunk.end : chunk.begin);
+    return active(earliest(chunk, direction));
   }
 
-  RowRange rows(const Chunk &chunk, int64_t direction) const {
-    const int64_t low = direction ? time_steps_ - chunk.end : chunk.begin;
-    const int64_t high = low + chunk.end - chunk.begin;
-    return {start(low), start(high) - start(low)};
+  RowSpan rows(const Chunk &chunk, int64_t direction) const {
+    const int64_t first = earliest(chunk, direction), end = first + chunk.end - chunk.begin;
+    return {start(first), start(end) - start(first)};
   }
   // Where a step's rows begin among those of its chunk.
   int64_t row_in(const Chunk &chunk, int64_t step, int64_t direction) const {
@@ -71,6 +70,10 @@ public:
   }
 
 private:
+  // Time step of a chunk, whichever way it is travelled.
+  int64_t earliest(const Chunk &chunk, int64_t direction) const {
+    return direction ? time_steps_ - chunk.end : chunk.begin;
+  }
   int64_t widest(const Chunk &chunk) const {
     int64_t most = 0;
     for (int64_t d = 0; d < num_directions_; ++d)

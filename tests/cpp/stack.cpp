@@ -220,6 +220,14 @@ Sequence random_sequence(const LstmShape &shape, int64_t T, int64_t B, uint64_t 
   return s;
 }
 
+std::vector<int64_t> random_lengths(int64_t T, int64_t B, uint64_t seed) {
+  Random random(seed);
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < B; ++i)
+    lengths.push_back(random.integer(1, static_cast<int>(T)));
+  return lengths;
+}
+
 Sequence Sequence::steps(int64_t begin, int64_t end) const {
   Sequence part = *this;
   const int64_t step = B * shape.input_size;

@@ -119,6 +119,8 @@ struct Sequence {
 };
 
 Sequence random_sequence(const LstmShape &shape, int64_t T, int64_t B, uint64_t seed);
+// Of B rows, each 1..T.
+std::vector<int64_t> random_lengths(int64_t T, int64_t B, uint64_t seed);
 
 struct Result {
   std::vector<float> y, h, c;

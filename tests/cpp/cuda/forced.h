@@ -78,4 +78,13 @@ inline cuda::Plan plan_of(const std::vector<cuda::PersistentShape> &layers) {
   return plan;
 }
 
+// A stack of layers of one shape, of which so many may run side by side.
+inline cuda::Plan plan_of(const cuda::PersistentShape &shape, int64_t layers,
+                          int side_by_side = 1) {
+  cuda::Plan plan = plan_of(std::vector<cuda::PersistentShape>(static_cast<size_t>(layers), shape));
+  for (cuda::Choice &choice : plan.layers)
+    choice.side_by_side = side_by_side;
+  return plan;
+}
+
 } // namespace lstm_fastkernels

@@ -45,9 +45,8 @@ struct Lossy {
         expected(forward(stack.packed(), sequence)) {}
 
   Result run(const PersistentShape &s, int64_t lost, int64_t chunk_steps, bool fails = true,
-             const std::vector<int64_t> &lengths = {}) const {
-    cuda::Plan plan =
-        plan_of(std::vector<PersistentShape>(static_cast<size_t>(shape.num_layers), s));
+             const std::vector<int64_t> &lengths = {}, int side_by_side = 1) const {
+    cuda::Plan plan = plan_of(s, shape.num_layers, side_by_side);
     uint32_t failed = 0;
     plan.failed = &failed;
     device::emulator::lose_store(lost);
@@ -144,6 +143,43 @@ TEST(a_failure_before_a_row_starts) {
       }
   }
   device::emulator::set_order(0);
+}
+
+// In some wave of layers side by side.
+TEST(a_lost_store_side_by_side) {
+  const Lossy of(2);
+  for (const PersistentShape &s : shapes_of(Lossy::kHidden, Lossy::kRows))
+    for (int64_t lost : {1, 25, 40}) {
+      WITH(name_of(s), " lost ", lost);
+      const Result found = of.run(s, lost, 2, true, {}, 2);
+      CHECK(same_or_nan(found.y, of.expected.y));
+      CHECK(any_nan(found.y) && std::isnan(found.h.back()) && std::isnan(found.c.back()));
+    }
+}
+
+// What one range of rows loses is its own.
+TEST(a_lost_store_of_a_range) {
+  const int64_t B = 100;
+  const LstmShape shape = shape_of(5, 40);
+  const SourceStack stack = random_stack(shape, Weights::any, 145);
+  const StackOnDevice on_device(stack);
+  const Sequence sequence = random_sequence(shape, 4, B, 146);
+  const Result expected = forward(stack.packed(), sequence);
+  for (const PersistentShape &s : {cluster_of(40, 1), grid_of(40, 1, 9)}) {
+    WITH(name_of(s));
+    uint32_t failed = 0;
+    cuda::Plan plan = plan_of(s, 1);
+    plan.failed = &failed;
+    device::emulator::lose_store(1);
+    const Result found = forward(on_device, sequence, plan);
+    device::emulator::lose_store(0);
+    CHECK(failed == 1);
+    CHECK(same_or_nan(found.h, expected.h));
+    const auto second = found.h.begin() + cuda::rows_of_range(B, 2) * 40;
+    const std::vector<float> ranges[] = {{found.h.begin(), second}, {second, found.h.end()}};
+    CHECK(all_nan(ranges[0]) != all_nan(ranges[1]));
+    CHECK(any_nan(ranges[0]) != any_nan(ranges[1]));
+  }
 }
 
 struct Wait {

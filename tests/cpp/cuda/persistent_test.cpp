@@ -34,14 +34,12 @@ public:
   void check(PersistentShape shape, int64_t steps = 0) const {
     shape = of_form(shape, cuda::form_of(sequence_.shape.activation_bits));
     WITH(name_of(shape));
-    check(plan_of(std::vector<PersistentShape>(static_cast<size_t>(layers()), shape)), steps);
+    check(plan_of(shape, sequence_.shape.num_layers), steps);
   }
 
   const Result &expected() const { return expected_; }
 
 private:
-  int64_t layers() const { return sequence_.shape.num_layers; }
-
   StackOnDevice on_device_;
   Sequence sequence_;
   std::vector<int64_t> lengths_;
@@ -197,16 +195,12 @@ TEST(persistent_rows_of_other_lengths) {
 }
 
 TEST(many_rows_of_other_lengths) {
-  Random random(118);
   for (int bits : kForms)
     for (int64_t B : {33, 64}) {
       const LstmShape shape = shape_of(4, 20, 0, 1, 2, bits);
       WITH("batch ", B);
-      std::vector<int64_t> lengths;
-      for (int64_t i = 0; i < B; ++i)
-        lengths.push_back(random.integer(1, 5));
       const Case of(random_stack(shape, Weights::any, 117), random_sequence(shape, 6, B, 119),
-                    lengths);
+                    random_lengths(5, B, 118));
       for (const PersistentShape &s :
            {grid_of(20, 1, B), grid_of(20, 7, B), sparse(grid_of(20, 1, B)), cluster_of(20, 1)})
         for (int64_t steps : {0, 2})

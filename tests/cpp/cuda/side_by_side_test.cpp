@@ -1,12 +1,10 @@
 // Layers whose steps run at the same time, each a chunk behind the one below, give the bits of the
 // CPU's kernels.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "call_memory.h"
 #include "check.h"
-#include "emulator.h"
 #include "forced.h"
 #include "on_device.h"
 #include "orders.h"
@@ -24,11 +22,6 @@ Plan side_by_side(Plan plan, int layers) {
     choice.side_by_side = layers;
   return plan;
 }
-Plan side_by_side(const PersistentShape &shape, int64_t layers, int together) {
-  return side_by_side(plan_of(std::vector<PersistentShape>(static_cast<size_t>(layers), shape)),
-                      together);
-}
-
 TEST(layers_side_by_side) {
   const std::vector<int64_t> lengths = {7, 1, 4, 5, 7};
   for (int64_t layers : {2, 5})
@@ -47,9 +40,8 @@ TEST(layers_side_by_side) {
               const PersistentShape of = of_form(s, cuda::form_of(bits));
               WITH(name_of(of), " layers ", layers, " together ", together, " steps a chunk ",
                    steps, " lengths ", with_lengths);
-              check_same(
-                  forward(on_device, sequence, side_by_side(of, layers, together), steps, rows),
-                  expected);
+              check_same(forward(on_device, sequence, plan_of(of, layers, together), steps, rows),
+                         expected);
             }
         });
       }
@@ -97,10 +89,10 @@ TEST(which_layers_are_a_group) {
   using Counts = std::vector<int64_t>;
   const PersistentShape a = grid_of(40, 1, 9), b = sparse(a);
   CHECK(counts(plan_of({a, a, a}).layers) == Counts({1, 1, 1}));
-  CHECK(counts(side_by_side(a, 5, 2).layers) == Counts({2, 2, 1}));
-  CHECK(counts(side_by_side(a, 5, 4).layers) == Counts({4, 1}));
+  CHECK(counts(plan_of(a, 5, 2).layers) == Counts({2, 2, 1}));
+  CHECK(counts(plan_of(a, 5, 4).layers) == Counts({4, 1}));
   CHECK(counts(side_by_side(plan_of({a, b, b, a, a}), 3).layers) == Counts({1, 2, 2}));
-  std::vector<cuda::Choice> mixed = side_by_side(a, 5, 4).layers;
+  std::vector<cuda::Choice> mixed = plan_of(a, 5, 4).layers;
   mixed[2].persistent = false;
   CHECK(counts(mixed) == Counts({2, 1, 2}));
   CHECK(counts(side_by_side(plan_of({of_rows(a, 99), of_rows(a, 99, 3)}), 2).layers) ==
@@ -116,33 +108,7 @@ TEST(a_row_of_nan_side_by_side) {
   sequence.x[(2 * 4 + 1) * 6] = std::numeric_limits<float>::quiet_NaN();
   const Result expected = forward(stack.packed(), sequence);
   for (const PersistentShape &s : {cluster_of(40, 1), grid_of(40, 1, 4)})
-    check_same(forward(StackOnDevice(stack), sequence, side_by_side(s, 3, 3), 2), expected);
-}
-
-// A store is lost in some wave: what depends on it becomes NaN, and nothing else is wrong.
-TEST(a_lost_store_side_by_side) {
-  const LstmShape shape = shape_of(5, 40, 0, 2, 1);
-  const SourceStack stack = random_stack(shape, Weights::any, 207);
-  const StackOnDevice on_device(stack);
-  const Sequence sequence = random_sequence(shape, 6, 3, 208);
-  const Result expected = forward(stack.packed(), sequence);
-  for (const PersistentShape &s : {cluster_of(40, 1), grid_of(40, 1, 3)})
-    for (int64_t lost : {1, 25, 40}) {
-      WITH(name_of(s), " lost ", lost);
-      uint32_t failed = 0;
-      Plan plan = side_by_side(s, 2, 2);
-      plan.failed = &failed;
-      device::emulator::lose_store(lost);
-      const Result found = forward(on_device, sequence, plan, 2);
-      device::emulator::lose_store(0);
-      CHECK(failed == 1);
-      size_t nans = 0;
-      for (size_t i = 0; i < found.y.size(); ++i) {
-        CHECK(std::isnan(found.y[i]) || found.y[i] == expected.y[i]);
-        nans += std::isnan(found.y[i]);
-      }
-      CHECK(nans > 0 && std::isnan(found.h.back()) && std::isnan(found.c.back()));
-    }
+    check_same(forward(StackOnDevice(stack), sequence, plan_of(s, 3, 3), 2), expected);
 }
 
 // Any group that may be chosen has room in the workspace, of which not a byte less is asked for.
