@@ -98,8 +98,8 @@ class Build(BuildExtension):
 
 ops = CppExtension(
     "lstm_fastkernels._ops",
-    sorted(glob.glob("csrc/torch/*.cpp")),
-    include_dirs=[str(ROOT / "csrc/include")],
+    sorted(glob.glob("csrc/bindings/torch/*.cpp")),
+    include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include")],
     depends=HEADERS,
     define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10)],
     extra_compile_args=COMPILE,
@@ -108,7 +108,7 @@ ops = CppExtension(
 )
 runtime = Extension(
     "lstm_fastkernels._runtime",
-    ["csrc/python/runtime.cpp"],
+    ["csrc/bindings/python/runtime.cpp"],
     include_dirs=[str(ROOT / "csrc/include"), pybind11.get_include()],
     depends=HEADERS,
     extra_compile_args=COMPILE,

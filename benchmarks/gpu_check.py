@@ -42,7 +42,7 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     cpp = ROOT / "tests/cpp"
     names = ("main.cpp", "stack.cpp", "gpu/device_test.cpp", "gpu/numerics_test.cu")
     sources = [cpp / name for name in names]
-    includes = [f"-I{folder}" for folder in (ROOT / "csrc/core", ROOT / "csrc/include", cpp)]
+    includes = [f"-I{folder}" for folder in (ROOT / "csrc", ROOT / "csrc/include", cpp)]
     libraries = [library / f"liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
     device_tests, latencies, steps = (build / n for n in ("device_tests", "latencies", "steps"))
     with_file = "1" if importlib.util.find_spec("nlohmann_json") else "0"
@@ -58,7 +58,7 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     sanitizer: Command = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
     return [
         Stage("build", 200, [[python, "setup.py", "-q", "build_ext", "--inplace"]], options),
-        Stage("resources", 10, [[python, "csrc/cuda/check_resources.py", library / "ptxas"]]),
+        Stage("resources", 10, [[python, "csrc/cmake/check_resources.py", library / "ptxas"]]),
         Stage(
             "device tests",
             60,
@@ -87,7 +87,7 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
             90,
             [
                 [
-                    *(*nvcc, f"-I{ROOT / 'csrc/cuda'}", *includes),
+                    *(*nvcc, *includes),
                     *(ROOT / "benchmarks/cuda/steps.cu", *libraries, "-o", steps),
                 ],
                 [steps, out / "gpu-steps.json"],

@@ -69,15 +69,21 @@ def instruction_sets(best: str | None = None) -> list[str]:
 
 
 @contextlib.contextmanager
-def compiled(*sources: Path, flags: tuple[str, ...] = ()) -> Iterator[Callable[..., Any]]:
-    """What is given runs a C++ program, compiled for its first run, and returns what it prints."""
+def compiled(source: Path, *, linked: bool = True) -> Iterator[Callable[..., Any]]:
+    """Gives a function that runs a C++ program, compiled at its first run, and returns the JSON
+    that it prints; `linked` to the package's static libraries."""
+    flags: list[str | Path] = []
+    if linked:
+        names = ("lstm_fastkernels_file", "lstm_fastkernels")
+        libraries = [Path(lfk.get_library_dir(), f"lib{name}.a") for name in names]
+        flags = ["-pthread", f"-I{lfk.get_include()}", *libraries]
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder, "program")
 
         def run(*arguments: object, environment: dict[str, str] | None = None) -> Any:
             if not program.exists():
                 compiler = os.environ.get("CXX", "g++")
-                command = [compiler, "-O3", "-std=c++17", *flags, *sources, "-o", program]
+                command = [compiler, "-O3", "-std=c++17", source, *flags, "-o", program]
                 subprocess.run(command, check=True)
             finished = subprocess.run(
                 [program, *map(str, arguments)],
@@ -92,7 +98,7 @@ def compiled(*sources: Path, flags: tuple[str, ...] = ()) -> Iterator[Callable[.
 
 def limits_program() -> contextlib.AbstractContextManager[Callable[[], dict[str, Any]]]:
     """Compiles limits.cpp; what is given measures this machine's limits."""
-    return compiled(HERE / "limits.cpp")
+    return compiled(HERE / "limits.cpp", linked=False)
 
 
 def about(arguments: argparse.Namespace, all_limits: list[dict[str, Any]]) -> dict[str, Any]:

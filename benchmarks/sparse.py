@@ -69,9 +69,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     models = product(dict.fromkeys(map(_sizes, arguments.workloads)), arguments.prunings)
     calls, steps, all_limits = [], [], []
-    core = sorted((HERE.parent / "csrc/core").glob("*.cpp"))
-    flags = ("-ffp-contract=off", "-pthread", f"-I{HERE.parent / 'csrc/include'}")
-    with limits_program() as measure_limits, compiled(HERE / "step.cpp", *core, flags=flags) as run:
+    with limits_program() as measure_limits, compiled(HERE / "step.cpp") as run:
         for sizes, pruning in models:
             print(*sizes, pruning, file=sys.stderr, flush=True)
             limits = measure_limits()  # anew each time: clock rates drift within minutes

@@ -1,6 +1,6 @@
 // One streaming step on the bare kernels, without Python and torch around it: dense against
-// block-sparse, on a layer with random weights of which random blocks stay. sparse.py compiles it
-// together with csrc/core and runs it; LSTM_FASTKERNELS_ISA picks the instruction set.
+// block-sparse, on a layer with random weights of which random blocks stay. sparse.py links it
+// to the library and runs it; LSTM_FASTKERNELS_ISA picks the instruction set.
 //
 //   step INPUT_SIZE HIDDEN_SIZE BATCH DENSITY BLOCK_ROWS BLOCK_COLUMNS both|hh THREADS ROUNDS
 //

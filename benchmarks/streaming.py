@@ -39,12 +39,9 @@ def main() -> None:
     arguments = parse_arguments(argument_parser(__doc__, ["*"]), WORKLOADS)
     torch.set_num_threads(1)
     results, all_limits = [], []
-    library = Path(lfk.get_library_dir())
-    linked = [library / f"lib{name}.a" for name in ("lstm_fastkernels_file", "lstm_fastkernels")]
-    flags = ("-pthread", f"-I{lfk.get_include()}")
     with (
         limits_program() as measure_limits,
-        compiled(HERE / "streaming.cpp", *linked, flags=flags) as step_in_cpp,
+        compiled(HERE / "streaming.cpp") as step_in_cpp,
     ):
         for workload in arguments.workloads:
             print(workload.name, file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import pytest
 
 import lstm_fastkernels as lfk
 
-SCRIPT = Path(__file__).parents[1] / "csrc/cuda/check_resources.py"
+SCRIPT = Path(__file__).parents[1] / "csrc/cmake/check_resources.py"
 check = runpy.run_path(str(SCRIPT))
 REPORT = """\
 ptxas info    : 0 bytes gmem

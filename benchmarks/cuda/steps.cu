@@ -22,7 +22,7 @@
 
 #include <cuda_runtime.h>
 
-#include "driver.h"
+#include "cuda/host/driver.h"
 #include "lstm_fastkernels/cuda.h"
 #include "measuring.h"
 

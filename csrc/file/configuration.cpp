@@ -1,8 +1,8 @@
-#include "configuration.h"
+#include "file/configuration.h"
 
 #include <map>
 
-#include "json.h"
+#include "file/json.h"
 
 namespace lstm_fastkernels {
 namespace {

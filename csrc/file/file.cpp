@@ -8,8 +8,8 @@
 #include <cstdio>
 #include <cstring>
 
-#include "configuration.h"
-#include "json.h"
+#include "file/configuration.h"
+#include "file/json.h"
 
 namespace lstm_fastkernels {
 namespace {

@@ -3,7 +3,7 @@
 #include <deque>
 #include <set>
 
-#include "json.h"
+#include "file/json.h"
 #include "lstm_fastkernels/file.h"
 
 namespace lstm_fastkernels {

@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "check.h"
-#include "kernels.h"
-#include "numerics.h"
+#include "common/numerics.h"
+#include "kernels/kernels.h"
 #include "rows.h"
 #include "stack.h"
 #include "support.h"

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "check.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "support.h"
 
 namespace lstm_fastkernels {

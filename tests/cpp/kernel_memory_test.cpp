@@ -2,11 +2,11 @@
 // within rows of activations that end at such a page.
 #include "check.h"
 #include "guarded.h"
-#include "kernels.h"
-#include "packed.h"
+#include "kernels/kernels.h"
 #include "rows.h"
 #include "stack.h"
 #include "support.h"
+#include "weights/packed.h"
 
 namespace lstm_fastkernels {
 namespace {

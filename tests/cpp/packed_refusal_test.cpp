@@ -3,9 +3,9 @@
 #include <utility>
 
 #include "check.h"
-#include "packed.h"
 #include "stack.h"
 #include "support.h"
+#include "weights/packed.h"
 
 namespace lstm_fastkernels {
 namespace {

@@ -2,9 +2,9 @@
 #include <algorithm>
 
 #include "check.h"
-#include "packed.h"
 #include "stack.h"
 #include "support.h"
+#include "weights/packed.h"
 
 namespace lstm_fastkernels {
 namespace {

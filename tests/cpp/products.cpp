@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "check.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "rows.h"
 #include "support.h"
 

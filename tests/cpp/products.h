@@ -2,8 +2,8 @@
 // scales 1 and biases 0; activations are the extremes and random ones.
 #pragma once
 
-#include "packed.h"
 #include "stack.h"
+#include "weights/packed.h"
 
 namespace lstm_fastkernels {
 

@@ -1,10 +1,10 @@
 // The integer products of every kernel against int64 sums over the caller's own weights, with the
 // weights and activations that would make an int16 or int32 sum overflow first.
 #include "check.h"
-#include "packed.h"
 #include "products.h"
 #include "stack.h"
 #include "support.h"
+#include "weights/packed.h"
 
 namespace lstm_fastkernels {
 namespace {

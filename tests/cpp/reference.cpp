@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "numerics.h"
+#include "common/numerics.h"
 
 namespace lstm_fastkernels {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels.h"
+#include "kernels/kernels.h"
 
 namespace lstm_fastkernels {
 

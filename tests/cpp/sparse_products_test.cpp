@@ -1,10 +1,10 @@
 // The products of block-sparse matrices, exact on every instruction set; float32 ones where no
 // float sum can round.
 #include "check.h"
-#include "packed.h"
 #include "products.h"
 #include "stack.h"
 #include "support.h"
+#include "weights/packed.h"
 
 namespace lstm_fastkernels {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstdlib>
 
 #include "check.h"
-#include "packed.h"
 #include "support.h"
+#include "weights/packed.h"
 
 namespace lstm_fastkernels {
 namespace {

@@ -1,5 +1,5 @@
 // parallel_for: every task once, exceptions, many callers, nesting, fork, floating-point mode.
-#include "thread_pool.h"
+#include "runtime/thread_pool.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "fail.h"
+#include "common/fail.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

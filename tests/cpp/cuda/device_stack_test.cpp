@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "check.h"
-#include "device_stack.h"
+#include "cuda/host/device_stack.h"
 #include "on_device.h"
 #include "stack.h"
 #include "support.h"

@@ -1,7 +1,7 @@
 // Blocks that run at the same time, on the emulator.
 #include <algorithm>
 
-#include "device.h"
+#include "cuda/kernels/device.h"
 #include "orders.h"
 #include "support.h"
 

@@ -1,5 +1,5 @@
 // What the emulator refuses, where a device would hang, or compute something.
-#include "device.h"
+#include "cuda/kernels/device.h"
 #include "fiber.h"
 #include "support.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "device.h"
+#include "cuda/kernels/device.h"
 #include "orders.h"
 #include "support.h"
 

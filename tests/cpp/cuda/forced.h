@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "check.h"
-#include "driver.h"
+#include "cuda/host/driver.h"
 
 namespace lstm_fastkernels {
 

@@ -3,9 +3,9 @@
 #include <cstring>
 #include <new>
 
-#include "device_stack.h"
+#include "common/schedule.h"
+#include "cuda/host/device_stack.h"
 #include "forced.h"
-#include "schedule.h"
 
 namespace lstm_fastkernels {
 namespace {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "driver.h"
+#include "cuda/host/driver.h"
 #include "lstm_fastkernels/cuda.h"
 #include "stack.h"
 

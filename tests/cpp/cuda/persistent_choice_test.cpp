@@ -2,10 +2,10 @@
 #include <algorithm>
 
 #include "check.h"
-#include "device.h"
+#include "cuda/kernels/device.h"
+#include "cuda/kernels/persistent_shared.h"
 #include "forced.h"
 #include "on_device.h"
-#include "persistent_shared.h"
 #include "stack.h"
 #include "support.h"
 

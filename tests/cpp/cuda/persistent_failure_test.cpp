@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "check.h"
+#include "cuda/kernels/exchange.h"
 #include "emulator.h"
-#include "exchange.h"
 #include "forced.h"
 #include "on_device.h"
 #include "stack.h"

@@ -4,11 +4,11 @@
 #include <limits>
 
 #include "check.h"
+#include "common/schedule.h"
 #include "forced.h"
 #include "lstm_fastkernels/data_type.h"
 #include "on_device.h"
 #include "orders.h"
-#include "schedule.h"
 #include "stack.h"
 #include "support.h"
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "call_memory.h"
 #include "check.h"
+#include "cuda/host/call_memory.h"
 #include "forced.h"
 #include "on_device.h"
 #include "orders.h"

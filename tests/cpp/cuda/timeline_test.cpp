@@ -1,11 +1,11 @@
 // Which steps are taken together, and where their rows are.
 #include <numeric>
 
-#include "call_memory.h"
 #include "check.h"
+#include "cuda/host/call_memory.h"
+#include "cuda/host/timeline.h"
 #include "on_device.h"
 #include "stack.h"
-#include "timeline.h"
 
 namespace lstm_fastkernels {
 namespace {

@@ -11,7 +11,7 @@
 
 #include <cstring>
 
-#include "device.h"
+#include "cuda/kernels/device.h"
 
 #define LFK_KERNEL(max_threads, min_blocks) void
 #define LFK_PARAMETERS(T) const T

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "check.h"
-#include "numerics.h"
+#include "common/numerics.h"
 
 namespace lstm_fastkernels {
 namespace {

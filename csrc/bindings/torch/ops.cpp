@@ -1,0 +1,71 @@
+// The torch ops: check, allocate, call. Built on torch's stable ABI, so that one build serves every
+// torch from 2.10 on. Fake kernels stand in lstm_fastkernels/ops.py.
+#include "bindings/torch/ops.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "lstm_fastkernels/isa.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+std::string get_isa() { return std::string(isa_name(active_isa())); }
+
+// An unknown name is a ValueError; for wrong sizes and values torch's habit is RuntimeError.
+void choose_isa(std::string name) {
+  try {
+    set_isa(name);
+  } catch (const Error &error) {
+    throw std::invalid_argument(error.what());
+  }
+}
+
+// Names separated by spaces, lowest first.
+std::string get_supported_isas() {
+  std::string names;
+  for (Isa isa : supported_isas())
+    (names += names.empty() ? "" : " ") += isa_name(isa);
+  return names;
+}
+
+// What the gradient of lstm calls, so that a compiled graph raises only when it runs backward.
+Tensor no_backward(Tensor, std::vector<int64_t>) {
+  throw std::runtime_error("this LSTM is for inference: its compressed weights have no gradient. "
+                           "Train the float nn.LSTM "
+                           "(dequantize() or to_dense() gives one) and convert it again");
+}
+
+} // namespace
+} // namespace lstm_fastkernels
+
+STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
+  m.def("lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
+        "int input_size, int hidden_size, int proj_size, int num_layers, bool bidirectional, "
+        "bool batch_first, int[]? head=None) -> (Tensor, Tensor, Tensor)");
+  m.def("explain_lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
+        "int input_size, int hidden_size, int proj_size, int num_layers, bool bidirectional, "
+        "bool batch_first, int[]? head=None) -> str");
+  m.def("pack_lstm(Tensor[] tensors, int input_size, int hidden_size, int proj_size, "
+        "int num_layers, bool bidirectional, bool bias, int activation_bits, bool cuda=False) -> "
+        "(Tensor, int[]?)");
+  m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
+  m.def("cuda_built() -> bool");
+  m.def("get_isa() -> str");
+  m.def("set_isa(str name) -> ()");
+  m.def("supported_isas() -> str");
+}
+
+// For every device: the ops say themselves where they run.
+STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
+  m.impl("lstm", TORCH_BOX(&lstm_fastkernels::lstm));
+  m.impl("explain_lstm", TORCH_BOX(&lstm_fastkernels::explain_lstm));
+  m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
+  m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));
+  m.impl("cuda_built", TORCH_BOX(&lstm_fastkernels::cuda_built));
+  m.impl("get_isa", TORCH_BOX(&lstm_fastkernels::get_isa));
+  m.impl("set_isa", TORCH_BOX(&lstm_fastkernels::choose_isa));
+  m.impl("supported_isas", TORCH_BOX(&lstm_fastkernels::get_supported_isas));
+}

@@ -1,0 +1,109 @@
+#include "cuda/host/call_memory.h"
+
+#include <algorithm>
+
+#include "cuda/kernels/persistent.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+namespace {
+
+constexpr int64_t kChunkBytes = int64_t{32} << 20;
+constexpr int64_t kFewestSteps = 64, kFewestChunks = 8;
+
+// Hands out memory from a base on, or none, counting.
+class Workspace {
+public:
+  explicit Workspace(void *base) : base_(static_cast<uint8_t *>(base)) {}
+
+  template <class T> T *take(int64_t count) {
+    const int64_t at = used_;
+    used_ += round_up(count * int64_t{sizeof(T)}, kWorkspaceAlignment);
+    return base_ ? reinterpret_cast<T *>(base_ + at) : nullptr;
+  }
+  QuantizedRows take_rows(Form form, int64_t rows, int64_t columns) {
+    QuantizedRows taken;
+    taken.stride = quantized_bytes(form, columns);
+    taken.data = take<uint8_t>(rows * taken.stride);
+    taken.scales = take<float>(rows);
+    return taken;
+  }
+  int64_t *take_copy(const std::vector<int64_t> &values) {
+    return values.empty() ? nullptr : take<int64_t>(static_cast<int64_t>(values.size()));
+  }
+  State take_state(const PackedStack &stack, int64_t rows) {
+    const LstmShape &shape = stack.shape;
+    const PackedLayer &any = stack.layers[0]; // only the input's size differs
+    State s;
+    s.units_stride = any.hh.num_tiles * kStripHeight;
+    s.c = take<float>(rows * s.units_stride);
+    s.h = s.cell_output = take<float>(rows * s.units_stride);
+    s.h_stride = s.units_stride;
+    for (QuantizedRows &quantized : s.quantized)
+      quantized = take_rows(stack.form, rows, shape.output_size());
+    s.first_scales = take<float>(rows);
+    if (shape.proj_size) {
+      s.h_stride = any.hr.padded_rows();
+      s.h = take<float>(rows * s.h_stride);
+      s.unprojected = take_rows(stack.form, rows, shape.hidden_size);
+      s.quantized[1] = s.quantized[0];
+      s.first_scales = s.quantized[0].scales;
+    }
+    return s;
+  }
+  int64_t used() const { return used_; }
+
+private:
+  uint8_t *base_;
+  int64_t used_ = 0;
+};
+
+} // namespace
+
+int64_t chunk_rows_for(const PackedStack &stack, const LstmArguments &a, const Timeline &timeline,
+                       int side_by_side) {
+  const int64_t row_bytes = stack.layers[0].hh.padded_rows() * int64_t{sizeof(float)};
+  int64_t rows = kChunkBytes / (stack.shape.num_directions * side_by_side * row_bytes);
+  if (side_by_side > 1)
+    rows = std::min(rows, divide_up(timeline.all_rows(), kFewestChunks));
+  if (may_be_persistent(stack.shape, a.batch_size, a.time_steps))
+    rows = std::max(rows, kFewestSteps * a.batch_size);
+  return rows;
+}
+
+CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
+                       const Timeline &timeline, int side_by_side, int64_t rows_a_chunk, void *base)
+    : chunk_rows(std::max(a.batch_size, std::min(rows_a_chunk, timeline.all_rows()))) {
+  const LstmShape &shape = stack.shape;
+  const bool two_directions = shape.num_directions == 2;
+  Workspace workspace(base);
+  starts = workspace.take_copy(schedule.starts());
+  order = workspace.take_copy(schedule.order());
+  for (int64_t i = 0; i < (two_directions ? 2 : shape.num_layers); ++i)
+    states.push_back(workspace.take_state(stack, a.batch_size));
+
+  const Matrix &hh = stack.layers[0].hh;
+  const int64_t inner_width = shape.num_directions * shape.output_size();
+  slots.resize(static_cast<size_t>(shape.num_directions * side_by_side));
+  for (Slot &slot : slots) {
+    slot.input =
+        workspace.take_rows(stack.form, chunk_rows, std::max(shape.input_size, inner_width));
+    slot.gates = workspace.take<float>(chunk_rows * hh.padded_rows());
+  }
+  // One after the other, layers read one buffer while they fill the other.
+  const int64_t buffers = side_by_side > 1 ? shape.num_layers : 2;
+  for (int64_t i = 0; i < std::min(shape.num_layers - 1, buffers); ++i)
+    between.push_back(
+        workspace.take<float>((two_directions ? timeline.all_rows() : chunk_rows) * inner_width));
+  if (may_be_persistent(shape, a.batch_size, a.time_steps)) {
+    const int64_t slot_packets = round_up(most_packets(hh, a.batch_size), kPacketsOfARow);
+    num_packets = static_cast<int64_t>(slots.size()) * slot_packets;
+    packets = workspace.take<device::Words4>(num_packets);
+    for (size_t i = 0; packets && i < slots.size(); ++i)
+      slots[i].packets = packets + static_cast<int64_t>(i) * slot_packets;
+  }
+  bytes = workspace.used();
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

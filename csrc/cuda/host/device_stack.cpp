@@ -1,0 +1,187 @@
+#include "cuda/host/device_stack.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "common/fail.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+namespace {
+
+struct MatrixOffsets {
+  int64_t starts, columns, blocks, scales;
+};
+
+// The source's strips of 8 rows that are one of 16.
+struct Halves {
+  int64_t strips[2];
+
+  Halves(const MatrixShape &shape, int64_t strip) {
+    const int64_t tile = strip / kStripsPerTile, gate = strip % kStripsPerTile;
+    for (int64_t half = 0; half < 2; ++half)
+      strips[half] = shape.gates ? (2 * tile + half) * kStripsPerTile + gate : 2 * strip + half;
+  }
+};
+
+class MatrixPlan {
+public:
+  MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
+             const std::string &name)
+      : source_(shape, source, activation_bits, name), form_(form_of(activation_bits)) {
+    record_ = {static_cast<uint32_t>(form_), source_.activation_max(), 0, 0};
+    starts_.push_back(0);
+    for (int64_t strip = 0; strip < shape.num_strips(kStripHeight); ++strip) {
+      std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())));
+      for_each_block(strip, [&](const Panel &panel, int64_t k, int64_t) {
+        used[static_cast<size_t>((panel.first_column + k) / width())] = true;
+      });
+      for (size_t column = 0; column < used.size(); ++column)
+        if (used[column])
+          columns_.push_back(static_cast<uint16_t>(column));
+      starts_.push_back(static_cast<uint32_t>(columns_.size()));
+      record_.blocks = std::max(record_.blocks, starts_.back() - *(starts_.end() - 2));
+    }
+    record_.positions = starts_.back();
+  }
+
+  const MatrixRecord &record() const { return record_; }
+
+  void write(uint8_t *base, const MatrixOffsets &at) const {
+    for (size_t i = 0; i < starts_.size(); ++i)
+      lstm_fastkernels::write(base + at.starts, static_cast<int64_t>(i), starts_[i]);
+    for (size_t i = 0; i < columns_.size(); ++i)
+      lstm_fastkernels::write(base + at.columns, static_cast<int64_t>(i), columns_[i]);
+    for (int64_t strip = 0; strip + 1 < static_cast<int64_t>(starts_.size()); ++strip)
+      write_strip(strip, base + at.blocks);
+    write_rows<float>(base + at.scales, source_.shape(), kStripHeight,
+                      [&](int64_t row) { return source_.scale(row); });
+  }
+
+private:
+  int64_t width() const { return columns_per_block(form_); }
+
+  // Calls visit(panel, k, half) for the source's blocks of 8 x 4 that are not zero.
+  template <class Visit> void for_each_block(int64_t strip, const Visit &visit) const {
+    const Halves halves(source_.shape(), strip);
+    for (int64_t half = 0; half < 2; ++half)
+      if (halves.strips[half] < source_.shape().num_strips())
+        source_.for_each_block(halves.strips[half],
+                               [&](const Panel &panel, int64_t k) { visit(panel, k, half); });
+  }
+
+  void write_strip(int64_t strip, uint8_t *blocks) const {
+    const auto begin = columns_.begin() + starts_[static_cast<size_t>(strip)];
+    const auto end = columns_.begin() + starts_[static_cast<size_t>(strip) + 1];
+    for_each_block(strip, [&](const Panel &panel, int64_t k, int64_t half) {
+      const int64_t column = panel.first_column + k;
+      const auto found = std::lower_bound(begin, end, static_cast<uint16_t>(column / width()));
+      uint8_t *block = blocks + (found - columns_.begin()) * bytes_per_block(form_);
+      for (int64_t i = 0; i < panel.rows; ++i)
+        for (int64_t j = 0; j < std::min<int64_t>(kBlockColumns, panel.columns - k); ++j)
+          write_weight(panel.weights + (i * source_.stride() + k + j) * source_.weight_bytes(),
+                       half * kStripRows + i, column % width() + j, block);
+    });
+  }
+
+  void write_weight(const uint8_t *weight, int64_t row, int64_t column, uint8_t *block) const {
+    if (form_ == Form::float32)
+      lstm_fastkernels::write(block, row * kFloatColumns + column, read<float>(weight, 0));
+    else
+      block[fragment_byte(static_cast<int>(row), static_cast<int>(column))] = *weight;
+  }
+
+  MatrixSource source_;
+  Form form_;
+  MatrixRecord record_{};
+  std::vector<uint32_t> starts_;
+  std::vector<uint16_t> columns_;
+};
+
+// As packed_stack.h wants a layout.
+struct Layout {
+  using Plan = MatrixPlan;
+  using Offsets = MatrixOffsets;
+  static constexpr Backend kBackend = Backend::cuda;
+  static constexpr int64_t kHeight = kStripHeight;
+
+  static Offsets take(Sections &sections, const MatrixShape &shape, const MatrixRecord &record) {
+    const int64_t strips = shape.num_strips(kStripHeight), blocks = record.positions;
+    Offsets at{};
+    at.starts = sections.take((strips + 1) * int64_t{sizeof(uint32_t)});
+    at.columns = sections.take(blocks * int64_t{sizeof(uint16_t)});
+    at.blocks = sections.take(blocks * bytes_per_block(static_cast<Form>(record.form)));
+    at.scales = sections.take(strips * kStripHeight * int64_t{sizeof(float)});
+    return at;
+  }
+
+  static void check(const MatrixShape &shape, const MatrixRecord &record, int activation_bits) {
+    const Form form = form_of(activation_bits);
+    if (record.form != static_cast<uint32_t>(form))
+      fail("packed weights: unknown form " + std::to_string(record.form));
+    const int32_t largest = form == Form::signed16 ? 32767 : form == Form::signed8 ? 127 : 1;
+    const int32_t least = form == Form::signed16 ? 1 : largest;
+    if (record.activation_max < least || record.activation_max > largest)
+      fail("packed weights: activation range " + std::to_string(record.activation_max) +
+           " is not possible");
+    const int64_t most = divide_up(shape.columns, columns_per_block(form));
+    if (record.blocks > most || record.positions > shape.num_strips(kStripHeight) * record.blocks)
+      fail("packed weights: " + std::to_string(record.positions) + " blocks, at most " +
+           std::to_string(record.blocks) + " a strip, are not possible");
+  }
+};
+
+Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
+            const MatrixOffsets &at) {
+  Matrix matrix;
+  matrix.starts = reinterpret_cast<const uint32_t *>(base + at.starts);
+  matrix.columns = reinterpret_cast<const uint16_t *>(base + at.columns);
+  matrix.blocks = base + at.blocks;
+  matrix.scales = reinterpret_cast<const float *>(base + at.scales);
+  matrix.num_tiles = static_cast<int32_t>(shape.num_tiles(kStripHeight));
+  matrix.num_columns = static_cast<int32_t>(shape.columns);
+  matrix.activation_max = record.activation_max;
+  matrix.num_blocks = record.positions;
+  return matrix;
+}
+
+} // namespace
+
+size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers) {
+  return StackPlan<Layout>(shape, layers).bytes();
+}
+
+void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes) {
+  StackPlan<Layout>(shape, layers).write(packed, bytes);
+}
+
+size_t head_bytes(const LstmShape &shape) {
+  validate(shape);
+  return static_cast<size_t>(head_size(shape));
+}
+
+LstmShape packed_shape(const DeviceStack &stack) {
+  return read_shape<Layout>(stack.head, stack.head_bytes, stack.packed_bytes);
+}
+
+PackedStack::PackedStack(const DeviceStack &stack) {
+  if (reinterpret_cast<uintptr_t>(stack.packed) % 16)
+    fail("packed weights: device memory must be aligned to 16 bytes");
+  const uint8_t *base = static_cast<const uint8_t *>(stack.packed);
+  const auto add = [&](const LstmShape &of, int64_t layer, const LayerRecord &record,
+                       const LayerOffsets<Layout> &at) {
+    PackedLayer packed;
+    packed.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
+    packed.hh = view(hh_shape(of), record.hh, base, at.hh);
+    if (of.proj_size)
+      packed.hr = view(hr_shape(of), record.hr, base, at.hr);
+    packed.bias = reinterpret_cast<const float *>(base + at.bias);
+    layers.push_back(packed);
+  };
+  shape = read_stack<Layout>(stack.head, stack.head_bytes, stack.packed_bytes, add);
+  form = form_of(shape.activation_bits);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

@@ -1,0 +1,89 @@
+// A call's steps in a direction of travel, 0 forward and 1 in reverse: which rows are at work at
+// each, and which steps are taken together.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "common/schedule.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+// Steps begin .. end - 1.
+struct Chunk {
+  int64_t begin = 0, end = 0;
+};
+
+// Of the rows of all time steps, stored without gaps.
+struct RowSpan {
+  int64_t first, count;
+};
+
+class Timeline {
+public:
+  Timeline(const Schedule &schedule, int64_t time_steps, int64_t num_directions)
+      : schedule_(schedule), time_steps_(time_steps), num_directions_(num_directions) {}
+
+  int64_t time(int64_t step, int64_t direction) const {
+    return direction ? time_steps_ - 1 - step : step;
+  }
+  int64_t active(int64_t t) const { return schedule_.active(t); }
+  // Rows before time step t, which may be the end.
+  int64_t start(int64_t t) const {
+    return t < time_steps_ ? schedule_.start(t)
+                           : schedule_.start(time_steps_ - 1) + active(time_steps_ - 1);
+  }
+  int64_t all_rows() const { return start(time_steps_); }
+
+  // Rows that are at work at some step of a chunk.
+  int64_t most_active(const Chunk &chunk, int64_t direction) const {
+    return active(earliest(chunk, direction));
+  }
+
+  RowSpan rows(const Chunk &chunk, int64_t direction) const {
+    const int64_t first = earliest(chunk, direction), end = first + chunk.end - chunk.begin;
+    return {start(first), start(end) - start(first)};
+  }
+  // Where a step's rows begin among those of its chunk.
+  int64_t row_in(const Chunk &chunk, int64_t step, int64_t direction) const {
+    return start(time(step, direction)) - rows(chunk, direction).first;
+  }
+  // Rows from this one on take their first step.
+  int64_t first_row(int64_t step, int64_t direction) const {
+    if (step == 0)
+      return 0;
+    return active(direction ? time(step, direction) + 1 : 0);
+  }
+
+  // All steps in chunks, each of as many as there are at most, but at least of one.
+  std::vector<Chunk> chunks(int64_t most_rows, int64_t most_steps) const {
+    std::vector<Chunk> all;
+    for (Chunk chunk; chunk.end < time_steps_; all.push_back(chunk)) {
+      chunk.begin = chunk.end++;
+      while (chunk.end < time_steps_ && chunk.end - chunk.begin < most_steps &&
+             widest({chunk.begin, chunk.end + 1}) <= most_rows)
+        ++chunk.end;
+    }
+    return all;
+  }
+
+private:
+  // Time step of a chunk, whichever way it is travelled.
+  int64_t earliest(const Chunk &chunk, int64_t direction) const {
+    return direction ? time_steps_ - chunk.end : chunk.begin;
+  }
+  int64_t widest(const Chunk &chunk) const {
+    int64_t most = 0;
+    for (int64_t d = 0; d < num_directions_; ++d)
+      most = std::max(most, rows(chunk, d).count);
+    return most;
+  }
+
+  const Schedule &schedule_;
+  int64_t time_steps_, num_directions_;
+};
+
+} // namespace cuda
+} // namespace lstm_fastkernels

@@ -1,0 +1,97 @@
+// What kernels are written with, so that they run in two places: under nvcc these are instructions
+// of the GPU, elsewhere the emulator of the tests stands in for them, which runs the same source on
+// the CPU.
+//
+//   template <int rows> LFK_KERNEL(256, 1) step_kernel(LFK_PARAMETERS(StepParameters) p) { ... }
+//   launch(step_kernel<8>, {{blocks}, 256, shared_bytes}, stream, parameters);
+//
+// LFK_DEVICE marks functions that kernels call, LFK_UNROLLED (i, n) is a loop over i of n rounds,
+// LFK_ROLLED stands before a loop that stays one: unrolled, it would take registers.
+//
+// Threads. Blocks are one-dimensional and made of whole warps:
+//   block_index(), thread_index(), lane(), warp()
+//   shared_memory<T>()        the block's dynamic shared memory, at 128 bytes: the only kind
+//   sync_threads()
+// Warps. All 32 lanes come to each of these together:
+//   mma_s8s8(sum, a, b)       m16n8k32, row by column; sums wrap around
+//   mma_s8u8(sum, a, b)       a is signed, b unsigned
+//   shuffle_xor(value, mask)  the value of lane() ^ mask; any 32-bit type
+//   any_lane(condition)
+// A thread:
+//   permute_bytes(low, high, selector)
+//   atomic_or(shared, bits)
+//   copy_async_16(shared, global), commit_copies(), wait_copies<most_pending>()
+//
+// Across blocks. Clusters need compute capability 9.0; before, what names them traps:
+//   cluster_sync()                     what was stored before it is seen after it
+//   map_shared(own, rank)              RemotePointer<T> to the same place in the shared memory of
+//                                      the cluster's block of that number, which must not have
+//                                      returned
+//   Mbarrier, in shared memory: a phase ends when `arrivals` have come and as many bytes as they
+//   expect; phases have parity 0, 1, 0, ...
+//     init(arrivals), then fence_mbarrier_init() and cluster_sync()
+//     arrive_expect_bytes(n)
+//     try_wait(parity)                 whether the phase of that parity has ended; may take its
+//     time
+//   store_async(to, value, barrier)    16 bytes into a block of the cluster, the own one too, whose
+//                                      barrier gets them as so many bytes; undefined in a cluster
+//                                      of one block
+// The whole grid, through global memory:
+//   store_packet(to, value), load_packet(from)   16 bytes at once, in no order among packets
+//   pause()                            in loops that wait for these and for try_wait
+//   global_timer_ns()
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cuda/kernels/device_types.h"
+
+namespace lstm_fastkernels {
+namespace device {
+
+struct Dim3 {
+  int x = 1, y = 1, z = 1;
+};
+
+struct Launch {
+  Dim3 grid;
+  int threads = 0; // of a block
+  size_t shared_bytes = 0;
+  int cluster = 1;          // blocks of a cluster, neighbours in x
+  bool cooperative = false; // all blocks run at the same time
+};
+
+// Makes a device the calling thread's current one; returns the one before.
+int exchange_device(int device);
+
+Limits limits_of(int device);
+
+// 4 bytes, zero at first, that the host and every kernel may read and write while the process
+// lives: `host` and `device` are where the two find them.
+struct SharedWord {
+  volatile uint32_t *host = nullptr;
+  uint32_t *device = nullptr;
+};
+SharedWord allocate_shared_word(int device);
+
+// How many clusters of a launch's shape can be on the device at the same time; with one block a
+// cluster, how many blocks.
+template <class P> int most_at_once(void (*kernel)(P), const Launch &shape, int device);
+
+// Enqueues kernel(parameters) and returns; can be captured into a CUDA graph. Throws Error with
+// ErrorCode::device where CUDA refuses it. Stream is a cudaStream_t. The emulator has run the
+// kernel to its end when it returns.
+template <class P>
+void launch(void (*kernel)(P), const Launch &shape, void *stream, const P &parameters);
+
+} // namespace device
+} // namespace lstm_fastkernels
+
+#if defined(__CUDACC__)
+#include "cuda/kernels/launch.h"
+#include "cuda/kernels/ptx.h"
+#include "cuda/kernels/ptx_cluster.h"
+#else
+#include "emulator.h" // on the include path of the tests alone
+#endif

@@ -1,0 +1,18 @@
+#include "cuda/kernels/cluster_exchange.h"
+#include "cuda/kernels/persistent_instances.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+// As many tiles a block as blocks a warp: both are the hidden size / 256, rounded up.
+template <int kTiles> using Int8Cluster = ClusterExchange<Form::signed8, kTiles>;
+template <int kTiles> using Int16Cluster = ClusterExchange<Form::signed16, kTiles>;
+
+PersistentKernel cluster_instance(const PersistentShape &shape) {
+  return shape.form == Form::signed8
+             ? persistent_instance<Int8Cluster, false, most_cluster_tiles(Form::signed8)>(shape)
+             : persistent_instance<Int16Cluster, false, most_cluster_tiles(Form::signed16)>(shape);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

@@ -1,0 +1,14 @@
+#include "cuda/kernels/grid_exchange.h"
+#include "cuda/kernels/persistent_instances.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+template <int> using FewRowsGrid = GridExchange<Form::signed8, 1>;
+
+PersistentKernel few_rows_grid_instance(const PersistentShape &shape) {
+  return grid_instance<FewRowsGrid, FewRowsGrid>(shape);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

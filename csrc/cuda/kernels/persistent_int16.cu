@@ -1,0 +1,14 @@
+#include "cuda/kernels/grid_exchange.h"
+#include "cuda/kernels/persistent_instances.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+template <int> using Int16Grid = GridExchange<Form::signed16, 1>;
+
+PersistentKernel int16_grid_instance(const PersistentShape &shape) {
+  return grid_instance<Int16Grid, Int16Grid>(shape);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

@@ -1,0 +1,346 @@
+// The persistent kernel. A step of a block with `kTiles` tiles of 16 units:
+//
+//   multiply  each of 8 warps has an eighth of the columns and keeps its weights in registers. It
+//             takes h of its columns from the exchange as it comes, one mma for each gate, 32
+//             columns and 8 rows; a lane's sums, four gates of a unit, go to shared memory
+//   finish    a thread takes a unit of a row: adds the warps' sums, gates, c, h
+//   send      the block's share of h
+//
+// with a barrier of the block after each of the first two. Input products are copied to shared
+// memory one step ahead.
+#pragma once
+
+#include <cmath>
+
+#include "cuda/kernels/device.h"
+#include "cuda/kernels/fragments.h"
+#include "cuda/kernels/persistent.h"
+#include "cuda/kernels/persistent_shared.h"
+#include "cuda/kernels/values.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+// With kSparse, fragments that are zero are neither waited for nor multiplied.
+template <class Exchange, int kBlocks, bool kSparse> class PersistentBlock {
+public:
+  LFK_DEVICE explicit PersistentBlock(const PersistentArguments &a)
+      : a_(a), memory_(sizes(a)), place_(a.hh), exchange_(a, memory_) {}
+
+  LFK_DEVICE void run() {
+    if (place_.tiles() > 0) {
+      load_weights();
+      load_state();
+    }
+    exchange_.begin();
+    device::sync_threads();
+    if (place_.tiles() > 0) {
+      run_steps();
+      store_state();
+    }
+    exchange_.end();
+  }
+
+private:
+  static constexpr Form kForm = Exchange::kForm;
+  static constexpr int kTiles = Exchange::kTiles;
+  static constexpr int kGroups = Exchange::kGroups;
+  static constexpr int kGates = 4;
+  static constexpr int kBlockRows = kTiles * kTileHeight;
+  static constexpr int kUnits = kTiles * kStripHeight;
+
+  // What a step works on.
+  struct Step {
+    int row;    // where its input products begin
+    int active; // rows at work
+    int first;  // rows from this one on take their first step
+  };
+
+  LFK_DEVICE static SharedSizes sizes(const PersistentArguments &a) {
+    return {kForm,
+            a.num_rows,
+            a.hh.num_columns,
+            kTiles,
+            BlockPlace<kTiles>(a.hh).blocks(),
+            Exchange::kCluster};
+  }
+  LFK_DEVICE int first_unit() const { return place_.first_tile() * kStripHeight; }
+
+  // Steps count from the kernel's first one.
+  LFK_DEVICE int64_t time(int step) const {
+    const int64_t travelled = a_.begin + step;
+    return a_.reverse ? a_.rows.time_steps - 1 - travelled : travelled;
+  }
+  // Rows of this kernel among the first so many of the batch.
+  LFK_DEVICE int rows_of(int64_t first_ones) const {
+    const int64_t rows = first_ones - a_.row_begin;
+    return rows < 0 ? 0 : rows < a_.num_rows ? static_cast<int>(rows) : a_.num_rows;
+  }
+  LFK_DEVICE Step step_at(int step) const {
+    const int64_t t = time(step), start = a_.rows.start(t), end = a_.rows.end(t);
+    Step s;
+    s.row = static_cast<int>(start - a_.first_row + a_.row_begin);
+    s.active = rows_of(end - start);
+    s.first = a_.num_rows;
+    if (a_.begin + step == 0)
+      s.first = 0;
+    else if (a_.reverse)
+      s.first = rows_of(a_.rows.end(t + 1) - end);
+    return s;
+  }
+
+  // Counted in blocks of 32; the first one of this warp.
+  LFK_DEVICE int columns() const {
+    return (a_.hh.num_columns + kFragmentColumns - 1) / kFragmentColumns;
+  }
+  LFK_DEVICE int first_column() const { return device::warp() * kBlocks; }
+
+  LFK_DEVICE void load_weights() {
+    const Matrix &m = a_.hh;
+    kept_ = 0;
+    LFK_UNROLLED (tile, kTiles) {
+      LFK_UNROLLED (gate, kGates) {
+        const int strip = (place_.first_tile() + tile) * kGates + gate;
+        const uint32_t begin = tile < place_.tiles() ? m.starts[strip] : 0;
+        const uint32_t end = tile < place_.tiles() ? m.starts[strip + 1] : 0;
+        uint32_t position = first_block(begin, end);
+        LFK_UNROLLED (b, kBlocks) {
+          const bool exists = position < end && m.columns[position] == first_column() + b;
+          const Words4 loaded = exists ? load_fragment(m, position++) : Words4{};
+          LFK_UNROLLED (i, 4)
+            weights_[tile][gate][b][i] = loaded.words[i];
+          kept_ |= static_cast<uint32_t>(exists) << (b * kGates + gate);
+        }
+      }
+    }
+    LFK_ROLLED
+    for (int i = device::thread_index(); i < place_.tiles() * kTileHeight; i += kPersistentThreads)
+      memory_.weight_scales()[i / kTileHeight * kStripHeight + i % kStripHeight]
+          .of_gate[i % kTileHeight / kStripHeight] =
+          m.scales[place_.first_tile() * kTileHeight + i];
+  }
+
+  // A strip's first block from this warp's columns on. Without zeros there is nothing to search.
+  LFK_DEVICE uint32_t first_block(uint32_t begin, uint32_t end) const {
+    const uint32_t before = first_column() < columns() ? first_column() : columns();
+    const uint32_t from_it = columns() - before;
+    uint32_t low = end - begin > from_it ? end - from_it : begin;
+    uint32_t high = end - begin > before ? begin + before : end;
+    while (low < high) {
+      const uint32_t middle = low + (high - low) / 2;
+      if (a_.hh.columns[middle] < first_column())
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return low;
+  }
+
+  LFK_DEVICE void load_state() {
+    const int rows = a_.num_rows;
+    LFK_ROLLED
+    for (int row = device::thread_index(); row < rows; row += kPersistentThreads) {
+      // Not the second for a single step: a block that is done may write it already.
+      for (int i = 0; i < 2 && a_.begin + i < a_.end; ++i)
+        memory_.scales(i)[row] = a_.h[(a_.begin + i) % 2].scales[row];
+      memory_.first_scales()[row] = a_.first_scales[row];
+    }
+    LFK_ROLLED
+    for (int i = device::thread_index(); i < rows * kUnits; i += kPersistentThreads) {
+      const int64_t from = i / kUnits * a_.units_stride + first_unit() + i % kUnits;
+      const bool exists = i % kUnits < place_.tiles() * kStripHeight;
+      memory_.c()[i] = exists ? a_.c[from] : 0.0f;
+      memory_.last_h()[i] = exists ? a_.last_h[from] : 0.0f;
+    }
+    if (device::thread_index() == 0) {
+      memory_.own_nans()[0] = memory_.own_nans()[1] = 0;
+      *memory_.failed() = 0;
+    }
+  }
+
+  // Starts the copies of a step's input products.
+  LFK_DEVICE void copy_gates(int step, const Step &s) {
+    constexpr int kPieces = kBlockRows / 4;
+    float *const to = memory_.gates(step % 2);
+    LFK_ROLLED
+    for (int i = device::thread_index(); i < s.active * kPieces; i += kPersistentThreads) {
+      const int row = i / kPieces, column = i % kPieces * 4;
+      if (column < place_.tiles() * kTileHeight)
+        device::copy_async_16(to + row * memory_.layout.gates_stride + column,
+                              a_.input_gates + int64_t{s.row + row} * a_.hh.padded_rows() +
+                                  place_.first_tile() * kTileHeight + column);
+    }
+    device::commit_copies();
+  }
+
+  LFK_DEVICE void run_steps() {
+    const int count = static_cast<int>(a_.end - a_.begin);
+    copy_gates(0, step_at(0));
+    int sent = 0; // rows of the step before
+    for (int k = 0; k < count; ++k) {
+      const Step s = step_at(k);
+      const bool last = k + 1 == count;
+      if (!last)
+        copy_gates(k + 1, step_at(k + 1));
+      if (!multiply(k, sent, s.active))
+        *memory_.failed() = 1;
+      if (last)
+        device::wait_copies<0>();
+      else
+        device::wait_copies<1>();
+      device::sync_threads();
+      if (*memory_.failed())
+        return fail(k, count);
+      for_each_unit(s.active, [&](int row, int unit) { finish_unit(k, s, row, unit); });
+      device::sync_threads();
+      if (!last)
+        exchange_.send(k, s.active);
+      for_each_unit(s.active, [&](int row, int unit) {
+        store_y(k, s, row, unit, memory_.last_h()[row * kUnits + unit]);
+      });
+      sent = s.active;
+    }
+  }
+
+  // Sums of products of this warp's weights with rows of h, into shared memory; waits for h, also
+  // where there are no rows.
+  LFK_DEVICE bool multiply(int k, int sent, int active) {
+    const auto wanted = [&](int b) {
+      return kSparse ? (kept_ >> b * kGates & 15) != 0 : first_column() + b < columns();
+    };
+    int first = 0;
+    do {
+      Sums<kForm> sums[kTiles][kGroups][kGates];
+      const auto visit = [&](int b, int group, const LaneColumns<kForm> &h) {
+        LFK_UNROLLED (gate, kGates) {
+          if (!kSparse || (kept_ >> (b * kGates + gate) & 1)) {
+            LFK_UNROLLED (tile, kTiles)
+              sums[tile][group][gate].add(weights_[tile][gate][b], h);
+          }
+        }
+      };
+      if (!exchange_.template receive<kBlocks>(k, {first, sent, active}, first_column(), wanted,
+                                               visit))
+        return false;
+      store_sums(sums, first, active);
+      first += kGroups * 8;
+    } while (first < active);
+    return true;
+  }
+
+  LFK_DEVICE void store_sums(const Sums<kForm> (&sums)[kTiles][kGroups][kGates], int first,
+                             int active) const {
+    const int stride = memory_.layout.sums_stride;
+    Words4 *const to = memory_.sums() + device::warp() * memory_.layout.rows * stride;
+    LFK_UNROLLED (tile, kTiles) {
+      LFK_UNROLLED (group, kGroups) {
+        LFK_UNROLLED (i, 4) {
+          const int row = first + group * 8 + device::lane() % 4 * 2 + i % 2;
+          const int unit = tile * kStripHeight + device::lane() / 4 + i / 2 * 8;
+          Words4 gates;
+          LFK_UNROLLED (gate, kGates)
+            gates.words[gate] = static_cast<uint32_t>(sums[tile][group][gate][i]);
+          if (row < active)
+            to[row * stride + unit] = gates;
+        }
+      }
+    }
+  }
+
+  // Calls visit(row, unit) for this thread's units of rows.
+  template <class Visit> LFK_DEVICE void for_each_unit(int rows, const Visit &visit) const {
+    LFK_ROLLED
+    for (int i = device::thread_index(); i < rows * kUnits; i += kPersistentThreads)
+      if (i % kUnits < place_.tiles() * kStripHeight)
+        visit(i / kUnits, i % kUnits);
+  }
+
+  LFK_DEVICE void finish_unit(int k, const Step &s, int row, int unit) {
+    const int turn = k % 2, stride = memory_.layout.sums_stride;
+    uint32_t sums[kGates] = {};
+    LFK_UNROLLED (warp, kPersistentWarps) {
+      const Words4 of_warp = memory_.sums()[(warp * memory_.layout.rows + row) * stride + unit];
+      LFK_UNROLLED (g, kGates)
+        sums[g] += of_warp.words[g];
+    }
+    const float scale = row < s.first ? memory_.scales(turn)[row] : memory_.first_scales()[row];
+    const UnitScales scales = memory_.weight_scales()[unit];
+    const float *const in = memory_.gates(turn) + row * memory_.layout.gates_stride +
+                            unit / kStripHeight * kTileHeight + unit % kStripHeight;
+    float gates[kGates];
+    LFK_UNROLLED (g, kGates)
+      gates[g] = std::fma(static_cast<float>(static_cast<int32_t>(sums[g])),
+                          scale * scales.of_gate[g], in[g * kStripHeight]);
+    const int at = row * kUnits + unit;
+    const float h = update_cell(gates, memory_.c()[at]);
+    memory_.last_h()[at] = h;
+    if (std::isnan(h))
+      device::atomic_or(&memory_.own_nans()[row / 32], 1u << row % 32);
+    store_quantized<kForm>(memory_.own(), at, h, static_cast<float>(largest()), largest());
+  }
+
+  LFK_DEVICE void store_y(int k, const Step &s, int row, int unit, float h) const {
+    const int u = first_unit() + unit;
+    if (u < a_.hidden_size)
+      store_value(a_.y.at(a_.rows, time(k), a_.row_begin + row, s.row + row), a_.y.type, u, h);
+  }
+
+  // Of quantized h.
+  LFK_DEVICE int32_t largest() const { return kForm == Form::signed8 ? 127 : a_.hh.activation_max; }
+
+  // What is left of this block's outputs becomes NaN, and the host hears of it.
+  LFK_DEVICE void fail(int k, int count) {
+    device::wait_copies<0>(); // or those of the next step would be under way when the block ends
+    for (; k < count; ++k) {
+      const Step s = step_at(k);
+      for_each_unit(s.active, [&](int row, int unit) { store_y(k, s, row, unit, NAN); });
+    }
+    LFK_ROLLED
+    for (int i = device::thread_index(); i < a_.num_rows * kUnits; i += kPersistentThreads)
+      memory_.c()[i] = memory_.last_h()[i] = NAN;
+    if (device::thread_index() == 0) {
+      memory_.own_nans()[0] = memory_.own_nans()[1] = ~0u;
+      *a_.failed = 1;
+    }
+    device::sync_threads();
+  }
+
+  // For the caller, or for the launch that goes on.
+  LFK_DEVICE void store_state() {
+    for_each_unit(a_.num_rows, [&](int row, int unit) {
+      const int64_t to = row * a_.units_stride + first_unit() + unit;
+      a_.c[to] = memory_.c()[row * kUnits + unit];
+      a_.last_h[to] = memory_.last_h()[row * kUnits + unit];
+    });
+    const QuantizedRows &to = a_.h[a_.end % 2];
+    // Others have not started, or are done.
+    const int active = step_at(static_cast<int>(a_.end - a_.begin) - 1).active;
+    constexpr int kBytes = activation_bytes(kForm);
+    for_each_unit(active, [&](int row, int unit) {
+      LFK_UNROLLED (i, kBytes)
+        to.data[row * to.stride + (first_unit() + unit) * kBytes + i] =
+            memory_.own()[(row * kUnits + unit) * kBytes + i];
+    });
+    LFK_ROLLED
+    for (int row = device::thread_index(); row < active; row += kPersistentThreads)
+      if (memory_.own_nans()[row / 32] >> row % 32 & 1)
+        to.scales[row] = NAN;
+  }
+
+  const PersistentArguments &a_;
+  const BlockMemory memory_;
+  const BlockPlace<kTiles> place_;
+  Exchange exchange_;
+  uint32_t weights_[kTiles][kGates][kBlocks][4];
+  uint32_t kept_; // a bit for each block of columns and gate; of one tile
+};
+
+template <class Exchange, int kBlocks, bool kSparse>
+LFK_KERNEL(kPersistentThreads, 1)
+persistent_kernel(LFK_PARAMETERS(SideBySide<PersistentArguments>) all) {
+  static_assert(!kSparse || Exchange::kTiles == 1);
+  PersistentBlock<Exchange, kBlocks, kSparse>(all.of[device::block_index().z]).run();
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

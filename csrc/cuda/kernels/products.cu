@@ -1,0 +1,139 @@
+// A matrix times many rows: the input products of a run of time steps, and projections.
+//
+// int8 and int16: a block forms 8 strips, a warp each, for 64 rows. The rows' activations go
+// through shared memory in chunks of 256 bytes, the next chunk while one is multiplied. Weights are
+// read from L2 where they are used, 16 bytes a lane.
+//
+// float32: a block forms one strip for 64 rows, a thread four sums of one weight row.
+#include <algorithm>
+#include <cmath>
+
+#include "cuda/kernels/device.h"
+#include "cuda/kernels/fragments.h"
+#include "cuda/kernels/plain_kernels.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+namespace {
+
+using namespace device;
+
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * 32;
+constexpr int kBlockRows = 64; // of activations
+constexpr int kGroups = kBlockRows / 8;
+constexpr int kChunkBytes = 256;
+
+// From row to row in shared memory: 8 rows apart in 32 bytes, or 2 in 64, meet different banks.
+template <Form F> constexpr int kSharedStride = kChunkBytes + (F == Form::signed8 ? 32 : 64);
+template <Form F> constexpr int kStageBytes = kBlockRows * kSharedStride<F>;
+
+LFK_DEVICE void store_product(const ProductsArguments &a, int64_t row, int64_t weight_row,
+                              float sum) {
+  a.out[row * a.matrix.padded_rows() + weight_row] =
+      std::fma(sum, a.x.scales[row] * a.matrix.scales[weight_row],
+               a.bias ? a.bias[weight_row] : -0.0f); // adding -0 changes nothing
+}
+
+// Starts the copies of a chunk of this block's rows. Rows past the last are the last one again.
+template <Form F>
+LFK_DEVICE void copy_chunk(const ProductsArguments &a, int64_t first, int64_t chunk,
+                           uint8_t *stage) {
+  constexpr int kPieces = kChunkBytes / 16;
+  for (int i = thread_index(); i < kBlockRows * kPieces; i += kThreads) {
+    const int64_t row = first + i / kPieces < a.count ? first + i / kPieces : a.count - 1;
+    const int64_t byte = chunk * kChunkBytes + i % kPieces * 16;
+    if (byte < a.x.stride)
+      copy_async_16(stage + i / kPieces * kSharedStride<F> + i % kPieces * 16,
+                    a.x.data + row * a.x.stride + byte);
+  }
+  commit_copies();
+}
+
+template <Form F>
+LFK_KERNEL(kThreads, 2)
+products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
+  constexpr int kBlocksAChunk = kChunkBytes / block_row_bytes(F);
+  const ProductsArguments &a = all.of[block_index().z];
+  const Matrix &m = a.matrix;
+  const int64_t first = int64_t{block_index().x} * kBlockRows;
+  if (first >= a.count)
+    return;
+  const int strip = block_index().y * kWarps + warp();
+  const bool exists = strip < m.num_tiles * kStripsPerTile;
+  uint32_t position = exists ? m.starts[strip] : 0;
+  const uint32_t end = exists ? m.starts[strip + 1] : 0;
+  const int lane_row = lane() / 4, lane_column = lane() % 4;
+
+  uint8_t *const stages = shared_memory<uint8_t>();
+  const int64_t chunks = (a.x.stride + kChunkBytes - 1) / kChunkBytes;
+  Sums<F> sums[kGroups];
+  copy_chunk<F>(a, first, 0, stages);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    if (chunk + 1 < chunks) {
+      copy_chunk<F>(a, first, chunk + 1, stages + (chunk + 1) % 2 * kStageBytes<F>);
+      wait_copies<1>();
+    } else {
+      wait_copies<0>();
+    }
+    sync_threads();
+    const uint8_t *stage = stages + chunk % 2 * kStageBytes<F>;
+    const int64_t chunk_end = (chunk + 1) * kBlocksAChunk;
+    while (position < end && m.columns[position] < chunk_end) {
+      const Words4 weights = load_fragment(m, position);
+      const int column = m.columns[position++] % kBlocksAChunk;
+      const uint8_t *q = stage + lane_row * kSharedStride<F> + column * block_row_bytes(F) +
+                         lane_column * lane_bytes(F);
+      for (int group = 0; group < kGroups; ++group)
+        sums[group].add(weights.words, load_columns<F>(q + group * 8 * kSharedStride<F>));
+    }
+    sync_threads();
+  }
+  if (!exists)
+    return;
+  for (int group = 0; group < kGroups; ++group)
+    for (int i = 0; i < 4; ++i) {
+      const int64_t row = first + group * 8 + lane_column * 2 + i % 2;
+      if (row < a.count)
+        store_product(a, row, int64_t{strip} * kStripHeight + lane_row + i / 2 * 8,
+                      static_cast<float>(sums[group][i]));
+    }
+}
+
+LFK_KERNEL(kThreads, 2) float_products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
+  const ProductsArguments &a = all.of[block_index().z];
+  const int strip = block_index().y;
+  if (strip >= a.matrix.num_tiles * kStripsPerTile)
+    return;
+  const int weight_row = thread_index() % kStripHeight;
+  for (int i = thread_index() / kStripHeight; i < kBlockRows; i += kThreads / kStripHeight) {
+    const int64_t row = int64_t{block_index().x} * kBlockRows + i;
+    if (row < a.count)
+      store_product(a, row, int64_t{strip} * kStripHeight + weight_row,
+                    ordered_sum(a.matrix, strip, weight_row, a.x.data + row * a.x.stride));
+  }
+}
+
+} // namespace
+
+void products(Form form, const SideBySide<ProductsArguments> &all, void *stream) {
+  const int64_t count = all.most(&ProductsArguments::count);
+  if (count == 0)
+    return;
+  const int strips = all.of[0].matrix.num_tiles * kStripsPerTile;
+  Launch shape;
+  shape.threads = kThreads;
+  shape.grid = {static_cast<int>(divide_up(count, kBlockRows)),
+                static_cast<int>(divide_up(strips, kWarps)), all.count};
+  if (form == Form::float32) {
+    shape.grid.y = strips;
+    return launch(float_products_kernel, shape, stream, all);
+  }
+  const bool wide = form == Form::signed16;
+  shape.shared_bytes = 2 * (wide ? kStageBytes<Form::signed16> : kStageBytes<Form::signed8>);
+  launch(wide ? products_kernel<Form::signed16> : products_kernel<Form::signed8>, shape, stream,
+         all);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

@@ -1,0 +1,54 @@
+// Rows of a call, as kernels see them.
+#pragma once
+
+#include <cstdint>
+
+#include "common/host_device.h"
+#include "common/plane.h"
+#include "cuda/host/device_stack.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+// A Schedule in device memory.
+struct Rows {
+  int64_t batch = 0, time_steps = 0;
+  int64_t count = 0;               // of all time steps
+  const int64_t *starts = nullptr; // [time_steps]; null: every row is at work at each step
+  const int64_t *order = nullptr;  // [batch]; null: rows are taken as they come
+
+  LFK_HOST_DEVICE int64_t start(int64_t t) const { return starts ? starts[t] : t * batch; }
+  // Past the last row of time step t, or of t - 1 for a t that is the end.
+  LFK_HOST_DEVICE int64_t end(int64_t t) const { return t + 1 < time_steps ? start(t + 1) : count; }
+  LFK_HOST_DEVICE int64_t caller_row(int64_t row) const { return order ? order[row] : row; }
+
+  // The time step of row n of all rows without gaps.
+  LFK_HOST_DEVICE int64_t time_of(int64_t n) const {
+    if (!starts)
+      return n / batch;
+    int64_t begin = 0, end = time_steps; // starts[begin] <= n < starts[end]
+    while (end - begin > 1) {
+      const int64_t middle = begin + (end - begin) / 2;
+      (starts[middle] <= n ? begin : end) = middle;
+    }
+    return begin;
+  }
+};
+
+// Quantized activations: rows of integers, or floats, and one scale a row. The columns up to a
+// whole block are there and zero.
+struct QuantizedRows {
+  uint8_t *data = nullptr;
+  int64_t stride = 0; // bytes from row to row
+  float *scales = nullptr;
+
+  QuantizedRows from(int64_t row) const { return {data + row * stride, stride, scales + row}; }
+};
+
+LFK_HOST_DEVICE constexpr int64_t quantized_bytes(Form form, int64_t columns) {
+  return (columns + kFragmentColumns - 1) / kFragmentColumns * kFragmentColumns *
+         activation_bytes(form);
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

@@ -1,0 +1,84 @@
+// One time step: recurrent products, gates, c, h and the quantized h, in one launch.
+//
+// A block has a tile and 8 or 32 rows. When it has their sums, a thread takes a unit of a row.
+#include <algorithm>
+#include <cmath>
+
+#include "cuda/kernels/device.h"
+#include "cuda/kernels/plain_kernels.h"
+#include "cuda/kernels/tile_sums.h"
+#include "cuda/kernels/values.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+namespace {
+
+using namespace device;
+
+template <Form F, int kGroups>
+LFK_DEVICE void finish_unit(const StepArguments &a, const TileSums<F, kGroups> &sums, int tile,
+                            int unit, int row, int n) {
+  const int64_t tile_row = int64_t{tile} * kTileHeight + unit;
+  const float scale = (row < a.first_row ? a.h_in.scales : a.first_scales)[row];
+  const float *in = a.input_gates + row * a.hh.padded_rows() + tile_row;
+  float gates[kGates];
+  for (int g = 0; g < kGates; ++g) {
+    const int i = g * kStripHeight;
+    gates[g] = std::fma(sums.at(i + unit, n), scale * a.hh.scales[tile_row + i], in[i]);
+  }
+  const int64_t u = int64_t{tile} * kStripHeight + unit;
+  const int64_t at = row * a.units_stride + u;
+  const float h = update_cell(gates, a.c[at]);
+  a.h[at] = h;
+  if (std::isnan(h))
+    a.h_out.scales[row] = NAN;
+  store_quantized<F>(a.h_out.data + row * a.h_out.stride, u, h, static_cast<float>(a.h_out_max),
+                     a.h_out_max);
+  if (a.y.base && u < a.hidden_size)
+    store_value(a.y.at(a.rows, a.t, row, a.y_chunk_row + row), a.y.type, u, h);
+}
+
+template <Form F, int kGroups>
+LFK_KERNEL(kStepThreads, 1)
+step_kernel(LFK_PARAMETERS(Directions<StepArguments>) all) {
+  const StepArguments &a = all.of[block_index().z];
+  const int tile = block_index().y, first = block_index().x * kGroups * 8;
+  if (first >= a.active)
+    return;
+  const TileSums<F, kGroups> sums(shared_memory<uint8_t>());
+  sums.form(a.hh, tile, a.h_in, first, a.active);
+  sync_threads();
+  for (int i = thread_index(); i < kStripHeight * kGroups * 8; i += kStepThreads) {
+    const int n = i / kStripHeight;
+    if (first + n < a.active)
+      finish_unit(a, sums, tile, i % kStripHeight, first + n, n);
+  }
+}
+
+template <Form F, int kGroups>
+void launch_step(const Directions<StepArguments> &all, void *stream) {
+  const int64_t active = all.most(&StepArguments::active);
+  if (active == 0)
+    return;
+  Launch shape;
+  shape.threads = kStepThreads;
+  shape.shared_bytes = TileSums<F, kGroups>::kBytes;
+  shape.grid = {static_cast<int>(divide_up(active, kGroups * 8)), all.of[0].hh.num_tiles,
+                all.count};
+  launch(step_kernel<F, kGroups>, shape, stream, all);
+}
+
+} // namespace
+
+void step(Form form, const Directions<StepArguments> &all, void *stream) {
+  const bool few = all.most(&StepArguments::active) <= 8;
+  with_form(form, [&](auto f) {
+    if (few)
+      launch_step<f, 1>(all, stream);
+    else
+      launch_step<f, 4>(all, stream);
+  });
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

@@ -1,0 +1,38 @@
+// A caller's values, one by one.
+#pragma once
+
+#include "common/half.h"
+#include "common/numerics.h"
+#include "cuda/host/device_stack.h"
+#include "cuda/kernels/device.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+
+LFK_DEVICE float load_value(const void *row, DataType type, int64_t i) {
+  if (type == DataType::float32)
+    return static_cast<const float *>(row)[i];
+  const uint16_t bits = static_cast<const uint16_t *>(row)[i];
+  return type == DataType::float16 ? from_half(bits) : from_bfloat16(bits);
+}
+
+LFK_DEVICE void store_value(void *row, DataType type, int64_t i, float value) {
+  if (type == DataType::float32)
+    static_cast<float *>(row)[i] = value;
+  else
+    static_cast<uint16_t *>(row)[i] =
+        type == DataType::float16 ? to_half(value) : to_bfloat16(value);
+}
+
+template <Form F>
+LFK_DEVICE void store_quantized(uint8_t *row, int64_t i, float value, float inverse, int32_t max) {
+  if constexpr (F == Form::float32)
+    reinterpret_cast<float *>(row)[i] = std::isnan(value) ? 0.0f : value;
+  else if constexpr (F == Form::signed16)
+    reinterpret_cast<int16_t *>(row)[i] = static_cast<int16_t>(quantize(value, inverse, max));
+  else
+    row[i] = static_cast<uint8_t>(quantize(value, inverse, max));
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

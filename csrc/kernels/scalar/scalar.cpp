@@ -1,0 +1,158 @@
+// The reference: plain loops over the packed layout, the numeric contract spelled out. Every other
+// instruction set must give the same bits.
+#include <cmath>
+#include <type_traits>
+
+#include "common/numerics.h"
+#include "common/workspace.h"
+#include "kernels/kernels.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+// What a quantized value is, as a float or as an integer.
+void store(uint8_t *q, int64_t i, Form form, int32_t max, float value, float inverse_scale) {
+  if (form == Form::float32) {
+    const float kept = std::isnan(value) ? 0.0f : value;
+    std::memcpy(q + 4 * i, &kept, sizeof kept);
+    return;
+  }
+  const int32_t integer = quantize(value, inverse_scale, max);
+  if (form == Form::signed16) {
+    const int16_t wide = static_cast<int16_t>(integer);
+    std::memcpy(q + 2 * i, &wide, sizeof wide);
+  } else {
+    q[i] = static_cast<uint8_t>(form == Form::offset8 ? integer + 128 : integer);
+  }
+}
+
+int32_t load(const uint8_t *q, int64_t i, Form form) {
+  if (form == Form::signed16)
+    return read<int16_t>(q, i);
+  return form == Form::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
+}
+
+void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
+                  float *scale) {
+  const int64_t padded = round_up(n, kTileUnits);
+  float m = floor;
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    finite = finite && std::isfinite(v[i]);
+    m = std::fabs(v[i]) > m ? std::fabs(v[i]) : m;
+  }
+  if (target.form == Form::float32)
+    m = 1.0f; // nothing to scale
+  const RowScale by = scale_row(m, finite, target.activation_max);
+  *scale = by.scale;
+  for (int64_t i = 0; i < padded; ++i)
+    store(q, i, target.form, target.activation_max, finite && i < n ? v[i] : 0.0f, by.inverse);
+}
+
+// Adds the products of one row's share in a group of columns to its sum, an integer or a float.
+template <class Sum>
+void accumulate(Sum &sum, const Matrix &matrix, const uint8_t *weights, const uint8_t *q,
+                int64_t column) {
+  for (int64_t k = 0; k < columns_per_group(matrix.form); ++k) {
+    if constexpr (std::is_same_v<Sum, float>)
+      sum = std::fma(read<float>(weights, k), read<float>(q, column + k), sum);
+    else
+      sum += static_cast<int8_t>(weights[k]) * load(q, column + k, matrix.form);
+  }
+}
+
+template <class Sum> Sum dense_sum(const Matrix &matrix, int64_t row, const uint8_t *q) {
+  const int64_t width = columns_per_group(matrix.form) * weight_bytes(matrix.form);
+  const uint8_t *tile = matrix.tiles + row / kTileRows * matrix.tile_bytes();
+  Sum sum = 0;
+  for (int64_t group = 0; group < matrix.groups; ++group)
+    accumulate(sum, matrix, tile + (group * kTileRows + row % kTileRows) * width, q,
+               group * columns_per_group(matrix.form));
+  return sum;
+}
+
+// Row `row` of strip `strip` of a slice.
+template <class Sum>
+Sum sparse_sum(const Matrix &matrix, const Slice &slice, int64_t strip, int64_t row,
+               const uint8_t *q) {
+  const int64_t columns = columns_per_group(matrix.form);
+  const int64_t width = columns * weight_bytes(matrix.form);
+  Sum sum = 0;
+  for (int64_t position = slice.start; position < slice.start + slice.length; ++position) {
+    const int64_t slot = position * kSliceStrips + strip;
+    const int64_t first = int64_t{read<uint16_t>(matrix.columns, slot)} * kBlockColumns;
+    const uint8_t *block = matrix.blocks + slot * block_bytes(matrix.form);
+    for (int64_t group = 0; group < kBlockColumns / columns; ++group)
+      accumulate(sum, matrix, block + (group * kStripRows + row) * width, q,
+                 first + group * columns);
+  }
+  return sum;
+}
+
+// The sums of all rows of the matrix, in tile order, as floats.
+template <class Sum> void all_sums(const Matrix &matrix, const uint8_t *q, float *sums) {
+  if (!matrix.is_sparse()) {
+    for (int64_t row = 0; row < matrix.num_tiles * kTileRows; ++row)
+      sums[row] = static_cast<float>(dense_sum<Sum>(matrix, row, q));
+    return;
+  }
+  constexpr int64_t kWindowSlices = kWindowTiles * kStripsPerTile / kSliceStrips;
+  for (int64_t i = 0; i < divide_up(matrix.num_tiles * kStripsPerTile, kSliceStrips); ++i) {
+    const Slice slice = read<Slice>(matrix.slices, i);
+    for (int64_t strip = 0; strip < kSliceStrips; ++strip) {
+      float *out =
+          sums + i / kWindowSlices * kWindowTiles * kTileRows + slice.strips[strip] * kStripRows;
+      for (int64_t row = 0; row < kStripRows; ++row)
+        out[row] = static_cast<float>(sparse_sum<Sum>(matrix, slice, strip, row, q));
+    }
+  }
+}
+
+void sum_row(const Matrix &matrix, const uint8_t *q, float *sums) {
+  if (matrix.form == Form::float32)
+    all_sums<float>(matrix, q, sums);
+  else
+    all_sums<int32_t>(matrix, q, sums);
+}
+
+void products(const Matrix &matrix, const uint8_t *bias, int64_t rows, const ActivationRows &x,
+              float *out) {
+  const int64_t width = matrix.num_tiles * kTileRows;
+  for (int64_t row = 0; row < rows; ++row, out += width) {
+    sum_row(matrix, x.from(row).data, out);
+    for (int64_t i = 0; i < width; ++i)
+      out[i] = std::fma(out[i], x.scales[row] * read<float>(matrix.scales, i),
+                        bias ? read<float>(bias, i) : -0.0f); // adding -0 changes nothing
+  }
+}
+
+void step(const Matrix &hh, const StepArguments &a) {
+  const float max = static_cast<float>(a.h_out_max);
+  const int64_t width = hh.num_tiles * kTileRows;
+  Workspace memory;
+  float *sums = memory.take<float>(width);
+  for (int64_t row = 0; row < a.rows; ++row) {
+    const ActivationRows out = a.h_out.from(row);
+    *out.scales = 1.0f / max;
+    sum_row(hh, a.h_in.from(row).data, sums);
+    for (int64_t unit = 0; unit < hh.num_tiles * kTileUnits; ++unit) {
+      float gates[4];
+      for (int64_t g = 0; g < 4; ++g) {
+        const int64_t i = unit / kTileUnits * kTileRows + g * kTileUnits + unit % kTileUnits;
+        gates[g] = std::fma(sums[i], a.h_in.scales[row] * read<float>(hh.scales, i),
+                            a.input_gates[row * width + i]);
+      }
+      const int64_t at = row * hh.num_tiles * kTileUnits + unit;
+      const float h = a.h[at] = update_cell(gates, a.c[at]);
+      if (std::isnan(h))
+        *out.scales = NAN;
+      store(out.data, unit, a.h_out_form, a.h_out_max, h, max);
+    }
+  }
+}
+
+} // namespace
+
+const Kernels kScalarKernels = {quantize_row, products, step};
+
+} // namespace lstm_fastkernels

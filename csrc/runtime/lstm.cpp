@@ -1,0 +1,333 @@
+// The way of a sequence through a stack: which rows work at which step, chunks, layers, threads.
+// All arithmetic is in the kernels.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <new>
+#include <numeric>
+#include <string>
+#include <type_traits>
+
+#include "common/fail.h"
+#include "common/plane.h"
+#include "common/schedule.h"
+#include "common/workspace.h"
+#include "kernels/kernels.h"
+#include "lstm_fastkernels/lstm.h"
+#include "runtime/split.h"
+#include "runtime/thread_pool.h"
+#include "weights/packed.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+// Steps are taken in chunks whose input products fill about this many bytes: they stay in L2, and
+// memory does not grow with the sequence.
+constexpr int64_t kChunkBytes = int64_t{192} << 10;
+constexpr int64_t kMaxChunkRows = 192;
+constexpr int64_t kMinChunkRows = 12;
+
+// What all parts of a call share.
+struct Call {
+  const PackedStack &stack;
+  const LstmArguments &arguments;
+  const Kernels &kernels;
+  const Schedule schedule;
+
+  int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
+  int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
+
+  // The smallest magnitude that scales a row of h, and of a layer's input. h without projection is
+  // within [-1, 1] and has a constant scale.
+  float h_floor() const { return stack.shape.proj_size ? 0.0f : 1.0f; }
+  float input_floor(int64_t layer) const { return layer == 0 ? 0.0f : h_floor(); }
+};
+
+ActivationRows take_rows(Workspace &memory, const Matrix &target, int64_t rows, int64_t columns) {
+  ActivationRows taken;
+  taken.stride = round_up(activation_row_bytes(target.form, columns), 32);
+  taken.data = memory.take<uint8_t>(rows * taken.stride);
+  taken.scales = memory.take<float>(rows);
+  return taken;
+}
+
+struct RowRange {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+
+// A run of time steps in the direction of travel: step s is time s, or T - 1 - s in reverse.
+struct Chunk {
+  int64_t begin, end;
+};
+
+// One layer and direction for a range of rows: its state, and a chunk of steps at a time.
+class Direction {
+public:
+  Direction(const Call &call, Workspace &memory, int64_t layer, int64_t direction, RowRange rows)
+      : call_(call), shape_(call.stack.shape), layer_(layer), reverse_(direction == 1),
+        index_(layer * shape_.num_directions + direction),
+        weights_(call.stack.layers[static_cast<size_t>(index_)]), rows_(rows) {
+    const int64_t count = rows.size();
+    c_ = memory.take<float>(count * call.units_per_row());
+    cell_output_ = memory.take<float>(count * call.units_per_row());
+    for (ActivationRows &h : quantized_)
+      h = take_rows(memory, weights_.hh, count, call.units_per_row());
+    if (shape_.proj_size) {
+      h_stride_ = weights_.hr.num_tiles * kTileRows;
+      h_ = memory.take<float>(count * h_stride_);
+      unprojected_ = take_rows(memory, weights_.hr, count, call.units_per_row());
+    } else {
+      h_stride_ = call.units_per_row();
+      h_ = cell_output_;
+    }
+    load_state();
+  }
+
+  int64_t active(int64_t t) const {
+    return std::clamp<int64_t>(call_.schedule.active(t) - rows_.begin, 0, rows_.size());
+  }
+  int64_t time(int64_t s) const { return reverse_ ? call_.arguments.time_steps - 1 - s : s; }
+
+  // The next chunk of at most `most_rows` rows, at least one step.
+  Chunk next_chunk(int64_t begin, int64_t most_rows) const {
+    int64_t end = begin, rows = 0;
+    do
+      rows += active(time(end++));
+    while (end < call_.arguments.time_steps && rows + active(time(end)) <= most_rows);
+    return {begin, end};
+  }
+
+  // `quantized` and `gates` are scratch for the chunk's rows. Input rows are read before any output
+  // row is written.
+  void run(Chunk chunk, const Plane &in, const Plane &out, const ActivationRows &quantized,
+           float *gates) {
+    int64_t chunk_rows = 0;
+    for (int64_t s = chunk.begin; s < chunk.end; ++s)
+      for (int64_t row = 0, n = active(time(s)); row < n; ++row, ++chunk_rows)
+        quantize_input(in.at(call_.schedule, time(s), rows_.begin + row, chunk_rows), in.type,
+                       quantized.from(chunk_rows));
+    call_.kernels.products(weights_.ih, weights_.bias, chunk_rows, quantized, gates);
+
+    int64_t first = 0;
+    for (int64_t s = chunk.begin; s < chunk.end; ++s) {
+      const int64_t n = active(time(s));
+      step(n, gates + first * call_.gates_per_row());
+      for (int64_t row = 0; row < n; ++row)
+        narrow(h_ + row * h_stride_, shape_.output_size(), out.type,
+               out.at(call_.schedule, time(s), rows_.begin + row, first + row));
+      first += n;
+    }
+  }
+
+  void store_state() const {
+    for (int64_t row = 0; row < rows_.size(); ++row) {
+      narrow(h_ + row * h_stride_, shape_.output_size(), call_.arguments.state_type,
+             state_row(call_.arguments.h_n, shape_.output_size(), row));
+      narrow(c_ + row * call_.units_per_row(), shape_.hidden_size, call_.arguments.state_type,
+             state_row(call_.arguments.c_n, shape_.hidden_size, row));
+    }
+  }
+
+private:
+  uint8_t *state_row(const void *state, int64_t columns, int64_t row) const {
+    const int64_t caller_row = call_.schedule.caller_row(rows_.begin + row);
+    return static_cast<uint8_t *>(const_cast<void *>(state)) +
+           (index_ * call_.arguments.batch_size + caller_row) * columns *
+               bytes_of(call_.arguments.state_type);
+  }
+
+  void load_state() {
+    const LstmArguments &a = call_.arguments;
+    std::fill_n(c_, rows_.size() * call_.units_per_row(), 0.0f);
+    std::fill_n(h_, rows_.size() * h_stride_, 0.0f);
+    for (int64_t row = 0; row < rows_.size(); ++row) {
+      float *c = c_ + row * call_.units_per_row();
+      float *h = h_ + row * h_stride_;
+      bool finite = true;
+      if (a.h0) {
+        widen(state_row(a.h0, shape_.output_size(), row), a.state_type, shape_.output_size(), h);
+        widen(state_row(a.c0, shape_.hidden_size, row), a.state_type, shape_.hidden_size, c);
+        finite = std::all_of(c, c + shape_.hidden_size, [](float v) { return std::isfinite(v); });
+      }
+      const ActivationRows q = quantized_[current_].from(row);
+      quantize_h(h, q);
+      if (!finite)
+        *q.scales = std::numeric_limits<float>::quiet_NaN();
+      if (!reverse_)
+        continue;
+      // In reverse, a short row starts after others have swapped the buffers.
+      const ActivationRows other = quantized_[1 - current_].from(row);
+      std::copy_n(q.data, q.stride, other.data);
+      *other.scales = *q.scales;
+    }
+  }
+
+  void quantize_h(const float *h, const ActivationRows &q) const {
+    call_.kernels.quantize_row(h, shape_.output_size(), call_.h_floor(), weights_.hh, q.data,
+                               q.scales);
+  }
+
+  void quantize_input(const uint8_t *row, DataType type, const ActivationRows &q) {
+    const int64_t columns = shape_.layer_input_size(layer_);
+    const float floor = call_.input_floor(layer_);
+    const float *values = reinterpret_cast<const float *>(row);
+    Workspace memory;
+    if (type != DataType::float32) {
+      float *widened = memory.take<float>(columns);
+      widen(row, type, columns, widened);
+      values = widened;
+    }
+    call_.kernels.quantize_row(values, columns, floor, weights_.ih, q.data, q.scales);
+  }
+
+  void step(int64_t rows, const float *gates) {
+    const ActivationRows &next = quantized_[1 - current_];
+    const Matrix &consumer = shape_.proj_size ? weights_.hr : weights_.hh;
+    StepArguments a;
+    a.rows = rows;
+    a.h_in = quantized_[current_];
+    a.input_gates = gates;
+    a.c = c_;
+    a.h = cell_output_;
+    a.h_out = shape_.proj_size ? unprojected_ : next;
+    a.h_out_form = consumer.form;
+    a.h_out_max = consumer.activation_max;
+    call_.kernels.step(weights_.hh, a);
+    if (shape_.proj_size) {
+      call_.kernels.products(weights_.hr, nullptr, rows, unprojected_, h_);
+      for (int64_t row = 0; row < rows; ++row)
+        quantize_h(h_ + row * h_stride_, next.from(row));
+    }
+    current_ = 1 - current_;
+  }
+
+  const Call &call_;
+  const LstmShape &shape_;
+  const int64_t layer_;
+  const bool reverse_;
+  const int64_t index_;
+  const PackedLayer &weights_;
+  const RowRange rows_;
+  float *c_;
+  float *cell_output_; // o tanh(c)
+  float *h_;           // the output: cell_output_, or its projection
+  int64_t h_stride_;
+  ActivationRows quantized_[2]; // h, as read and as written by a step
+  ActivationRows unprojected_;
+  int current_ = 0;
+};
+
+int64_t rows_a_chunk(const Call &call, int64_t active_rows) {
+  const int64_t fitting = kChunkBytes / (call.gates_per_row() * int64_t{sizeof(float)});
+  const int64_t wanted = std::clamp(fitting, kMinChunkRows, kMaxChunkRows);
+  return std::max(active_rows, std::min(wanted, active_rows * call.arguments.time_steps));
+}
+
+// One direction only: every chunk goes through all layers, so that memory does not grow with T.
+void run_forward(const Call &call, RowRange rows) {
+  Workspace memory;
+  const LstmShape &shape = call.stack.shape;
+  const LstmArguments &a = call.arguments;
+  const int64_t most_rows = rows_a_chunk(call, rows.size());
+  float *gates = memory.take<float>(most_rows * call.gates_per_row());
+  float *between = memory.take<float>(most_rows * shape.output_size());
+  const Plane layers_plane{Plane::Addressing::chunk, reinterpret_cast<uint8_t *>(between),
+                           DataType::float32, shape.output_size() * int64_t{sizeof(float)}};
+  const Plane x = x_plane(a), y = y_plane(a);
+  static_assert(std::is_trivially_destructible_v<Direction>);
+  Direction *const layers = memory.take<Direction>(shape.num_layers);
+  ActivationRows *const quantized = memory.take<ActivationRows>(shape.num_layers);
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
+    new (layers + layer) Direction(call, memory, layer, 0, rows);
+    const Matrix &ih = call.stack.layers[static_cast<size_t>(layer)].ih;
+    quantized[layer] = take_rows(memory, ih, most_rows, shape.layer_input_size(layer));
+  }
+  for (Chunk chunk{0, 0}; chunk.end < a.time_steps;) {
+    chunk = layers[0].next_chunk(chunk.end, most_rows);
+    for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
+      const bool last = layer + 1 == shape.num_layers;
+      layers[layer].run(chunk, layer == 0 ? x : layers_plane, last ? y : layers_plane,
+                        quantized[layer], gates);
+    }
+  }
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer)
+    layers[layer].store_state();
+}
+
+void run_direction(const Call &call, int64_t layer, int64_t direction, RowRange rows,
+                   const Plane &in, const Plane &out) {
+  Workspace memory;
+  const LstmShape &shape = call.stack.shape;
+  const int64_t most_rows = rows_a_chunk(call, rows.size());
+  float *gates = memory.take<float>(most_rows * call.gates_per_row());
+  Direction state(call, memory, layer, direction, rows);
+  const Matrix &ih = call.stack.layers[static_cast<size_t>(layer * 2 + direction)].ih;
+  const ActivationRows quantized = take_rows(memory, ih, most_rows, shape.layer_input_size(layer));
+  const Plane columns = out.columns_from(direction * shape.output_size());
+  for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps;) {
+    chunk = state.next_chunk(chunk.end, most_rows);
+    state.run(chunk, in, columns, quantized, gates);
+  }
+  state.store_state();
+}
+
+RowRange range(int64_t rows, int64_t ranges, int64_t i) {
+  return {rows * i / ranges, rows * (i + 1) / ranges};
+}
+
+// Both directions of a layer need all of the layer below.
+void run_bidirectional(const Call &call, const Split &split) {
+  const LstmShape &shape = call.stack.shape;
+  const LstmArguments &a = call.arguments;
+  const int64_t width = shape.layer_input_size(1);
+  const int64_t last_step = a.time_steps - 1;
+  const int64_t all_rows = call.schedule.start(last_step) + call.schedule.active(last_step);
+  Workspace memory;
+  Plane planes[2];
+  for (int64_t i = 0; i < std::min<int64_t>(2, shape.num_layers - 1); ++i)
+    planes[i] = {Plane::Addressing::gapless,
+                 reinterpret_cast<uint8_t *>(memory.take<float>(all_rows * width)),
+                 DataType::float32, width * int64_t{sizeof(float)}};
+  const Plane x = x_plane(a), y = y_plane(a);
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
+    const Plane &in = layer == 0 ? x : planes[(layer - 1) % 2];
+    const Plane &out = layer + 1 == shape.num_layers ? y : planes[layer % 2];
+    parallel_for(static_cast<int>(2 * split.ranges), split.threads, [&](int task) {
+      run_direction(call, layer, task % 2, range(a.batch_size, split.ranges, task / 2), in, out);
+    });
+  }
+}
+
+// y is zero past a row's length.
+void clear_padding(const LstmArguments &a, int64_t columns) {
+  const int64_t size = bytes_of(a.data_type);
+  for (int64_t row = 0; row < a.batch_size; ++row)
+    for (int64_t t = a.lengths[row]; t < a.time_steps; ++t)
+      std::memset(static_cast<uint8_t *>(a.y) + (t * a.y_time_stride + row * a.y_row_stride) * size,
+                  0, static_cast<size_t>(columns * size));
+}
+
+} // namespace
+
+void run_stack(const PackedStack &stack, const LstmArguments &a) {
+  const LstmShape &shape = stack.shape;
+  const Call call{stack, a, kernels(active_isa()), Schedule(a)};
+  if (a.batch_size == 0)
+    return;
+  check_pointers(a);
+  if (a.lengths)
+    clear_padding(a, shape.num_directions * shape.output_size());
+
+  const Split split = split_of(stack, a);
+  if (shape.num_directions == 2)
+    return run_bidirectional(call, split);
+  parallel_for(static_cast<int>(split.ranges), split.threads,
+               [&](int i) { run_forward(call, range(a.batch_size, split.ranges, i)); });
+}
+
+void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments) {
+  run_stack(PackedStack(packed, bytes), arguments);
+}
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,159 @@
+#include "weights/matrix_source.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include "common/fail.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr int64_t kMaxBlock = 65535;
+constexpr int32_t kInt32Max = std::numeric_limits<int32_t>::max();
+
+std::string at_block(int64_t block, int64_t block_row) {
+  return ", block " + std::to_string(block) + " of block row " + std::to_string(block_row);
+}
+
+void check_block_shape(const WeightMatrix &source, const std::string &name) {
+  if (source.block_rows % kStripRows || source.block_columns % kBlockColumns ||
+      source.block_rows < 1 || source.block_columns < 1 || source.block_rows > kMaxBlock ||
+      source.block_columns > kMaxBlock)
+    fail(name + ": blocks must have a multiple of 8 rows and a multiple of 4 columns, got " +
+         std::to_string(source.block_rows) + " x " + std::to_string(source.block_columns));
+}
+
+void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std::string &name) {
+  const int32_t *crow = source.crow_indices;
+  if (crow[0] != 0)
+    fail(name + "_crow_indices must start with 0, got " + std::to_string(crow[0]));
+  for (int64_t r = 0; r < grid.block_rows(); ++r)
+    if (crow[r + 1] < crow[r] || crow[r + 1] > source.num_blocks)
+      fail(name + "_crow_indices must not decrease nor exceed the " +
+           std::to_string(source.num_blocks) + " blocks, got " + std::to_string(crow[r + 1]) +
+           " after " + std::to_string(crow[r]));
+  if (crow[grid.block_rows()] != source.num_blocks)
+    fail(name + "_crow_indices must end with the number of blocks, " +
+         std::to_string(source.num_blocks) + ", got " + std::to_string(crow[grid.block_rows()]));
+  for (int64_t r = 0; r < grid.block_rows(); ++r)
+    for (int64_t b = crow[r]; b < crow[r + 1]; ++b) {
+      const int64_t column = source.col_indices[b];
+      if (column < 0 || column >= grid.blocks_a_row)
+        fail(name + "_col_indices must be in 0.." + std::to_string(grid.blocks_a_row - 1) +
+             ", got " + std::to_string(column) + at_block(b, r));
+      if (b > crow[r] && column <= source.col_indices[b - 1])
+        fail(name + "_col_indices must increase within a block row, got " + std::to_string(column) +
+             " after " + std::to_string(source.col_indices[b - 1]) + at_block(b, r));
+    }
+}
+
+// Of `count` weights of `size` bytes. -0 is what a mask leaves of a negative float.
+bool all_zero(const uint8_t *weights, int64_t count, int64_t size) {
+  if (size == 1)
+    return std::all_of(weights, weights + count, [](uint8_t weight) { return weight == 0; });
+  for (int64_t i = 0; i < count; ++i)
+    if (read<float>(weights, i) != 0.0f)
+      return false;
+  return true;
+}
+
+// Refuses bad blocks and indices, and padding that is not zero.
+void check_blocks(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
+                  const std::string &name) {
+  check_block_shape(source, name);
+  const BlockGrid grid(shape, source);
+  check_indices(grid, source, name);
+  const uint8_t *row = static_cast<const uint8_t *>(source.weights);
+  for (int64_t r = 0; r < grid.block_rows(); ++r) {
+    const int64_t rows = grid.gate_rows - r % grid.block_rows_a_gate * source.block_rows;
+    for (int64_t b = source.crow_indices[r]; b < source.crow_indices[r + 1]; ++b) {
+      const int64_t columns = std::min(
+          source.block_columns, shape.columns - source.col_indices[b] * source.block_columns);
+      for (int64_t i = 0; i < source.block_rows; ++i, row += source.block_columns * size) {
+        const int64_t valid = i < rows ? columns : 0;
+        if (!all_zero(row + valid * size, source.block_columns - valid, size))
+          fail(name + "_values must be zero in the padding" + at_block(b, r));
+      }
+    }
+  }
+}
+
+} // namespace
+
+int64_t count_block_rows(int64_t rows, int64_t gates, int64_t block_rows, const std::string &name) {
+  if (block_rows < 1 || block_rows > kMaxBlock)
+    fail(name + ": blocks must have 1.." + std::to_string(kMaxBlock) + " rows, got " +
+         std::to_string(block_rows));
+  return gates * divide_up(rows / gates, block_rows);
+}
+
+MatrixSource::MatrixSource(const MatrixShape &shape, const WeightMatrix &source,
+                           int activation_bits, const std::string &name)
+    : shape_(shape), source_(source), activation_bits_(activation_bits),
+      stride_(source.crow_indices ? source.block_columns : shape.columns) {
+  if (in_blocks())
+    check_blocks(shape, source, weight_bytes(), name);
+  if (activation_bits == 32)
+    check_floats(name);
+  else
+    examine(name);
+}
+
+int32_t MatrixSource::activation_max() const {
+  if (activation_bits_ != 16)
+    return activation_bits_ == 8 ? 127 : 1;
+  // The largest for which no sum of products can leave int32.
+  const int64_t limit = kInt32Max / std::max<int64_t>(1, proof_.max_magnitude);
+  return static_cast<int32_t>(std::min<int64_t>(32767, limit));
+}
+
+void MatrixSource::examine(const std::string &name) {
+  row_sums_.resize(static_cast<size_t>(shape_.rows));
+  std::vector<int64_t> magnitudes(row_sums_.size());
+  for (int64_t strip = 0; strip < shape_.num_strips(); ++strip)
+    for_each_panel(strip, [&](const Panel &panel) {
+      for (int64_t i = 0; i < panel.rows; ++i) {
+        const int8_t *row = reinterpret_cast<const int8_t *>(panel.weights) + i * stride_;
+        const size_t at = static_cast<size_t>(panel.first_row + i);
+        for (int64_t k = 0; k < panel.columns; ++k) {
+          if (row[k] == -128)
+            fail(name + ": weights must be in [-127, 127], got -128 in row " + std::to_string(at));
+          row_sums_[at] += row[k];
+          magnitudes[at] += std::abs(row[k]);
+        }
+        for (int64_t k = 0; k + 1 < panel.columns; k += 2)
+          if (std::abs(row[k] + row[k + 1]) > 128)
+            proof_.pair_safe = false;
+      }
+    });
+  for (size_t row = 0; row < row_sums_.size(); ++row) {
+    if (row_sums_[row] != static_cast<int16_t>(row_sums_[row]))
+      proof_.short_sums = false;
+    proof_.max_magnitude = std::max(proof_.max_magnitude, magnitudes[row]);
+    if (!std::isfinite(source_.scales[row]) || source_.scales[row] < 0)
+      fail(name + ": scales must be finite and not negative, row " + std::to_string(row) +
+           " is not");
+  }
+}
+
+void MatrixSource::check_floats(const std::string &name) const {
+  for (int64_t strip = 0; strip < shape_.num_strips(); ++strip)
+    for_each_panel(strip, [&](const Panel &panel) {
+      for (int64_t i = 0; i < panel.rows; ++i)
+        for (int64_t k = 0; k < panel.columns; ++k)
+          if (!std::isfinite(read<float>(panel.weights, i * stride_ + k)))
+            fail(name + ": weights must be finite, row " + std::to_string(panel.first_row + i) +
+                 " is not");
+    });
+}
+
+bool MatrixSource::is_zero(const Panel &panel, int64_t k) const {
+  const int64_t count = std::min<int64_t>(kBlockColumns, panel.columns - k);
+  for (int64_t i = 0; i < panel.rows; ++i)
+    if (!all_zero(panel.weights + (i * stride_ + k) * weight_bytes(), count, weight_bytes()))
+      return false;
+  return true;
+}
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,114 @@
+// The packed form of a stack: a header, one record a layer and direction, and bodies that the
+// kernels stream. One layout serves every CPU instruction set, at any alignment.
+//
+// A matrix is cut into tiles of 32 rows: 8 units x 4 gates (i of units 0..7, f of units 0..7, g,
+// o), or 32 rows of a projection. Columns go by groups of 4 bytes of activations: 4 columns of
+// 8-bit ones, 2 of 16-bit ones, 1 of float32. One group is broadcast against 8 rows at a time. Rows
+// and columns that do not exist are zero.
+//
+// A dense tile holds its groups one behind the other:
+//
+//   group 0 of row 0 | group 0 of row 1 | ... | group 0 of row 31 | group 1 of row 0 | ...
+//
+// A block-sparse matrix holds the blocks of 8 rows x 4 columns that are not zero. 8 rows are a
+// strip: a gate of a tile. The strips of a window of 16 tiles are sorted by how many blocks they
+// have and taken 8 at a time, as a slice, which is as long as its longest strip; shorter ones are
+// filled up with zero blocks. A last slice without 8 strips repeats its last one. So 8 independent
+// sums run side by side, and lengths seldom change:
+//
+//   slice: start, length, its 8 strips
+//   columns [position][strip]: first column of the block / 4
+//   blocks [position][strip]: group 0 of rows 0..7 | group 1 of rows 0..7 | ...
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "common/host_device.h"
+#include "lstm_fastkernels/lstm.h"
+
+namespace lstm_fastkernels {
+
+constexpr int kTileUnits = 8;
+constexpr int kTileRows = 32;
+
+constexpr int kStripRows = 8;
+constexpr int kStripsPerTile = kTileRows / kStripRows;
+constexpr int kBlockColumns = 4;
+constexpr int kSliceStrips = 8;
+constexpr int kWindowTiles = 16;
+
+// How a matrix's products are formed; chosen at pack time, proven from the weights.
+enum class Form : uint32_t {
+  offset8 = 0,  // activations offset by 128 to u8: exact in vpmaddubsw as the weights are pair-safe
+  signed8 = 1,  // |activation| as u8 times weight with the activation's sign: exact for any weights
+  signed16 = 2, // 16-bit activations times sign-extended weights
+  float32 = 3,  // float32 weights and activations, summed by fma in the order of columns
+};
+
+LFK_HOST_DEVICE constexpr int activation_bytes(Form form) {
+  return form == Form::float32 ? 4 : form == Form::signed16 ? 2 : 1;
+}
+constexpr int columns_per_group(Form form) { return 4 / activation_bytes(form); }
+constexpr int weight_bytes(Form form) { return form == Form::float32 ? 4 : 1; }
+constexpr int block_bytes(Form form) { return kStripRows * kBlockColumns * weight_bytes(form); }
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+// Reads element i of an array of T that may be misaligned.
+template <class T> T read(const uint8_t *array, int64_t i) {
+  T value;
+  std::memcpy(&value, array + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
+  return value;
+}
+
+struct Slice {
+  uint32_t start, length;       // positions
+  uint8_t strips[kSliceStrips]; // counted from the window's first one
+};
+static_assert(sizeof(Slice) == 16);
+
+struct Matrix {
+  // Dense:
+  const uint8_t *tiles = nullptr; // int8 [num_tiles][groups][32][columns_per_group]
+  // Block-sparse, null where dense:
+  const uint8_t *slices = nullptr;  // Slice [num_slices], 8 for each window
+  const uint8_t *columns = nullptr; // uint16 [positions][8]
+  const uint8_t *blocks = nullptr;  // int8 or float [positions][8][groups][8][columns_per_group]
+
+  const uint8_t *row_sums = nullptr; // int16 [num_tiles][32], of the weights; Form::offset8 only
+  const uint8_t *scales = nullptr;   // float [num_tiles][32]; 1 for Form::float32
+  int64_t num_tiles = 0;
+  int64_t groups = 0;
+  int64_t positions = 0;
+  Form form = Form::offset8;
+  int32_t activation_max = 127; // A: activations are integers in [-A, A]; 1 for Form::float32
+
+  bool is_sparse() const { return slices != nullptr; }
+  int64_t tile_bytes() const { return groups * kTileRows * columns_per_group(form); }
+  // Products of one row of activations.
+  int64_t products() const {
+    return is_sparse() ? positions * kSliceStrips * kStripRows * kBlockColumns
+                       : num_tiles * tile_bytes();
+  }
+};
+
+struct PackedLayer {
+  Matrix ih, hh, hr;
+  const uint8_t *bias = nullptr; // float [num_tiles][32]
+};
+
+struct PackedStack {
+  LstmShape shape;
+  std::vector<PackedLayer> layers; // [layer * num_directions + direction]
+
+  // Checks the header and every record; throws Error.
+  PackedStack(const void *packed, size_t bytes);
+};
+
+// lstm_forward, on a buffer that was checked before.
+void run_stack(const PackedStack &stack, const LstmArguments &arguments);
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,170 @@
+#include "weights/packed_matrix.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace lstm_fastkernels {
+namespace {
+
+int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
+
+Form choose(const Proof &proof, int activation_bits) {
+  if (activation_bits != 8)
+    return activation_bits == 16 ? Form::signed16 : Form::float32;
+  return proof.pair_safe && proof.short_sums ? Form::offset8 : Form::signed8;
+}
+
+} // namespace
+
+MatrixOffsets CpuLayout::take(Sections &sections, const MatrixShape &shape,
+                              const MatrixRecord &record) {
+  const Form form = static_cast<Form>(record.form);
+  const int64_t rows = shape.num_tiles() * kTileRows;
+  const int64_t slots = int64_t{record.positions} * kSliceStrips;
+  const bool offset_possible = form == Form::offset8 || form == Form::signed8;
+  MatrixOffsets at{};
+  if (record.blocks) {
+    at.slices = sections.take(num_slices(shape) * int64_t{sizeof(Slice)});
+    at.columns = sections.take(slots * int64_t{sizeof(uint16_t)});
+    at.blocks = sections.take(slots * block_bytes(form));
+  } else {
+    at.tiles = sections.take(rows * round_up(shape.columns, columns_per_group(form)));
+  }
+  at.row_sums = sections.take(offset_possible ? rows * int64_t{sizeof(int16_t)} : 0);
+  at.scales = sections.take(rows * int64_t{sizeof(float)});
+  return at;
+}
+
+void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record, int activation_bits) {
+  const Form form = static_cast<Form>(record.form);
+  if (record.form > static_cast<uint32_t>(Form::float32) ||
+      activation_bytes(form) * 8 != activation_bits)
+    fail("packed weights: unknown form " + std::to_string(record.form));
+  const bool possible = form == Form::float32 ? record.activation_max == 1
+                        : form == Form::signed16
+                            ? record.activation_max >= 1 && record.activation_max <= 32767
+                            : record.activation_max == 127;
+  if (!possible)
+    fail("packed weights: activation range " + std::to_string(record.activation_max) +
+         " is not possible");
+  const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
+  if (record.blocks ? record.blocks != 1 || record.positions > most
+                    : form == Form::float32 || record.positions != 0)
+    fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
+         std::to_string(record.positions) + " positions is not possible");
+}
+
+Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
+            const MatrixOffsets &at) {
+  Matrix matrix;
+  matrix.form = static_cast<Form>(record.form);
+  if (record.blocks) {
+    matrix.slices = base + at.slices;
+    matrix.columns = base + at.columns;
+    matrix.blocks = base + at.blocks;
+  } else {
+    matrix.tiles = base + at.tiles;
+  }
+  matrix.row_sums = base + at.row_sums;
+  matrix.scales = base + at.scales;
+  matrix.num_tiles = shape.num_tiles();
+  matrix.groups = divide_up(shape.columns, columns_per_group(matrix.form));
+  matrix.positions = record.positions;
+  matrix.activation_max = record.activation_max;
+  return matrix;
+}
+
+MatrixPlan::MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
+                       const std::string &name)
+    : source_(shape, source, activation_bits, name) {
+  const Form form = choose(source_.proof(), activation_bits);
+  record_ = {static_cast<uint32_t>(form), source_.activation_max(), 0, 0};
+  if (source_.in_blocks() || form == Form::float32)
+    plan_slices();
+}
+
+std::vector<MatrixPlan::Block> MatrixPlan::blocks_of(int64_t strip) const {
+  std::vector<Block> blocks;
+  source_.for_each_block(strip, [&](const Panel &panel, int64_t k) {
+    blocks.push_back({static_cast<uint16_t>((panel.first_column + k) / kBlockColumns),
+                      panel.weights + k * source_.weight_bytes()});
+  });
+  return blocks;
+}
+
+void MatrixPlan::plan_slices() {
+  record_.blocks = 1;
+  constexpr int64_t kWindowStrips = kWindowTiles * kStripsPerTile;
+  for (int64_t first = 0; first < source_.shape().num_strips(); first += kWindowStrips) {
+    std::vector<Strip> window;
+    for (int64_t strip = first;
+         strip < std::min(source_.shape().num_strips(), first + kWindowStrips); ++strip)
+      window.push_back({strip, blocks_of(strip)});
+    std::stable_sort(window.begin(), window.end(), [](const Strip &a, const Strip &b) {
+      return a.blocks.size() > b.blocks.size();
+    });
+    for (size_t i = 0; i < window.size(); i += kSliceStrips) {
+      const auto begin = std::make_move_iterator(window.begin() + static_cast<int64_t>(i));
+      const size_t count = std::min<size_t>(kSliceStrips, window.size() - i);
+      slices_.emplace_back(begin, begin + static_cast<int64_t>(count));
+      record_.positions += static_cast<uint32_t>(slices_.back().front().blocks.size());
+    }
+  }
+}
+
+void MatrixPlan::write(uint8_t *base, const MatrixOffsets &at) const {
+  if (record_.blocks)
+    write_slices(base + at.slices, base + at.columns, base + at.blocks);
+  else
+    write_tiles(base + at.tiles);
+  if (form() == Form::offset8)
+    write_rows<int16_t>(base + at.row_sums, source_.shape(), kStripRows, [&](int64_t row) {
+      return static_cast<int16_t>(source_.row_sums()[static_cast<size_t>(row)]);
+    });
+  write_rows<float>(base + at.scales, source_.shape(), kStripRows,
+                    [&](int64_t row) { return source_.scale(row); });
+}
+
+void MatrixPlan::write_tiles(uint8_t *tiles) const {
+  const int64_t group = columns_per_group(form());
+  const int64_t tile_bytes = kTileRows * round_up(source_.shape().columns, group);
+  for (int64_t strip = 0; strip < source_.shape().num_strips(); ++strip)
+    source_.for_each_panel(strip, [&](const Panel &panel) {
+      for (int64_t i = 0; i < panel.rows; ++i) {
+        const int64_t position = strip % kStripsPerTile * kStripRows + i;
+        uint8_t *out = tiles + strip / kStripsPerTile * tile_bytes + position * group;
+        for (int64_t k = 0; k < panel.columns; ++k)
+          out[k / group * kTileRows * group + k % group] = panel.weights[i * source_.stride() + k];
+      }
+    });
+}
+
+void MatrixPlan::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const {
+  uint32_t start = 0;
+  for (size_t n = 0; n < slices_.size(); ++n) {
+    const std::vector<Strip> &strips = slices_[n];
+    Slice slice{start, static_cast<uint32_t>(strips.front().blocks.size()), {}};
+    for (size_t s = 0; s < kSliceStrips; ++s) {
+      const Strip &strip = strips[std::min(s, strips.size() - 1)];
+      slice.strips[s] = static_cast<uint8_t>(strip.index % (kWindowTiles * kStripsPerTile));
+      for (size_t i = 0; i < strip.blocks.size(); ++i) {
+        const int64_t slot = static_cast<int64_t>((start + i) * kSliceStrips + s);
+        lstm_fastkernels::write(columns, slot, strip.blocks[i].column);
+        write_block(strip.index, strip.blocks[i], blocks + slot * block_bytes(form()));
+      }
+    }
+    lstm_fastkernels::write(slices, static_cast<int64_t>(n), slice);
+    start += slice.length;
+  }
+}
+
+void MatrixPlan::write_block(int64_t strip, const Block &from, uint8_t *block) const {
+  const int64_t group = columns_per_group(form()), size = source_.weight_bytes();
+  const int64_t left = source_.shape().columns - int64_t{from.column} * kBlockColumns;
+  for (int64_t i = 0; i < source_.shape().strip_rows(strip); ++i)
+    for (int64_t k = 0; k < std::min<int64_t>(kBlockColumns, left); ++k)
+      std::memcpy(block + ((k / group * kStripRows + i) * group + k % group) * size,
+                  from.weights + (i * source_.stride() + k) * size, static_cast<size_t>(size));
+}
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,65 @@
+// The CPU's layout of one matrix: what it needs, where its sections lie, and how they are read
+// back.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "weights/matrix_source.h"
+#include "weights/packed.h"
+#include "weights/packed_stack.h"
+
+namespace lstm_fastkernels {
+
+struct MatrixOffsets {
+  int64_t tiles, slices, columns, blocks, row_sums, scales;
+};
+
+// A validated source, and the decisions on how to pack it. The source must live as long.
+class MatrixPlan {
+public:
+  // `name` is what errors call the matrix. Throws Error.
+  MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
+             const std::string &name);
+
+  const MatrixRecord &record() const { return record_; }
+  // Into zeroed memory.
+  void write(uint8_t *base, const MatrixOffsets &at) const;
+
+private:
+  struct Block {
+    uint16_t column;        // the first one / 4
+    const uint8_t *weights; // of its first row
+  };
+  struct Strip {
+    int64_t index; // in the matrix
+    std::vector<Block> blocks;
+  };
+
+  Form form() const { return static_cast<Form>(record_.form); }
+  void plan_slices();
+  std::vector<Block> blocks_of(int64_t strip) const;
+  void write_tiles(uint8_t *tiles) const;
+  void write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const;
+  void write_block(int64_t strip, const Block &from, uint8_t *block) const;
+
+  MatrixSource source_;
+  MatrixRecord record_{};
+  std::vector<std::vector<Strip>> slices_; // up to 8 strips each, the longest first
+};
+
+// As packed_stack.h wants a layout.
+struct CpuLayout {
+  using Plan = MatrixPlan;
+  using Offsets = MatrixOffsets;
+  static constexpr Backend kBackend = Backend::cpu;
+  static constexpr int64_t kHeight = kStripRows;
+
+  static Offsets take(Sections &sections, const MatrixShape &shape, const MatrixRecord &record);
+  static void check(const MatrixShape &shape, const MatrixRecord &record, int activation_bits);
+};
+
+Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
+            const MatrixOffsets &at);
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,227 @@
+// What the packed forms of all backends have in common: a header, one record a layer and direction,
+// then each layer's sections. A backend's layout says what a matrix looks like:
+//
+//   Plan      a validated matrix: Plan(shape, source, activation_bits, name), record(), write()
+//   Offsets   where a matrix's sections lie; take(sections, shape, record) walks over them
+//   check     refuses a record that no matrix of a shape can have
+//   kBackend  what the header says, kHeight: rows of a strip
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "common/fail.h"
+#include "weights/matrix_source.h"
+
+namespace lstm_fastkernels {
+
+enum class Backend : uint32_t { cpu = 1, cuda = 2 };
+
+struct PackHeader {
+  char magic[8];
+  uint32_t version, backend;
+  uint64_t total_bytes;
+  uint32_t input_size, hidden_size, proj_size, num_layers, num_directions, activation_bits;
+  uint32_t reserved[4];
+};
+static_assert(sizeof(PackHeader) == 64);
+
+// What a packed buffer says of a matrix.
+struct MatrixRecord {
+  uint32_t form;
+  int32_t activation_max;
+  uint32_t blocks;    // CPU: 0 dense, 1 block-sparse; CUDA: of the longest strip
+  uint32_t positions; // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
+};
+
+struct LayerRecord {
+  MatrixRecord ih, hh, hr;
+  uint32_t reserved[4];
+};
+static_assert(sizeof(LayerRecord) == 64);
+
+inline MatrixShape ih_shape(const LstmShape &shape, int64_t layer) {
+  return {4 * shape.hidden_size, shape.layer_input_size(layer), true};
+}
+inline MatrixShape hh_shape(const LstmShape &shape) {
+  return {4 * shape.hidden_size, shape.output_size(), true};
+}
+inline MatrixShape hr_shape(const LstmShape &shape) {
+  return {shape.proj_size, shape.hidden_size, false};
+}
+
+inline int64_t num_records(const LstmShape &shape) {
+  return shape.num_layers * shape.num_directions;
+}
+// Bytes of the header and the records.
+inline int64_t head_size(const LstmShape &shape) {
+  return int64_t{sizeof(PackHeader)} + num_records(shape) * int64_t{sizeof(LayerRecord)};
+}
+
+// The header for a packed form of so many bytes, and the shape of a header: throws Error unless it
+// is this library's, and of this backend.
+PackHeader make_header(const LstmShape &shape, Backend backend, size_t total_bytes);
+LstmShape read_header(const PackHeader &header, Backend backend);
+
+// Walks over the sections of a buffer in their one fixed order; bytes() is what it has passed. Each
+// section starts at a multiple of 64 bytes.
+class Sections {
+public:
+  explicit Sections(int64_t start) : offset_(start) {}
+  int64_t take(int64_t bytes) {
+    const int64_t at = offset_;
+    offset_ += round_up(bytes, 64);
+    return at;
+  }
+  int64_t bytes() const { return offset_; }
+
+private:
+  int64_t offset_;
+};
+
+template <class T> void write(uint8_t *array, int64_t i, T value) {
+  std::memcpy(array + i * static_cast<int64_t>(sizeof(T)), &value, sizeof(T));
+}
+
+// Writes value(source row) at each row's place among strips of `height`; padding is left as it is.
+template <class T, class Value>
+void write_rows(uint8_t *section, const MatrixShape &shape, int64_t height, Value value) {
+  const int64_t tile_rows = kStripsPerTile * height;
+  for (int64_t tile = 0; tile < shape.num_tiles(height); ++tile)
+    for (int64_t position = 0; position < tile_rows; ++position) {
+      const int64_t row = shape.source_row(tile, position, height);
+      if (row >= 0)
+        write<T>(section, tile * tile_rows + position, value(row));
+    }
+}
+
+template <class Layout> struct LayerOffsets {
+  typename Layout::Offsets ih, hh, hr;
+  int64_t bias; // float [rows with padding]
+};
+
+template <class Layout>
+LayerOffsets<Layout> take_layer(Sections &sections, const LstmShape &shape, int64_t layer,
+                                const LayerRecord &record) {
+  LayerOffsets<Layout> at{};
+  at.ih = Layout::take(sections, ih_shape(shape, layer), record.ih);
+  at.hh = Layout::take(sections, hh_shape(shape), record.hh);
+  if (shape.proj_size)
+    at.hr = Layout::take(sections, hr_shape(shape), record.hr);
+  const int64_t rows = hh_shape(shape).num_strips(Layout::kHeight) * Layout::kHeight;
+  at.bias = sections.take(rows * int64_t{sizeof(float)});
+  return at;
+}
+
+// Validated weights of a stack and how they will be packed. The weights must live as long.
+template <class Layout> class StackPlan {
+public:
+  // Throws Error, naming the matrix.
+  StackPlan(const LstmShape &shape, const LayerWeights *layers) : shape_(shape) {
+    validate(shape);
+    Sections sections(head_size(shape));
+    for (int64_t i = 0; i < num_records(shape); ++i) {
+      layers_.push_back(plan_layer(i, layers[i]));
+      take_layer<Layout>(sections, shape, i / shape.num_directions, layers_.back().record);
+    }
+    bytes_ = static_cast<size_t>(sections.bytes());
+  }
+
+  size_t bytes() const { return bytes_; }
+
+  // Throws Error unless there is room for exactly bytes().
+  void write(void *packed, size_t bytes) const {
+    if (bytes != bytes_)
+      fail("pack: the packed form takes " + std::to_string(bytes_) + " bytes, not " +
+           std::to_string(bytes));
+    uint8_t *base = static_cast<uint8_t *>(packed);
+    std::fill_n(base, bytes_, uint8_t{0});
+    lstm_fastkernels::write(base, 0, make_header(shape_, Layout::kBackend, bytes_));
+    Sections sections(head_size(shape_));
+    for (int64_t i = 0; i < num_records(shape_); ++i) {
+      const Layer &plan = layers_[static_cast<size_t>(i)];
+      const LayerOffsets<Layout> at =
+          take_layer<Layout>(sections, shape_, i / shape_.num_directions, plan.record);
+      lstm_fastkernels::write(base + sizeof(PackHeader), i, plan.record);
+      const typename Layout::Offsets *const offsets[] = {&at.ih, &at.hh, &at.hr};
+      for (size_t m = 0; m < plan.matrices.size(); ++m)
+        plan.matrices[m].write(base, *offsets[m]);
+      if (plan.bias)
+        write_rows<float>(base + at.bias, hh_shape(shape_), Layout::kHeight,
+                          [&](int64_t row) { return plan.bias[row]; });
+    }
+  }
+
+private:
+  struct Layer {
+    LayerRecord record{};
+    std::vector<typename Layout::Plan> matrices; // ih, hh and, with a projection, hr
+    const float *bias = nullptr;
+  };
+
+  Layer plan_layer(int64_t index, const LayerWeights &weights) const {
+    const std::string suffix = layer_suffix(shape_, index);
+    Layer plan;
+    const auto add = [&](const MatrixShape &m, const WeightMatrix &source, const char *name) {
+      plan.matrices.emplace_back(m, source, shape_.activation_bits, name + suffix);
+      return plan.matrices.back().record();
+    };
+    plan.record.ih = add(ih_shape(shape_, index / shape_.num_directions), weights.ih, "weight_ih");
+    plan.record.hh = add(hh_shape(shape_), weights.hh, "weight_hh");
+    if (shape_.proj_size)
+      plan.record.hr = add(hr_shape(shape_), weights.hr, "weight_hr");
+    for (int64_t row = 0; weights.bias && row < 4 * shape_.hidden_size; ++row)
+      if (!std::isfinite(weights.bias[row]))
+        fail("bias" + suffix + " must be finite, row " + std::to_string(row) + " is not");
+    plan.bias = weights.bias;
+    return plan;
+  }
+
+  LstmShape shape_;
+  std::vector<Layer> layers_;
+  size_t bytes_;
+};
+
+// Checks the header and every record of a packed form that is `bytes` long in all, of which the
+// first `readable` can be looked into; calls visit(shape, layer, record, its offsets) for each that
+// lies within the buffer, before the buffer's length as a whole is checked.
+template <class Layout, class Visit>
+LstmShape read_stack(const void *packed, size_t readable, size_t bytes, const Visit &visit) {
+  PackHeader header;
+  if (readable < sizeof header)
+    fail("packed weights: expected at least " + std::to_string(sizeof header) + " bytes, got " +
+         std::to_string(readable));
+  std::memcpy(&header, packed, sizeof header);
+  const LstmShape shape = read_header(header, Layout::kBackend);
+  Sections sections(head_size(shape));
+  if (static_cast<int64_t>(readable) >= head_size(shape))
+    for (int64_t i = 0; i < num_records(shape); ++i) {
+      const int64_t layer = i / shape.num_directions;
+      const LayerRecord record =
+          read<LayerRecord>(static_cast<const uint8_t *>(packed) + sizeof(PackHeader), i);
+      Layout::check(ih_shape(shape, layer), record.ih, shape.activation_bits);
+      Layout::check(hh_shape(shape), record.hh, shape.activation_bits);
+      if (shape.proj_size)
+        Layout::check(hr_shape(shape), record.hr, shape.activation_bits);
+      const LayerOffsets<Layout> at = take_layer<Layout>(sections, shape, layer, record);
+      if (sections.bytes() <= static_cast<int64_t>(bytes))
+        visit(shape, layer, record, at);
+    }
+  const size_t expected = static_cast<size_t>(sections.bytes());
+  if (bytes != expected || header.total_bytes != expected)
+    fail("packed weights: expected " + std::to_string(expected) + " bytes for these sizes, got " +
+         std::to_string(bytes) + " (header says " + std::to_string(header.total_bytes) + ")");
+  return shape;
+}
+
+// read_stack, for the shape alone.
+template <class Layout> LstmShape read_shape(const void *packed, size_t readable, size_t bytes) {
+  return read_stack<Layout>(
+      packed, readable, bytes,
+      [](const LstmShape &, int64_t, const LayerRecord &, const LayerOffsets<Layout> &) {});
+}
+
+} // namespace lstm_fastkernels
