@@ -123,7 +123,7 @@ public:
              const WeightMatrix &hh, const LstmArguments &arguments)
       : name(std::move(name)), arguments_(arguments),
         y_(static_cast<size_t>(arguments.batch_size * shape.hidden_size)), c_n_(y_), h_n_(y_) {
-    const LayerWeights layer{ih, hh, {}, nullptr};
+    const CellWeights layer{ih, hh, {}, nullptr};
     bytes = lstm_fastkernels::packed_bytes(shape, &layer);
     packed_.reset(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
     pack(shape, &layer, packed_.get(), bytes);

@@ -49,30 +49,26 @@ def _lstm_fake(
     c0: Tensor | None,
     lengths: Tensor | None,
     packed: Tensor,
-    input_size: int,
-    hidden_size: int,
-    proj_size: int,
-    num_layers: int,
-    bidirectional: bool,
+    shape: list[int],
     batch_first: bool,
-    head: list[int] | None = None,
+    header: list[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     for name, tensor in {"input": x, "h0": h0, "c0": c0}.items():
         if tensor is not None and tensor.device != packed.device:
             raise RuntimeError(f"{name} must be on {packed.device}, got {tensor.device}")
     if lengths is not None and lengths.device.type != "cpu" and not packed.is_meta:
         raise RuntimeError(f"lengths must be on cpu, got {lengths.device}")
-    directions = 2 if bidirectional else 1
+    _, hidden_size, proj_size, num_layers, directions = shape
     if x.dim() == 2:
         batch = h0.shape[1] if h0 is not None else torch.library.get_ctx().new_dynamic_size()
     else:
         batch = x.shape[0 if batch_first else 1]
     state = x if h0 is None else h0
-    layers = num_layers * directions
+    cells, output_size = num_layers * directions, proj_size or hidden_size
     return (
-        x.new_empty((*x.shape[:-1], directions * (proj_size or hidden_size))),
-        state.new_empty((layers, batch, proj_size or hidden_size)),
-        state.new_empty((layers, batch, hidden_size)),
+        x.new_empty((*x.shape[:-1], directions * output_size)),
+        state.new_empty((cells, batch, output_size)),
+        state.new_empty((cells, batch, hidden_size)),
     )
 
 
@@ -91,7 +87,7 @@ class _WithoutGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
-        return _ops.no_backward(gradient, ctx.shape), *[None] * 11
+        return _ops.no_backward(gradient, ctx.shape), *[None] * 7
 
 
 Result = tuple[Tensor, Tensor, Tensor]
@@ -101,13 +97,13 @@ Operation = Callable[..., Result]
 def lstm_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
     """What to call with these tensors in grad mode: lstm, or its twin whose backward raises.
 
-    Both take the op's arguments: (x, h0, c0, lengths, packed, input_size, hidden_size, proj_size,
-    num_layers, bidirectional, batch_first, head). x: [T, B, I], or [B, T, I] with batch_first, or a
-    PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers * directions, B,
-    output or hidden size], float32 or of x's dtype, or both None for zeros. lengths: int64 [B] on
-    the CPU, each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x. packed, head: from
-    pack_lstm for the same sizes, packed moved to x's device. They return y, h_n, c_n as nn.LSTM
-    does, y of x's dtype and states of h0's (x's without h0).
+    Both take the op's arguments: (x, h0, c0, lengths, packed, shape, batch_first, header). x: [T,
+    B, I], or [B, T, I] with batch_first, or a PackedSequence's data [N, I]; float32, float16 or
+    bfloat16. h0, c0: [layers * directions, B, output or hidden size], float32 or of x's dtype, or
+    both None for zeros. lengths: int64 [B] on the CPU, each in 1..T, or None; batch_sizes of the
+    PackedSequence with 2-D x. shape: [input_size, hidden_size, proj_size, num_layers, directions].
+    packed, header: from pack_lstm for the same shape, packed moved to x's device. They return y,
+    h_n, c_n as nn.LSTM does, y of x's dtype and states of h0's (x's without h0).
     """
     if x.requires_grad or any(t is not None and t.requires_grad for t in (h0, c0)):
         return _WithoutGradient.apply
@@ -115,7 +111,8 @@ def lstm_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
 
 
 explain_lstm = _ops.explain_lstm  # with lstm's arguments
-pack_lstm = _ops.pack_lstm
+pack_lstm = _ops.pack_lstm.default
+forget_packed = _ops.forget_packed.default
 
 
 @torch.library.register_fake("lstm_fastkernels::explain_lstm")

@@ -1,5 +1,6 @@
 #include "file/configuration.h"
 
+#include <algorithm>
 #include <map>
 
 #include "file/json.h"
@@ -15,23 +16,29 @@ struct Class {
   bool is_float, is_cell;
 };
 
-const Class &class_of(const LstmConfiguration &c, const std::string &what) {
+const Class &class_of(const std::string &class_name, const std::string &what) {
   static const std::map<std::string, Class> classes = {{"FastQuantLSTM", {false, false}},
                                                        {"FastQuantLSTMCell", {false, true}},
                                                        {"FastSparseLSTM", {true, false}},
                                                        {"FastSparseLSTMCell", {true, true}}};
-  const auto found = classes.find(c.class_name);
+  const auto found = classes.find(class_name);
   if (found == classes.end())
-    refuse_file(what + ": unknown class '" + c.class_name + "'");
+    refuse_file(what + ": unknown class '" + class_name + "'");
   return found->second;
 }
 
-int activation_bits(const std::string &activations, const std::string &what) {
-  static const std::map<std::string, int> bits = {{"int8", 8}, {"int16", 16}, {"float32", 32}};
-  const auto found = bits.find(activations);
-  if (found == bits.end())
-    refuse_file(what + ": 'activations' must be int8, int16 or float32, got '" + activations + "'");
-  return found->second;
+// Of each matrix, which all must be there.
+std::vector<Precision> precisions(const json &named, const LstmShape &shape) {
+  const std::string own = "'precision'";
+  if (!named.is_object())
+    refuse_file(own + " must be an object");
+  std::vector<Precision> all;
+  for (const MatrixName &matrix : matrix_names(shape))
+    all.push_back(precision_from(text(named, matrix.name.c_str(), own)));
+  if (named.size() != all.size())
+    refuse_file(own + " names " + std::to_string(named.size()) + " matrices, the LSTM has " +
+                std::to_string(all.size()));
+  return all;
 }
 
 double dropout(const json &from, const std::string &what) {
@@ -68,23 +75,22 @@ LstmConfiguration read_configuration(const json &from, const std::string &what) 
   c.shape.num_directions = boolean(from, "bidirectional", what) ? 2 : 1;
   c.bias = boolean(from, "bias", what);
   c.batch_first = boolean(from, "batch_first", what);
-  const std::string activations = text(from, "activations", what);
-  c.shape.activation_bits = activation_bits(activations, what);
+  const double idle = dropout(from, what);
+  check_layout(from, what);
+  const json &named = member(from, "precision", what);
+  const Class &of = class_of(c.class_name, what);
   try {
     validate(c.shape);
+    if (of.is_cell && (c.shape.num_cells() != 1 || c.shape.proj_size || c.batch_first || idle != 0))
+      refuse_file("a cell has one layer and direction, no projection, no dropout, and is not "
+                  "batch_first");
+    c.precisions = precisions(named, c.shape);
   } catch (const Error &error) {
     refuse_file(what + ": " + error.what());
   }
-  const double idle = dropout(from, what);
-  check_layout(from, what);
-
-  const Class &of = class_of(c, what);
-  if (of.is_float != (c.shape.activation_bits == 32))
-    refuse_file(what + ": a " + c.class_name + " has no '" + activations + "' activations");
-  if (of.is_cell && (c.shape.num_layers != 1 || c.shape.num_directions != 1 || c.shape.proj_size ||
-                     c.batch_first || idle != 0))
-    refuse_file(what + ": a cell has one layer and direction, no projection, no dropout, and is "
-                       "not batch_first");
+  const auto is_float = [](Precision p) { return p.weights == WeightType::float32; };
+  if (of.is_float && !std::all_of(c.precisions.begin(), c.precisions.end(), is_float))
+    refuse_file(what + ": a " + c.class_name + " has float32 matrices alone");
   return c;
 }
 

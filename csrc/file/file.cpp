@@ -20,7 +20,7 @@ constexpr size_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000; // as the safetensors library has it
 constexpr char kMetadata[] = "__metadata__";
 constexpr char kOurKey[] = "lstm_fastkernels";
-constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kFormatVersion = 2;
 
 // 0 for an unknown one.
 int64_t element_bytes(const std::string &dtype) {
@@ -176,9 +176,16 @@ private:
     const std::string what = name + ": metadata '" + kOurKey + "'";
     const json configuration = parse_json(source, what);
     const int64_t version = integer(configuration, "format_version", what);
+    if (version == 1)
+      refuse_file(what + ": format version 1 was made by an unreleased version: convert the model "
+                         "again");
     if (version != kFormatVersion)
       refuse_file(what + ": format version " + std::to_string(version) +
                   "; this library reads version " + std::to_string(kFormatVersion));
+    const int64_t contract = integer(configuration, "numeric_contract", what);
+    if (contract != kNumericContract)
+      refuse_file(what + ": numeric contract " + std::to_string(contract) +
+                  "; this library computes contract " + std::to_string(kNumericContract));
     const json &all = member(configuration, "lstms", what);
     if (!all.is_object() || all.empty())
       refuse_file(what + ": 'lstms' must be an object of at least one LSTM");
@@ -230,7 +237,7 @@ bool File::has_tensor(std::string_view name) const {
   return contents_->entries.find(name) != contents_->entries.end();
 }
 
-Tensor File::tensor(std::string_view name) const {
+TensorView File::tensor(std::string_view name) const {
   const auto found = contents_->entries.find(name);
   if (found == contents_->entries.end())
     refuse_file(contents_->name + ": " + std::string(name) + " is missing");
@@ -240,7 +247,7 @@ Tensor File::tensor(std::string_view name) const {
 }
 
 std::vector<float> File::float32(std::string_view name) const {
-  const Tensor found = tensor(name);
+  const TensorView found = tensor(name);
   static const std::map<std::string, DataType> types = {
       {"F32", DataType::float32}, {"F16", DataType::float16}, {"BF16", DataType::bfloat16}};
   const auto type = types.find(found.dtype);
@@ -271,6 +278,16 @@ LstmConfiguration File::lstm(std::string_view name) const {
   refuse_file(
       contents_->name + ": no LSTM '" + std::string(name) + "', " +
       (all.empty() ? "nor any other: lstm_fastkernels.save_file writes them" : "it holds " + all));
+}
+
+std::map<std::string, TensorView> File::lstm_tensors(std::string_view name) const {
+  const std::string prefix = name.empty() ? "" : std::string(name) + ".";
+  std::map<std::string, TensorView> tensors;
+  for (auto entry = contents_->entries.lower_bound(prefix);
+       entry != contents_->entries.end() && entry->first.compare(0, prefix.size(), prefix) == 0;
+       ++entry)
+    tensors.emplace(entry->first.substr(prefix.size()), tensor(entry->first));
+  return tensors;
 }
 
 } // namespace lstm_fastkernels

@@ -1,9 +1,8 @@
-// The dispatch table: operation x instruction set -> function.
+// What an implementation of the kernels has to offer.
 #pragma once
 
 #include <cstdint>
 
-#include "lstm_fastkernels/isa.h"
 #include "weights/packed.h"
 
 namespace lstm_fastkernels {
@@ -30,10 +29,17 @@ struct StepArguments {
   const float *input_gates = nullptr; // bias and input products, in tile order
   float *c = nullptr;                 // in and out
   float *h = nullptr;                 // out: o tanh(c)
-  ActivationRows h_out;               // out: h quantized with the constant scale 1 / h_out_max
+  ActivationRows h_out;               // h quantized with the scale 1 / h_out_max, which is there
   Form h_out_form = Form::offset8;
   int32_t h_out_max = 127;
 };
+
+// Tiles begin .. end - 1 of a matrix: where it is block-sparse, whole windows of it.
+struct TileRange {
+  int64_t begin, end;
+};
+
+inline TileRange all_tiles(const Matrix &matrix) { return {0, matrix.num_tiles}; }
 
 struct Kernels {
   // Quantizes v[0..n) for `target`: s = m / A, q = clamp(rint(v * (A / m)), -A, A), where m is
@@ -42,22 +48,14 @@ struct Kernels {
   void (*quantize_row)(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
                        float *scale);
 
-  // out[row][tile][32] = fma(products, scale of x's row * scale of the weight row, bias); bias as
-  // in the packed form, or null for none.
-  void (*products)(const Matrix &matrix, const uint8_t *bias, int64_t rows, const ActivationRows &x,
-                   float *out);
+  // out[row][tile][32] = fma(products, scale of x's row * scale of the weight row, bias) for a
+  // range of tiles; bias as in the packed form, or null for none.
+  void (*products)(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_t rows,
+                   const ActivationRows &x, float *out);
 
-  // Recurrent products, gates, c, h and the quantization of h in one pass. A row of h with a NaN in
-  // it gets a NaN scale.
-  void (*step)(const Matrix &hh, const StepArguments &arguments);
+  // Recurrent products, gates, c, h and the quantization of h in one pass, for the units of a range
+  // of tiles. A row of h with a NaN among them gets a NaN scale; other scales stay as they are.
+  void (*step)(const Matrix &hh, TileRange tiles, const StepArguments &arguments);
 };
-
-const Kernels &kernels(Isa isa);
-
-extern const Kernels kScalarKernels;
-#if defined(__x86_64__)
-extern const Kernels kAvx2Kernels;
-extern const Kernels kAvx512VnniKernels;
-#endif
 
 } // namespace lstm_fastkernels

@@ -1,6 +1,7 @@
 // How a call is split over threads: by directions, and by ranges of rows.
 #pragma once
 
+#include "lstm_fastkernels/lstm.h"
 #include "weights/packed.h"
 
 namespace lstm_fastkernels {

@@ -89,20 +89,20 @@ int64_t count_block_rows(int64_t rows, int64_t gates, int64_t block_rows, const 
 }
 
 MatrixSource::MatrixSource(const MatrixShape &shape, const WeightMatrix &source,
-                           int activation_bits, const std::string &name)
-    : shape_(shape), source_(source), activation_bits_(activation_bits),
+                           const std::string &name)
+    : shape_(shape), source_(source),
       stride_(source.crow_indices ? source.block_columns : shape.columns) {
   if (in_blocks())
     check_blocks(shape, source, weight_bytes(), name);
-  if (activation_bits == 32)
+  if (is_float())
     check_floats(name);
   else
     examine(name);
 }
 
 int32_t MatrixSource::activation_max() const {
-  if (activation_bits_ != 16)
-    return activation_bits_ == 8 ? 127 : 1;
+  if (precision().activations != ActivationType::int16)
+    return is_float() ? 1 : 127;
   // The largest for which no sum of products can leave int32.
   const int64_t limit = kInt32Max / std::max<int64_t>(1, proof_.max_magnitude);
   return static_cast<int32_t>(std::min<int64_t>(32767, limit));

@@ -46,6 +46,11 @@ struct MatrixShape {
   }
 };
 
+// The matrix of a kind among a cell's ih, hh and hr.
+template <class Cell> auto &matrix_of(Cell &cell, MatrixKind kind) {
+  return kind == MatrixKind::ih ? cell.ih : kind == MatrixKind::hh ? cell.hh : cell.hr;
+}
+
 // A matrix in blocks has its gates padded to whole blocks, each by itself.
 struct BlockGrid {
   int64_t gates, gate_rows, block_rows_a_gate, blocks_a_row;
@@ -71,20 +76,25 @@ struct Proof {
   int64_t max_magnitude = 0; // max over rows of sum |w|
 };
 
+// Block rows of a matrix of so many rows: each of its gates is padded to whole ones. Throws Error,
+// naming the matrix, for block_rows outside 1..65535.
+int64_t count_block_rows(int64_t rows, int64_t gates, int64_t block_rows, const std::string &name);
+
 // The source must live as long.
 class MatrixSource {
 public:
   // `name` is what errors call the matrix. Throws Error.
-  MatrixSource(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
-               const std::string &name);
+  MatrixSource(const MatrixShape &shape, const WeightMatrix &source, const std::string &name);
 
   const MatrixShape &shape() const { return shape_; }
   const Proof &proof() const { return proof_; }
+  Precision precision() const { return source_.precision; }
+  bool is_float() const { return source_.precision.weights == WeightType::float32; }
   // A of the numeric contract; 1 for float32.
   int32_t activation_max() const;
   bool in_blocks() const { return source_.crow_indices != nullptr; }
   int64_t stride() const { return stride_; } // weights from row to row of a panel
-  int64_t weight_bytes() const { return activation_bits_ == 32 ? 4 : 1; }
+  int64_t weight_bytes() const { return is_float() ? 4 : 1; }
   // Of each source row, for integers.
   const std::vector<int32_t> &row_sums() const { return row_sums_; }
   float scale(int64_t row) const { return source_.scales ? source_.scales[row] : 1.0f; }
@@ -102,7 +112,6 @@ private:
 
   MatrixShape shape_;
   WeightMatrix source_;
-  int activation_bits_;
   int64_t stride_;
   Proof proof_;
   std::vector<int32_t> row_sums_;

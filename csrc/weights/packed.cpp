@@ -10,37 +10,13 @@ namespace lstm_fastkernels {
 namespace {
 
 constexpr char kMagic[8] = {'L', 'F', 'K', 'L', 'S', 'T', 'M', '\0'};
-constexpr uint32_t kVersion = 2;
-constexpr int64_t kMaxSize = 65535;
-constexpr int64_t kMaxLayers = 1024;
+constexpr uint32_t kVersion = 3;
 
 const char *layout_name(Backend backend) {
   return backend == Backend::cpu ? "the CPU layout (1)" : "the CUDA layout (2)";
 }
 
 } // namespace
-
-void validate(const LstmShape &shape) {
-  const auto in_range = [](const char *name, int64_t value, int64_t low, int64_t high) {
-    if (value < low || value > high)
-      fail(std::string(name) + " must be in " + std::to_string(low) + ".." + std::to_string(high) +
-           ", got " + std::to_string(value));
-  };
-  in_range("input_size", shape.input_size, 1, kMaxSize);
-  in_range("hidden_size", shape.hidden_size, 1, kMaxSize);
-  in_range("proj_size", shape.proj_size, 0, shape.hidden_size - 1);
-  in_range("num_layers", shape.num_layers, 1, kMaxLayers);
-  in_range("num_directions", shape.num_directions, 1, 2);
-  if (shape.num_layers > 1)
-    in_range("num_directions * output size", shape.layer_input_size(1), 1, kMaxSize);
-  if (shape.activation_bits != 8 && shape.activation_bits != 16 && shape.activation_bits != 32)
-    fail("activation_bits must be 8, 16 or 32, got " + std::to_string(shape.activation_bits));
-}
-
-std::string layer_suffix(const LstmShape &shape, int64_t index) {
-  const bool reverse = index % shape.num_directions == 1;
-  return "_l" + std::to_string(index / shape.num_directions) + (reverse ? "_reverse" : "");
-}
 
 PackHeader make_header(const LstmShape &shape, Backend backend, size_t total_bytes) {
   PackHeader header{};
@@ -53,37 +29,41 @@ PackHeader make_header(const LstmShape &shape, Backend backend, size_t total_byt
   header.proj_size = static_cast<uint32_t>(shape.proj_size);
   header.num_layers = static_cast<uint32_t>(shape.num_layers);
   header.num_directions = static_cast<uint32_t>(shape.num_directions);
-  header.activation_bits = static_cast<uint32_t>(shape.activation_bits);
+  header.numeric_contract = kNumericContract;
   return header;
 }
 
 LstmShape read_header(const PackHeader &header, Backend backend) {
   if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0)
-    fail("packed weights: the buffer does not start with this library's mark");
+    fail("packed weights: bad magic number");
   if (header.version != kVersion)
     fail("packed weights: expected version " + std::to_string(kVersion) + ", got " +
          std::to_string(header.version));
   if (header.backend != static_cast<uint32_t>(backend))
     fail("packed weights: expected " + std::string(layout_name(backend)) + ", got " +
          std::to_string(header.backend));
+  if (header.numeric_contract != kNumericContract)
+    fail("packed weights: expected numeric contract " + std::to_string(kNumericContract) +
+         ", got " + std::to_string(header.numeric_contract));
   LstmShape shape;
   shape.input_size = header.input_size;
   shape.hidden_size = header.hidden_size;
   shape.proj_size = header.proj_size;
   shape.num_layers = header.num_layers;
   shape.num_directions = header.num_directions;
-  shape.activation_bits = static_cast<int>(header.activation_bits);
   validate(shape);
   return shape;
 }
 
-size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers) {
-  return StackPlan<CpuLayout>(shape, layers).bytes();
-}
+struct PackPlan::Plan : StackPlan<CpuLayout> {
+  using StackPlan::StackPlan;
+};
 
-void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes) {
-  StackPlan<CpuLayout>(shape, layers).write(packed, bytes);
-}
+PackPlan::PackPlan(const LstmShape &shape, const CellWeights *cells)
+    : plan_(std::make_unique<const Plan>(shape, cells)) {}
+PackPlan::~PackPlan() = default;
+size_t PackPlan::bytes() const { return plan_->bytes(); }
+void PackPlan::write(void *packed, size_t bytes) const { plan_->write(packed, bytes); }
 
 LstmShape packed_shape(const void *packed, size_t bytes) {
   return read_shape<CpuLayout>(packed, bytes, bytes);

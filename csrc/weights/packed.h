@@ -26,7 +26,7 @@
 #include <vector>
 
 #include "common/host_device.h"
-#include "lstm_fastkernels/lstm.h"
+#include "lstm_fastkernels/weights.h"
 
 namespace lstm_fastkernels {
 
@@ -39,7 +39,8 @@ constexpr int kBlockColumns = 4;
 constexpr int kSliceStrips = 8;
 constexpr int kWindowTiles = 16;
 
-// How a matrix's products are formed; chosen at pack time, proven from the weights.
+// How a matrix's products are formed; chosen at pack time by its precision, and proven from the
+// weights.
 enum class Form : uint32_t {
   offset8 = 0,  // activations offset by 128 to u8: exact in vpmaddubsw as the weights are pair-safe
   signed8 = 1,  // |activation| as u8 times weight with the activation's sign: exact for any weights
@@ -83,6 +84,7 @@ struct Matrix {
   int64_t num_tiles = 0;
   int64_t groups = 0;
   int64_t positions = 0;
+  Precision precision;
   Form form = Form::offset8;
   int32_t activation_max = 127; // A: activations are integers in [-A, A]; 1 for Form::float32
 
@@ -107,8 +109,5 @@ struct PackedStack {
   // Checks the header and every record; throws Error.
   PackedStack(const void *packed, size_t bytes);
 };
-
-// lstm_forward, on a buffer that was checked before.
-void run_stack(const PackedStack &stack, const LstmArguments &arguments);
 
 } // namespace lstm_fastkernels

@@ -8,10 +8,18 @@ namespace {
 
 int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
 
-Form choose(const Proof &proof, int activation_bits) {
-  if (activation_bits != 8)
-    return activation_bits == 16 ? Form::signed16 : Form::float32;
+Form choose(Precision precision, const Proof &proof) {
+  if (precision.weights == WeightType::float32)
+    return Form::float32;
+  if (precision.activations == ActivationType::int16)
+    return Form::signed16;
   return proof.pair_safe && proof.short_sums ? Form::offset8 : Form::signed8;
+}
+
+bool possible(Form form, Precision precision) {
+  if (form == Form::offset8)
+    return precision == Precision{WeightType::int8, ActivationType::int8};
+  return form == choose(precision, {false, false, 0});
 }
 
 } // namespace
@@ -35,16 +43,16 @@ MatrixOffsets CpuLayout::take(Sections &sections, const MatrixShape &shape,
   return at;
 }
 
-void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record, int activation_bits) {
+void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
   const Form form = static_cast<Form>(record.form);
-  if (record.form > static_cast<uint32_t>(Form::float32) ||
-      activation_bytes(form) * 8 != activation_bits)
+  precision_name(record.precision()); // throws where there is none
+  if (!possible(form, record.precision()))
     fail("packed weights: unknown form " + std::to_string(record.form));
-  const bool possible = form == Form::float32 ? record.activation_max == 1
-                        : form == Form::signed16
-                            ? record.activation_max >= 1 && record.activation_max <= 32767
-                            : record.activation_max == 127;
-  if (!possible)
+  const bool range_possible = form == Form::float32 ? record.activation_max == 1
+                              : form == Form::signed16
+                                  ? record.activation_max >= 1 && record.activation_max <= 32767
+                                  : record.activation_max == 127;
+  if (!range_possible)
     fail("packed weights: activation range " + std::to_string(record.activation_max) +
          " is not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
@@ -57,6 +65,7 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record, int 
 Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
             const MatrixOffsets &at) {
   Matrix matrix;
+  matrix.precision = record.precision();
   matrix.form = static_cast<Form>(record.form);
   if (record.blocks) {
     matrix.slices = base + at.slices;
@@ -74,16 +83,19 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
   return matrix;
 }
 
-MatrixPlan::MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
-                       const std::string &name)
-    : source_(shape, source, activation_bits, name) {
-  const Form form = choose(source_.proof(), activation_bits);
-  record_ = {static_cast<uint32_t>(form), source_.activation_max(), 0, 0};
+MatrixPacker::MatrixPacker(const MatrixShape &shape, const WeightMatrix &source,
+                           const std::string &name)
+    : source_(shape, source, name) {
+  const Form form = choose(source.precision, source_.proof());
+  record_.weights = source.precision.weights;
+  record_.activations = source.precision.activations;
+  record_.form = static_cast<uint32_t>(form);
+  record_.activation_max = source_.activation_max();
   if (source_.in_blocks() || form == Form::float32)
     plan_slices();
 }
 
-std::vector<MatrixPlan::Block> MatrixPlan::blocks_of(int64_t strip) const {
+std::vector<MatrixPacker::Block> MatrixPacker::blocks_of(int64_t strip) const {
   std::vector<Block> blocks;
   source_.for_each_block(strip, [&](const Panel &panel, int64_t k) {
     blocks.push_back({static_cast<uint16_t>((panel.first_column + k) / kBlockColumns),
@@ -92,7 +104,7 @@ std::vector<MatrixPlan::Block> MatrixPlan::blocks_of(int64_t strip) const {
   return blocks;
 }
 
-void MatrixPlan::plan_slices() {
+void MatrixPacker::plan_slices() {
   record_.blocks = 1;
   constexpr int64_t kWindowStrips = kWindowTiles * kStripsPerTile;
   for (int64_t first = 0; first < source_.shape().num_strips(); first += kWindowStrips) {
@@ -112,7 +124,7 @@ void MatrixPlan::plan_slices() {
   }
 }
 
-void MatrixPlan::write(uint8_t *base, const MatrixOffsets &at) const {
+void MatrixPacker::write(uint8_t *base, const MatrixOffsets &at) const {
   if (record_.blocks)
     write_slices(base + at.slices, base + at.columns, base + at.blocks);
   else
@@ -125,7 +137,7 @@ void MatrixPlan::write(uint8_t *base, const MatrixOffsets &at) const {
                     [&](int64_t row) { return source_.scale(row); });
 }
 
-void MatrixPlan::write_tiles(uint8_t *tiles) const {
+void MatrixPacker::write_tiles(uint8_t *tiles) const {
   const int64_t group = columns_per_group(form());
   const int64_t tile_bytes = kTileRows * round_up(source_.shape().columns, group);
   for (int64_t strip = 0; strip < source_.shape().num_strips(); ++strip)
@@ -139,7 +151,7 @@ void MatrixPlan::write_tiles(uint8_t *tiles) const {
     });
 }
 
-void MatrixPlan::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const {
+void MatrixPacker::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const {
   uint32_t start = 0;
   for (size_t n = 0; n < slices_.size(); ++n) {
     const std::vector<Strip> &strips = slices_[n];
@@ -158,7 +170,7 @@ void MatrixPlan::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks
   }
 }
 
-void MatrixPlan::write_block(int64_t strip, const Block &from, uint8_t *block) const {
+void MatrixPacker::write_block(int64_t strip, const Block &from, uint8_t *block) const {
   const int64_t group = columns_per_group(form()), size = source_.weight_bytes();
   const int64_t left = source_.shape().columns - int64_t{from.column} * kBlockColumns;
   for (int64_t i = 0; i < source_.shape().strip_rows(strip); ++i)

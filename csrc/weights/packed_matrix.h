@@ -16,11 +16,10 @@ struct MatrixOffsets {
 };
 
 // A validated source, and the decisions on how to pack it. The source must live as long.
-class MatrixPlan {
+class MatrixPacker {
 public:
   // `name` is what errors call the matrix. Throws Error.
-  MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
-             const std::string &name);
+  MatrixPacker(const MatrixShape &shape, const WeightMatrix &source, const std::string &name);
 
   const MatrixRecord &record() const { return record_; }
   // Into zeroed memory.
@@ -50,13 +49,13 @@ private:
 
 // As packed_stack.h wants a layout.
 struct CpuLayout {
-  using Plan = MatrixPlan;
+  using Plan = MatrixPacker;
   using Offsets = MatrixOffsets;
   static constexpr Backend kBackend = Backend::cpu;
   static constexpr int64_t kHeight = kStripRows;
 
   static Offsets take(Sections &sections, const MatrixShape &shape, const MatrixRecord &record);
-  static void check(const MatrixShape &shape, const MatrixRecord &record, int activation_bits);
+  static void check(const MatrixShape &shape, const MatrixRecord &record);
 };
 
 Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,

@@ -1,7 +1,7 @@
 // What the packed forms of all backends have in common: a header, one record a layer and direction,
 // then each layer's sections. A backend's layout says what a matrix looks like:
 //
-//   Plan      a validated matrix: Plan(shape, source, activation_bits, name), record(), write()
+//   Plan      a validated matrix: Plan(shape, source, name), record(), write()
 //   Offsets   where a matrix's sections lie; take(sections, shape, record) walks over them
 //   check     refuses a record that no matrix of a shape can have
 //   kBackend  what the header says, kHeight: rows of a strip
@@ -22,26 +22,32 @@ enum class Backend : uint32_t { cpu = 1, cuda = 2 };
 
 struct PackHeader {
   char magic[8];
-  uint32_t version, backend;
+  uint32_t version, backend, numeric_contract, num_directions;
   uint64_t total_bytes;
-  uint32_t input_size, hidden_size, proj_size, num_layers, num_directions, activation_bits;
+  uint32_t input_size, hidden_size, proj_size, num_layers;
   uint32_t reserved[4];
 };
 static_assert(sizeof(PackHeader) == 64);
 
 // What a packed buffer says of a matrix.
 struct MatrixRecord {
+  WeightType weights;
+  ActivationType activations;
   uint32_t form;
   int32_t activation_max;
   uint32_t blocks;    // CPU: 0 dense, 1 block-sparse; CUDA: of the longest strip
   uint32_t positions; // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
+  uint32_t reserved[2];
+
+  Precision precision() const { return {weights, activations}; }
 };
+static_assert(sizeof(MatrixRecord) == 32);
 
 struct LayerRecord {
   MatrixRecord ih, hh, hr;
-  uint32_t reserved[4];
+  uint32_t reserved[8];
 };
-static_assert(sizeof(LayerRecord) == 64);
+static_assert(sizeof(LayerRecord) == 128);
 
 inline MatrixShape ih_shape(const LstmShape &shape, int64_t layer) {
   return {4 * shape.hidden_size, shape.layer_input_size(layer), true};
@@ -53,12 +59,9 @@ inline MatrixShape hr_shape(const LstmShape &shape) {
   return {shape.proj_size, shape.hidden_size, false};
 }
 
-inline int64_t num_records(const LstmShape &shape) {
-  return shape.num_layers * shape.num_directions;
-}
 // Bytes of the header and the records.
 inline int64_t head_size(const LstmShape &shape) {
-  return int64_t{sizeof(PackHeader)} + num_records(shape) * int64_t{sizeof(LayerRecord)};
+  return int64_t{sizeof(PackHeader)} + shape.num_cells() * int64_t{sizeof(LayerRecord)};
 }
 
 // The header for a packed form of so many bytes, and the shape of a header: throws Error unless it
@@ -120,11 +123,11 @@ LayerOffsets<Layout> take_layer(Sections &sections, const LstmShape &shape, int6
 template <class Layout> class StackPlan {
 public:
   // Throws Error, naming the matrix.
-  StackPlan(const LstmShape &shape, const LayerWeights *layers) : shape_(shape) {
+  StackPlan(const LstmShape &shape, const CellWeights *cells) : shape_(shape) {
     validate(shape);
     Sections sections(head_size(shape));
-    for (int64_t i = 0; i < num_records(shape); ++i) {
-      layers_.push_back(plan_layer(i, layers[i]));
+    for (int64_t i = 0; i < shape.num_cells(); ++i) {
+      layers_.push_back(plan_layer(i, cells[i]));
       take_layer<Layout>(sections, shape, i / shape.num_directions, layers_.back().record);
     }
     bytes_ = static_cast<size_t>(sections.bytes());
@@ -141,7 +144,7 @@ public:
     std::fill_n(base, bytes_, uint8_t{0});
     lstm_fastkernels::write(base, 0, make_header(shape_, Layout::kBackend, bytes_));
     Sections sections(head_size(shape_));
-    for (int64_t i = 0; i < num_records(shape_); ++i) {
+    for (int64_t i = 0; i < shape_.num_cells(); ++i) {
       const Layer &plan = layers_[static_cast<size_t>(i)];
       const LayerOffsets<Layout> at =
           take_layer<Layout>(sections, shape_, i / shape_.num_directions, plan.record);
@@ -162,11 +165,11 @@ private:
     const float *bias = nullptr;
   };
 
-  Layer plan_layer(int64_t index, const LayerWeights &weights) const {
-    const std::string suffix = layer_suffix(shape_, index);
+  Layer plan_layer(int64_t index, const CellWeights &weights) const {
+    const std::string suffix = cell_suffix(shape_, index);
     Layer plan;
     const auto add = [&](const MatrixShape &m, const WeightMatrix &source, const char *name) {
-      plan.matrices.emplace_back(m, source, shape_.activation_bits, name + suffix);
+      plan.matrices.emplace_back(m, source, name + suffix);
       return plan.matrices.back().record();
     };
     plan.record.ih = add(ih_shape(shape_, index / shape_.num_directions), weights.ih, "weight_ih");
@@ -198,14 +201,14 @@ LstmShape read_stack(const void *packed, size_t readable, size_t bytes, const Vi
   const LstmShape shape = read_header(header, Layout::kBackend);
   Sections sections(head_size(shape));
   if (static_cast<int64_t>(readable) >= head_size(shape))
-    for (int64_t i = 0; i < num_records(shape); ++i) {
+    for (int64_t i = 0; i < shape.num_cells(); ++i) {
       const int64_t layer = i / shape.num_directions;
       const LayerRecord record =
           read<LayerRecord>(static_cast<const uint8_t *>(packed) + sizeof(PackHeader), i);
-      Layout::check(ih_shape(shape, layer), record.ih, shape.activation_bits);
-      Layout::check(hh_shape(shape), record.hh, shape.activation_bits);
+      Layout::check(ih_shape(shape, layer), record.ih);
+      Layout::check(hh_shape(shape), record.hh);
       if (shape.proj_size)
-        Layout::check(hr_shape(shape), record.hr, shape.activation_bits);
+        Layout::check(hr_shape(shape), record.hr);
       const LayerOffsets<Layout> at = take_layer<Layout>(sections, shape, layer, record);
       if (sections.bytes() <= static_cast<int64_t>(bytes))
         visit(shape, layer, record, at);

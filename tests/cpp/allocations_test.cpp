@@ -68,7 +68,7 @@ private:
 // The first step on a thread of its own, whose memory is its own, too, and then others.
 void check_steps(const SourceStack &stack, int64_t batch_size) {
   WITH("batch ", batch_size);
-  for_each_isa([&](Isa) {
+  for_each_isa([&](std::string_view) {
     Stream stream(stack, batch_size);
     int64_t first = 0, later = 0;
     std::thread([&] {
@@ -81,13 +81,13 @@ void check_steps(const SourceStack &stack, int64_t batch_size) {
 }
 
 TEST(steps_allocate_nothing) {
-  for (int bits : {8, 16, 32})
-    for (const LstmShape &shape :
-         {shape_of(7, 33, 0, 1, 1, bits), shape_of(7, 33, 0, 3, 1, bits),
-          shape_of(7, 33, 0, 2, 2, bits), shape_of(7, 33, 9, 2, 1, bits),
-          shape_of(7, 33, 9, 2, 2, bits), shape_of(151, 9, 0, 2, 2, bits)}) {
-      WITH("bits ", bits, " input ", shape.input_size, " layers ", shape.num_layers, " directions ",
-           shape.num_directions, " proj ", shape.proj_size);
+  for (Precision precision : kPrecisions)
+    for (const TypedShape &shape :
+         {shape_of(7, 33, 0, 1, 1, precision), shape_of(7, 33, 0, 3, 1, precision),
+          shape_of(7, 33, 0, 2, 2, precision), shape_of(7, 33, 9, 2, 1, precision),
+          shape_of(7, 33, 9, 2, 2, precision), shape_of(151, 9, 0, 2, 2, precision)}) {
+      WITH("precision ", precision_name(precision), " input ", shape.input_size, " layers ",
+           shape.num_layers, " directions ", shape.num_directions, " proj ", shape.proj_size);
       const SourceStack stack = random_stack(shape, Weights::any, 152);
       for (int64_t batch_size : {1, 33}) {
         check_steps(stack, batch_size);

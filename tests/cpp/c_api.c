@@ -16,7 +16,7 @@
 #define EXPECT_ERROR(status, call, part)                                                           \
   EXPECT((call) == (status) && strstr(lfk_last_error(), part) != NULL)
 
-static const char kGolden[] = LSTM_FASTKERNELS_TESTS "/data/golden_v1.safetensors";
+static const char kGolden[] = LSTM_FASTKERNELS_TESTS "/data/golden_v2.safetensors";
 
 static lfk_file *golden(void) {
   lfk_file *file = NULL;
@@ -203,7 +203,7 @@ const char *c_errors(void) {
 
   EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_state_new(lstm, -1, &other), "batch_size must be in");
   EXPECT_ERROR(LFK_INVALID_FILE, lfk_state_restore(saved, 31, &other), "at least 32 bytes");
-  EXPECT_ERROR(LFK_INVALID_FILE, lfk_state_restore(saved, 64, &other), "this library's mark");
+  EXPECT_ERROR(LFK_INVALID_FILE, lfk_state_restore(saved, 64, &other), "bad magic number");
   EXPECT(other == no_state);
   EXPECT(lfk_state_new(lstm, 2, &state) == LFK_OK);
   EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_state_save(state, saved, 64), "not 64");

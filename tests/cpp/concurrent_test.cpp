@@ -54,24 +54,25 @@ Result run_in_pieces(const Lstm &lstm, const Sequence &s, int threads, int64_t s
 
 // One model in every kind of weights; the first is large enough for threads.
 std::vector<SourceStack> stacks() {
-  return {random_stack(shape_of(129, 129), Weights::pair_safe, 161),
-          random_stack(shape_of(7, 9, 4, 2, 1, 16), Weights::any, 162),
-          in_blocks(random_stack(shape_of(7, 9, 0, 3, 1, 32), Weights::any, 163), {8, 4}, 0.5f)};
+  return {
+      random_stack(shape_of(129, 129), Weights::pair_safe, 161),
+      random_stack(shape_of(7, 9, 4, 2, 1, kInt16), Weights::any, 162),
+      in_blocks(random_stack(shape_of(7, 9, 0, 3, 1, kFloat32), Weights::any, 163), {8, 4}, 0.5f)};
 }
 
 TEST(concurrent_calls_give_what_one_gives) {
   for (const SourceStack &stack : stacks()) {
-    WITH("hidden ", stack.shape.hidden_size, " bits ", stack.shape.activation_bits);
+    WITH("hidden ", stack.shape.hidden_size, " bits ", precision_name(stack.precision()));
     const HeldStack held = stack.held();
     const Lstm lstm(held.shape, held.views().data());
     // 37 million products in a call of 20 steps of the large one.
     const Sequence sequence = random_sequence(stack.shape, 20, 15, 164);
     const Result expected = forward(held.packed(), sequence);
-    const std::vector<Isa> isas = supported_isas();
+    const std::vector<std::string_view> isas = supported_isas();
     std::atomic<bool> done{false};
     std::thread switching([&] {
       for (size_t i = 0; !done; ++i) {
-        set_isa(isa_name(isas[i % isas.size()]));
+        set_isa(isas[i % isas.size()]);
         std::this_thread::yield();
       }
     });
@@ -83,7 +84,7 @@ TEST(concurrent_calls_give_what_one_gives) {
     });
     done = true;
     switching.join();
-    set_isa(isa_name(isas.back()));
+    set_isa(isas.back());
   }
 }
 

@@ -13,7 +13,7 @@ using Lines = std::vector<std::string>;
 
 Lines explained(const SourceStack &stack, LstmArguments a) {
   const std::vector<uint8_t> packed = stack.packed();
-  return explain(packed.data(), packed.size(), a);
+  return describe(explain(packed.data(), packed.size(), a));
 }
 
 LstmArguments arguments(int64_t T, int64_t B, int threads = 1) {
@@ -24,19 +24,19 @@ LstmArguments arguments(int64_t T, int64_t B, int threads = 1) {
   return a;
 }
 
-std::string form_text(int bits, Weights weights) {
-  if (bits != 8)
-    return bits == 16 ? "16-bit activations" : "float32, always in blocks";
+std::string form_text(Precision precision, Weights weights) {
+  if (precision != kInt8)
+    return precision == kInt16 ? "16-bit activations" : "float32, always in blocks";
   return weights == Weights::pair_safe
              ? "8-bit, the weights are pair-safe"
              : "8-bit by signs, the weights are not pair-safe or a row's sum exceeds 16 bits";
 }
 
 TEST(every_matrix_has_a_line) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (Weights weights : {Weights::pair_safe, Weights::any}) {
-      WITH("bits ", bits);
-      const LstmShape shape = shape_of(33, 19, 9, 2, 2, bits);
+      WITH("precision ", precision_name(precision));
+      const TypedShape shape = shape_of(33, 19, 9, 2, 2, precision);
       const Lines lines = explained(random_stack(shape, weights, 1), arguments(3, 2));
       CHECK(lines.size() == 2 + 2 * 2 * 3);
       size_t next = 2;
@@ -45,9 +45,9 @@ TEST(every_matrix_has_a_line) {
           const std::string &line = lines[next++];
           WITH(line);
           CHECK(line.rfind(std::string(name) + suffix + ": ", 0) == 0);
-          CHECK(line.find(bits == 32 ? ": block-sparse, 100.0%" : ": dense, 100.0%") !=
+          CHECK(line.find(precision == kFloat32 ? ": block-sparse, 100.0%" : ": dense, 100.0%") !=
                 std::string::npos);
-          const std::string form = "; " + form_text(bits, weights);
+          const std::string form = "; " + form_text(precision, weights);
           CHECK(line.size() > form.size() &&
                 line.compare(line.size() - form.size(), form.size(), form) == 0);
         }
@@ -68,17 +68,17 @@ TEST(shares_count_what_fills_up_apart) {
   CHECK(lines[2] == "weight_ih_l0: dense, 12.5% of its 8x4 blocks not zero" + form);
   stack.for_each_matrix([](SourceMatrix &m) { m.block = {8, 4}; });
   lines = explained(stack, arguments(1, 1));
-  CHECK(lines[3] == "weight_hh_l0: block-sparse, 12.5% of its 8x4 blocks kept, 100.0% with those "
-                    "that fill up" +
+  CHECK(lines[3] == "weight_hh_l0: block-sparse, 12.5% of its 8x4 blocks kept, 100.0% including "
+                    "padding" +
                         form);
 }
 
 TEST(the_instruction_set_is_named) {
   const SourceStack stack = random_stack(shape_of(3, 5), Weights::any, 3);
-  for_each_isa([&](Isa isa) {
+  for_each_isa([&](std::string_view isa) {
     const bool best = isa == supported_isas().back();
     CHECK(explained(stack, arguments(1, 1))[0] ==
-          "instruction set: " + std::string(isa_name(isa)) +
+          "instruction set: " + std::string(isa) +
               (best ? ": the highest allowed here" : ": chosen by set_isa"));
   });
 }

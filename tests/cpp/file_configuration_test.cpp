@@ -6,8 +6,8 @@
 namespace lstm_fastkernels {
 namespace {
 
-StoredFile good(int bits = 8, int64_t proj = 0) {
-  return stored(random_stack(shape_of(3, 5, proj, 1, 1, bits), Weights::any, 71).held());
+StoredFile good(Precision precision = kInt8, int64_t proj = 0) {
+  return stored(random_stack(shape_of(3, 5, proj, 1, 1, precision), Weights::any, 71).held());
 }
 
 void check_configuration_refused(const std::string &configuration, const std::string &message) {
@@ -39,11 +39,21 @@ TEST(configurations_that_are_no_json_are_refused) {
                               " has the key 'a' twice");
 }
 
+// What every configuration begins with.
+const std::string kVersions = R"({"format_version":2,"numeric_contract":1)";
+
+TEST(the_first_version_is_refused_with_advice) {
+  StoredFile file = good();
+  file.version = "1";
+  check_refused(file.bytes(), "metadata 'lstm_fastkernels': format version 1 was made by an "
+                              "unreleased version: convert the model again");
+}
+
 TEST(unknown_versions_are_refused_whatever_else_there_is) {
-  for (const char *version : {"0", "2", "9223372036854775807"}) {
+  for (const char *version : {"0", "3", "9223372036854775807"}) {
     check_configuration_refused(
         check::text("{\"format_version\":", version, ",\"lstms\":3}"),
-        check::text(": format version ", version, "; this library reads version 1"));
+        check::text(": format version ", version, "; this library reads version 2"));
     StoredFile file = good();
     file.version = version;
     check_refused(file.bytes(), "metadata 'lstm_fastkernels': format version ");
@@ -57,18 +67,20 @@ TEST(configurations_without_versions_or_lstms_are_refused) {
   for (const char *version : {"true", "1.0", "\"1\"", "-1", "null", "1e0"})
     check_configuration_refused(check::text("{\"format_version\":", version, "}"),
                                 ": 'format_version' must be an integer that is not negative");
-  check_configuration_refused("{\"format_version\":1}", ": 'lstms' is missing");
+  check_configuration_refused(kVersions + "}", ": 'lstms' is missing");
   for (const char *lstms : {"[]", "3", "null", "{}"})
-    check_configuration_refused(check::text("{\"format_version\":1,\"lstms\":", lstms, "}"),
+    check_configuration_refused(check::text(kVersions, ",\"lstms\":", lstms, "}"),
                                 ": 'lstms' must be an object of at least one LSTM");
 }
 
 TEST(lstms_that_are_no_objects_are_refused) {
   for (const char *text : {"[]", "3", "null"})
     check_refused(
-        safetensors(check::text(R"({"__metadata__":{"lstm_fastkernels":"{\"format_version\":1,)",
-                                R"(\"lstms\":{\"a\":)", text, "}}\"}}"),
-                    {}),
+        safetensors(
+            check::text(
+                R"({"__metadata__":{"lstm_fastkernels":"{\"format_version\":2,\"numeric_contract\":1,)",
+                R"(\"lstms\":{\"a\":)", text, "}}\"}}"),
+            {}),
         "LSTM 'a' must be an object");
 }
 
@@ -104,7 +116,7 @@ TEST(sizes_out_of_range_are_refused) {
   for (const char *value : {"0", "1025", "4294967297"})
     check_option_refused(good(), "num_layers", value, "num_layers must be in 1..1024");
   for (const char *value : {"5", "6", "9223372036854775807"})
-    check_option_refused(good(8, 4), "proj_size", value, "proj_size must be in 0..4");
+    check_option_refused(good(kInt8, 4), "proj_size", value, "proj_size must be in 0..4");
   StoredFile wide = good();
   wide.lstms[""]["hidden_size"] = "32768";
   wide.lstms[""]["num_layers"] = "2";
@@ -117,7 +129,7 @@ TEST(options_of_other_types_are_refused) {
     for (const char *value : {"0", "1", "null", "\"true\""})
       check_option_refused(good(), option, value,
                            check::text("'", option, "' must be true or false"));
-  for (const char *option : {"class", "activations", "layout"})
+  for (const char *option : {"class", "layout"})
     for (const char *value : {"8", "null", "[\"int8\"]"})
       check_option_refused(good(), option, value, check::text("'", option, "' must be a string"));
 }
@@ -126,22 +138,41 @@ TEST(unknown_words_are_refused) {
   for (const char *word : {"LSTM", "fastquantlstm", "", "FastQuantLSTM "})
     check_option_refused(good(), "class", check::text("\"", word, "\""),
                          check::text("unknown class '", word, "'"));
-  for (const char *word : {"int4", "INT8", ""})
-    check_option_refused(good(), "activations", check::text("\"", word, "\""),
-                         "'activations' must be int8, int16 or float32, got '");
   for (const char *word : {"sparse", "Dense", ""})
     check_option_refused(good(), "layout", check::text("\"", word, "\""),
                          "'layout' must be auto, dense or block_sparse, got '");
 }
 
-TEST(classes_have_their_own_activations) {
-  for (const char *name : {"FastQuantLSTM", "FastQuantLSTMCell"})
-    check_option_refused(good(32), "class", check::text("\"", name, "\""),
-                         check::text("a ", name, " has no 'float32' activations"));
+TEST(precisions_are_of_all_matrices_and_known) {
+  const auto refused = [](const std::string &json, const std::string &message) {
+    check_option_refused(good(), "precision", json, message);
+  };
+  refused("8", "'precision' must be an object");
+  refused("{}", "'precision': 'weight_ih_l0' is missing");
+  refused(R"({"weight_ih_l0":"int8"})", "'precision': 'weight_hh_l0' is missing");
+  refused(R"({"weight_ih_l0":8,"weight_hh_l0":"int8"})",
+          "'precision': 'weight_ih_l0' must be a string");
+  refused(R"({"weight_ih_l0":"int8","weight_hh_l0":"int8","weight_hr_l0":"int8"})",
+          "'precision' names 3 matrices, the LSTM has 2");
+  for (const char *word : {"int4", "INT8", ""})
+    refused(check::text(R"({"weight_ih_l0":"int8","weight_hh_l0":")", word, "\"}"),
+            check::text("precision must be one of: int8, int16, float32; got '", word, "'"));
+}
+
+TEST(sparse_classes_are_float32) {
   for (const char *name : {"FastSparseLSTM", "FastSparseLSTMCell"})
-    for (int bits : {8, 16})
-      check_option_refused(good(bits), "class", check::text("\"", name, "\""),
-                           check::text("a ", name, " has no 'int", bits, "' activations"));
+    for (Precision precision : {kInt8, kInt16})
+      check_option_refused(good(precision), "class", check::text("\"", name, "\""),
+                           check::text("a ", name, " has float32 matrices alone"));
+}
+
+TEST(other_contracts_are_refused) {
+  StoredFile file = good();
+  for (const char *contract : {"0", "2", "99"}) {
+    file.contract = contract;
+    check_refused(file.bytes(), check::text("metadata 'lstm_fastkernels': numeric contract ",
+                                            contract, "; this library computes contract 1"));
+  }
 }
 
 TEST(dropout_is_a_number_in_0_to_1) {

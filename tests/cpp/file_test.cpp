@@ -53,7 +53,7 @@ void check_open_fails(const std::string &path, ErrorCode code, const std::string
 // Of an LSTM "lstm", and tensors of several types.
 StoredFile model() {
   StoredFile file;
-  file.add("lstm", random_stack(shape_of(7, 9, 4, 2, 2, 16), Weights::any, 101).held());
+  file.add("lstm", random_stack(shape_of(7, 9, 4, 2, 2, kInt16), Weights::any, 101).held());
   file.tensors["f16"] = {"F16", {2, 2}, {0x00, 0x3c, 0x00, 0xc0, 0x01, 0x00, 0x00, 0x7c}};
   file.tensors["bf16"] = {"BF16", {1}, {0x80, 0x3f}};
   file.tensors["empty"] = {"F32", {3, 0}, {}};
@@ -73,10 +73,10 @@ TEST(a_file_on_the_disk_is_as_in_memory) {
   CHECK(opened.tensor_names() == file.tensor_names());
   for (const std::string &name : file.tensor_names()) {
     WITH("tensor ", name);
-    const Tensor a = opened.tensor(name), b = file.tensor(name);
+    const TensorView a = opened.tensor(name), b = file.tensor(name);
     CHECK(a.bytes == b.bytes && std::memcmp(a.data, b.data, a.bytes) == 0);
   }
-  const Sequence sequence = random_sequence(shape_of(7, 9, 4, 2, 2, 16), 3, 2, 102);
+  const Sequence sequence = random_sequence(shape_of(7, 9, 4, 2, 2, kInt16), 3, 2, 102);
   check_same(forward(Lstm::load(opened, "lstm"), sequence),
              forward(Lstm::load(file, "lstm"), sequence));
 }
@@ -114,7 +114,7 @@ TEST(tensors_are_as_they_were_stored) {
   for (const auto &[name, stored] : parts.tensors) {
     WITH("tensor ", name);
     names.push_back(name);
-    const Tensor tensor = file.tensor(name);
+    const TensorView tensor = file.tensor(name);
     CHECK(file.has_tensor(name) && tensor.name == name);
     CHECK(tensor.dtype == stored.dtype && tensor.shape == stored.shape);
     const auto *data = static_cast<const uint8_t *>(tensor.data);
@@ -183,7 +183,7 @@ TEST(a_file_without_lstms_is_one_of_tensors) {
 
 TEST(configurations_are_as_they_were_stored) {
   StoredFile parts = model();
-  parts.add("a", random_stack(shape_of(3, 5, 0, 1, 1, 32), Weights::any, 103).held());
+  parts.add("a", random_stack(shape_of(3, 5, 0, 1, 1, kFloat32), Weights::any, 103).held());
   parts.lstms["a"]["batch_first"] = "true";
   const Bytes bytes = parts.bytes();
   const File file = File::from_memory(bytes.data(), bytes.size());
@@ -192,8 +192,10 @@ TEST(configurations_are_as_they_were_stored) {
   CHECK(a.class_name == "FastSparseLSTM" && b.class_name == "FastQuantLSTM");
   CHECK(a.batch_first && !b.batch_first && a.bias && b.bias);
   CHECK(b.shape.input_size == 7 && b.shape.hidden_size == 9 && b.shape.proj_size == 4);
-  CHECK(b.shape.num_layers == 2 && b.shape.num_directions == 2 && b.shape.activation_bits == 16);
-  CHECK(a.shape.proj_size == 0 && a.shape.num_directions == 1 && a.shape.activation_bits == 32);
+  CHECK(b.shape.num_layers == 2 && b.shape.num_directions == 2 &&
+        b.precisions == std::vector<Precision>(12, kInt16));
+  CHECK(a.shape.proj_size == 0 && a.shape.num_directions == 1 &&
+        a.precisions == std::vector<Precision>(2, kFloat32));
   CHECK_THROWS(file.lstm("b"), "memory: no LSTM 'b', it holds 'a', 'lstm'");
 }
 

@@ -69,11 +69,11 @@ TEST(floats_are_close_to_doubles) {
   for (int64_t size : {1, 9, 33, 151})
     for (float density : {0.2f, 1.0f}) {
       WITH("size ", size, " density ", density);
-      const LstmShape shape = shape_of(size, 152 - size, 0, 1, 1, 32);
+      const TypedShape shape = shape_of(size, 152 - size, 0, 1, 1, kFloat32);
       const SourceStack stack = in_blocks(random_stack(shape, Weights::any, 81), {8, 4}, density);
       const auto packed = stack.packed();
       const Sequence s = random_sequence(shape, 1, 5, 82);
-      for_each_isa([&](Isa) {
+      for_each_isa([&](std::string_view) {
         const Result found = forward(packed, s);
         for (int64_t row = 0; row < s.B; ++row)
           for (int64_t unit = 0; unit < shape.hidden_size; ++unit) {
@@ -103,7 +103,7 @@ Sequence times(Sequence s, float x, float h0, float c0) {
 void check_sizes(float weight, float x, float h0, float c0) {
   for (int64_t proj : {0, 10}) {
     WITH("weight ", weight, " x ", x, " h0 ", h0, " c0 ", c0, " proj ", proj);
-    const LstmShape shape = shape_of(9, 17, proj, 2, 1, 32);
+    const TypedShape shape = shape_of(9, 17, proj, 2, 1, kFloat32);
     SourceStack stack = in_blocks(random_stack(shape, Weights::any, 83), {8, 4}, 0.5f);
     stack.for_each_matrix([&](SourceMatrix &m) {
       for (float &w : m.weights)
@@ -112,7 +112,7 @@ void check_sizes(float weight, float x, float h0, float c0) {
     const Sequence sequence = times(random_sequence(shape, 3, 5, 84), x, h0, c0);
     const Result expected = reference_forward(stack, sequence);
     const auto packed = stack.packed(), dense = as_dense(stack).packed();
-    for_each_isa([&](Isa) {
+    for_each_isa([&](std::string_view) {
       check_same(forward(packed, sequence), expected);
       check_same(forward(dense, sequence), expected);
     });
@@ -141,7 +141,7 @@ TEST(denormal_floats_equal_the_reference) {
 
 // With one weight, o open and c0 large, what is multiplied is seen in the projection.
 TEST(products_at_the_ends_of_the_range_are_right) {
-  const LstmShape shape = shape_of(1, 2, 1, 1, 1, 32);
+  const TypedShape shape = shape_of(1, 2, 1, 1, 1, kFloat32);
   SourceStack stack = random_stack(shape, Weights::any, 85);
   stack.for_each_matrix([](SourceMatrix &m) { m.weights.assign(m.weights.size(), 0.0f); });
   stack.layers[0].bias = {0, 0, 100, 100, 0, 0, 100, 100}; // f and o are 1, h is tanh(c0)
@@ -151,7 +151,8 @@ TEST(products_at_the_ends_of_the_range_are_right) {
     const auto packed = stack.packed();
     Sequence s = random_sequence(shape, 1, 1, 86);
     s.c0 = {100, -100};
-    for_each_isa([&](Isa) { CHECK(forward(packed, s).y == std::vector<float>{weight}); });
+    for_each_isa(
+        [&](std::string_view) { CHECK(forward(packed, s).y == std::vector<float>{weight}); });
   }
 }
 

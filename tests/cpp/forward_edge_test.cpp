@@ -15,7 +15,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 struct Call {
-  LstmShape shape = shape_of(3, 5, 0, 2);
+  TypedShape shape = shape_of(3, 5, 0, 2);
   std::vector<uint8_t> packed = random_stack(shape, Weights::any, 31).packed();
   Sequence sequence = random_sequence(shape, 4, 3, 32);
   Result result;
@@ -79,7 +79,7 @@ TEST(contradicting_arguments_are_refused) {
 
 TEST(an_empty_batch_touches_nothing) {
   for (int64_t directions : {1, 2}) {
-    const LstmShape shape = shape_of(3, 5, 0, 2, directions);
+    const TypedShape shape = shape_of(3, 5, 0, 2, directions);
     const auto packed = random_stack(shape, Weights::any, 33).packed();
     LstmArguments a;
     a.time_steps = 4;
@@ -105,7 +105,7 @@ bool all_nan(const std::vector<float> &v) {
   return std::all_of(v.begin(), v.end(), [](float f) { return std::isnan(f); });
 }
 
-Call call_of(const LstmShape &shape, const Sequence &sequence) {
+Call call_of(const TypedShape &shape, const Sequence &sequence) {
   Call call;
   call.shape = shape;
   call.packed = random_stack(shape, Weights::any, 34).packed();
@@ -115,13 +115,14 @@ Call call_of(const LstmShape &shape, const Sequence &sequence) {
 }
 
 template <class Test> void for_each_stack(int64_t directions, const Test &test) {
-  for_each_isa([&](Isa) {
+  for_each_isa([&](std::string_view) {
     for (int64_t layers : {1, 3})
       for (int64_t proj : {0, 4})
-        for (int bits : {8, 16, 32})
+        for (Precision precision : kPrecisions)
           for (float bad : {kNan, kInfinity, -kInfinity}) {
-            WITH("layers ", layers, " proj ", proj, " bits ", bits, " bad ", bad);
-            test(shape_of(7, 9, proj, layers, directions, bits), bad);
+            WITH("layers ", layers, " proj ", proj, " precision ", precision_name(precision),
+                 " bad ", bad);
+            test(shape_of(7, 9, proj, layers, directions, precision), bad);
           }
   });
 }
@@ -150,7 +151,7 @@ void check_lost_row(const Call &bad, const Call &good, int64_t from) {
 }
 
 TEST(a_non_finite_input_loses_its_row_from_there_on) {
-  for_each_stack(1, [](const LstmShape &shape, float value) {
+  for_each_stack(1, [](const TypedShape &shape, float value) {
     const Sequence sequence = random_sequence(shape, 5, 3, 35);
     const Call good = call_of(shape, sequence);
     Sequence changed = sequence;
@@ -160,7 +161,7 @@ TEST(a_non_finite_input_loses_its_row_from_there_on) {
 }
 
 TEST(a_non_finite_state_loses_its_row) {
-  for_each_stack(1, [](const LstmShape &shape, float value) {
+  for_each_stack(1, [](const TypedShape &shape, float value) {
     const Sequence sequence = random_sequence(shape, 4, 3, 36);
     const Call good = call_of(shape, sequence);
     for (bool in_h : {true, false}) {
@@ -179,7 +180,7 @@ TEST(a_non_finite_state_loses_its_row) {
 }
 
 TEST(reverse_loses_the_steps_before) {
-  for_each_stack(2, [](const LstmShape &shape, float value) {
+  for_each_stack(2, [](const TypedShape &shape, float value) {
     const Sequence sequence = random_sequence(shape, 5, 3, 37);
     const Call good = call_of(shape, sequence);
     Sequence changed = sequence;

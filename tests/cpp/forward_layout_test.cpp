@@ -15,7 +15,7 @@ template <class Test> void for_each_shape(const Test &test) {
     for (int64_t directions : {1, 2})
       for (int64_t proj : {0, 4}) {
         WITH("layers ", layers, " directions ", directions, " proj ", proj);
-        const LstmShape shape = shape_of(7, 9, proj, layers, directions);
+        const TypedShape shape = shape_of(7, 9, proj, layers, directions);
         test(shape, random_stack(shape, Weights::any, 21));
       }
 }
@@ -33,7 +33,7 @@ TEST(rows_of_other_lengths_are_as_alone) {
     for (const auto &lengths : all_lengths) {
       WITH("lengths from ", lengths[0], ", ", lengths[1]);
       const Result expected = reference_forward(stack, sequence, lengths);
-      for_each_isa([&](Isa) {
+      for_each_isa([&](std::string_view) {
         const Result found = forward(packed, sequence, 1, lengths);
         CHECK_SAME(found.y, expected.y);
         CHECK_SAME(found.h, expected.h);
@@ -68,7 +68,7 @@ TEST(gapless_rows_are_as_padded) {
     const auto packed = stack.packed();
     const Sequence sequence = random_sequence(shape, 5, 6, 23);
     const std::vector<float> x = gapless(sequence.x, 6, shape.input_size, batch_sizes);
-    for_each_isa([&](Isa) {
+    for_each_isa([&](std::string_view) {
       const Result padded = forward(packed, sequence, 1, lengths);
       Result result;
       LstmArguments a = arguments_for(sequence, result);
@@ -108,7 +108,7 @@ TEST(strides_do_not_matter) {
         WITH("batch_first ", batch_first, " gap ", gap);
         const auto time_stride = [&](int64_t n) { return batch_first ? n + gap : B * (n + gap); };
         const auto row_stride = [&](int64_t n) { return batch_first ? T * (n + gap) : n + gap; };
-        for_each_isa([&](Isa) {
+        for_each_isa([&](std::string_view) {
           const Result expected = forward(packed, sequence);
           Result result;
           LstmArguments a = arguments_for(sequence, result);
@@ -149,7 +149,7 @@ TEST(half_precision_is_widened_and_narrowed) {
       const auto x = narrowed(sequence.x, type);
       const auto h0 = narrowed(sequence.h0, type), c0 = narrowed(sequence.c0, type);
       sequence.x = rounded(sequence.x, type);
-      for_each_isa([&](Isa) {
+      for_each_isa([&](std::string_view) {
         Sequence widened = sequence;
         Result wide_state;
         LstmArguments a = arguments_for(widened, wide_state);

@@ -8,17 +8,17 @@ namespace lstm_fastkernels {
 namespace {
 
 // Calls test(stack) with each kind of weights, dense and in blocks of several shapes.
-template <class Test> void for_each_kind(LstmShape shape, const Test &test) {
-  for (int bits : {8, 16, 32})
+template <class Test> void for_each_kind(TypedShape shape, const Test &test) {
+  for (Precision precision : kPrecisions)
     for (Weights weights : {Weights::pair_safe, Weights::any}) {
-      if (bits == 32 && weights == Weights::any)
+      if (precision == kFloat32 && weights == Weights::any)
         continue; // the same weights
-      WITH("bits ", bits, " pair-safe ", weights == Weights::pair_safe);
-      shape.activation_bits = bits;
+      WITH("precision ", precision_name(precision), " pair-safe ", weights == Weights::pair_safe);
+      shape.precision = precision;
       const SourceStack stack = random_stack(shape, weights, 11);
       test(stack);
       WITH("in blocks");
-      test(in_mixed_blocks(stack, static_cast<uint64_t>(shape.num_layers + bits)));
+      test(in_mixed_blocks(stack, static_cast<uint64_t>(shape.num_layers)));
     }
 }
 
@@ -36,7 +36,7 @@ void check_reference(const SourceStack &stack, int64_t T, int64_t B) {
   const auto packed = stack.packed();
   const Sequence sequence = random_sequence(stack.shape, T, B, 12);
   const Result expected = reference_forward(stack, sequence);
-  for_each_isa([&](Isa) { check_same(forward(packed, sequence), expected); });
+  for_each_isa([&](std::string_view) { check_same(forward(packed, sequence), expected); });
 }
 
 TEST(forward_equals_the_reference) {
@@ -51,7 +51,7 @@ TEST(forward_of_awkward_sizes_equals_the_reference) {
     }
   for (int64_t hidden : {2, 7, 8, 31, 33, 67}) {
     WITH("hidden ", hidden);
-    const LstmShape shape = shape_of(3, hidden, hidden - 1, 2, 1, 16);
+    const TypedShape shape = shape_of(3, hidden, hidden - 1, 2, 1, kInt16);
     check_reference(random_stack(shape, Weights::any, 14), 3, 2);
   }
 }
@@ -62,7 +62,7 @@ TEST(forward_of_any_batch_equals_its_rows) {
     for (int64_t B : {2, 3, 9, 20}) {
       WITH("batch ", B);
       const Sequence sequence = random_sequence(stack.shape, 3, B, 15);
-      for_each_isa([&](Isa) {
+      for_each_isa([&](std::string_view) {
         const Result all = forward(packed, sequence);
         for (int64_t row = 0; row < B; ++row)
           check_same(all.row(sequence, row, 3), forward(packed, sequence.row(row, 3)));
@@ -80,7 +80,7 @@ TEST(forward_in_pieces_equals_the_whole) {
     for (int64_t B : {1, 5}) {
       WITH("batch ", B);
       const Sequence sequence = random_sequence(stack.shape, 120, B, 16);
-      for_each_isa([&](Isa) {
+      for_each_isa([&](std::string_view) {
         const Result whole = forward(packed, sequence);
         Result joined{{}, sequence.h0, sequence.c0};
         const int64_t cuts[] = {0, 1, 2, 40, 119, 120};
@@ -99,10 +99,26 @@ TEST(forward_in_pieces_equals_the_whole) {
   });
 }
 
+TEST(each_matrix_has_a_precision_of_its_own) {
+  for (int64_t proj : {0, 7})
+    for (int64_t directions : {1, 2})
+      for (uint64_t seed = 0; seed < 8; ++seed) {
+        WITH("proj ", proj, " directions ", directions, " seed ", seed);
+        const SourceStack stack = mixed_stack(shape_of(9, 17, proj, 2, directions), seed);
+        const Sequence sequence = random_sequence(stack.shape, 3, 5, seed);
+        const Result expected = reference_forward(stack, sequence);
+        for_each_isa([&](std::string_view) {
+          check_same(forward(stack.packed(), sequence), expected);
+          check_same(forward(in_mixed_blocks(stack, seed).packed(), sequence),
+                     reference_forward(in_mixed_blocks(stack, seed), sequence));
+        });
+      }
+}
+
 // More products than the core has one thread do; rows past their lengths count among them.
 constexpr int64_t kProductsForThreads = int64_t{1} << 26;
 
-void check_threads(const LstmShape &shape, int64_t B) {
+void check_threads(const TypedShape &shape, int64_t B) {
   WITH("directions ", shape.num_directions, " layers ", shape.num_layers, " batch ", B);
   const auto packed = random_stack(shape, Weights::pair_safe, 17).packed();
   const auto weights = static_cast<int64_t>(packed.size()) * 3 / 4;
@@ -110,7 +126,7 @@ void check_threads(const LstmShape &shape, int64_t B) {
   std::vector<int64_t> lengths;
   for (int64_t row = 0; row < B; ++row)
     lengths.push_back(1 + row * 5 % 16);
-  for_each_isa([&](Isa) {
+  for_each_isa([&](std::string_view) {
     const Result expected = forward(packed, sequence, 1, lengths);
     for (int threads : {0, 2, 5}) {
       WITH("threads ", threads);
@@ -130,8 +146,9 @@ TEST(forward_does_not_depend_on_threads) {
 void check_threads_of_full_rows(const SourceStack &stack, int64_t T) {
   const auto packed = stack.packed();
   const Sequence sequence = random_sequence(stack.shape, T, 9, 20);
-  for_each_isa(
-      [&](Isa) { check_same(forward(packed, sequence, 3), forward(packed, sequence, 1)); });
+  for_each_isa([&](std::string_view) {
+    check_same(forward(packed, sequence, 3), forward(packed, sequence, 1));
+  });
 }
 
 TEST(forward_of_full_rows_does_not_depend_on_threads) {
@@ -140,7 +157,7 @@ TEST(forward_of_full_rows_does_not_depend_on_threads) {
     check_threads_of_full_rows(
         random_stack(shape_of(129, 129, 0, 1, directions), Weights::pair_safe, 19), 30);
   }
-  const SourceStack floats = random_stack(shape_of(129, 129, 0, 1, 1, 32), Weights::any, 19);
+  const SourceStack floats = random_stack(shape_of(129, 129, 0, 1, 1, kFloat32), Weights::any, 19);
   check_threads_of_full_rows(in_blocks(floats, {8, 4}, 0.8f), 40);
 }
 

@@ -39,8 +39,8 @@ template <class Task> bool is_accepted(const Task &task) {
 }
 
 // y, h and c, one behind the other.
-std::vector<float> run(const lfk::Lstm &lstm, lfk::Isa isa) {
-  lfk::set_isa(lfk::isa_name(isa));
+std::vector<float> run(const lfk::Lstm &lstm, std::string_view isa) {
+  lfk::set_isa(isa);
   const lfk::LstmShape &shape = lstm.shape();
   std::vector<float> x(static_cast<size_t>(kSteps * kRows * shape.input_size));
   for (size_t i = 0; i < x.size(); ++i)
@@ -64,7 +64,7 @@ void load(const lfk::File &file, const std::string &name) {
   const lfk::LstmShape &shape = lstm.shape();
   if (shape.num_layers * (shape.input_size + shape.hidden_size) > kMostValues)
     return;
-  const std::vector<lfk::Isa> isas = lfk::supported_isas();
+  const std::vector<std::string_view> isas = lfk::supported_isas();
   const std::vector<float> lowest = run(lstm, isas.front()), highest = run(lstm, isas.back());
   expect(std::equal(lowest.begin(), lowest.end(), highest.begin(), same_bits),
          "the same outputs on every instruction set");
@@ -75,7 +75,7 @@ void read_everything(const uint8_t *data, size_t size) {
   for (const auto &[key, value] : file.metadata())
     expect(key.size() + value.size() <= size, "metadata out of the file");
   for (const std::string &name : file.tensor_names()) {
-    const lfk::Tensor tensor = file.tensor(name);
+    const lfk::TensorView tensor = file.tensor(name);
     const uint8_t *const begin = static_cast<const uint8_t *>(tensor.data);
     expect(begin >= data && begin + tensor.bytes <= data + size, "a tensor in the file");
     is_accepted([&] { file.float32(name); });

@@ -1,35 +1,33 @@
 // Which instruction set runs, and that LSTM_FASTKERNELS_ISA lowers it.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
 #include "check.h"
-#include "kernels/kernels.h"
+#include "kernels/implementations.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
 namespace {
 
+const std::vector<std::string_view> kX86 = {"scalar", "avx2", "avx512vnni"};
+
 TEST(instruction_sets_ascend_from_scalar) {
-  const std::vector<Isa> isas = supported_isas();
-  CHECK(!isas.empty() && isas.front() == Isa::scalar);
-  for (size_t i = 1; i < isas.size(); ++i)
-    CHECK(isas[i - 1] < isas[i]);
+  const std::vector<std::string_view> isas = supported_isas();
+  CHECK(!isas.empty() && isas.size() <= kX86.size());
+  CHECK(std::equal(isas.begin(), isas.end(), kX86.begin()));
 }
 
 TEST(environment_lowers_the_instruction_set) {
-  const char *cap = std::getenv("LSTM_FASTKERNELS_ISA");
-  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512vnni}) {
-    if (!cap || isa_name(isa) != cap)
-      continue;
-    CHECK(supported_isas().back() <= isa);
-    CHECK(active_isa() <= isa);
-    if (isa < Isa::avx512vnni)
-      CHECK_THROWS(set_isa("avx512vnni"), "must be one of: scalar");
-  }
+  const char *const cap = std::getenv("LSTM_FASTKERNELS_ISA");
+  const auto best = std::find(kX86.begin(), kX86.end(), cap ? cap : kX86.back());
+  CHECK(best != kX86.end());
+  for (auto above = best + 1; best != kX86.end() && above < kX86.end(); ++above)
+    CHECK_THROWS(set_isa(*above), "must be one of: scalar");
 }
 
 TEST(set_isa_chooses) {
-  for_each_isa([](Isa isa) { CHECK(active_isa() == isa); });
+  for_each_isa([](std::string_view isa) { CHECK(active_isa() == isa); });
   for (const char *name : {"", "sse2", "AVX2", "avx2 "})
     CHECK_THROWS(set_isa(name), std::string("got '") + name + "'");
   CHECK(active_isa() == supported_isas().back());
@@ -37,7 +35,7 @@ TEST(set_isa_chooses) {
 
 TEST(every_instruction_set_has_kernels_of_its_own) {
   const Kernels *before = nullptr;
-  for (Isa isa : supported_isas()) {
+  for (std::string_view isa : supported_isas()) {
     const Kernels *now = &kernels(isa);
     CHECK(now != before && now->quantize_row && now->products && now->step);
     before = now;

@@ -2,7 +2,7 @@
 // within rows of activations that end at such a page.
 #include "check.h"
 #include "guarded.h"
-#include "kernels/kernels.h"
+#include "kernels/implementations.h"
 #include "rows.h"
 #include "stack.h"
 #include "support.h"
@@ -61,14 +61,16 @@ void check_products(const Matrix &packed, int64_t columns, int64_t rows) {
   const GuardedRows x(packed.form, rows, columns);
   const std::vector<float> zeros(static_cast<size_t>(packed.num_tiles * kTileRows), 0.0f);
   const Guarded<float> bias(zeros);
-  for (Isa isa : supported_isas()) {
-    WITH("isa ", isa_name(isa));
+  for (std::string_view isa : supported_isas()) {
+    WITH("isa ", isa);
     const Guarded<float> out(std::vector<float>(zeros.size() * static_cast<size_t>(rows), -1.0f));
-    kernels(isa).products(matrix.view(), reinterpret_cast<const uint8_t *>(bias.data()), rows,
-                          x.view(), out.data());
+    kernels(isa).products(matrix.view(), all_tiles(matrix.view()),
+                          reinterpret_cast<const uint8_t *>(bias.data()), rows, x.view(),
+                          out.data());
     for (size_t i = 0; i < zeros.size(); ++i) // all rows are alike
       CHECK(out.data()[i] == out.data()[zeros.size() * static_cast<size_t>(rows - 1) + i]);
-    kernels(isa).products(matrix.view(), nullptr, rows, x.view(), out.data());
+    kernels(isa).products(matrix.view(), all_tiles(matrix.view()), nullptr, rows, x.view(),
+                          out.data());
   }
 }
 
@@ -78,26 +80,27 @@ void check_step(const Matrix &packed, int64_t columns, int64_t rows) {
   const int64_t units = packed.num_tiles * kTileUnits;
   const std::vector<float> marks(static_cast<size_t>(rows * units), 9.0f);
   const Guarded<float> gates(std::vector<float>(marks.size() * 4, 0.5f));
-  for (Isa isa : supported_isas()) {
-    WITH("isa ", isa_name(isa));
+  for (std::string_view isa : supported_isas()) {
+    WITH("isa ", isa);
     const Guarded<float> c(marks), h(marks);
     const GuardedRows h_out(packed.form, rows, units);
     const StepArguments a =
         step_arguments(packed, rows, h_in.view(), gates.data(), c.data(), h.data(), h_out.view());
-    kernels(isa).step(matrix.view(), a);
+    kernels(isa).step(matrix.view(), all_tiles(matrix.view()), a);
     for (int64_t unit = 0; unit < units; ++unit)
       CHECK(h.data()[unit] != 9.0f && h.data()[unit] == h.data()[(rows - 1) * units + unit]);
   }
 }
 
 TEST(kernels_stay_within_their_memory) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (Weights weights : {Weights::pair_safe, Weights::any})
       for (float density : {0.0f, 0.3f, 1.0f})
         for (int64_t size : {1, 9, 33, 137})
           for (bool dense : {true, false}) {
-            WITH("bits ", bits, " density ", density, " size ", size, " dense ", dense);
-            const LstmShape shape = shape_of(size, size, 0, 1, 1, bits);
+            WITH("precision ", precision_name(precision), " density ", density, " size ", size,
+                 " dense ", dense);
+            const TypedShape shape = shape_of(size, size, 0, 1, 1, precision);
             const SourceStack stack = in_blocks(random_stack(shape, weights, 91), {8, 4}, density);
             const auto memory = (dense ? as_dense(stack) : stack).packed();
             const Matrix packed = PackedStack(memory.data(), memory.size()).layers[0].hh;

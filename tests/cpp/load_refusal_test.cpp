@@ -13,8 +13,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Two layers and directions with projections, every block held.
-StoredFile stored_as(const std::string &name, int bits, bool in_blocks) {
-  SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, bits), Weights::any, 81);
+StoredFile stored_as(const std::string &name, Precision precision, bool in_blocks) {
+  SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, precision), Weights::any, 81);
   if (in_blocks)
     stack.for_each_matrix([](SourceMatrix &m) {
       m.block = {8, 4};
@@ -28,11 +28,11 @@ StoredFile stored_as(const std::string &name, int bits, bool in_blocks) {
 
 // Calls test(file, prefix) with files of both kinds of weights.
 template <class Test> void for_each_file(const Test &test) {
-  for (int bits : {8, 32})
+  for (Precision precision : {kInt8, kFloat32})
     for (bool in_blocks : {false, true}) {
-      const std::string name = in_blocks == (bits == 8) ? "" : "model.encoder";
-      WITH("bits ", bits, " in blocks ", in_blocks, " name '", name, "'");
-      test(stored_as(name, bits, in_blocks), name.empty() ? name : name + ".");
+      const std::string name = in_blocks == (precision == kInt8) ? "" : "model.encoder";
+      WITH("precision ", precision_name(precision), " in blocks ", in_blocks, " name '", name, "'");
+      test(stored_as(name, precision, in_blocks), name.empty() ? name : name + ".");
     }
 }
 
@@ -107,11 +107,12 @@ TEST(tensors_of_other_shapes_are_refused) {
 
 TEST(a_refused_shape_is_told_beside_the_expected_one) {
   check_tensor_refused(
-      stored_as("", 8, false), "weight_ih_l1",
+      stored_as("", kInt8, false), "weight_ih_l1",
       [](StoredTensor &t) { std::swap(t.shape[0], t.shape[1]); },
       "weight_ih_l1: expected I8 [36, 6], got I8 [6, 36]");
   check_tensor_refused(
-      stored_as("", 16, true), "weight_hh_l0_values", [](StoredTensor &t) { t.shape = {8, 32}; },
+      stored_as("", kInt16, true), "weight_hh_l0_values",
+      [](StoredTensor &t) { t.shape = {8, 32}; },
       "weight_hh_l0_values: expected I8 [any, any, any], got I8 [8, 32]");
 }
 
@@ -130,16 +131,16 @@ TEST(tensors_that_are_too_many_are_refused) {
 }
 
 TEST(tensors_beside_an_lstm_are_overlooked) {
-  StoredFile file = stored_as("model.encoder", 8, false);
+  StoredFile file = stored_as("model.encoder", kInt8, false);
   for (const char *name : {"model.encode", "model.encoder", "model.encoder2.x", "model.", "", "x"})
     file.tensors[name] = {"F64", {0}, {}};
   load_all(file.bytes());
 }
 
 TEST(matrices_that_are_dense_and_in_blocks_are_refused) {
-  for (int bits : {8, 16, 32}) {
-    StoredFile both = stored_as("", bits, false);
-    const StoredFile blocks = stored_as("", bits, true);
+  for (Precision precision : kPrecisions) {
+    StoredFile both = stored_as("", precision, false);
+    const StoredFile blocks = stored_as("", precision, true);
     both.tensors.insert(blocks.tensors.begin(), blocks.tensors.end());
     check_refused(both.bytes(), "weight_hh_l0 does not belong to an LSTM of this configuration");
   }
@@ -184,12 +185,12 @@ TEST(numbers_that_are_not_finite_are_refused) {
 }
 
 TEST(block_indices_that_lead_nowhere_are_refused) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int32_t far :
          {-1, 1000, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()})
       for (const char *matrix : {"weight_ih_l0", "weight_hh_l1_reverse", "weight_hr_l1"}) {
-        WITH("bits ", bits, " index ", far);
-        const StoredFile file = stored_as("a", bits, true);
+        WITH("precision ", precision_name(precision), " index ", far);
+        const StoredFile file = stored_as("a", precision, true);
         const std::string name = check::text("a.", matrix);
         check_tensor_refused(
             file, name + "_crow_indices", [&](StoredTensor &t) { t.put(0, far); },
@@ -204,10 +205,10 @@ TEST(block_indices_that_lead_nowhere_are_refused) {
 }
 
 TEST(weights_in_the_padding_of_a_file_are_refused) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (const char *matrix : {"weight_ih_l0", "weight_hh_l1_reverse", "weight_hr_l1"})
       check_tensor_refused(
-          stored_as("a", bits, true), check::text("a.", matrix, "_values"),
+          stored_as("a", precision, true), check::text("a.", matrix, "_values"),
           [](StoredTensor &t) { t.data.back() = 1; },
           check::text("a.", matrix, "_values must be zero in the padding"));
 }
@@ -230,13 +231,14 @@ TEST(blocks_of_no_bytes_have_possible_sizes) {
                {{0, 8, 65536}, shape},
                {{0, 12, 4}, shape},
                {{kMany, 8, 0}, "_col_indices: expected I32 [144115188075855872], got I32 [0]"}};
-  for (int bits : {8, 32})
+  for (Precision precision : {kInt8, kFloat32})
     for (const auto &[values, message] : cases) {
-      WITH("bits ", bits, " values [", values[0], ", ", values[1], ", ", values[2], "]");
-      StoredFile file = stored_as("", bits, true);
+      WITH("precision ", precision_name(precision), " values [", values[0], ", ", values[1], ", ",
+           values[2], "]");
+      StoredFile file = stored_as("", precision, true);
       const int64_t row = values[1], of_a_gate = row > 0 && row < 100 ? (9 + row - 1) / row : 1;
       const int64_t rows_of_blocks = 4 * of_a_gate + 1;
-      file.tensors["weight_ih_l0_values"] = {bits == 8 ? "I8" : "F32", values, {}};
+      file.tensors["weight_ih_l0_values"] = {precision == kInt8 ? "I8" : "F32", values, {}};
       file.tensors["weight_ih_l0_col_indices"] = {"I32", {0}, {}};
       file.tensors["weight_ih_l0_crow_indices"] = {
           "I32", {rows_of_blocks}, Bytes(static_cast<size_t>(4 * rows_of_blocks))};
@@ -245,12 +247,12 @@ TEST(blocks_of_no_bytes_have_possible_sizes) {
 }
 
 TEST(a_matrix_without_any_block_loads) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (const BlockShape &block : {BlockShape{8, 4}, BlockShape{65528, 65532}}) {
-      StoredFile file = stored_as("", bits, true);
+      StoredFile file = stored_as("", precision, true);
       const int64_t rows_of_blocks = (block.rows == 8 ? 8 : 4) + 1;
       file.tensors["weight_ih_l0_values"] = {
-          bits == 32 ? "F32" : "I8", {0, block.rows, block.columns}, {}};
+          precision == kFloat32 ? "F32" : "I8", {0, block.rows, block.columns}, {}};
       file.tensors["weight_ih_l0_col_indices"] = {"I32", {0}, {}};
       file.tensors["weight_ih_l0_crow_indices"] = {
           "I32", {rows_of_blocks}, Bytes(static_cast<size_t>(4 * rows_of_blocks))};
@@ -263,10 +265,11 @@ TEST(a_matrix_without_any_block_loads) {
 TEST(sizes_that_the_tensors_do_not_bear_out_are_refused) {
   const auto empty_stack = [](int64_t hidden, int64_t layers) {
     HeldStack held;
-    held.shape = shape_of(hidden, hidden, 0, layers, 1, 32);
+    held.shape = shape_of(hidden, hidden, 0, layers, 1, kFloat32);
     held.layers.resize(static_cast<size_t>(layers));
     for (HeldLayer &layer : held.layers)
       for (HeldMatrix *m : {&layer.ih, &layer.hh}) {
+        m->precision = kFloat32;
         m->block = {65528, 65532};
         m->crow.assign(static_cast<size_t>(4 * ((hidden + 65527) / 65528) + 1), 0);
       }

@@ -10,16 +10,17 @@ namespace {
 
 // Calls test(stack) with all kinds of weights, dense and in blocks.
 template <class Test> void for_each_stack(const Test &test) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int64_t layers : {1, 2})
       for (int64_t directions : {1, 2})
         for (int64_t proj : {0, 4}) {
-          WITH("bits ", bits, " layers ", layers, " directions ", directions, " proj ", proj);
+          WITH("precision ", precision_name(precision), " layers ", layers, " directions ",
+               directions, " proj ", proj);
           const SourceStack stack =
-              random_stack(shape_of(7, 9, proj, layers, directions, bits), Weights::any, 91);
+              random_stack(shape_of(7, 9, proj, layers, directions, precision), Weights::any, 91);
           test(stack);
           WITH("in blocks");
-          test(in_mixed_blocks(stack, static_cast<uint64_t>(bits)));
+          test(in_mixed_blocks(stack, static_cast<uint64_t>(layers)));
         }
 }
 
@@ -42,13 +43,13 @@ TEST(what_is_loaded_is_what_was_stored) {
 }
 
 TEST(files_load_at_any_alignment) {
-  for (int bits : {8, 16, 32}) {
+  for (Precision precision : kPrecisions) {
     const HeldStack held =
-        in_blocks(random_stack(shape_of(7, 9, 4, 1, 1, bits), Weights::any, 93), {8, 4}, 0.5f)
+        in_blocks(random_stack(shape_of(7, 9, 4, 1, 1, precision), Weights::any, 93), {8, 4}, 0.5f)
             .held();
     StoredFile parts = stored(held);
     for (size_t shift = 0; shift < 8; ++shift) {
-      WITH("bits ", bits, " shift ", shift);
+      WITH("precision ", precision_name(precision), " shift ", shift);
       Bytes bytes(shift);
       const Bytes file = parts.bytes();
       bytes.insert(bytes.end(), file.begin(), file.end());
@@ -60,9 +61,9 @@ TEST(files_load_at_any_alignment) {
 TEST(each_lstm_of_a_file_loads_by_its_name) {
   std::map<std::string, HeldStack> stacks;
   for (const char *name : {"decoder", "encoder.0", "encoder.1", "a \"strange\\name\""}) {
-    const int bits = stacks.size() % 2 ? 32 : 8;
+    const Precision precision = stacks.size() % 2 ? kFloat32 : kInt8;
     stacks[name] =
-        random_stack(shape_of(7, 9, 0, 1, 1, bits), Weights::any, 94 + stacks.size()).held();
+        random_stack(shape_of(7, 9, 0, 1, 1, precision), Weights::any, 94 + stacks.size()).held();
   }
   StoredFile parts;
   for (const auto &[name, stack] : stacks)
@@ -75,8 +76,8 @@ TEST(each_lstm_of_a_file_loads_by_its_name) {
 }
 
 TEST(an_lstm_without_biases_has_zeros) {
-  for (int bits : {8, 32}) {
-    HeldStack stack = random_stack(shape_of(7, 9, 0, 2, 1, bits), Weights::any, 98).held();
+  for (Precision precision : {kInt8, kFloat32}) {
+    HeldStack stack = random_stack(shape_of(7, 9, 0, 2, 1, precision), Weights::any, 98).held();
     for (HeldLayer &layer : stack.layers)
       layer.bias.clear();
     const Bytes bytes = stored(stack).bytes();

@@ -34,7 +34,9 @@ int main(int count, char **arguments) {
       std::printf("FAILED %s\n  %s\n", test.name, wrong.c_str());
     std::fflush(stdout);
   }
-  const std::string isa(isa_name(lstm_fastkernels::active_isa()));
-  std::printf("%s: %d passed, %d failed\n", isa.c_str(), passed, failed);
+  std::string isas;
+  for (const std::string_view isa : lstm_fastkernels::supported_isas())
+    (isas += isas.empty() ? "" : ", ") += isa;
+  std::printf("%s: %d passed, %d failed\n", isas.c_str(), passed, failed);
   return failed == 0 && passed > 0 ? 0 : 1;
 }

@@ -12,13 +12,14 @@ namespace {
 
 // Calls test(stack) with all kinds of stacks.
 template <class Test> void for_each_stack(int64_t directions, const Test &test) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int64_t layers : {1, 3})
       for (int64_t proj : {0, 4}) {
-        WITH("bits ", bits, " layers ", layers, " directions ", directions, " proj ", proj);
+        WITH("precision ", precision_name(precision), " layers ", layers, " directions ",
+             directions, " proj ", proj);
         const SourceStack stack =
-            random_stack(shape_of(7, 9, proj, layers, directions, bits), Weights::any, 111);
-        test(bits == 32 ? in_blocks(stack, {8, 4}, 0.5f) : stack);
+            random_stack(shape_of(7, 9, proj, layers, directions, precision), Weights::any, 111);
+        test(precision == kFloat32 ? in_blocks(stack, {8, 4}, 0.5f) : stack);
       }
 }
 
@@ -63,7 +64,7 @@ TEST(an_lstm_is_as_its_packed_weights) {
     CHECK(lstm.shape().hidden_size == 9 && lstm.shape().proj_size == stack.shape.proj_size);
     for (int64_t B : {1, 5}) {
       const Sequence sequence = random_sequence(stack.shape, 4, B, 112);
-      for_each_isa([&](Isa) {
+      for_each_isa([&](std::string_view) {
         const Result expected = forward(packed, sequence);
         check_same(run(lstm, sequence), expected);
         check_same(forward(copy, sequence), expected);
@@ -137,7 +138,7 @@ TEST(steps_are_as_one_call) {
     const Lstm lstm = lstm_of(stack);
     for (int64_t B : {1, 3}) {
       const Sequence s = random_sequence(stack.shape, 9, B, 115);
-      for_each_isa([&](Isa) {
+      for_each_isa([&](std::string_view) {
         State state = state_of(s);
         std::vector<float> y(static_cast<size_t>(s.T * B * s.y_columns()));
         for (int64_t t = 0; t < s.T; ++t)

@@ -15,27 +15,31 @@ enum Offset : size_t {
   kMagicAt = 0,
   kVersionAt = 8,
   kBackendAt = 12,
-  kTotalAt = 16,
-  kInputSizeAt = 24,
-  kHiddenSizeAt = 28,
-  kProjSizeAt = 32,
-  kLayersAt = 36,
-  kDirectionsAt = 40,
-  kActivationBitsAt = 44,
-  kFormAt = 64,
-  kActivationMaxAt = 68,
-  kBlockSparseAt = 72,
-  kPositionsAt = 76,
-  kRecordsEnd = 64 + 4 * 64,
+  kContractAt = 16,
+  kDirectionsAt = 20,
+  kTotalAt = 24,
+  kInputSizeAt = 32,
+  kHiddenSizeAt = 36,
+  kProjSizeAt = 40,
+  kLayersAt = 44,
+  kWeightTypeAt = 64,
+  kActivationTypeAt = 68,
+  kFormAt = 72,
+  kActivationMaxAt = 76,
+  kBlockSparseAt = 80,
+  kPositionsAt = 84,
+  kRecordBytes = 128,
+  kMatrixBytes = 32,
+  kRecordsEnd = 64 + 4 * kRecordBytes,
 };
 
-SourceStack good_stack(int bits, bool sparse = false) {
-  const SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, bits), Weights::any, 1);
+SourceStack good_stack(Precision precision, bool sparse = false) {
+  const SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, precision), Weights::any, 1);
   return sparse ? in_blocks(stack, {8, 4}, 1.0f) : stack;
 }
 
-std::vector<uint8_t> good(int bits = 8, bool sparse = false) {
-  return good_stack(bits, sparse).packed();
+std::vector<uint8_t> good(Precision precision = kInt8, bool sparse = false) {
+  return good_stack(precision, sparse).packed();
 }
 
 std::vector<uint8_t> with(std::vector<uint8_t> packed, size_t offset, uint32_t value) {
@@ -66,10 +70,11 @@ TEST(truncated_and_longer_buffers_are_refused) {
 }
 
 TEST(lying_headers_are_refused) {
-  check_refused(with(good(), kMagicAt, 0), "mark");
-  check_refused(with(good(), kMagicAt + 4, 0), "mark");
+  check_refused(with(good(), kMagicAt, 0), "bad magic number");
+  check_refused(with(good(), kMagicAt + 4, 0), "bad magic number");
   check_refused(with(good(), kVersionAt, 99), "version");
   check_refused(with(good(), kBackendAt, 99), "layout");
+  check_refused(with(good(), kContractAt, 2), "numeric contract");
   for (size_t offset : {kTotalAt + 0, kTotalAt + 4})
     check_refused(with(good(), offset, 0x7fffffff), "expected");
   for (size_t offset : {kInputSizeAt, kHiddenSizeAt, kLayersAt, kDirectionsAt})
@@ -79,15 +84,12 @@ TEST(lying_headers_are_refused) {
     }
   for (size_t offset : {kInputSizeAt, kHiddenSizeAt})
     check_refused(with(good(), offset, 4), "expected");
-  check_refused(with(good(), kLayersAt, 4), "form"); // weights taken for records
+  check_refused(with(good(), kLayersAt, 4), "precision"); // weights taken for records
   check_refused(with(good(), kProjSizeAt, 8), "expected");
   check_refused(with(good(), kHiddenSizeAt, 65535), "expected");
   check_refused(with(good(), kProjSizeAt, 0), "expected");
   check_refused(with(good(), kProjSizeAt, 9), "proj_size");
   check_refused(with(good(), kDirectionsAt, 3), "num_directions");
-  for (uint32_t bits : {0u, 9u, 0xffffffffu})
-    check_refused(with(good(), kActivationBitsAt, bits), "activation_bits");
-  check_refused(with(good(), kActivationBitsAt, 16), "form");
 }
 
 // Calls test(place of a matrix's record, counted from the first one's).
@@ -95,38 +97,43 @@ template <class Test> void for_each_record(const Test &test) {
   for (size_t record = 0; record < 4; ++record)
     for (size_t matrix = 0; matrix < 3; ++matrix) {
       WITH("record ", record, " matrix ", matrix);
-      test(record * 64 + matrix * 16);
+      test(record * kRecordBytes + matrix * kMatrixBytes);
     }
 }
 
 TEST(lying_records_are_refused) {
   for_each_record([](size_t at) {
+    for (uint32_t type : {0u, 2u, 3u, 0xffffffffu})
+      check_refused(with(good(), kWeightTypeAt + at, type), "there is no precision");
+    for (uint32_t type : {0u, 3u, 4u, 0xffffffffu})
+      check_refused(with(good(), kActivationTypeAt + at, type), "there is no precision");
+    check_refused(with(good(), kActivationTypeAt + at, 2), "form");
     for (uint32_t form : {2u, 3u, 7u, 0xffffffffu})
       check_refused(with(good(), kFormAt + at, form), "form");
     for (uint32_t form : {0u, 1u, 3u, 7u})
-      check_refused(with(good(16), kFormAt + at, form), "form");
+      check_refused(with(good(kInt16), kFormAt + at, form), "form");
     for (uint32_t form : {0u, 1u, 2u, 7u})
-      check_refused(with(good(32), kFormAt + at, form), "form");
+      check_refused(with(good(kFloat32), kFormAt + at, form), "form");
     for (uint32_t most : {0u, 126u, 128u, 99999u, 0xffffff81u})
       check_refused(with(good(), kActivationMaxAt + at, most), "range");
     for (uint32_t most : {0u, 32768u, 99999u, 0xffffffffu})
-      check_refused(with(good(16), kActivationMaxAt + at, most), "range");
+      check_refused(with(good(kInt16), kActivationMaxAt + at, most), "range");
     for (uint32_t most : {0u, 2u, 127u, 0xffffffffu})
-      check_refused(with(good(32), kActivationMaxAt + at, most), "range");
+      check_refused(with(good(kFloat32), kActivationMaxAt + at, most), "range");
   });
 }
 
 TEST(lying_layouts_are_refused) {
   for_each_record([](size_t at) {
-    for (int bits : {8, 16}) {
-      WITH("bits ", bits);
+    for (Precision precision : {kInt8, kInt16}) {
+      WITH("precision ", precision_name(precision));
       for (uint32_t positions : {1u, 0xffffffffu})
-        check_refused(with(good(bits), kPositionsAt + at, positions), "layout");
-      check_refused(with(good(bits), kBlockSparseAt + at, 1), "expected");
+        check_refused(with(good(precision), kPositionsAt + at, positions), "layout");
+      check_refused(with(good(precision), kBlockSparseAt + at, 1), "expected");
     }
-    for (int bits : {8, 16, 32}) {
-      WITH("sparse, bits ", bits);
-      const auto packed = good(bits, true);
+    for (Precision precision : kPrecisions) {
+      WITH("sparse, precision ", precision_name(precision));
+      const auto packed = good(precision, true);
       const auto most = read<uint32_t>(packed.data() + kPositionsAt + at, 0); // nothing is zero
       for (uint32_t value : {0u, 2u, 0xffffffffu})
         check_refused(with(packed, kBlockSparseAt + at, value), "layout");
@@ -135,7 +142,7 @@ TEST(lying_layouts_are_refused) {
       for (uint32_t positions : {0u, most - 1})
         check_refused(with(packed, kPositionsAt + at, positions), "expected");
     }
-    const auto empty = in_blocks(good_stack(32), {8, 4}, 0.0f).packed();
+    const auto empty = in_blocks(good_stack(kFloat32), {8, 4}, 0.0f).packed();
     check_refused(with(empty, kBlockSparseAt + at, 0), "layout");
   });
 }
@@ -145,7 +152,7 @@ TEST(believed_lies_are_harmless) {
   const std::pair<size_t, uint32_t> lies[] = {
       {kInputSizeAt, 8}, {kHiddenSizeAt, 12}, {kProjSizeAt, 4}};
   for (const auto &[offset, size] : lies)
-    for_each_isa([&, offset = offset, size = size](Isa) {
+    for_each_isa([&, offset = offset, size = size](std::string_view) {
       WITH("offset ", offset);
       const auto packed = with(good(), offset, size);
       const LstmShape shape = packed_shape(packed.data(), packed.size());
@@ -156,7 +163,8 @@ TEST(believed_lies_are_harmless) {
 
 // Whatever is not refused is read within its bounds.
 TEST(changed_bytes_are_refused_or_harmless) {
-  for (const auto &original : {good(8), good(16), good(8, true), good(16, true), good(32, true)})
+  for (const auto &original :
+       {good(kInt8), good(kInt16), good(kInt8, true), good(kInt16, true), good(kFloat32, true)})
     for (size_t offset = 0; offset < kRecordsEnd; ++offset)
       for (int change : {0x01, 0x02, 0x80, 0xff}) {
         auto packed = original;
@@ -179,9 +187,8 @@ TEST(impossible_sizes_are_refused) {
   CHECK_THROWS(validate(shape_of(1, 8, 0, 0)), "num_layers");
   CHECK_THROWS(validate(shape_of(1, 8, 0, 1, 0)), "num_directions");
   CHECK_THROWS(validate(shape_of(1, 8, 0, 1, 3)), "num_directions");
-  CHECK_THROWS(validate(shape_of(1, 8, 0, 1, 1, 9)), "activation_bits");
   CHECK_THROWS(validate(shape_of(1, 32768, 0, 2, 2)), "output size");
-  validate(shape_of(65535, 65535, 65534, 1, 2, 32));
+  validate(shape_of(65535, 65535, 65534, 1, 2, kFloat32));
 }
 
 TEST(zero_scales_and_absent_bias_are_accepted) {
@@ -191,8 +198,9 @@ TEST(zero_scales_and_absent_bias_are_accepted) {
   const HeldStack held = zero.held();
   auto views = held.views();
   views[0].bias = nullptr;
-  std::vector<uint8_t> packed(packed_bytes(zero.shape, views.data()));
-  pack(zero.shape, views.data(), packed.data(), packed.size());
+  const PackPlan plan(zero.shape, views.data());
+  std::vector<uint8_t> packed(plan.bytes());
+  plan.write(packed.data(), packed.size());
   CHECK(packed == zero.packed());
 }
 

@@ -9,21 +9,16 @@
 namespace lstm_fastkernels {
 namespace {
 
-bool equal(const LstmShape &a, const LstmShape &b) {
-  return a.input_size == b.input_size && a.hidden_size == b.hidden_size &&
-         a.proj_size == b.proj_size && a.num_layers == b.num_layers &&
-         a.num_directions == b.num_directions && a.activation_bits == b.activation_bits;
-}
-
 TEST(packed_shape_comes_back) {
   for (int64_t size : kAwkward)
     for (int64_t proj : {int64_t{0}, size - 1})
       for (int64_t directions : {1, 2})
-        for (int bits : {8, 16, 32}) {
-          WITH("size ", size, " proj ", proj, " directions ", directions, " bits ", bits);
-          const LstmShape shape = shape_of(152 - size, size, proj, 2, directions, bits);
+        for (Precision precision : kPrecisions) {
+          WITH("size ", size, " proj ", proj, " directions ", directions, " precision ",
+               precision_name(precision));
+          const TypedShape shape = shape_of(152 - size, size, proj, 2, directions, precision);
           const auto packed = random_stack(shape, Weights::any, 1).packed();
-          CHECK(equal(packed_shape(packed.data(), packed.size()), shape));
+          CHECK(packed_shape(packed.data(), packed.size()) == shape);
         }
 }
 
@@ -37,11 +32,12 @@ int64_t weights_of(const LstmShape &shape) {
 }
 
 TEST(packed_weights_take_hardly_more_than_a_byte) {
-  for (int bits : {8, 16})
-    for (const LstmShape &shape :
-         {shape_of(256, 256, 0, 1, 1, bits), shape_of(128, 256, 0, 3, 1, bits),
-          shape_of(512, 512, 0, 2, 2, bits), shape_of(512, 1024, 256, 2, 1, bits)}) {
-      WITH("input ", shape.input_size, " hidden ", shape.hidden_size, " bits ", bits);
+  for (Precision precision : {kInt8, kInt16})
+    for (const TypedShape &shape :
+         {shape_of(256, 256, 0, 1, 1, precision), shape_of(128, 256, 0, 3, 1, precision),
+          shape_of(512, 512, 0, 2, 2, precision), shape_of(512, 1024, 256, 2, 1, precision)}) {
+      WITH("input ", shape.input_size, " hidden ", shape.hidden_size, " precision ",
+           precision_name(precision));
       const auto packed = random_stack(shape, Weights::any, 6).packed();
       CHECK(static_cast<double>(packed.size()) <= 1.05 * static_cast<double>(weights_of(shape)));
     }
@@ -49,9 +45,9 @@ TEST(packed_weights_take_hardly_more_than_a_byte) {
 
 // Calls test(stack) with each kind of weights, dense and in blocks.
 template <class Test> void for_each_kind(const Test &test) {
-  for (int bits : {8, 16, 32}) {
-    WITH("bits ", bits);
-    const SourceStack stack = random_stack(shape_of(9, 33, 8, 2, 2, bits), Weights::any, 3);
+  for (Precision precision : kPrecisions) {
+    WITH("precision ", precision_name(precision));
+    const SourceStack stack = random_stack(shape_of(9, 33, 8, 2, 2, precision), Weights::any, 3);
     test(stack);
     WITH("in blocks");
     test(in_blocks(stack, {8, 4}, 0.5f));
@@ -62,10 +58,10 @@ TEST(pack_writes_every_byte) {
   for_each_kind([](const SourceStack &stack) {
     const HeldStack held = stack.held();
     const auto layers = held.views();
-    std::vector<uint8_t> zeros(packed_bytes(stack.shape, layers.data()));
-    std::vector<uint8_t> ones(zeros.size(), 0xff);
-    pack(stack.shape, layers.data(), zeros.data(), zeros.size());
-    pack(stack.shape, layers.data(), ones.data(), ones.size());
+    const PackPlan plan(stack.shape, layers.data());
+    std::vector<uint8_t> zeros(plan.bytes()), ones(plan.bytes(), 0xff);
+    plan.write(zeros.data(), zeros.size());
+    plan.write(ones.data(), ones.size());
     CHECK(zeros == ones);
   });
 }
@@ -74,11 +70,12 @@ TEST(pack_takes_exactly_the_bytes_it_needs) {
   for_each_kind([](const SourceStack &stack) {
     const HeldStack held = stack.held();
     const auto layers = held.views();
-    const size_t needed = packed_bytes(stack.shape, layers.data());
+    const PackPlan plan(stack.shape, layers.data());
+    const size_t needed = plan.bytes();
     for (size_t bytes : {size_t{1}, size_t{64}, needed / 2, needed - 64, needed - 1, needed + 1}) {
       WITH("bytes ", bytes);
       std::vector<uint8_t> room(bytes);
-      CHECK_THROWS(pack(stack.shape, layers.data(), room.data(), bytes), "the packed form takes");
+      CHECK_THROWS(plan.write(room.data(), bytes), "the packed form takes");
     }
   });
 }
@@ -87,7 +84,7 @@ TEST(packed_weights_run_at_any_address) {
   for_each_kind([](const SourceStack &stack) {
     const auto packed = stack.packed();
     const Sequence sequence = random_sequence(stack.shape, 3, 5, 4);
-    for_each_isa([&](Isa) {
+    for_each_isa([&](std::string_view) {
       const Result expected = forward(packed, sequence);
       for (size_t offset : {1u, 2u, 3u, 4u, 31u}) {
         WITH("offset ", offset);
@@ -104,9 +101,9 @@ TEST(packed_weights_run_at_any_address) {
 }
 
 // The first matrix of a stack whose weight_ih has this row four times.
-Matrix packed_row(const std::vector<int> &row, int bits, std::vector<uint8_t> &memory) {
-  SourceStack stack =
-      random_stack(shape_of(static_cast<int64_t>(row.size()), 1, 0, 1, 1, bits), Weights::any, 5);
+Matrix packed_row(const std::vector<int> &row, Precision precision, std::vector<uint8_t> &memory) {
+  SourceStack stack = random_stack(
+      shape_of(static_cast<int64_t>(row.size()), 1, 0, 1, 1, precision), Weights::any, 5);
   std::vector<float> &weights = stack.layers[0].ih.weights;
   for (size_t i = 0; i < weights.size(); ++i)
     weights[i] = static_cast<float>(row[i % row.size()]);
@@ -116,7 +113,7 @@ Matrix packed_row(const std::vector<int> &row, int bits, std::vector<uint8_t> &m
 
 Form form_of(const std::vector<int> &row) {
   std::vector<uint8_t> memory;
-  const Matrix matrix = packed_row(row, 8, memory);
+  const Matrix matrix = packed_row(row, kInt8, memory);
   CHECK(matrix.activation_max == 127);
   return matrix.form;
 }
@@ -151,7 +148,7 @@ TEST(activation_max_keeps_sums_within_int32) {
       WITH("columns ", columns, " weight ", weight);
       std::vector<uint8_t> memory;
       const Matrix matrix =
-          packed_row(std::vector<int>(static_cast<size_t>(columns), weight), 16, memory);
+          packed_row(std::vector<int>(static_cast<size_t>(columns), weight), kInt16, memory);
       const int64_t most = std::max<int64_t>(1, columns * std::abs(weight));
       CHECK(matrix.form == Form::signed16);
       CHECK(matrix.activation_max == std::min<int64_t>(32767, 0x7fffffff / most));

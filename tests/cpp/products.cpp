@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "check.h"
-#include "kernels/kernels.h"
+#include "kernels/implementations.h"
 #include "rows.h"
 #include "support.h"
 
@@ -47,7 +47,7 @@ std::vector<float> expected_row(const SourceMatrix &source, const Matrix &packed
 
 } // namespace
 
-SourceStack patterned_stack(const LstmShape &shape, Pattern pattern) {
+SourceStack patterned_stack(const TypedShape &shape, Pattern pattern) {
   SourceStack stack = random_stack(shape, Weights::any, 1);
   stack.for_each_matrix([&](SourceMatrix &m) {
     for (int64_t i = 0; i < m.rows * m.columns; ++i)
@@ -66,10 +66,10 @@ void check_products(const SourceMatrix &source, const Matrix &packed, const uint
     const auto row = expected_row(source, packed, last);
     expected.insert(expected.end(), row.begin(), row.end());
     HeldRows x(packed.form, {values.begin(), values.begin() + rows});
-    for (Isa isa : supported_isas()) {
-      WITH("isa ", isa_name(isa), " rows ", rows);
+    for (std::string_view isa : supported_isas()) {
+      WITH("isa ", isa, " rows ", rows);
       std::vector<float> out(expected.size(), 9.0f);
-      kernels(isa).products(packed, bias, rows, x.view(), out.data());
+      kernels(isa).products(packed, all_tiles(packed), bias, rows, x.view(), out.data());
       CHECK_SAME(out, expected);
     }
   }
@@ -81,14 +81,15 @@ struct Stepped {
   std::vector<float> c, h;
 };
 
-Stepped step(Isa isa, const Matrix &hh, HeldRows h_in, const std::vector<float> &gates,
+Stepped step(std::string_view isa, const Matrix &hh, HeldRows h_in, const std::vector<float> &gates,
              int64_t rows) {
   const int64_t units = hh.num_tiles * kTileUnits;
   HeldRows h_out(hh.form, rows, units);
   Stepped out{std::vector<float>(static_cast<size_t>(rows * units), 0.0f), {}};
   out.h = out.c;
-  kernels(isa).step(hh, step_arguments(hh, rows, h_in.view(), gates.data(), out.c.data(),
-                                       out.h.data(), h_out.view()));
+  kernels(isa).step(hh, all_tiles(hh),
+                    step_arguments(hh, rows, h_in.view(), gates.data(), out.c.data(), out.h.data(),
+                                   h_out.view()));
   return out;
 }
 
@@ -109,8 +110,8 @@ void check_step(const SourceMatrix &source, const Matrix &hh, int64_t rows) {
     gates.insert(gates.end(), inputs.begin(), inputs.end());
   }
   HeldRows zero(hh.form, rows, source.columns);
-  for (Isa isa : supported_isas()) {
-    WITH("isa ", isa_name(isa), " rows ", rows);
+  for (std::string_view isa : supported_isas()) {
+    WITH("isa ", isa, " rows ", rows);
     const Stepped found = step(isa, hh, h_in, gates, rows);
     const Stepped expected = step(isa, hh, zero, sums, rows);
     CHECK_SAME(found.c, expected.c);

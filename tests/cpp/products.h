@@ -23,7 +23,7 @@ inline const Pattern kAny[] = {
 };
 
 // Weights by a pattern, as integers also where they are float32.
-SourceStack patterned_stack(const LstmShape &shape, Pattern pattern);
+SourceStack patterned_stack(const TypedShape &shape, Pattern pattern);
 
 // Of 1..20 rows of activations.
 void check_products(const SourceMatrix &source, const Matrix &packed, const uint8_t *bias);

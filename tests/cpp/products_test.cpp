@@ -15,9 +15,9 @@ void check_all_columns(const Pattern (&patterns)[4], Form form) {
   for (int64_t columns : {1, 2, 3, 4, 5, 7, 8, 9, 31, 33, 151})
     for (int p = 0; p < 4; ++p) {
       WITH("form ", static_cast<int>(form), " columns ", columns, " pattern ", p);
-      const int bits = form == Form::signed16 ? 16 : 8;
+      const Precision precision = form == Form::signed16 ? kInt16 : kInt8;
       const SourceStack stack =
-          patterned_stack(shape_of(columns, kHidden, 3, 1, 1, bits), patterns[p]);
+          patterned_stack(shape_of(columns, kHidden, 3, 1, 1, precision), patterns[p]);
       const auto memory = stack.packed();
       const PackedLayer layer = PackedStack(memory.data(), memory.size()).layers[0];
       // Below two columns any weights are pair-safe.
@@ -33,11 +33,12 @@ TEST(products_of_wide_activations_are_exact) { check_all_columns(kAny, Form::sig
 
 // The largest sums: int16 row sums at their end, int32 sums at theirs.
 TEST(products_of_long_rows_are_exact) {
-  for (int bits : {8, 16})
+  for (Precision precision : {kInt8, kInt16})
     for (int64_t columns : {511, 512, 1031})
       for (const Pattern pattern : {kPairSafe[0], kPairSafe[1], kAny[0], kAny[1]}) {
-        WITH("columns ", columns, " bits ", bits);
-        const SourceStack stack = patterned_stack(shape_of(columns, 1, 0, 1, 1, bits), pattern);
+        WITH("columns ", columns, " precision ", precision_name(precision));
+        const SourceStack stack =
+            patterned_stack(shape_of(columns, 1, 0, 1, 1, precision), pattern);
         const auto memory = stack.packed();
         const PackedLayer layer = PackedStack(memory.data(), memory.size()).layers[0];
         check_products(stack.layers[0].ih, layer.ih, layer.bias);
@@ -45,10 +46,10 @@ TEST(products_of_long_rows_are_exact) {
 }
 
 TEST(projections_of_awkward_sizes_are_exact) {
-  for (int bits : {8, 16})
+  for (Precision precision : {kInt8, kInt16})
     for (int64_t proj : {1, 31, 32, 33, 65}) {
-      WITH("proj ", proj, " bits ", bits);
-      const SourceStack stack = patterned_stack(shape_of(1, 67, proj, 1, 1, bits), kAny[3]);
+      WITH("proj ", proj, " precision ", precision_name(precision));
+      const SourceStack stack = patterned_stack(shape_of(1, 67, proj, 1, 1, precision), kAny[3]);
       const auto memory = stack.packed();
       const PackedLayer layer = PackedStack(memory.data(), memory.size()).layers[0];
       check_products(stack.layers[0].hr, layer.hr, nullptr);
@@ -56,12 +57,13 @@ TEST(projections_of_awkward_sizes_are_exact) {
 }
 
 TEST(products_of_a_step_are_exact) {
-  for (int bits : {8, 16})
+  for (Precision precision : {kInt8, kInt16})
     for (int64_t hidden : {1, 7, 9, 33})
       for (const Pattern pattern : {kPairSafe[0], kPairSafe[2], kAny[0], kAny[3]})
         for (int64_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 17, 20}) {
-          WITH("hidden ", hidden, " bits ", bits);
-          const SourceStack stack = patterned_stack(shape_of(1, hidden, 0, 1, 1, bits), pattern);
+          WITH("hidden ", hidden, " precision ", precision_name(precision));
+          const SourceStack stack =
+              patterned_stack(shape_of(1, hidden, 0, 1, 1, precision), pattern);
           const auto memory = stack.packed();
           const PackedLayer layer = PackedStack(memory.data(), memory.size()).layers[0];
           check_step(stack.layers[0].hh, layer.hh, rows);

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "guarded.h"
+#include "kernels/implementations.h"
 #include "reference.h"
 #include "rows.h"
 #include "support.h"
@@ -32,9 +33,10 @@ const std::vector<Matrix> &targets() {
 }
 
 // The row lies against the end of readable memory.
-void check_row(Isa isa, const std::vector<float> &v, float floor, const Matrix &target) {
-  WITH("isa ", isa_name(isa), " n ", v.size(), " floor ", floor, " form ",
-       static_cast<int>(target.form), " A ", target.activation_max);
+void check_row(std::string_view isa, const std::vector<float> &v, float floor,
+               const Matrix &target) {
+  WITH("isa ", isa, " n ", v.size(), " floor ", floor, " form ", static_cast<int>(target.form),
+       " A ", target.activation_max);
   const QuantizedRow expected = reference_quantize(v, floor, target.activation_max);
   const auto n = static_cast<int64_t>(v.size());
   const Guarded<float> row(v);
@@ -50,7 +52,7 @@ void check_row(Isa isa, const std::vector<float> &v, float floor, const Matrix &
 }
 
 void check_everywhere(const std::vector<float> &v) {
-  for (Isa isa : supported_isas())
+  for (std::string_view isa : supported_isas())
     for (const Matrix &target : targets())
       for (float floor : {0.0f, 1.0f})
         check_row(isa, v, floor, target);
@@ -82,7 +84,7 @@ TEST(quantize_reference_ties_to_even) {
 
 // With an absmax of 2 A every odd number lies in the middle of two integers.
 TEST(quantize_ties_to_even) {
-  for (Isa isa : supported_isas())
+  for (std::string_view isa : supported_isas())
     for (const Matrix &target : targets()) {
       const auto most = static_cast<float>(target.activation_max);
       std::vector<float> v = {2 * most};

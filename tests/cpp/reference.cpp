@@ -22,10 +22,9 @@ struct Operand {
   float scale;
 };
 
-Operand operand_for(const SourceMatrix &matrix, int activation_bits, const std::vector<float> &v,
-                    float floor) {
-  if (activation_bits != 32) {
-    const QuantizedRow row = reference_quantize(v, floor, matrix.activation_max(activation_bits));
+Operand operand_for(const SourceMatrix &matrix, const std::vector<float> &v, float floor) {
+  if (matrix.precision != kFloat32) {
+    const QuantizedRow row = reference_quantize(v, floor, matrix.activation_max());
     return {row.values, {}, row.scale};
   }
   return finite(v) ? Operand{{}, v, 1.0f} : Operand{{}, std::vector<float>(v.size()), kNan};
@@ -44,25 +43,21 @@ public:
   Cell(const LstmShape &shape, const SourceLayer &layer, float input_floor, std::vector<float> h0,
        std::vector<float> c0)
       : shape_(shape), layer_(layer), input_floor_(input_floor), h(h0), c(c0),
-        h_(operand(layer.hh, h0, shape.proj_size ? 0.0f : 1.0f)) {
+        h_(operand_for(layer.hh, h0, shape.proj_size ? 0.0f : 1.0f)) {
     if (!finite(c0))
       h_.scale = kNan;
   }
 
   void step(const std::vector<float> &input) {
-    const Operand x = operand(layer_.ih, input, input_floor_);
+    const Operand x = operand_for(layer_.ih, input, input_floor_);
     std::vector<float> out(c.size());
     for (size_t unit = 0; unit < c.size(); ++unit)
       out[unit] = update(x, unit);
-    h = shape_.proj_size ? project(operand(layer_.hr, out, 1.0f)) : out;
-    h_ = operand(layer_.hh, h, shape_.proj_size ? 0.0f : 1.0f);
+    h = shape_.proj_size ? project(operand_for(layer_.hr, out, 1.0f)) : out;
+    h_ = operand_for(layer_.hh, h, shape_.proj_size ? 0.0f : 1.0f);
   }
 
 private:
-  Operand operand(const SourceMatrix &matrix, const std::vector<float> &v, float floor) const {
-    return operand_for(matrix, shape_.activation_bits, v, floor);
-  }
-
   float gate(const Operand &x, size_t row) const {
     return multiply_add(layer_.hh, row, h_, multiply_add(layer_.ih, row, x, layer_.bias[row]));
   }

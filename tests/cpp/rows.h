@@ -1,6 +1,7 @@
 // Activation rows in a kernel's own encoding, in memory of exactly their size.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -69,6 +70,7 @@ inline StepArguments step_arguments(const Matrix &hh, int64_t rows, const Activa
   a.h_out = h_out;
   a.h_out_form = hh.form;
   a.h_out_max = hh.activation_max;
+  std::fill_n(h_out.scales, rows, 1.0f / static_cast<float>(a.h_out_max));
   return a;
 }
 

@@ -10,7 +10,7 @@
 namespace lstm_fastkernels {
 namespace {
 
-SourceStack pruned(const LstmShape &shape, BlockShape block, float density) {
+SourceStack pruned(const TypedShape &shape, BlockShape block, float density) {
   return in_blocks(random_stack(shape, Weights::any, 51), block, density);
 }
 
@@ -23,12 +23,13 @@ SourceStack held_in(SourceStack stack, BlockShape block, bool explicit_zeros = f
 }
 
 TEST(the_callers_blocks_do_not_matter) {
-  for (int bits : {8, 16, 32})
-    for (const LstmShape &shape : {shape_of(5, 9, 3, 2, 2, bits), shape_of(9, 137, 20, 1, 1, bits)})
+  for (Precision precision : kPrecisions)
+    for (const TypedShape &shape :
+         {shape_of(5, 9, 3, 2, 2, precision), shape_of(9, 137, 20, 1, 1, precision)})
       for (const BlockShape &block : kBlockShapes)
         for (float density : {0.0f, 0.05f, 0.5f, 1.0f}) {
-          WITH("bits ", bits, " hidden ", shape.hidden_size, " rows a block ", block.rows,
-               " density ", density);
+          WITH("precision ", precision_name(precision), " hidden ", shape.hidden_size,
+               " rows a block ", block.rows, " density ", density);
           const SourceStack stack = pruned(shape, block, density);
           const auto packed = stack.packed();
           for (const BlockShape &other : kBlockShapes)
@@ -40,14 +41,14 @@ TEST(the_callers_blocks_do_not_matter) {
 TEST(zeros_of_dense_floats_are_left_out) {
   for (float density : {0.0f, 0.05f, 0.5f, 1.0f}) {
     WITH("density ", density);
-    const SourceStack stack = pruned(shape_of(33, 151, 9, 2, 2, 32), {8, 4}, density);
+    const SourceStack stack = pruned(shape_of(33, 151, 9, 2, 2, kFloat32), {8, 4}, density);
     CHECK(as_dense(stack).packed() == stack.packed());
   }
 }
 
 // A mask leaves -0 where it takes a negative weight away.
 TEST(negative_zeros_are_left_out) {
-  SourceStack stack = pruned(shape_of(33, 35, 9, 1, 1, 32), {8, 4}, 0.5f);
+  SourceStack stack = pruned(shape_of(33, 35, 9, 1, 1, kFloat32), {8, 4}, 0.5f);
   const size_t bytes = stack.packed().size();
   stack.for_each_matrix([](SourceMatrix &m) {
     std::replace(m.weights.begin(), m.weights.end(), 0.0f, -0.0f);
@@ -59,11 +60,11 @@ TEST(negative_zeros_are_left_out) {
 
 // Any weight that is not zero keeps its block, in whichever corner.
 TEST(no_weight_is_lost) {
-  for (int bits : {8, 32})
+  for (Precision precision : {kInt8, kFloat32})
     for (int64_t row : {0, 7, 8, 10, 11, 43})
       for (int64_t column : {0, 3, 4, 8}) {
-        WITH("bits ", bits, " row ", row, " column ", column);
-        SourceStack stack = pruned(shape_of(9, 11, 0, 1, 1, bits), {16, 32}, 0.0f);
+        WITH("precision ", precision_name(precision), " row ", row, " column ", column);
+        SourceStack stack = pruned(shape_of(9, 11, 0, 1, 1, precision), {16, 32}, 0.0f);
         const size_t empty = stack.packed().size();
         SourceMatrix &m = stack.layers[0].ih;
         m.weights[static_cast<size_t>(row * m.columns + column)] = 1;
@@ -72,7 +73,8 @@ TEST(no_weight_is_lost) {
         const Matrix matrix = PackedStack(packed.data(), packed.size()).layers[0].ih;
         CHECK(matrix.positions == 1);
         CHECK(std::count_if(matrix.blocks, matrix.blocks + kSliceStrips * block_bytes(matrix.form),
-                            [](uint8_t byte) { return byte != 0; }) == (bits == 8 ? 1 : 2));
+                            [](uint8_t byte) { return byte != 0; }) ==
+              (precision == kInt8 ? 1 : 2));
       }
 }
 
@@ -82,17 +84,17 @@ double bytes_kept(const SourceStack &stack) {
   all.for_each_matrix([&](const SourceMatrix &m) {
     kept += std::count_if(m.weights.begin(), m.weights.end(), [](float w) { return w != 0; });
   });
-  return static_cast<double>(kept * (stack.shape.activation_bits == 32 ? 4 : 1));
+  return static_cast<double>(kept * (stack.precision() == kFloat32 ? 4 : 1));
 }
 
 // Of a tenth of the blocks: their columns, slices filled up, and what each row has.
 TEST(packed_blocks_take_little_more_than_their_weights) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (const BlockShape &block : kBlockShapes) {
-      WITH("bits ", bits, " rows a block ", block.rows);
-      const SourceStack stack = pruned(shape_of(512, 128, 0, 1, 1, bits), block, 0.1f);
+      WITH("precision ", precision_name(precision), " rows a block ", block.rows);
+      const SourceStack stack = pruned(shape_of(512, 128, 0, 1, 1, precision), block, 0.1f);
       CHECK(static_cast<double>(stack.packed().size()) <=
-            (bits == 32 ? 1.25 : 1.5) * bytes_kept(stack));
+            (precision == kFloat32 ? 1.25 : 1.5) * bytes_kept(stack));
     }
 }
 
@@ -100,7 +102,7 @@ TEST(packed_blocks_take_little_more_than_their_weights) {
 TEST(slices_are_hardly_filled_up) {
   for (float density : {0.1f, 0.3f, 0.5f}) {
     WITH("density ", density);
-    const SourceStack stack = pruned(shape_of(512, 128, 0, 1, 1, 32), {8, 4}, density);
+    const SourceStack stack = pruned(shape_of(512, 128, 0, 1, 1, kFloat32), {8, 4}, density);
     const auto packed = stack.packed();
     const PackedLayer layer = PackedStack(packed.data(), packed.size()).layers[0];
     const auto products = static_cast<double>(layer.ih.products() + layer.hh.products());

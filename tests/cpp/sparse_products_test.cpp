@@ -24,22 +24,23 @@ void check_stack(const SourceStack &stack, const std::vector<int64_t> &step_rows
 }
 
 TEST(sparse_products_are_exact) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (Pattern pattern : {kPairSafe[0], kPairSafe[3], kAny[0], kAny[3]})
       for (const BlockShape &block : kBlockShapes)
         for (float density : kDensities) {
-          WITH("bits ", bits, " rows a block ", block.rows, " density ", density);
-          const LstmShape shape = shape_of(33, 9, 5, 1, 1, bits);
+          WITH("precision ", precision_name(precision), " rows a block ", block.rows, " density ",
+               density);
+          const TypedShape shape = shape_of(33, 9, 5, 1, 1, precision);
           check_stack(in_blocks(patterned_stack(shape, pattern), block, density), {1, 3, 8});
         }
 }
 
 TEST(sparse_products_of_a_step_are_exact) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (Pattern pattern : {kPairSafe[0], kAny[3]}) {
-      WITH("bits ", bits);
+      WITH("precision ", precision_name(precision));
       const SourceStack stack =
-          in_blocks(patterned_stack(shape_of(1, 33, 0, 1, 1, bits), pattern), {8, 4}, 0.5f);
+          in_blocks(patterned_stack(shape_of(1, 33, 0, 1, 1, precision), pattern), {8, 4}, 0.5f);
       const auto memory = stack.packed();
       const PackedLayer packed = PackedStack(memory.data(), memory.size()).layers[0];
       for (int64_t rows = 1; rows <= 20; ++rows)
@@ -52,14 +53,14 @@ TEST(sparse_products_of_awkward_sizes_are_exact) {
   Random random(1);
   for (int64_t columns : kAwkward)
     for (int64_t hidden : {1, 7, 8, 31, 33}) {
-      const int bits = 8 << random.integer(0, 2);
+      const Precision precision = kPrecisions[random.integer(0, 2)];
       const BlockShape &block = kBlockShapes[static_cast<size_t>(random.integer(0, 2))];
       const float density = kDensities[random.integer(0, 3)];
       const Pattern pattern = (random.integer(0, 1) ? kPairSafe : kAny)[random.integer(0, 3)];
       const int64_t proj = random.integer(0, hidden - 1);
-      WITH("columns ", columns, " hidden ", hidden, " proj ", proj, " bits ", bits,
-           " rows a block ", block.rows, " density ", density);
-      const LstmShape shape = shape_of(columns, hidden, proj, 1, 1, bits);
+      WITH("columns ", columns, " hidden ", hidden, " proj ", proj, " precision ",
+           precision_name(precision), " rows a block ", block.rows, " density ", density);
+      const TypedShape shape = shape_of(columns, hidden, proj, 1, 1, precision);
       check_stack(in_blocks(patterned_stack(shape, pattern), block, density), {2, 9});
     }
 }
@@ -67,17 +68,17 @@ TEST(sparse_products_of_awkward_sizes_are_exact) {
 // 17, 18, 19 and 33 tiles: slices are of 16 tiles each, the last ones of what is left.
 TEST(sparse_products_of_several_windows_are_exact) {
   for (int64_t hidden : {129, 137, 151, 264})
-    for (int bits : {8, 16, 32}) {
-      WITH("hidden ", hidden, " bits ", bits);
-      const LstmShape shape = shape_of(9, hidden, 7, 1, 1, bits);
+    for (Precision precision : kPrecisions) {
+      WITH("hidden ", hidden, " precision ", precision_name(precision));
+      const TypedShape shape = shape_of(9, hidden, 7, 1, 1, precision);
       check_stack(in_blocks(patterned_stack(shape, kAny[3]), {8, 4}, 0.5f), {1, 4, 9});
     }
 }
 
 TEST(sparse_projections_of_several_windows_are_exact) {
-  for (int bits : {8, 32}) {
-    WITH("bits ", bits);
-    const LstmShape shape = shape_of(1, 522, 521, 1, 1, bits);
+  for (Precision precision : {kInt8, kFloat32}) {
+    WITH("precision ", precision_name(precision));
+    const TypedShape shape = shape_of(1, 522, 521, 1, 1, precision);
     check_stack(in_blocks(patterned_stack(shape, kAny[3]), {16, 32}, 0.05f), {});
   }
 }

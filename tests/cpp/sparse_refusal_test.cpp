@@ -14,8 +14,8 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Blocks of 8 x 4, every one held: 2 block rows a gate of 9 units, 2, 1 and 3 blocks a block row of
 // ih, hh and hr in the first layer. All of them have padding in the last row and column.
-HeldStack good(int bits, BlockShape block = {8, 4}) {
-  SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, bits), Weights::any, 61);
+HeldStack good(Precision precision, BlockShape block = {8, 4}) {
+  SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, precision), Weights::any, 61);
   stack.for_each_matrix([&](SourceMatrix &m) {
     m.block = block;
     m.explicit_zeros = true;
@@ -25,9 +25,7 @@ HeldStack good(int bits, BlockShape block = {8, 4}) {
 
 void check_refused(const HeldStack &bad, const std::string &part) {
   const auto layers = bad.views();
-  CHECK_THROWS(packed_bytes(bad.shape, layers.data()), part);
-  std::vector<uint8_t> room(size_t{1} << 16);
-  CHECK_THROWS(pack(bad.shape, layers.data(), room.data(), room.size()), part);
+  CHECK_THROWS(PackPlan(bad.shape, layers.data()), part);
 }
 
 // Refused after change(matrix), whichever it is, with its name and `part` in the message.
@@ -46,10 +44,10 @@ void check_each_refused(const HeldStack &stack, const Change &change, const std:
 
 // Of any kind of weights; change(matrix).
 template <class Change> void check_blocks_refused(const Change &change, const std::string &part) {
-  for (int bits : {8, 16, 32}) {
-    WITH("bits ", bits);
-    good(bits).packed();
-    check_each_refused(good(bits), change, part);
+  for (Precision precision : kPrecisions) {
+    WITH("precision ", precision_name(precision));
+    good(precision).packed();
+    check_each_refused(good(precision), change, part);
   }
 }
 
@@ -85,8 +83,8 @@ TEST(bad_block_row_starts_are_refused) {
 }
 
 TEST(decreasing_block_row_starts_are_refused) {
-  for (int bits : {8, 16, 32}) {
-    HeldStack bad = good(bits);
+  for (Precision precision : kPrecisions) {
+    HeldStack bad = good(precision);
     std::swap(bad.layers[2].hh.crow[2], bad.layers[2].hh.crow[3]);
     check_refused(bad, "weight_hh_l1_crow_indices must not decrease");
   }
@@ -98,20 +96,20 @@ TEST(block_columns_out_of_range_are_refused) {
     check_blocks_refused([&](HeldMatrix &m) { m.col.back() = column; },
                          "_col_indices must be in 0..");
   // The first column past the last one, by matrix.
-  for (int bits : {8, 16, 32}) {
-    HeldStack bad = good(bits);
+  for (Precision precision : kPrecisions) {
+    HeldStack bad = good(precision);
     bad.layers[0].ih.col[1] = 2;
     check_refused(bad, "weight_ih_l0_col_indices must be in 0..1, got 2, block 1 of block row 0");
   }
 }
 
 TEST(block_columns_that_do_not_increase_are_refused) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int32_t first : {1, 2}) { // repeated, decreasing
-      HeldStack bad = good(bits);
+      HeldStack bad = good(precision);
       bad.layers[1].hr.col = {first, 1, 2};
       check_refused(bad, "weight_hr_l0_reverse_col_indices must increase within a block row");
-      bad = good(bits);
+      bad = good(precision);
       bad.layers[3].ih.col[2] = 1; // of the second block row
       bad.layers[3].ih.col[3] = 2 - first;
       check_refused(bad, "weight_ih_l1_reverse_col_indices must increase within a block row");
@@ -130,21 +128,21 @@ TEST(weights_in_the_padding_are_refused) {
   const std::string part = "_values must be zero in the padding, block ";
   check_blocks_refused([](HeldMatrix &m) { mark(m, 0); }, part); // of the last row
   // Of the row after the last one and the first column, wherever a gate or a projection ends.
-  for (int bits : {8, 16, 32}) {
-    HeldStack bad = good(bits);
+  for (Precision precision : kPrecisions) {
+    HeldStack bad = good(precision);
     mark(bad.layers[0].ih, 8 * 4 + 7 * 4 - 1); // row 1 of 8 in column 0, of the block before
     check_refused(bad, "weight_ih_l0" + part);
-    bad = good(bits);
+    bad = good(precision);
     mark(bad.layers[2].hr, 5 * 4 - 1);
     check_refused(bad, "weight_hr_l1" + part);
   }
 }
 
 TEST(weights_in_padding_columns_are_refused) {
-  for (int bits : {8, 16, 32}) {
-    HeldStack bad = good(bits);
+  for (Precision precision : kPrecisions) {
+    HeldStack bad = good(precision);
     HeldMatrix &m = bad.layers[0].ih; // 5 columns; row 0 of its first block row is no padding
-    if (bits == 32)
+    if (precision == kFloat32)
       m.floats[8 * 4 + 1] = 1;
     else
       m.integers[8 * 4 + 1] = 1;
@@ -154,31 +152,31 @@ TEST(weights_in_padding_columns_are_refused) {
 
 TEST(padding_of_larger_blocks_is_refused) {
   for (const BlockShape &block : kBlockShapes)
-    for (int bits : {8, 16, 32}) {
-      WITH("rows a block ", block.rows, " bits ", bits);
-      good(bits, block).packed();
+    for (Precision precision : kPrecisions) {
+      WITH("rows a block ", block.rows, " precision ", precision_name(precision));
+      good(precision, block).packed();
       check_each_refused(
-          good(bits, block), [](HeldMatrix &m) { mark(m, 0); }, "_values must be zero");
+          good(precision, block), [](HeldMatrix &m) { mark(m, 0); }, "_values must be zero");
     }
 }
 
 template <class Change>
-void check_weights_refused(int bits, const Change &change, const std::string &part) {
-  WITH("bits ", bits);
-  check_each_refused(good(bits), change, part);
-  check_each_refused(random_stack(shape_of(5, 9, 3, 2, 2, bits), Weights::any, 62).held(), change,
-                     part);
+void check_weights_refused(Precision precision, const Change &change, const std::string &part) {
+  WITH("precision ", precision_name(precision));
+  check_each_refused(good(precision), change, part);
+  check_each_refused(random_stack(shape_of(5, 9, 3, 2, 2, precision), Weights::any, 62).held(),
+                     change, part);
 }
 
 // The first weight: in blocks, the last one is padding.
 TEST(bad_integers_are_refused) {
-  for (int bits : {8, 16}) {
+  for (Precision precision : {kInt8, kInt16}) {
     check_weights_refused(
-        bits, [](HeldMatrix &m) { m.integers.front() = -128; },
+        precision, [](HeldMatrix &m) { m.integers.front() = -128; },
         ": weights must be in [-127, 127], got -128 in row 0");
     for (float bad : {kNan, kInfinity, -kInfinity, -1.0f, -1e-40f})
       check_weights_refused(
-          bits, [&](HeldMatrix &m) { m.scales.back() = bad; },
+          precision, [&](HeldMatrix &m) { m.scales.back() = bad; },
           ": scales must be finite and not negative, row ");
   }
 }
@@ -186,14 +184,14 @@ TEST(bad_integers_are_refused) {
 TEST(floats_that_are_not_finite_are_refused) {
   for (float bad : {kNan, -kNan, kInfinity, -kInfinity})
     check_weights_refused(
-        32, [&](HeldMatrix &m) { m.floats.front() = bad; },
+        kFloat32, [&](HeldMatrix &m) { m.floats.front() = bad; },
         ": weights must be finite, row 0 is not");
 }
 
 TEST(biases_that_are_not_finite_are_refused) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (float bad : {kNan, kInfinity, -kInfinity}) {
-      HeldStack stack = good(bits);
+      HeldStack stack = good(precision);
       stack.layers[3].bias.back() = bad;
       check_refused(stack, "bias_l1_reverse must be finite, row 35 is not");
     }

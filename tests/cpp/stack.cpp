@@ -12,15 +12,15 @@ namespace lstm_fastkernels {
 namespace {
 
 SourceMatrix random_matrix(int64_t rows, int64_t columns, int64_t gates, Random &random) {
-  SourceMatrix matrix{rows, columns, gates, {}, {}, {}, false};
+  SourceMatrix matrix{rows, columns, gates, kFloat32, {}, {}, {}, false};
   const float most = 2.0f / std::sqrt(static_cast<float>(columns));
   matrix.weights = random_reals(rows * columns, -most, most, random.bits());
   return matrix;
 }
 
-SourceMatrix random_integers(int64_t rows, int64_t columns, int64_t gates, int64_t most,
-                             Random &random) {
-  SourceMatrix matrix{rows, columns, gates, {}, {}, {}, false};
+SourceMatrix random_integers(int64_t rows, int64_t columns, int64_t gates, Precision precision,
+                             int64_t most, Random &random) {
+  SourceMatrix matrix{rows, columns, gates, precision, {}, {}, {}, false};
   for (int64_t i = 0; i < rows * columns; ++i)
     matrix.weights.push_back(static_cast<float>(random.integer(-most, most)));
   for (int64_t i = 0; i < rows; ++i)
@@ -44,6 +44,7 @@ std::vector<float> slice(const std::vector<float> &from, int64_t outer, int64_t 
 WeightMatrix HeldMatrix::view() const {
   const bool is_float = scales.empty();
   WeightMatrix matrix;
+  matrix.precision = precision;
   matrix.weights = is_float ? static_cast<const void *>(floats.data()) : integers.data();
   matrix.scales = is_float ? nullptr : scales.data();
   matrix.num_blocks = static_cast<int64_t>(col.size());
@@ -54,8 +55,8 @@ WeightMatrix HeldMatrix::view() const {
   return matrix;
 }
 
-std::vector<LayerWeights> HeldStack::views() const {
-  std::vector<LayerWeights> all;
+std::vector<CellWeights> HeldStack::views() const {
+  std::vector<CellWeights> all;
   for (const HeldLayer &layer : layers)
     all.push_back({layer.ih.view(), layer.hh.view(), layer.hr.view(), layer.bias.data()});
   return all;
@@ -63,8 +64,9 @@ std::vector<LayerWeights> HeldStack::views() const {
 
 std::vector<uint8_t> HeldStack::packed() const {
   const auto all = views();
-  std::vector<uint8_t> bytes(packed_bytes(shape, all.data()), 0xa5);
-  pack(shape, all.data(), bytes.data(), bytes.size());
+  const PackPlan plan(shape, all.data());
+  std::vector<uint8_t> bytes(plan.bytes(), 0xa5);
+  plan.write(bytes.data(), bytes.size());
   return bytes;
 }
 
@@ -84,8 +86,8 @@ float SourceMatrix::product(int64_t row, const std::vector<float> &activations) 
   return sum;
 }
 
-int32_t SourceMatrix::activation_max(int activation_bits) const {
-  if (activation_bits == 8)
+int32_t SourceMatrix::activation_max() const {
+  if (precision == kInt8)
     return 127;
   int64_t most = 1;
   for (int64_t row = 0; row < rows; ++row) {
@@ -127,6 +129,7 @@ void SourceMatrix::prune(BlockShape by, float density, uint64_t seed) {
 
 HeldMatrix SourceMatrix::held() const {
   HeldMatrix matrix;
+  matrix.precision = precision;
   matrix.scales = scales;
   matrix.block = block;
   std::vector<float> values;
@@ -161,28 +164,46 @@ HeldStack SourceStack::held() const {
   return stack;
 }
 
-LstmShape shape_of(int64_t input, int64_t hidden, int64_t proj, int64_t layers, int64_t directions,
-                   int activation_bits) {
-  return {input, hidden, proj, layers, directions, activation_bits};
+TypedShape shape_of(int64_t input, int64_t hidden, int64_t proj, int64_t layers, int64_t directions,
+                    Precision precision) {
+  return {{input, hidden, proj, layers, directions}, precision};
 }
 
-SourceStack random_stack(const LstmShape &shape, Weights weights, uint64_t seed) {
+namespace {
+
+// next_precision() is that of the next matrix.
+template <class Next>
+SourceStack stack_of(const LstmShape &shape, int64_t most, uint64_t seed,
+                     const Next &next_precision) {
   Random random(seed);
   SourceStack stack{shape, {}};
-  const int64_t units = 4 * shape.hidden_size, most = weights == Weights::pair_safe ? 64 : 127;
+  const int64_t units = 4 * shape.hidden_size;
   const auto matrix = [&](int64_t rows, int64_t columns, int64_t gates) {
-    return shape.activation_bits == 32 ? random_matrix(rows, columns, gates, random)
-                                       : random_integers(rows, columns, gates, most, random);
+    const Precision precision = next_precision();
+    return precision == kFloat32 ? random_matrix(rows, columns, gates, random)
+                                 : random_integers(rows, columns, gates, precision, most, random);
   };
-  for (int64_t i = 0; i < shape.num_layers * shape.num_directions; ++i) {
+  for (int64_t cell = 0; cell < shape.num_cells(); ++cell) {
     SourceLayer layer;
-    layer.ih = matrix(units, shape.layer_input_size(i / shape.num_directions), 4);
+    layer.ih = matrix(units, shape.layer_input_size(cell / shape.num_directions), 4);
     layer.hh = matrix(units, shape.output_size(), 4);
     layer.hr = matrix(shape.proj_size, shape.hidden_size, 1);
     layer.bias = random_reals(units, -1, 1, random.bits());
     stack.layers.push_back(layer);
   }
   return stack;
+}
+
+} // namespace
+
+SourceStack random_stack(const TypedShape &shape, Weights weights, uint64_t seed) {
+  return stack_of(shape, weights == Weights::pair_safe ? 64 : 127, seed,
+                  [&] { return shape.precision; });
+}
+
+SourceStack mixed_stack(const LstmShape &shape, uint64_t seed) {
+  Random random(seed + 1000);
+  return stack_of(shape, 127, seed, [&] { return kPrecisions[random.integer(0, 2)]; });
 }
 
 SourceStack in_blocks(SourceStack stack, BlockShape block, float density) {

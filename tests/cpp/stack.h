@@ -15,6 +15,7 @@ struct BlockShape {
 
 // A matrix as a caller holds it: int8 or float32, dense or in blocks.
 struct HeldMatrix {
+  Precision precision;
   std::vector<int8_t> integers;
   std::vector<float> floats;
   std::vector<float> scales;
@@ -33,15 +34,16 @@ struct HeldStack {
   LstmShape shape;
   std::vector<HeldLayer> layers;
 
-  std::vector<LayerWeights> views() const;
-  // Exactly packed_bytes long.
+  std::vector<CellWeights> views() const;
+  // Exactly as long as PackPlan says.
   std::vector<uint8_t> packed() const;
 };
 
 // What a matrix holds, always written out, and how it is handed over.
 struct SourceMatrix {
   int64_t rows = 0, columns = 0;
-  int64_t gates = 4;           // 1: plain rows
+  int64_t gates = 4; // 1: plain rows
+  Precision precision;
   std::vector<float> weights;  // integers where there are scales
   std::vector<float> scales;   // empty: float32 weights
   BlockShape block;            // no rows: dense
@@ -55,7 +57,7 @@ struct SourceMatrix {
   // Their sum by fma in the order of columns.
   float product(int64_t row, const std::vector<float> &activations) const;
   // A of the numeric contract.
-  int32_t activation_max(int activation_bits) const;
+  int32_t activation_max() const;
   // Leaves about `density` of these blocks and makes the others zero.
   void prune(BlockShape by, float density, uint64_t seed);
   HeldMatrix held() const;
@@ -86,15 +88,30 @@ struct SourceStack {
   }
   HeldStack held() const;
   std::vector<uint8_t> packed() const { return held().packed(); }
+  // Of its first matrix.
+  Precision precision() const { return layers.front().ih.precision; }
 };
 
 // Weights of which any two neighbours stay within +-128, or any weights.
 enum class Weights { pair_safe, any };
 
-LstmShape shape_of(int64_t input, int64_t hidden, int64_t proj = 0, int64_t layers = 1,
-                   int64_t directions = 1, int activation_bits = 8);
-// Dense; float32 weights of any kind where activation_bits is 32.
-SourceStack random_stack(const LstmShape &shape, Weights weights, uint64_t seed);
+constexpr Precision kInt8{WeightType::int8, ActivationType::int8};
+constexpr Precision kInt16{WeightType::int8, ActivationType::int16};
+constexpr Precision kFloat32{WeightType::float32, ActivationType::float32};
+constexpr Precision kPrecisions[] = {kInt8, kInt16, kFloat32};
+
+// A shape, and the precision of all matrices.
+struct TypedShape : LstmShape {
+  TypedShape(const LstmShape &shape, Precision of) : LstmShape(shape), precision(of) {}
+  Precision precision;
+};
+
+TypedShape shape_of(int64_t input, int64_t hidden, int64_t proj = 0, int64_t layers = 1,
+                    int64_t directions = 1, Precision precision = kInt8);
+// Dense.
+SourceStack random_stack(const TypedShape &shape, Weights weights, uint64_t seed);
+// Each matrix of a precision of its own.
+SourceStack mixed_stack(const LstmShape &shape, uint64_t seed);
 
 // The block shapes that tests go through.
 inline const std::vector<BlockShape> kBlockShapes = {{8, 4}, {16, 32}, {24, 8}};

@@ -27,21 +27,29 @@ template <class T> StoredTensor tensor(const char *dtype, const std::vector<T> &
   return {dtype, {static_cast<int64_t>(values.size())}, bytes_of(values)};
 }
 
-StoredOptions options_of(const LstmShape &shape, bool bias) {
-  const bool is_float = shape.activation_bits == 32;
+const HeldMatrix &matrix_of(const HeldStack &stack, const MatrixName &of) {
+  const HeldLayer &layer = stack.layers[static_cast<size_t>(of.cell)];
+  return of.kind == MatrixKind::ih ? layer.ih : of.kind == MatrixKind::hh ? layer.hh : layer.hr;
+}
+
+StoredOptions options_of(const HeldStack &stack) {
+  const LstmShape &shape = stack.shape;
+  const bool is_float = matrix_of(stack, matrix_names(shape)[0]).precision == kFloat32;
+  const auto precision = [&](const MatrixName &of) {
+    return quoted(of.name) + ":" +
+           quoted(std::string(precision_name(matrix_of(stack, of).precision)));
+  };
   const auto boolean = [](bool value) { return value ? "true" : "false"; };
   return {{"class", quoted(is_float ? "FastSparseLSTM" : "FastQuantLSTM")},
           {"input_size", std::to_string(shape.input_size)},
           {"hidden_size", std::to_string(shape.hidden_size)},
           {"num_layers", std::to_string(shape.num_layers)},
-          {"bias", boolean(bias)},
+          {"bias", boolean(!stack.layers.front().bias.empty())},
           {"batch_first", "false"},
           {"dropout", "0.0"},
           {"bidirectional", boolean(shape.num_directions == 2)},
           {"proj_size", std::to_string(shape.proj_size)},
-          {"activations", quoted(is_float                      ? "float32"
-                                 : shape.activation_bits == 16 ? "int16"
-                                                               : "int8")},
+          {"precision", joined('{', matrix_names(shape), precision, '}')},
           {"layout", quoted("auto")},
           {"block_size", "[8,4]"}};
 }
@@ -76,20 +84,14 @@ void StoredFile::add(const std::string &name, const HeldStack &stack) {
     tensors[all + "_crow_indices"] = tensor("I32", m.crow);
     tensors[all + "_col_indices"] = tensor("I32", m.col);
   };
-  for (size_t i = 0; i < stack.layers.size(); ++i) {
-    const HeldLayer &layer = stack.layers[i];
-    const auto index = static_cast<int64_t>(i);
-    const std::string suffix = layer_suffix(shape, index);
-    const int64_t rows = 4 * shape.hidden_size;
-    add_matrix("weight_ih" + suffix, layer.ih, rows,
-               shape.layer_input_size(index / shape.num_directions));
-    add_matrix("weight_hh" + suffix, layer.hh, rows, shape.output_size());
-    if (shape.proj_size)
-      add_matrix("weight_hr" + suffix, layer.hr, shape.proj_size, shape.hidden_size);
-    if (!layer.bias.empty())
-      tensors[prefix + "bias" + suffix] = tensor("F32", layer.bias);
+  for (const MatrixName &of : matrix_names(shape))
+    add_matrix(of.name, matrix_of(stack, of), of.rows, of.columns);
+  for (int64_t cell = 0; cell < shape.num_cells(); ++cell) {
+    const std::vector<float> &bias = stack.layers[static_cast<size_t>(cell)].bias;
+    if (!bias.empty())
+      tensors[prefix + "bias" + cell_suffix(shape, cell)] = tensor("F32", bias);
   }
-  lstms[name] = options_of(shape, !stack.layers.front().bias.empty());
+  lstms[name] = options_of(stack);
 }
 
 std::string StoredFile::entry(const std::string &name) const {
@@ -108,7 +110,8 @@ std::string StoredFile::configuration() const {
   const auto lstm = [&](const auto &l) {
     return quoted(l.first) + ":" + joined('{', l.second, option, '}');
   };
-  return "{\"format_version\":" + version + ",\"lstms\":" + joined('{', lstms, lstm, '}') + "}";
+  return "{\"format_version\":" + version + ",\"numeric_contract\":" + contract +
+         ",\"lstms\":" + joined('{', lstms, lstm, '}') + "}";
 }
 
 std::string StoredFile::header() const {

@@ -50,9 +50,9 @@ inline std::vector<float> random_reals(int64_t count, float low, float high, uin
 
 // Calls test(isa) with each instruction set in use for lstm_forward; ends on the highest one.
 template <class Test> void for_each_isa(const Test &test) {
-  for (Isa isa : supported_isas()) {
-    WITH("isa ", isa_name(isa));
-    set_isa(isa_name(isa));
+  for (std::string_view isa : supported_isas()) {
+    WITH("isa ", isa);
+    set_isa(isa);
     test(isa);
   }
 }

@@ -18,7 +18,7 @@ struct lfk_file {
   }
   lfk::File file;
   std::vector<std::string> lstm_names;
-  std::map<std::string, lfk::Tensor> tensors; // what callers' pointers point to
+  std::map<std::string, lfk::TensorView> tensors; // what callers' pointers point to
 };
 
 struct lfk_lstm {
@@ -88,7 +88,7 @@ lfk_status lfk_file_tensor(const lfk_file *file, const char *name, lfk_tensor *t
     require(tensor, "tensor");
     if (!file->file.has_tensor(name))
       file->file.tensor(name); // throws, and says so
-    const lfk::Tensor &of = file->tensors.find(name)->second;
+    const lfk::TensorView &of = file->tensors.find(name)->second;
     *tensor = {of.dtype.c_str(), of.shape.data(), of.shape.size(), of.data, of.bytes};
   });
 }

@@ -191,7 +191,7 @@ private:
       fail("x must have " + std::to_string(shape().input_size) + " columns, got " +
            sizes_of(given));
     State &h_and_c = state.state;
-    if (h_and_c.layers() != shape().num_layers * shape().num_directions ||
+    if (h_and_c.layers() != shape().num_cells() ||
         h_and_c.output_size() != shape().output_size() ||
         h_and_c.hidden_size() != shape().hidden_size)
       fail("state: it was made for another LSTM");
@@ -321,7 +321,7 @@ PYBIND11_MODULE(_runtime, m) {
            "next one there.\n\nDtypes and errors are those of forward.");
 
   m.def(
-      "get_isa", [] { return std::string(isa_name(active_isa())); },
+      "get_isa", [] { return std::string(active_isa()); },
       "The instruction set that kernels use: \"scalar\", \"avx2\" or \"avx512vnni\".");
   m.def(
       "set_isa", [](const std::string &name) { set_isa(name); }, py::arg("name"),
@@ -330,8 +330,8 @@ PYBIND11_MODULE(_runtime, m) {
       "supported_isas",
       [] {
         std::vector<std::string> names;
-        for (const Isa isa : supported_isas())
-          names.emplace_back(isa_name(isa));
+        for (const std::string_view isa : supported_isas())
+          names.emplace_back(isa);
         return names;
       },
       "The instruction sets that this machine and LSTM_FASTKERNELS_ISA allow, lowest first.");

@@ -13,10 +13,10 @@ namespace {
 
 constexpr size_t kWord = sizeof(int64_t);
 
-cuda::DeviceStack stack_of(const Tensor &packed, const Head &head) {
+cuda::DeviceStack stack_of(const Tensor &packed, const Header &header) {
   cuda::DeviceStack stack;
-  stack.head = head.data();
-  stack.head_bytes = head.size() * kWord;
+  stack.head = header.data();
+  stack.head_bytes = header.size() * kWord;
   stack.packed = packed.const_data_ptr();
   stack.packed_bytes = static_cast<size_t>(packed.numel());
   return stack;
@@ -41,21 +41,21 @@ void *current_stream(int32_t device) {
 bool cuda_built() { return true; }
 void require_cuda() {}
 
-std::pair<Tensor, Head> pack_for_cuda(const LstmShape &shape, const LayerWeights *layers) {
-  const size_t bytes = cuda::packed_bytes(shape, layers);
-  Tensor packed = allocate({static_cast<int64_t>(bytes)}, ScalarType::Byte, Device::cpu());
-  cuda::pack(shape, layers, packed.mutable_data_ptr(), bytes);
-  Head head(cuda::head_bytes(shape) / kWord);
-  std::memcpy(head.data(), packed.const_data_ptr(), head.size() * kWord);
-  return {packed, head};
+std::pair<Tensor, Header> pack_for_cuda(const LstmShape &shape, const CellWeights *cells) {
+  const cuda::PackPlan plan(shape, cells);
+  Tensor packed = allocate({static_cast<int64_t>(plan.bytes())}, ScalarType::Byte, Device::cpu());
+  plan.write(packed.mutable_data_ptr(), plan.bytes());
+  Header header(cuda::head_bytes(shape) / kWord);
+  std::memcpy(header.data(), packed.const_data_ptr(), header.size() * kWord);
+  return {packed, header};
 }
 
-LstmShape cuda_packed_shape(const Tensor &packed, const Head &head) {
-  return cuda::packed_shape(stack_of(packed, head));
+LstmShape cuda_packed_shape(const Tensor &packed, const Header &header) {
+  return cuda::packed_shape(stack_of(packed, header));
 }
 
-void run_on_cuda(const Tensor &packed, const Head &head, const LstmArguments &arguments) {
-  const cuda::DeviceStack stack = stack_of(packed, head);
+void run_on_cuda(const Tensor &packed, const Header &header, const LstmArguments &arguments) {
+  const cuda::DeviceStack stack = stack_of(packed, header);
   require(reinterpret_cast<uintptr_t>(stack.packed) % 16 == 0,
           "packed weights must be aligned to 16 bytes");
   const Device device = device_of(packed);
@@ -70,9 +70,9 @@ void run_on_cuda(const Tensor &packed, const Head &head, const LstmArguments &ar
   cuda::lstm_forward(stack, arguments, queue);
 }
 
-std::vector<std::string> explain_on_cuda(const Tensor &packed, const Head &head,
+std::vector<std::string> explain_on_cuda(const Tensor &packed, const Header &header,
                                          const LstmArguments &arguments) {
-  return cuda::explain(stack_of(packed, head), arguments, device_of(packed).index);
+  return cuda::explain(stack_of(packed, header), arguments, device_of(packed).index);
 }
 
 } // namespace lstm_fastkernels
@@ -91,10 +91,10 @@ namespace {
 
 bool cuda_built() { return false; }
 void require_cuda() { refuse(); }
-std::pair<Tensor, Head> pack_for_cuda(const LstmShape &, const LayerWeights *) { refuse(); }
-LstmShape cuda_packed_shape(const Tensor &, const Head &) { refuse(); }
-void run_on_cuda(const Tensor &, const Head &, const LstmArguments &) { refuse(); }
-std::vector<std::string> explain_on_cuda(const Tensor &, const Head &, const LstmArguments &) {
+std::pair<Tensor, Header> pack_for_cuda(const LstmShape &, const CellWeights *) { refuse(); }
+LstmShape cuda_packed_shape(const Tensor &, const Header &) { refuse(); }
+void run_on_cuda(const Tensor &, const Header &, const LstmArguments &) { refuse(); }
+std::vector<std::string> explain_on_cuda(const Tensor &, const Header &, const LstmArguments &) {
   refuse();
 }
 

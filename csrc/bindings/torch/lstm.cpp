@@ -1,8 +1,11 @@
 #include "lstm_fastkernels/lstm.h"
 
+#include <memory>
 #include <utility>
 
 #include "bindings/torch/ops.h"
+#include "bindings/torch/stack_cache.h"
+#include "runtime/stack.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -13,19 +16,11 @@ int thread_count() {
   return static_cast<int>(threads);
 }
 
-// The shape that the packed weights declare, checked for the kernels of their device.
-LstmShape shape_of(const Tensor &packed, const std::optional<Head> &head, const Device &device) {
-  if (device.is_cuda())
-    require_cuda();
-  const int64_t bytes = packed.numel();
-  require(bytes > 0, "there are no packed weights: load_state_dict makes them");
-  require(!head || device.is_cuda(),
-          "the weights were packed for CUDA, the tensors are on the CPU");
-  if (device.is_cpu())
-    return packed_shape(packed.const_data_ptr(), static_cast<size_t>(bytes));
-  require(head.has_value(),
-          "the weights were packed for the CPU, the tensors are on a CUDA device");
-  return cuda_packed_shape(packed, *head);
+using Stacks = StackCache<PackedStack>;
+
+Stacks &stacks() {
+  static Stacks all;
+  return all;
 }
 
 // The op's arguments.
@@ -33,9 +28,9 @@ struct Inputs {
   Tensor x;
   std::optional<Tensor> h0, c0, lengths;
   const Tensor &packed;
-  int64_t input_size, hidden_size, proj_size, num_layers;
-  bool bidirectional, batch_first;
-  const std::optional<Head> &head;
+  const std::vector<int64_t> &sizes;
+  bool batch_first;
+  const std::optional<Header> &header;
 
   bool packed_sequence() const { return x.dim() == 2; }
 };
@@ -43,9 +38,11 @@ struct Inputs {
 // What they ask for.
 struct Call {
   Device device;
+  LstmShape shape;
   std::vector<int64_t> h_shape, c_shape;
   ScalarType state_type;
-  LstmArguments arguments; // without x, its strides and the outputs
+  LstmArguments arguments;                    // without x, its strides and the outputs
+  std::shared_ptr<const Stacks::Entry> stack; // on the CPU
 };
 
 // Throws unless they fit each other. Makes contiguous what must be.
@@ -54,12 +51,14 @@ Call check(Inputs &in) {
   require(in.packed_sequence() || in.x.dim() == 3, "input must have 2 or 3 dimensions, got ",
           in.x.dim());
   call.device = device_of(in.packed);
+  call.shape = shape_from(in.sizes);
+  const LstmShape &shape = call.shape;
   const Device &device = call.device;
   require(device.is_cpu() || device.is_cuda(),
           "compressed LSTMs run on the CPU and on CUDA devices: move the module to one");
   check_device("input", in.x, device);
-  require(in.x.size(in.x.dim() - 1) == in.input_size,
-          "input.size(-1) must be equal to input_size. Expected ", in.input_size, ", got ",
+  require(in.x.size(in.x.dim() - 1) == shape.input_size,
+          "input.size(-1) must be equal to input_size. Expected ", shape.input_size, ", got ",
           in.x.size(in.x.dim() - 1));
   check_type("packed weights", in.packed, ScalarType::Byte);
   require(in.packed.dim() == 1 && in.packed.is_contiguous(),
@@ -74,7 +73,7 @@ Call check(Inputs &in) {
     check_on_cpu(name, *in.lengths);
     check_type(name, *in.lengths, ScalarType::Long);
     require(in.lengths->dim() == 1, name, " must have 1 dimension, got ", in.lengths->dim());
-    make_gapless(*in.lengths);
+    make_contiguous(*in.lengths);
   }
   const int64_t *counts = in.lengths ? in.lengths->const_data_ptr<int64_t>() : nullptr;
   if (in.packed_sequence()) {
@@ -96,10 +95,8 @@ Call check(Inputs &in) {
     a.lengths = counts;
   }
 
-  const int64_t directions = in.bidirectional ? 2 : 1;
-  const int64_t output_size = in.proj_size ? in.proj_size : in.hidden_size;
-  call.h_shape = {in.num_layers * directions, a.batch_size, output_size};
-  call.c_shape = {in.num_layers * directions, a.batch_size, in.hidden_size};
+  call.h_shape = {shape.num_cells(), a.batch_size, shape.output_size()};
+  call.c_shape = {shape.num_cells(), a.batch_size, shape.hidden_size};
   call.state_type = in.x.scalar_type();
   require(in.h0.has_value() == in.c0.has_value(), "give both h0 and c0 or neither");
   if (in.h0) {
@@ -117,21 +114,31 @@ Call check(Inputs &in) {
     require(state_type == ScalarType::Float || state_type == in.x.scalar_type(),
             "h0 and c0 must be float32 or of the input's dtype, got ", text(state_type));
     a.state_type = data_type("h0", *in.h0);
-    make_gapless(*in.h0);
-    make_gapless(*in.c0);
+    make_contiguous(*in.h0);
+    make_contiguous(*in.c0);
     a.h0 = in.h0->const_data_ptr();
     a.c0 = in.c0->const_data_ptr();
   } else {
     a.state_type = a.data_type;
   }
 
-  const LstmShape shape = shape_of(in.packed, in.head, device);
-  require(shape.input_size == in.input_size && shape.hidden_size == in.hidden_size &&
-              shape.proj_size == in.proj_size && shape.num_layers == in.num_layers &&
-              shape.num_directions == directions,
-          "packed weights were made for other sizes: input_size ", shape.input_size,
-          ", hidden_size ", shape.hidden_size, ", proj_size ", shape.proj_size, ", num_layers ",
-          shape.num_layers, ", directions ", shape.num_directions);
+  if (device.is_cuda())
+    require_cuda();
+  require(in.packed.numel() > 0, "there are no packed weights: load_state_dict makes them");
+  require(device.is_cuda() || !in.header,
+          "the weights were packed for CUDA, the tensors are on the CPU");
+  require(device.is_cpu() || in.header,
+          "the weights were packed for the CPU, the tensors are on a CUDA device");
+  if (device.is_cpu())
+    call.stack = stacks().find(in.packed, [](const Tensor &packed) {
+      return PackedStack(packed.const_data_ptr(), static_cast<size_t>(packed.numel()));
+    });
+  const LstmShape made_for =
+      device.is_cpu() ? call.stack->parsed.shape : cuda_packed_shape(in.packed, *in.header);
+  require(made_for == shape, "packed weights were made for other sizes: input_size ",
+          made_for.input_size, ", hidden_size ", made_for.hidden_size, ", proj_size ",
+          made_for.proj_size, ", num_layers ", made_for.num_layers, ", directions ",
+          made_for.num_directions);
   if (device.is_cpu())
     a.threads = thread_count();
   return call;
@@ -141,9 +148,9 @@ std::tuple<Tensor, Tensor, Tensor> run(Inputs in) {
   const Call call = check(in);
   LstmArguments a = call.arguments;
   Tensor &x = in.x;
-  make_rows_gapless(x);
+  make_rows_contiguous(x);
   std::vector<int64_t> y_shape(x.sizes().begin(), x.sizes().end());
-  y_shape.back() = call.h_shape.back() * (in.bidirectional ? 2 : 1);
+  y_shape.back() = call.shape.num_directions * call.shape.output_size();
   Tensor y = allocate(y_shape, x.scalar_type(), call.device);
   Tensor h_n = allocate(call.h_shape, call.state_type, call.device);
   Tensor c_n = allocate(call.c_shape, call.state_type, call.device);
@@ -158,46 +165,44 @@ std::tuple<Tensor, Tensor, Tensor> run(Inputs in) {
   a.y_time_stride = y.stride(time);
   a.y_row_stride = y.stride(row);
   if (call.device.is_cpu())
-    lstm_forward(in.packed.const_data_ptr(), static_cast<size_t>(in.packed.numel()), a);
-  else if (in.packed_sequence() || a.batch_size > 0)
-    run_on_cuda(in.packed, *in.head, a);
+    run_stack(call.stack->parsed, a);
+  else
+    run_on_cuda(in.packed, *in.header, a);
   return {y, h_n, c_n};
 }
 
-std::string describe(Inputs in) {
+std::string describe_call(Inputs in, bool brief) {
   const Call call = check(in);
   const LstmArguments &a = call.arguments;
+  if (brief)
+    return call.device.is_cpu() ? "" : brief_on_cuda(in.packed, *in.header, a);
   std::ostringstream lines;
   lines << "on " << text(call.device) << ", T=" << a.time_steps << ", B=" << a.batch_size;
-  if (call.device.is_cpu()) {
-    const size_t bytes = static_cast<size_t>(in.packed.numel());
-    for (const std::string &line : explain(in.packed.const_data_ptr(), bytes, a))
-      lines << '\n' << line;
-  } else {
-    int layer = 0;
-    for (const std::string &line : explain_on_cuda(in.packed, *in.head, a))
-      lines << "\nlayer " << layer++ << ": " << line;
-  }
+  for (const std::string &line : call.device.is_cpu() ? describe(plan_call(call.stack->parsed, a))
+                                                      : describe_on_cuda(in.packed, *in.header, a))
+    lines << '\n' << line;
   return lines.str();
 }
 
 } // namespace
 
-std::tuple<Tensor, Tensor, Tensor>
-lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tensor> c0, std::optional<Tensor> lengths,
-     const Tensor &packed, int64_t input_size, int64_t hidden_size, int64_t proj_size,
-     int64_t num_layers, bool bidirectional, bool batch_first, const std::optional<Head> &head) {
-  return run({std::move(x), std::move(h0), std::move(c0), std::move(lengths), packed, input_size,
-              hidden_size, proj_size, num_layers, bidirectional, batch_first, head});
+std::tuple<Tensor, Tensor, Tensor> lstm(Tensor x, std::optional<Tensor> h0,
+                                        std::optional<Tensor> c0, std::optional<Tensor> lengths,
+                                        const Tensor &packed, const std::vector<int64_t> &shape,
+                                        bool batch_first, const std::optional<Header> &header) {
+  return run({std::move(x), std::move(h0), std::move(c0), std::move(lengths), packed, shape,
+              batch_first, header});
 }
 
 std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tensor> c0,
-                         std::optional<Tensor> lengths, const Tensor &packed, int64_t input_size,
-                         int64_t hidden_size, int64_t proj_size, int64_t num_layers,
-                         bool bidirectional, bool batch_first, const std::optional<Head> &head) {
-  return describe({std::move(x), std::move(h0), std::move(c0), std::move(lengths), packed,
-                   input_size, hidden_size, proj_size, num_layers, bidirectional, batch_first,
-                   head});
+                         std::optional<Tensor> lengths, const Tensor &packed,
+                         const std::vector<int64_t> &shape, bool batch_first,
+                         const std::optional<Header> &header, bool brief) {
+  return describe_call({std::move(x), std::move(h0), std::move(c0), std::move(lengths), packed,
+                        shape, batch_first, header},
+                       brief);
 }
+
+void forget_packed(const Tensor &packed) { stacks().forget(packed); }
 
 } // namespace lstm_fastkernels

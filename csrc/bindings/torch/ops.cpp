@@ -12,7 +12,7 @@
 namespace lstm_fastkernels {
 namespace {
 
-std::string get_isa() { return std::string(isa_name(active_isa())); }
+std::string get_isa() { return std::string(active_isa()); }
 
 // An unknown name is a ValueError; for wrong sizes and values torch's habit is RuntimeError.
 void choose_isa(std::string name) {
@@ -26,8 +26,8 @@ void choose_isa(std::string name) {
 // Names separated by spaces, lowest first.
 std::string get_supported_isas() {
   std::string names;
-  for (Isa isa : supported_isas())
-    (names += names.empty() ? "" : " ") += isa_name(isa);
+  for (const std::string_view isa : supported_isas())
+    (names += names.empty() ? "" : " ") += isa;
   return names;
 }
 
@@ -43,14 +43,12 @@ Tensor no_backward(Tensor, std::vector<int64_t>) {
 
 STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
   m.def("lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
-        "int input_size, int hidden_size, int proj_size, int num_layers, bool bidirectional, "
-        "bool batch_first, int[]? head=None) -> (Tensor, Tensor, Tensor)");
+        "int[] shape, bool batch_first, int[]? header=None) -> (Tensor, Tensor, Tensor)");
   m.def("explain_lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
-        "int input_size, int hidden_size, int proj_size, int num_layers, bool bidirectional, "
-        "bool batch_first, int[]? head=None) -> str");
-  m.def("pack_lstm(Tensor[] tensors, int input_size, int hidden_size, int proj_size, "
-        "int num_layers, bool bidirectional, bool bias, int activation_bits, bool cuda=False) -> "
-        "(Tensor, int[]?)");
+        "int[] shape, bool batch_first, int[]? header=None, bool brief=False) -> str");
+  m.def("pack_lstm(Tensor[] tensors, str[] names, int[] shape, str[] precisions, "
+        "bool cuda=False) -> (Tensor, int[]?)");
+  m.def("forget_packed(Tensor packed) -> ()");
   m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
   m.def("cuda_built() -> bool");
   m.def("get_isa() -> str");
@@ -63,6 +61,7 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
   m.impl("lstm", TORCH_BOX(&lstm_fastkernels::lstm));
   m.impl("explain_lstm", TORCH_BOX(&lstm_fastkernels::explain_lstm));
   m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
+  m.impl("forget_packed", TORCH_BOX(&lstm_fastkernels::forget_packed));
   m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));
   m.impl("cuda_built", TORCH_BOX(&lstm_fastkernels::cuda_built));
   m.impl("get_isa", TORCH_BOX(&lstm_fastkernels::get_isa));

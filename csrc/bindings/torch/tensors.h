@@ -55,13 +55,13 @@ void check_on_cpu(const char *name, const Tensor &t);
 DataType data_type(const char *name, const Tensor &t);
 
 // Asks first: the call costs a trip through torch's dispatcher.
-inline void make_gapless(Tensor &t) {
+inline void make_contiguous(Tensor &t) {
   if (!t.is_contiguous())
     t = torch::stable::contiguous(t);
 }
 
-// Rows must lie without gaps in their last dimension; other strides are free.
-inline void make_rows_gapless(Tensor &t) {
+// The last dimension must be contiguous; other strides are free.
+inline void make_rows_contiguous(Tensor &t) {
   const int64_t last = t.dim() - 1;
   if (t.stride(last) != 1 && t.size(last) != 1)
     t = torch::stable::contiguous(t);

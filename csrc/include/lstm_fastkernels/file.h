@@ -15,20 +15,11 @@
 
 namespace lstm_fastkernels {
 
-// A tensor as it lies in the file: row-major, little-endian, at any alignment. Valid as long as the
-// File that it is of, or a copy of that.
-struct Tensor {
-  std::string name;
-  std::string dtype; // as safetensors has it: "F32", "F16", "BF16", "I8", "I32", ...
-  std::vector<int64_t> shape;
-  const void *data = nullptr;
-  size_t bytes = 0;
-};
-
 // What a module was built with.
 struct LstmConfiguration {
   LstmShape shape;
-  std::string class_name; // of the Python module: "FastQuantLSTM", ...
+  std::vector<Precision> precisions; // one for each of matrix_names(shape)
+  std::string class_name;            // of the Python module: "FastQuantLSTM", ...
   bool bias = true;
   bool batch_first = false; // in Python; here, strides say how x and y lie
 };
@@ -45,13 +36,17 @@ public:
   const std::string &name() const;
   std::vector<std::string> tensor_names() const; // sorted
   bool has_tensor(std::string_view name) const;
-  Tensor tensor(std::string_view name) const;
+  // Valid as long as the File or a copy of it.
+  TensorView tensor(std::string_view name) const;
   // Of an F32, F16 or BF16 tensor.
   std::vector<float> float32(std::string_view name) const;
 
   // "" is the name of an LSTM that was saved by itself. Sorted.
   std::vector<std::string> lstm_names() const;
   LstmConfiguration lstm(std::string_view name) const;
+  // The LSTM's tensors by the names below its own, weight_ih_l0 and the like: what CanonicalTensors
+  // takes.
+  std::map<std::string, TensorView> lstm_tensors(std::string_view name) const;
   // The strings that the writer added.
   const std::map<std::string, std::string> &metadata() const;
 

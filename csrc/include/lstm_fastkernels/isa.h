@@ -1,4 +1,5 @@
-// Instruction sets: what this machine can run and what the kernels use.
+// Instruction sets, by name: what this machine can run and what the kernels use. Outputs are
+// bit-identical on all of them.
 #pragma once
 
 #include <string_view>
@@ -8,21 +9,15 @@
 
 namespace lstm_fastkernels {
 
-// In ascending order: each one includes those before it. Outputs are bit-identical on all of them.
-enum class Isa { scalar = 0, avx2 = 1, avx512vnni = 2 };
+// What this build, this machine and LSTM_FASTKERNELS_ISA allow: "scalar", then better ones, such as
+// "avx2" and "avx512vnni". The variable names the best one allowed; an unknown name throws Error.
+LSTM_FASTKERNELS_API std::vector<std::string_view> supported_isas();
 
-// "scalar", "avx2" or "avx512vnni".
-LSTM_FASTKERNELS_API std::string_view isa_name(Isa isa);
+// The one in use: the last of supported_isas() unless set_isa chose another.
+LSTM_FASTKERNELS_API std::string_view active_isa();
 
-// What both this machine and LSTM_FASTKERNELS_ISA allow, lowest first. The variable can only lower
-// the choice; an unknown value of it throws Error.
-LSTM_FASTKERNELS_API std::vector<Isa> supported_isas();
-
-// The instruction set in use: the highest supported one unless set_isa chose another.
-LSTM_FASTKERNELS_API Isa active_isa();
-
-// Chooses one of supported_isas() by name for the whole process; throws Error
-// otherwise. Takes effect with the next call.
+// Chooses one of supported_isas() for the whole process, from the next call on. Throws Error for
+// any other name.
 LSTM_FASTKERNELS_API void set_isa(std::string_view name);
 
 } // namespace lstm_fastkernels

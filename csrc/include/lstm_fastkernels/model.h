@@ -64,8 +64,8 @@ struct ForwardOptions {
 // each with states of its own.
 class LSTM_FASTKERNELS_API Lstm {
 public:
-  // layers[layer * num_directions + direction]; they are copied. Throws Error as pack does.
-  Lstm(const LstmShape &shape, const LayerWeights *layers);
+  // The cells are copied. Throws Error as PackPlan does.
+  Lstm(const LstmShape &shape, const CellWeights *cells);
 
   // The LSTM that was saved under this name, "" for one that was saved by itself. Declared here,
   // defined in lstm_fastkernels::file. Throws Error, naming the file and the tensor.

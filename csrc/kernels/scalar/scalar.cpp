@@ -5,9 +5,10 @@
 
 #include "common/numerics.h"
 #include "common/workspace.h"
-#include "kernels/kernels.h"
+#include "kernels/implementations.h"
 
 namespace lstm_fastkernels {
+namespace scalar {
 namespace {
 
 // What a quantized value is, as a float or as an integer.
@@ -89,15 +90,18 @@ Sum sparse_sum(const Matrix &matrix, const Slice &slice, int64_t strip, int64_t 
   return sum;
 }
 
-// The sums of all rows of the matrix, in tile order, as floats.
-template <class Sum> void all_sums(const Matrix &matrix, const uint8_t *q, float *sums) {
+// The sums of all rows of some tiles, as floats, each at its place among those of all tiles.
+template <class Sum>
+void tile_sums(const Matrix &matrix, TileRange tiles, const uint8_t *q, float *sums) {
   if (!matrix.is_sparse()) {
-    for (int64_t row = 0; row < matrix.num_tiles * kTileRows; ++row)
+    for (int64_t row = tiles.begin * kTileRows; row < tiles.end * kTileRows; ++row)
       sums[row] = static_cast<float>(dense_sum<Sum>(matrix, row, q));
     return;
   }
   constexpr int64_t kWindowSlices = kWindowTiles * kStripsPerTile / kSliceStrips;
-  for (int64_t i = 0; i < divide_up(matrix.num_tiles * kStripsPerTile, kSliceStrips); ++i) {
+  const int64_t first = tiles.begin * kStripsPerTile / kSliceStrips;
+  const int64_t end = divide_up(tiles.end * kStripsPerTile, kSliceStrips);
+  for (int64_t i = first; i < end; ++i) {
     const Slice slice = read<Slice>(matrix.slices, i);
     for (int64_t strip = 0; strip < kSliceStrips; ++strip) {
       float *out =
@@ -108,34 +112,33 @@ template <class Sum> void all_sums(const Matrix &matrix, const uint8_t *q, float
   }
 }
 
-void sum_row(const Matrix &matrix, const uint8_t *q, float *sums) {
+void sum_row(const Matrix &matrix, TileRange tiles, const uint8_t *q, float *sums) {
   if (matrix.form == Form::float32)
-    all_sums<float>(matrix, q, sums);
+    tile_sums<float>(matrix, tiles, q, sums);
   else
-    all_sums<int32_t>(matrix, q, sums);
+    tile_sums<int32_t>(matrix, tiles, q, sums);
 }
 
-void products(const Matrix &matrix, const uint8_t *bias, int64_t rows, const ActivationRows &x,
-              float *out) {
+void products(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_t rows,
+              const ActivationRows &x, float *out) {
   const int64_t width = matrix.num_tiles * kTileRows;
   for (int64_t row = 0; row < rows; ++row, out += width) {
-    sum_row(matrix, x.from(row).data, out);
-    for (int64_t i = 0; i < width; ++i)
+    sum_row(matrix, tiles, x.from(row).data, out);
+    for (int64_t i = tiles.begin * kTileRows; i < tiles.end * kTileRows; ++i)
       out[i] = std::fma(out[i], x.scales[row] * read<float>(matrix.scales, i),
                         bias ? read<float>(bias, i) : -0.0f); // adding -0 changes nothing
   }
 }
 
-void step(const Matrix &hh, const StepArguments &a) {
+void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
   const float max = static_cast<float>(a.h_out_max);
   const int64_t width = hh.num_tiles * kTileRows;
   Workspace memory;
   float *sums = memory.take<float>(width);
   for (int64_t row = 0; row < a.rows; ++row) {
     const ActivationRows out = a.h_out.from(row);
-    *out.scales = 1.0f / max;
-    sum_row(hh, a.h_in.from(row).data, sums);
-    for (int64_t unit = 0; unit < hh.num_tiles * kTileUnits; ++unit) {
+    sum_row(hh, tiles, a.h_in.from(row).data, sums);
+    for (int64_t unit = tiles.begin * kTileUnits; unit < tiles.end * kTileUnits; ++unit) {
       float gates[4];
       for (int64_t g = 0; g < 4; ++g) {
         const int64_t i = unit / kTileUnits * kTileRows + g * kTileUnits + unit % kTileUnits;
@@ -151,8 +154,11 @@ void step(const Matrix &hh, const StepArguments &a) {
   }
 }
 
+bool runs_here() { return true; }
+
 } // namespace
 
-const Kernels kScalarKernels = {quantize_row, products, step};
+extern const Implementation kImplementation = {"scalar", runs_here, {quantize_row, products, step}};
 
+} // namespace scalar
 } // namespace lstm_fastkernels

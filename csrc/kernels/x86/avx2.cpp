@@ -11,14 +11,18 @@
 #include <type_traits>
 
 #include "common/numerics.h"
-#include "kernels/kernels.h"
+#include "kernels/implementations.h"
+#include "kernels/x86/detect.h"
 #include "kernels/x86/target_region.h"
+
+#define LFK_ISA avx2
 
 LFK_TARGET_BEGIN("avx2,fma")
 
 #include "kernels/x86/registers.inl"
 
 namespace lstm_fastkernels {
+namespace avx2 {
 namespace {
 
 struct Dot : Registers256 {
@@ -44,6 +48,7 @@ struct Dot256 : Dot {
 };
 
 } // namespace
+} // namespace avx2
 } // namespace lstm_fastkernels
 
 #include "kernels/x86/products.inl"
@@ -51,7 +56,11 @@ struct Dot256 : Dot {
 #include "kernels/x86/lstm.inl"
 
 namespace lstm_fastkernels {
-const Kernels kAvx2Kernels = {quantize_row, products, step};
+namespace avx2 {
+
+extern const Implementation kImplementation = {"avx2", has_avx2, {quantize_row, products, step}};
+
+} // namespace avx2
 } // namespace lstm_fastkernels
 
 LFK_TARGET_END

@@ -13,14 +13,18 @@
 #include <type_traits>
 
 #include "common/numerics.h"
-#include "kernels/kernels.h"
+#include "kernels/implementations.h"
+#include "kernels/x86/detect.h"
 #include "kernels/x86/target_region.h"
+
+#define LFK_ISA avx512vnni
 
 LFK_TARGET_BEGIN("avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")
 
 #include "kernels/x86/registers.inl"
 
 namespace lstm_fastkernels {
+namespace avx512vnni {
 namespace {
 
 struct Dot {
@@ -76,6 +80,7 @@ struct Dot256 : Registers256 {
 };
 
 } // namespace
+} // namespace avx512vnni
 } // namespace lstm_fastkernels
 
 #include "kernels/x86/products.inl"
@@ -83,7 +88,12 @@ struct Dot256 : Registers256 {
 #include "kernels/x86/lstm.inl"
 
 namespace lstm_fastkernels {
-const Kernels kAvx512VnniKernels = {quantize_row, products, step};
+namespace avx512vnni {
+
+extern const Implementation kImplementation = {
+    "avx512vnni", has_avx512vnni, {quantize_row, products, step}};
+
+} // namespace avx512vnni
 } // namespace lstm_fastkernels
 
 LFK_TARGET_END

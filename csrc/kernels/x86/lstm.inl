@@ -1,7 +1,8 @@
 // The LSTM kernels of x86: gates, quantization and the table's functions, on 256 bits everywhere.
-// Included inside a target region, after products_x86.inl; everything here has internal linkage.
+// Included inside a target region, after products.inl; everything here has internal linkage.
 
 namespace lstm_fastkernels {
+namespace LFK_ISA {
 namespace {
 
 // A step's products go to a small buffer. From there c is computed for all of it, and then h: in
@@ -102,12 +103,12 @@ struct MinusZeros {
 };
 constexpr MinusZeros kNoBias;
 
-void products(const Matrix &m, const uint8_t *bias, int64_t rows, const ActivationRows &x,
-              float *out) {
+void products(const Matrix &m, TileRange range, const uint8_t *bias, int64_t rows,
+              const ActivationRows &x, float *out) {
   const uint8_t *const none = reinterpret_cast<const uint8_t *>(kNoBias.values);
   const int64_t width = m.num_tiles * kTileRows;
-  for (int64_t tile = 0; tile < m.num_tiles; tile += kWindowTiles) {
-    const int64_t i = tile * kTileRows, left = m.num_tiles - tile;
+  for (int64_t tile = range.begin; tile < range.end; tile += kWindowTiles) {
+    const int64_t i = tile * kTileRows, left = range.end - tile;
     multiply(m, tile, left < kWindowTiles ? left : kWindowTiles, x, rows,
              {x.scales, m.scales + i * 4, bias ? bias + i * 4 : none, 0, out + i, width});
   }
@@ -143,17 +144,15 @@ LFK_INLINE void update_h(const StepArguments &a, const Units &u) {
                   a.h_out.data + u.row * a.h_out.stride + u.unit * activation_bytes(a.h_out_form));
 }
 
-void step(const Matrix &m, const StepArguments &a) {
+void step(const Matrix &m, TileRange range, const StepArguments &a) {
   alignas(64) float gates[kSparsePairs * kTileRows];
-  for (int64_t row = 0; row < a.rows; ++row)
-    a.h_out.scales[row] = 1.0f / static_cast<float>(a.h_out_max);
   const int64_t pairs = m.is_sparse() ? kSparsePairs : kDensePairs;
   const int64_t dense_tiles = a.rows < pairs ? pairs / (a.rows ? a.rows : 1) : 1;
   const int64_t most_tiles = m.is_sparse() ? kWindowTiles : dense_tiles;
   const int64_t most_rows = pairs / most_tiles;
   const int64_t width = m.num_tiles * kTileRows;
-  for (int64_t tile = 0; tile < m.num_tiles; tile += most_tiles) {
-    const int64_t left = m.num_tiles - tile;
+  for (int64_t tile = range.begin; tile < range.end; tile += most_tiles) {
+    const int64_t left = range.end - tile;
     const int64_t tiles = left < most_tiles ? left : most_tiles;
     for (int64_t row = 0; row < a.rows; row += most_rows) {
       const int64_t rows = a.rows - row < most_rows ? a.rows - row : most_rows;
@@ -175,4 +174,5 @@ void step(const Matrix &m, const StepArguments &a) {
 }
 
 } // namespace
+} // namespace LFK_ISA
 } // namespace lstm_fastkernels

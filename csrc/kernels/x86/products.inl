@@ -9,6 +9,7 @@
 // them.
 
 namespace lstm_fastkernels {
+namespace LFK_ISA {
 namespace {
 
 #define LFK_ALWAYS_INLINE __attribute__((always_inline))
@@ -212,4 +213,5 @@ void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRow
 }
 
 } // namespace
+} // namespace LFK_ISA
 } // namespace lstm_fastkernels

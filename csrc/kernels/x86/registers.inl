@@ -1,7 +1,8 @@
-// What the policies of products_x86.inl have in common: 8 sums of a block's 8 rows in 256 bits.
+// What the policies of products.inl have in common: 8 sums of a block's 8 rows in 256 bits.
 // Included inside a target region; everything here has internal linkage.
 
 namespace lstm_fastkernels {
+namespace LFK_ISA {
 namespace {
 
 struct Registers256 {
@@ -29,4 +30,5 @@ struct Registers256 {
 };
 
 } // namespace
+} // namespace LFK_ISA
 } // namespace lstm_fastkernels

@@ -1,22 +1,15 @@
 // The way of a sequence through a stack: which rows work at which step, chunks, layers, threads.
 // All arithmetic is in the kernels.
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <new>
-#include <numeric>
-#include <string>
 #include <type_traits>
 
 #include "common/fail.h"
 #include "common/plane.h"
-#include "common/schedule.h"
-#include "common/workspace.h"
-#include "kernels/kernels.h"
-#include "lstm_fastkernels/lstm.h"
+#include "runtime/cell_state.h"
 #include "runtime/split.h"
+#include "runtime/stack.h"
 #include "runtime/thread_pool.h"
-#include "weights/packed.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -27,67 +20,20 @@ constexpr int64_t kChunkBytes = int64_t{192} << 10;
 constexpr int64_t kMaxChunkRows = 192;
 constexpr int64_t kMinChunkRows = 12;
 
-// What all parts of a call share.
-struct Call {
-  const PackedStack &stack;
-  const LstmArguments &arguments;
-  const Kernels &kernels;
-  const Schedule schedule;
-
-  int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
-  int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
-
-  // The smallest magnitude that scales a row of h, and of a layer's input. h without projection is
-  // within [-1, 1] and has a constant scale.
-  float h_floor() const { return stack.shape.proj_size ? 0.0f : 1.0f; }
-  float input_floor(int64_t layer) const { return layer == 0 ? 0.0f : h_floor(); }
-};
-
-ActivationRows take_rows(Workspace &memory, const Matrix &target, int64_t rows, int64_t columns) {
-  ActivationRows taken;
-  taken.stride = round_up(activation_row_bytes(target.form, columns), 32);
-  taken.data = memory.take<uint8_t>(rows * taken.stride);
-  taken.scales = memory.take<float>(rows);
-  return taken;
-}
-
-struct RowRange {
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
-
 // A run of time steps in the direction of travel: step s is time s, or T - 1 - s in reverse.
 struct Chunk {
   int64_t begin, end;
 };
 
-// One layer and direction for a range of rows: its state, and a chunk of steps at a time.
+// One layer and direction for a range of rows, a chunk of steps at a time.
 class Direction {
 public:
   Direction(const Call &call, Workspace &memory, int64_t layer, int64_t direction, RowRange rows)
-      : call_(call), shape_(call.stack.shape), layer_(layer), reverse_(direction == 1),
-        index_(layer * shape_.num_directions + direction),
-        weights_(call.stack.layers[static_cast<size_t>(index_)]), rows_(rows) {
-    const int64_t count = rows.size();
-    c_ = memory.take<float>(count * call.units_per_row());
-    cell_output_ = memory.take<float>(count * call.units_per_row());
-    for (ActivationRows &h : quantized_)
-      h = take_rows(memory, weights_.hh, count, call.units_per_row());
-    if (shape_.proj_size) {
-      h_stride_ = weights_.hr.num_tiles * kTileRows;
-      h_ = memory.take<float>(count * h_stride_);
-      unprojected_ = take_rows(memory, weights_.hr, count, call.units_per_row());
-    } else {
-      h_stride_ = call.units_per_row();
-      h_ = cell_output_;
-    }
-    load_state();
-  }
-
-  int64_t active(int64_t t) const {
-    return std::clamp<int64_t>(call_.schedule.active(t) - rows_.begin, 0, rows_.size());
-  }
-  int64_t time(int64_t s) const { return reverse_ ? call_.arguments.time_steps - 1 - s : s; }
+      : call_(call), layer_(layer), reverse_(direction == 1), rows_(rows),
+        cell_(layer * call.stack.shape.num_directions + direction),
+        ih_(call.stack.layers[static_cast<size_t>(cell_)].ih),
+        bias_(call.stack.layers[static_cast<size_t>(cell_)].bias),
+        state_(call, memory, cell_, rows) {}
 
   // The next chunk of at most `most_rows` rows, at least one step.
   Chunk next_chunk(int64_t begin, int64_t most_rows) const {
@@ -107,70 +53,29 @@ public:
       for (int64_t row = 0, n = active(time(s)); row < n; ++row, ++chunk_rows)
         quantize_input(in.at(call_.schedule, time(s), rows_.begin + row, chunk_rows), in.type,
                        quantized.from(chunk_rows));
-    call_.kernels.products(weights_.ih, weights_.bias, chunk_rows, quantized, gates);
+    call_.kernels.products(ih_, all_tiles(ih_), bias_, chunk_rows, quantized, gates);
 
     int64_t first = 0;
     for (int64_t s = chunk.begin; s < chunk.end; ++s) {
       const int64_t n = active(time(s));
-      step(n, gates + first * call_.gates_per_row());
+      state_.step(n, gates + first * call_.gates_per_row());
       for (int64_t row = 0; row < n; ++row)
-        narrow(h_ + row * h_stride_, shape_.output_size(), out.type,
+        narrow(state_.output(row), call_.stack.shape.output_size(), out.type,
                out.at(call_.schedule, time(s), rows_.begin + row, first + row));
       first += n;
     }
   }
 
-  void store_state() const {
-    for (int64_t row = 0; row < rows_.size(); ++row) {
-      narrow(h_ + row * h_stride_, shape_.output_size(), call_.arguments.state_type,
-             state_row(call_.arguments.h_n, shape_.output_size(), row));
-      narrow(c_ + row * call_.units_per_row(), shape_.hidden_size, call_.arguments.state_type,
-             state_row(call_.arguments.c_n, shape_.hidden_size, row));
-    }
-  }
+  void store_state() const { state_.store(); }
 
 private:
-  uint8_t *state_row(const void *state, int64_t columns, int64_t row) const {
-    const int64_t caller_row = call_.schedule.caller_row(rows_.begin + row);
-    return static_cast<uint8_t *>(const_cast<void *>(state)) +
-           (index_ * call_.arguments.batch_size + caller_row) * columns *
-               bytes_of(call_.arguments.state_type);
+  int64_t active(int64_t t) const {
+    return std::clamp<int64_t>(call_.schedule.active(t) - rows_.begin, 0, rows_.size());
   }
+  int64_t time(int64_t s) const { return reverse_ ? call_.arguments.time_steps - 1 - s : s; }
 
-  void load_state() {
-    const LstmArguments &a = call_.arguments;
-    std::fill_n(c_, rows_.size() * call_.units_per_row(), 0.0f);
-    std::fill_n(h_, rows_.size() * h_stride_, 0.0f);
-    for (int64_t row = 0; row < rows_.size(); ++row) {
-      float *c = c_ + row * call_.units_per_row();
-      float *h = h_ + row * h_stride_;
-      bool finite = true;
-      if (a.h0) {
-        widen(state_row(a.h0, shape_.output_size(), row), a.state_type, shape_.output_size(), h);
-        widen(state_row(a.c0, shape_.hidden_size, row), a.state_type, shape_.hidden_size, c);
-        finite = std::all_of(c, c + shape_.hidden_size, [](float v) { return std::isfinite(v); });
-      }
-      const ActivationRows q = quantized_[current_].from(row);
-      quantize_h(h, q);
-      if (!finite)
-        *q.scales = std::numeric_limits<float>::quiet_NaN();
-      if (!reverse_)
-        continue;
-      // In reverse, a short row starts after others have swapped the buffers.
-      const ActivationRows other = quantized_[1 - current_].from(row);
-      std::copy_n(q.data, q.stride, other.data);
-      *other.scales = *q.scales;
-    }
-  }
-
-  void quantize_h(const float *h, const ActivationRows &q) const {
-    call_.kernels.quantize_row(h, shape_.output_size(), call_.h_floor(), weights_.hh, q.data,
-                               q.scales);
-  }
-
-  void quantize_input(const uint8_t *row, DataType type, const ActivationRows &q) {
-    const int64_t columns = shape_.layer_input_size(layer_);
-    const float floor = call_.input_floor(layer_);
+  void quantize_input(const uint8_t *row, DataType type, const ActivationRows &q) const {
+    const int64_t columns = call_.stack.shape.layer_input_size(layer_);
     const float *values = reinterpret_cast<const float *>(row);
     Workspace memory;
     if (type != DataType::float32) {
@@ -178,44 +83,18 @@ private:
       widen(row, type, columns, widened);
       values = widened;
     }
-    call_.kernels.quantize_row(values, columns, floor, weights_.ih, q.data, q.scales);
-  }
-
-  void step(int64_t rows, const float *gates) {
-    const ActivationRows &next = quantized_[1 - current_];
-    const Matrix &consumer = shape_.proj_size ? weights_.hr : weights_.hh;
-    StepArguments a;
-    a.rows = rows;
-    a.h_in = quantized_[current_];
-    a.input_gates = gates;
-    a.c = c_;
-    a.h = cell_output_;
-    a.h_out = shape_.proj_size ? unprojected_ : next;
-    a.h_out_form = consumer.form;
-    a.h_out_max = consumer.activation_max;
-    call_.kernels.step(weights_.hh, a);
-    if (shape_.proj_size) {
-      call_.kernels.products(weights_.hr, nullptr, rows, unprojected_, h_);
-      for (int64_t row = 0; row < rows; ++row)
-        quantize_h(h_ + row * h_stride_, next.from(row));
-    }
-    current_ = 1 - current_;
+    call_.kernels.quantize_row(values, columns, call_.input_min_absmax(layer_), ih_, q.data,
+                               q.scales);
   }
 
   const Call &call_;
-  const LstmShape &shape_;
   const int64_t layer_;
   const bool reverse_;
-  const int64_t index_;
-  const PackedLayer &weights_;
   const RowRange rows_;
-  float *c_;
-  float *cell_output_; // o tanh(c)
-  float *h_;           // the output: cell_output_, or its projection
-  int64_t h_stride_;
-  ActivationRows quantized_[2]; // h, as read and as written by a step
-  ActivationRows unprojected_;
-  int current_ = 0;
+  const int64_t cell_;
+  const Matrix &ih_;
+  const uint8_t *bias_;
+  CellState state_;
 };
 
 int64_t rows_a_chunk(const Call &call, int64_t active_rows) {
@@ -312,7 +191,7 @@ void clear_padding(const LstmArguments &a, int64_t columns) {
 
 void run_stack(const PackedStack &stack, const LstmArguments &a) {
   const LstmShape &shape = stack.shape;
-  const Call call{stack, a, kernels(active_isa()), Schedule(a)};
+  const Call call{stack, a, active_kernels(), Schedule(a)};
   if (a.batch_size == 0)
     return;
   check_pointers(a);

@@ -1,0 +1,75 @@
+// Packed weights that were checked before, remembered by holding their tensor: a module's header is
+// parsed once, not at each call.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "bindings/torch/tensors.h"
+
+namespace lstm_fastkernels {
+
+// `Parsed` is what parse(packed) makes of a packed tensor; it may point into its memory.
+template <class Parsed> class StackCache {
+public:
+  struct Entry {
+    Tensor packed;
+    const void *data;
+    int64_t bytes;
+    Parsed parsed;
+  };
+
+  // Of this tensor. Parses it where it is not remembered.
+  template <class Parse>
+  std::shared_ptr<const Entry> find(const Tensor &packed, const Parse &parse) {
+    thread_local std::weak_ptr<const Entry> last;
+    std::shared_ptr<const Entry> entry = last.lock();
+    if (entry && is_of(*entry, packed))
+      return entry;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    auto found = place(packed);
+    if (found == entries_.end()) {
+      auto made = std::make_shared<const Entry>(
+          Entry{packed, packed.const_data_ptr(), packed.numel(), parse(packed)});
+      if (entries_.size() == kMost)
+        entries_.erase(entries_.begin());
+      found = entries_.insert(entries_.end(), std::move(made));
+    }
+    std::rotate(found, found + 1, entries_.end()); // the last used one is the last
+    last = entries_.back();
+    return entries_.back();
+  }
+
+  void forget(const Tensor &packed) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = place(packed);
+    if (found != entries_.end())
+      entries_.erase(found);
+  }
+
+private:
+  // Tensors that nobody forgets, such as those of exported programs, stay until so many others came
+  // after them.
+  static constexpr size_t kMost = 32;
+  using Entries = std::vector<std::shared_ptr<const Entry>>;
+
+  // The entry's tensor may have been given other memory since.
+  static bool is_of(const Entry &entry, const Tensor &packed) {
+    const void *const data = packed.const_data_ptr();
+    return entry.data == data && entry.bytes == packed.numel() &&
+           entry.packed.const_data_ptr() == data;
+  }
+
+  typename Entries::iterator place(const Tensor &packed) {
+    return std::find_if(entries_.begin(), entries_.end(),
+                        [&](const auto &entry) { return is_of(*entry, packed); });
+  }
+
+  std::mutex mutex_;
+  Entries entries_; // the least recently used first
+};
+
+} // namespace lstm_fastkernels

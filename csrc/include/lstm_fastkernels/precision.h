@@ -1,0 +1,36 @@
+// In what numbers a matrix is stored and multiplied.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "lstm_fastkernels/api.h"
+#include "lstm_fastkernels/error.h"
+
+namespace lstm_fastkernels {
+
+// What the arithmetic of this library is called: outputs of one contract are the same bits for
+// ever. Files and packed weights record it.
+constexpr int kNumericContract = 1;
+
+// The numbers are those of packed weights.
+enum class WeightType : uint32_t { int8 = 1, float32 = 2 };
+// What the rows that a matrix multiplies are quantized to.
+enum class ActivationType : uint32_t { int8 = 1, int16 = 2, float32 = 3 };
+
+struct Precision {
+  WeightType weights = WeightType::int8;
+  ActivationType activations = ActivationType::int8;
+};
+
+inline bool operator==(Precision a, Precision b) {
+  return a.weights == b.weights && a.activations == b.activations;
+}
+inline bool operator!=(Precision a, Precision b) { return !(a == b); }
+
+// "int8": int8 weights and activations. "int16": int8 weights, 16-bit activations. "float32": both
+// float32. Throws Error for another name, and for a pair that has none.
+LSTM_FASTKERNELS_API Precision precision_from(std::string_view name);
+LSTM_FASTKERNELS_API std::string_view precision_name(Precision precision);
+
+} // namespace lstm_fastkernels

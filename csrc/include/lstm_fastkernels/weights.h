@@ -1,0 +1,90 @@
+// The weights of a stack: as a caller has them, and packed for the kernels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lstm_fastkernels/api.h"
+#include "lstm_fastkernels/precision.h"
+#include "lstm_fastkernels/shape.h"
+
+namespace lstm_fastkernels {
+
+// One matrix [rows, columns]: int8 in [-127, 127] with one scale a row (value = weight * scale, the
+// scale finite and not negative), or finite float32 without scales. Contiguous.
+//
+// Dense: row-major. Block-sparse, as torch's BSR: `weights` are blocks [num_blocks, block_rows,
+// block_columns]; crow_indices [block rows of the matrix + 1] says where each block row begins;
+// col_indices [num_blocks] are the blocks' columns in blocks, increasing within a block row.
+// block_rows is a multiple of 8, block_columns of 4. The four gates are padded to whole block rows,
+// each by itself, and the columns to whole blocks; padding is zero. Zeros are skipped by blocks of
+// 8 x 4, also where the blocks are larger, and also in dense float32 matrices.
+struct WeightMatrix {
+  Precision precision;
+  const void *weights = nullptr;
+  const float *scales = nullptr;
+  int64_t num_blocks = 0, block_rows = 0, block_columns = 0;
+  const int32_t *crow_indices = nullptr; // null: dense
+  const int32_t *col_indices = nullptr;
+};
+
+// Weights of a cell; gate order i, f, g, o as in nn.LSTM.
+struct CellWeights {
+  WeightMatrix ih;             // [4 hidden_size, layer_input_size]
+  WeightMatrix hh;             // [4 hidden_size, output_size]
+  WeightMatrix hr;             // [proj_size, hidden_size]; ignored without projection
+  const float *bias = nullptr; // [4 hidden_size], b_ih + b_hh; null: zeros
+};
+
+// Cells validated, and how they are packed for the CPU. The cells must live as long.
+class LSTM_FASTKERNELS_API PackPlan {
+public:
+  // Throws Error, naming the matrix, for a shape that validate refuses, a weight of -128, a scale,
+  // weight or bias that is not finite, and block indices or padding that are not valid.
+  PackPlan(const LstmShape &shape, const CellWeights *cells);
+  ~PackPlan();
+  PackPlan(const PackPlan &) = delete;
+
+  size_t bytes() const;
+  // Fills `packed`, bytes() long, at any alignment. Throws Error for another length.
+  void write(void *packed, size_t bytes) const;
+
+private:
+  struct Plan;
+  std::unique_ptr<const Plan> plan_;
+};
+
+// A tensor as it lies in memory or in a file: row-major, little-endian, at any alignment.
+struct TensorView {
+  std::string name;
+  std::string dtype; // as safetensors has it: "F32", "F16", "BF16", "I8", "I32", ...
+  std::vector<int64_t> shape;
+  const void *data = nullptr;
+  size_t bytes = 0;
+};
+
+// The canonical tensors of a stack, found by name (docs/file_format.md says which there are):
+// weight_ih_l0 and the like, each with its ..._scale where it is int8; or, where a matrix is block-
+// sparse, its ..._values, ..._crow_indices and ..._col_indices; bias_l0 and the like.
+class LSTM_FASTKERNELS_API CanonicalTensors {
+public:
+  // `precisions` has one for each of matrix_names(shape). The tensors' memory must live as long.
+  // Throws Error, naming the tensor, for one that is missing, of another dtype or shape, or of no
+  // use.
+  CanonicalTensors(const LstmShape &shape, bool bias, const std::vector<Precision> &precisions,
+                   std::map<std::string, TensorView> tensors);
+  ~CanonicalTensors();
+  CanonicalTensors(const CanonicalTensors &) = delete;
+
+  const CellWeights *cells() const; // [num_cells]
+
+private:
+  struct Collected;
+  std::unique_ptr<const Collected> collected_;
+};
+
+} // namespace lstm_fastkernels

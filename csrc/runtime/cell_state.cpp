@@ -1,0 +1,110 @@
+#include "runtime/cell_state.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace lstm_fastkernels {
+
+ActivationRows take_rows(Workspace &memory, const Matrix &target, int64_t rows, int64_t columns) {
+  ActivationRows taken;
+  taken.stride = round_up(activation_row_bytes(target.form, columns), 32);
+  taken.data = memory.take<uint8_t>(rows * taken.stride);
+  taken.scales = memory.take<float>(rows);
+  return taken;
+}
+
+CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows)
+    : call_(call), cell_(cell), weights_(call.stack.layers[static_cast<size_t>(cell)]),
+      rows_(rows) {
+  const int64_t count = rows.size();
+  c_ = memory.take<float>(count * call.units_per_row());
+  cell_output_ = memory.take<float>(count * call.units_per_row());
+  for (ActivationRows &h : quantized_)
+    h = take_rows(memory, weights_.hh, count, call.units_per_row());
+  if (call.stack.shape.proj_size) {
+    h_stride_ = weights_.hr.num_tiles * kTileRows;
+    h_ = memory.take<float>(count * h_stride_);
+    unprojected_ = take_rows(memory, weights_.hr, count, call.units_per_row());
+  } else {
+    h_stride_ = call.units_per_row();
+    h_ = cell_output_;
+  }
+  load();
+}
+
+void CellState::step(int64_t count, const float *input_gates) {
+  const ActivationRows &next = quantized_[1 - current_];
+  const bool projected = call_.stack.shape.proj_size != 0;
+  const Matrix &consumer = projected ? weights_.hr : weights_.hh;
+  StepArguments a;
+  a.rows = count;
+  a.h_in = quantized_[current_];
+  a.input_gates = input_gates;
+  a.c = c_;
+  a.h = cell_output_;
+  a.h_out = projected ? unprojected_ : next;
+  a.h_out_form = consumer.form;
+  a.h_out_max = consumer.activation_max;
+  std::fill_n(a.h_out.scales, count, 1.0f / static_cast<float>(a.h_out_max));
+  call_.kernels.step(weights_.hh, all_tiles(weights_.hh), a);
+  if (projected) {
+    call_.kernels.products(weights_.hr, all_tiles(weights_.hr), nullptr, count, unprojected_, h_);
+    for (int64_t row = 0; row < count; ++row)
+      quantize_h(output(row), next.from(row));
+  }
+  current_ = 1 - current_;
+}
+
+void CellState::store() const {
+  const LstmArguments &a = call_.arguments;
+  const LstmShape &shape = call_.stack.shape;
+  for (int64_t row = 0; row < rows_.size(); ++row) {
+    narrow(output(row), shape.output_size(), a.state_type,
+           caller_row(a.h_n, shape.output_size(), row));
+    narrow(c_ + row * call_.units_per_row(), shape.hidden_size, a.state_type,
+           caller_row(a.c_n, shape.hidden_size, row));
+  }
+}
+
+uint8_t *CellState::caller_row(const void *state, int64_t columns, int64_t row) const {
+  const LstmArguments &a = call_.arguments;
+  const int64_t index = cell_ * a.batch_size + call_.schedule.caller_row(rows_.begin + row);
+  return static_cast<uint8_t *>(const_cast<void *>(state)) +
+         index * columns * bytes_of(a.state_type);
+}
+
+void CellState::load() {
+  const LstmArguments &a = call_.arguments;
+  const LstmShape &shape = call_.stack.shape;
+  const bool reverse = cell_ % shape.num_directions == 1;
+  std::fill_n(c_, rows_.size() * call_.units_per_row(), 0.0f);
+  std::fill_n(h_, rows_.size() * h_stride_, 0.0f);
+  for (int64_t row = 0; row < rows_.size(); ++row) {
+    float *c = c_ + row * call_.units_per_row();
+    float *h = h_ + row * h_stride_;
+    bool finite = true;
+    if (a.h0) {
+      widen(caller_row(a.h0, shape.output_size(), row), a.state_type, shape.output_size(), h);
+      widen(caller_row(a.c0, shape.hidden_size, row), a.state_type, shape.hidden_size, c);
+      finite = std::all_of(c, c + shape.hidden_size, [](float v) { return std::isfinite(v); });
+    }
+    const ActivationRows q = quantized_[current_].from(row);
+    quantize_h(h, q);
+    if (!finite)
+      *q.scales = std::numeric_limits<float>::quiet_NaN();
+    if (!reverse)
+      continue;
+    // In reverse, a short row starts after others have swapped the buffers.
+    const ActivationRows other = quantized_[1 - current_].from(row);
+    std::copy_n(q.data, q.stride, other.data);
+    *other.scales = *q.scales;
+  }
+}
+
+void CellState::quantize_h(const float *h, const ActivationRows &q) const {
+  call_.kernels.quantize_row(h, call_.stack.shape.output_size(), call_.h_min_absmax(), weights_.hh,
+                             q.data, q.scales);
+}
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,144 @@
+// What a call would do, and the same in words.
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "common/percent.h"
+#include "common/schedule.h"
+#include "lstm_fastkernels/isa.h"
+#include "runtime/split.h"
+#include "runtime/stack.h"
+#include "weights/packed_stack.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+bool all_zero(const uint8_t *bytes, int64_t count) {
+  return std::all_of(bytes, bytes + count, [](uint8_t byte) { return byte == 0; });
+}
+
+// Blocks of a dense matrix that are not zero. A block is all of its groups for 8 rows.
+int64_t kept_in_tiles(const Matrix &matrix) {
+  const int64_t group_bytes = columns_per_group(matrix.form) * weight_bytes(matrix.form);
+  const int64_t groups_a_block = kBlockColumns / columns_per_group(matrix.form);
+  int64_t kept = 0;
+  for (int64_t strip = 0; strip < matrix.num_tiles * kStripsPerTile; ++strip) {
+    const uint8_t *const rows = matrix.tiles + strip / kStripsPerTile * matrix.tile_bytes() +
+                                strip % kStripsPerTile * kStripRows * group_bytes;
+    for (int64_t first = 0; first < matrix.groups; first += groups_a_block) {
+      bool zero = true;
+      for (int64_t group = first; group < std::min(matrix.groups, first + groups_a_block); ++group)
+        zero = zero && all_zero(rows + group * kTileRows * group_bytes, kStripRows * group_bytes);
+      kept += !zero;
+    }
+  }
+  return kept;
+}
+
+// Those of a block-sparse one, without what slices are filled up with: zeros, and in the last one
+// its last strip again.
+int64_t kept_in_slices(const Matrix &matrix) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < divide_up(matrix.num_tiles * kStripsPerTile, kSliceStrips); ++i) {
+    const Slice slice = read<Slice>(matrix.slices, i);
+    for (int64_t s = 0; s < kSliceStrips; ++s) {
+      if (s > 0 && slice.strips[s] == slice.strips[s - 1])
+        continue;
+      for (int64_t position = slice.start; position < slice.start + slice.length; ++position)
+        kept += !all_zero(matrix.blocks + (position * kSliceStrips + s) * block_bytes(matrix.form),
+                          block_bytes(matrix.form));
+    }
+  }
+  return kept;
+}
+
+const char *form_text(Form form) {
+  switch (form) {
+  case Form::offset8:
+    return "8-bit, the weights are pair-safe";
+  case Form::signed8:
+    return "8-bit by signs, the weights are not pair-safe or a row's sum exceeds 16 bits";
+  case Form::signed16:
+    return "16-bit activations";
+  default:
+    return "float32, always in blocks";
+  }
+}
+
+MatrixPlan matrix_plan(const MatrixName &of, const Matrix &matrix, const MatrixShape &shape) {
+  MatrixPlan plan;
+  plan.name = of.name;
+  plan.precision = matrix.precision;
+  plan.block_sparse = matrix.is_sparse();
+  plan.blocks = shape.num_blocks(kBlockColumns);
+  plan.nonzero = matrix.is_sparse() ? kept_in_slices(matrix) : kept_in_tiles(matrix);
+  plan.stored = matrix.is_sparse() ? matrix.positions * kSliceStrips : plan.blocks;
+  plan.products = form_text(matrix.form);
+  return plan;
+}
+
+std::string matrix_text(const MatrixPlan &plan) {
+  const std::string nonzero = percent(plan.nonzero, plan.blocks);
+  const std::string layout = plan.block_sparse
+                                 ? "block-sparse, " + nonzero + " of its 8x4 blocks kept, " +
+                                       percent(plan.stored, plan.blocks) + " including padding"
+                                 : "dense, " + nonzero + " of its 8x4 blocks not zero";
+  return plan.name + ": " + layout + "; " + plan.products;
+}
+
+std::string threads_text(const CallPlan &plan) {
+  if (plan.threads_allowed <= 1)
+    return "1: no more allowed";
+  const std::string threads =
+      std::to_string(plan.threads) + " of " + std::to_string(plan.threads_allowed) + ": ";
+  if (plan.products < plan.products_for_threads)
+    return threads + std::to_string(plan.products) + " products, a second one pays from " +
+           std::to_string(plan.products_for_threads) + " on";
+  return threads + (plan.directions == 2 ? "two directions" : "one direction") + ", " +
+         std::to_string(plan.rows) + " rows in " + std::to_string(plan.row_ranges) +
+         (plan.row_ranges == 1 ? " part" : " parts");
+}
+
+} // namespace
+
+CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
+  const Schedule checked(arguments);
+  CallPlan plan;
+  plan.empty = arguments.batch_size == 0;
+  if (plan.empty)
+    return plan;
+  const Split split = split_of(stack, arguments);
+  plan.isa = active_isa();
+  plan.best_isa = plan.isa == supported_isas().back();
+  plan.threads = split.threads;
+  plan.threads_allowed = arguments.threads;
+  plan.directions = stack.shape.num_directions;
+  plan.rows = arguments.batch_size;
+  plan.row_ranges = split.ranges;
+  plan.products = split.products;
+  plan.products_for_threads = kProductsWorthAThread;
+  for (const MatrixName &of : matrix_names(stack.shape)) {
+    const PackedLayer &layer = stack.layers[static_cast<size_t>(of.cell)];
+    plan.matrices.push_back(
+        matrix_plan(of, matrix_of(layer, of.kind), {of.rows, of.columns, of.gates == 4}));
+  }
+  return plan;
+}
+
+CallPlan explain(const void *packed, size_t bytes, const LstmArguments &arguments) {
+  return plan_call(PackedStack(packed, bytes), arguments);
+}
+
+std::vector<std::string> describe(const CallPlan &plan) {
+  if (plan.empty)
+    return {"nothing to run"};
+  std::vector<std::string> lines = {
+      "instruction set: " + std::string(plan.isa) + ": " +
+          (plan.best_isa ? "the highest allowed here" : "chosen by set_isa"),
+      "threads: " + threads_text(plan)};
+  for (const MatrixPlan &matrix : plan.matrices)
+    lines.push_back(matrix_text(matrix));
+  return lines;
+}
+
+} // namespace lstm_fastkernels
