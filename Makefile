@@ -70,9 +70,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q benchmarks
 	$(BIN)/python benchmarks/compare.py
 
-# On a machine with a CUDA device, with its own Python; results go to the folder OUT.
+# On a machine with a CUDA device, with its own Python; results go to the folder OUT. Call 1 has the
+# most important answers, call 2 the rest.
+CALL ?= 1
 gpu-check:
-	$(PYTHON) benchmarks/gpu_check.py
+	$(PYTHON) benchmarks/gpu_check.py --call $(CALL)
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check

@@ -1,6 +1,7 @@
 """Times FastQuantLSTM on a CUDA device beside cuDNN, and this device's limits: see README.md.
 
 python benchmarks/gpu.py --seconds 150 --json out.json
+python benchmarks/gpu.py --first --peers 'ours *' 'cuDNN float16' --lines
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 # A peer's name says whose it is, and the dtype of its inputs and outputs.
 PEERS = ["ours float32", "ours float16", "cuDNN float16", "cuDNN bfloat16", "cuDNN float32"]
 DENSE = "ours dense float16"  # of a pruned model
+# The jobs that matter most, in this order.
+FIRST = ["Q_B16_H768", "Q_B1_H512", "Q_B8_H768", "S_B1_H512", "Q_B32_H1024"]
 
 # Takes all its time steps and returns the outputs, or those of the last step when streaming.
 Run = Callable[[], Tensor]
@@ -82,6 +85,12 @@ def jobs() -> list[Job]:
         job("sparse", 2048, 1, pruning=pruning),
         *(job("Q", size, 128) for size in (256, 512, 1024)),
     ]
+
+
+def picked(patterns: list[str]) -> list[Job]:
+    """The jobs whose names match, in the order of the patterns."""
+    found = (job for pattern in patterns for job in jobs() if fnmatch(job.name, pattern))
+    return list(dict.fromkeys(found))
 
 
 # Models
@@ -244,8 +253,8 @@ def snr_db(outputs: Tensor, expected: Tensor) -> float:
 
 
 @torch.inference_mode()
-def compare(job: Job, rounds: int) -> dict[str, Any]:
-    """The report's part on one job."""
+def compare(job: Job, rounds: int, peers: list[str]) -> dict[str, Any]:
+    """The report's part on one job, with those of its peers that match one of the patterns."""
     w = job.workload
     lstm = w.float_lstm()
     generator = torch.Generator(DEVICE).manual_seed(2)
@@ -263,6 +272,8 @@ def compare(job: Job, rounds: int) -> dict[str, Any]:
         except (RuntimeError, ValueError) as error:
             faults[f"ours {layout}"] = str(error)
     for peer in job.peers():
+        if not any(fnmatch(peer, pattern) for pattern in peers):
+            continue
         try:
             module = model(peer, lstm, fast)
             for way, run in runs_of(job, module, x.to(DTYPES[peer.split()[-1]])):
@@ -365,14 +376,16 @@ def markdown(report: dict[str, Any]) -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--jobs", nargs="+", default=["*"], metavar="GLOB")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--jobs", nargs="+", default=["*"], metavar="GLOB", help="in this order")
+    which.add_argument("--first", dest="jobs", action="store_const", const=FIRST, help=str(FIRST))
+    parser.add_argument("--peers", nargs="+", default=["*"], metavar="GLOB")
     parser.add_argument("--seconds", type=float, default=150, help="begin no job after these")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--lines", action="store_true", help="JSON Lines instead of a table")
     arguments = parser.parse_args()
-    arguments.jobs = [
-        job for job in jobs() if any(fnmatch(job.name, pattern) for pattern in arguments.jobs)
-    ]
+    arguments.jobs = picked(arguments.jobs)
     if not arguments.jobs:
         parser.error(f"no job matches; there are {', '.join(job.name for job in jobs())}")
     if not torch.cuda.is_available():
@@ -383,16 +396,25 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     end = time.monotonic() + arguments.seconds
-    report = about() | {"rounds": arguments.rounds, "limits": limits(), "jobs": [], "left_out": []}
+
+    def line(part: dict[str, Any]) -> None:
+        if arguments.lines:
+            print(json.dumps(part), flush=True)
+
+    report = about() | {"rounds": arguments.rounds, "jobs": [], "left_out": []}
     for job in arguments.jobs:
         if time.monotonic() > end:
             report["left_out"].append(job.name)
             continue
         print(job.name, file=sys.stderr, flush=True)
-        report["jobs"].append(compare(job, arguments.rounds))
+        report["jobs"].append(compare(job, arguments.rounds, arguments.peers))
+        line(report["jobs"][-1])
         if arguments.json:  # what is there, should the rest fail
             arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    print(markdown(report))
+    report["limits"] = limits()
+    line({"limits": report["limits"], "left_out": report["left_out"]})
+    if not arguments.lines:
+        print(markdown(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     sys.exit(any(who.startswith("ours") for job in report["jobs"] for who in job["faults"]))

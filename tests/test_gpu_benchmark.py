@@ -1,5 +1,6 @@
 """benchmarks/gpu.py, as far as it goes without a device."""
 
+import json
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ def on_cpu(monkeypatch):
 
 @pytest.mark.parametrize("job", TINY_JOBS, ids=lambda job: job.name)
 def test_every_peer_does_the_work(job, on_cpu):
-    part = gpu.compare(job, rounds=2)
+    part = gpu.compare(job, rounds=2, peers=["*"])
     assert part["faults"] == {}
     results = {result["peer"]: result for result in part["results"]}
     assert list(results) == job.peers()
@@ -49,6 +50,33 @@ def test_every_peer_does_the_work(job, on_cpu):
         for way in ("eager", "graph"):
             assert result["median_us"][way] > 0
             assert part["snr_db"][f"{peer} {way}"] > (25 if peer.startswith("ours") else 35)
+
+
+def test_only_the_peers_that_are_asked_for(on_cpu):
+    part = gpu.compare(TINY_JOBS[0], rounds=1, peers=["ours *", "cuDNN float16"])
+    assert [r["peer"] for r in part["results"]] == ["ours float32", "ours float16", "cuDNN float16"]
+
+
+def test_jobs_come_in_the_order_of_the_patterns():
+    assert [job.name for job in gpu.picked(gpu.FIRST)] == gpu.FIRST
+    names = [job.name for job in gpu.picked(["S_*", "*_B1_H512", "nothing"])]
+    assert names[:2] == ["S_B1_H768", "S_B16_H768"]
+    assert names.count("S_B1_H512") == 1
+    assert names[-3:] == ["Q_B1_H512", "L2_B1_H512", "bi_B1_H512"]
+
+
+def test_a_line_for_each_job_when_it_is_done(on_cpu, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "jobs", lambda: TINY_JOBS[:2])
+    monkeypatch.setattr(gpu, "about", lambda: {})
+    monkeypatch.setattr(gpu, "limits", lambda: {"copy_gbs": 1.0})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--lines", "--rounds", "1"])
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 0
+    *jobs, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [job["name"] for job in jobs] == ["sequence", "both"]
+    assert last == {"limits": {"copy_gbs": 1.0}, "left_out": []}
 
 
 def test_jobs():

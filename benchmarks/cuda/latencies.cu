@@ -1,9 +1,10 @@
 // What decides the design of a persistent LSTM kernel: how long launches, barriers, exchanges and
 // products take. Needs compute capability 9.0.
 //
-//     nvcc -O3 -std=c++17 -arch=sm_90 latencies.cu -o latencies && ./latencies latencies.json
+//     nvcc -O3 -std=c++17 -arch=sm_90 latencies.cu -o latencies && ./latencies
 //
-// A figure is the median of REPEATS. Where it is nanoseconds a round, it is the difference between
+// Prints a line of JSON for each figure, when it is there; with --list the names of its parts. A
+// figure is the median of REPEATS. Where it is nanoseconds a round, it is the difference between
 // a long and a short run, so that launches cancel out. Every wait of the kernels gives up at a
 // deadline; a figure whose kernel gave up, or received what was not sent, is null.
 #include <algorithm>
@@ -73,46 +74,17 @@ double round_time(const std::function<void(int)> &launch) {
   return fault().first() ? NAN : median(times);
 }
 
-// The report
-
-struct Figure {
-  std::string name, sizes, unit;
-  double value;
-};
-std::vector<Figure> figures;
+bool all_measured = true;
 
 void report(const std::string &name, const std::string &sizes, double value, const char *unit) {
-  figures.push_back({name, sizes, unit, value});
-  std::printf("%-44s %-24s %10.4g %s\n", name.c_str(), sizes.c_str(), value, unit);
+  char text[32] = "null";
+  if (std::isfinite(value))
+    std::snprintf(text, sizeof text, "%.6g", value);
+  else
+    all_measured = false;
+  std::printf("{\"figure\": \"%s\", \"sizes\": \"%s\", \"value\": %s, \"unit\": \"%s\"}\n",
+              name.c_str(), sizes.c_str(), text, unit);
   std::fflush(stdout);
-}
-
-void write_json(const char *path, const cudaDeviceProp &device) {
-  FILE *file = std::fopen(path, "w");
-  if (!file) {
-    std::perror(path);
-    std::exit(1);
-  }
-  int driver = 0, runtime = 0;
-  CHECK(cudaDriverGetVersion(&driver));
-  CHECK(cudaRuntimeGetVersion(&runtime));
-  std::fprintf(file,
-               "{\n  \"device\": \"%s\",\n  \"multiprocessors\": %d,\n  \"l2_bytes\": %d,\n"
-               "  \"cuda_driver\": %d,\n  \"cuda_runtime\": %d,\n  \"repeats\": %d,\n"
-               "  \"figures\": [",
-               device.name, device.multiProcessorCount, device.l2CacheSize, driver, runtime,
-               REPEATS);
-  for (const Figure &figure : figures) {
-    char value[32] = "null";
-    if (std::isfinite(figure.value))
-      std::snprintf(value, sizeof value, "%.6g", figure.value);
-    std::fprintf(file,
-                 "%s\n    {\"name\": \"%s\", \"sizes\": \"%s\", \"value\": %s, \"unit\": \"%s\"}",
-                 &figure == figures.data() ? "" : ",", figure.name.c_str(), figure.sizes.c_str(),
-                 value, figure.unit.c_str());
-  }
-  std::fprintf(file, "\n  ]\n}\n");
-  std::fclose(file);
 }
 
 // Launches
@@ -325,7 +297,7 @@ template <bool CLUSTER_SCOPE> __global__ void cluster_exchange(int rounds, int b
   cluster_sync(); // nobody leaves while others may still write to it
 }
 
-template <bool CLUSTER_SCOPE> void measure_cluster_exchange(const char *name) {
+template <bool CLUSTER_SCOPE> void measure_cluster_exchange_of(const char *name) {
   const auto kernel = cluster_exchange<CLUSTER_SCOPE>;
   for (int cluster : {2, 4, 8, 16})
     for (int bytes = 256; bytes <= MAX_BYTES && cluster_fits(kernel, cluster); bytes *= 2) {
@@ -335,6 +307,11 @@ template <bool CLUSTER_SCOPE> void measure_cluster_exchange(const char *name) {
                  [&](int rounds) { launch(kernel, shape, nullptr, rounds, bytes, fault().get()); }),
              "ns");
     }
+}
+
+void measure_cluster_exchange(int) {
+  measure_cluster_exchange_of<false>("st.async + mbarrier");
+  measure_cluster_exchange_of<true>("st.async + mbarrier, acquire.cluster");
 }
 
 // Exchange across the grid, through L2: a packet holds data and the number of its round, and is
@@ -417,7 +394,7 @@ __global__ void grid_exchange(int rounds, int packets, Packet *buffers, int *fau
     *fault = 2;
 }
 
-template <class Packet> void measure_grid_exchange(const char *name, int multiprocessors) {
+template <class Packet> void measure_grid_exchange_of(const char *name, int multiprocessors) {
   Buffer<Packet> buffers(2 * MAX_PACKETS);
   for (int blocks : {8, 16, 32, 64, multiprocessors})
     for (int bytes = 256; bytes <= MAX_BYTES; bytes *= 2) {
@@ -433,6 +410,11 @@ template <class Packet> void measure_grid_exchange(const char *name, int multipr
              }),
              "ns");
     }
+}
+
+void measure_grid_exchange(int multiprocessors) {
+  measure_grid_exchange_of<Packet128>("128-bit packets through L2", multiprocessors);
+  measure_grid_exchange_of<Packet64>("64-bit packets through L2", multiprocessors);
 }
 
 // Loads from L2
@@ -591,9 +573,28 @@ void measure_products(int multiprocessors) {
   }
 }
 
+struct Part {
+  const char *name;
+  void (*measure)(int multiprocessors);
+};
+// What decides most comes first.
+const Part PARTS[] = {
+    {"exchange across the grid", measure_grid_exchange},
+    {"exchange within a cluster", measure_cluster_exchange},
+    {"barriers", measure_barriers},
+    {"launches", measure_launches},
+    {"products", measure_products},
+    {"L2", measure_l2},
+};
+
 } // namespace
 
-int main(int argc, char **argv) {
+int main(int count, char **arguments) {
+  if (count > 1 && std::string(arguments[1]) == "--list") {
+    for (const Part &part : PARTS)
+      std::printf("%s\n", part.name);
+    return 0;
+  }
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::fprintf(stderr, "latencies: there is no CUDA device\n");
@@ -606,20 +607,10 @@ int main(int argc, char **argv) {
                  device.major, device.minor);
     return 2;
   }
-  const int multiprocessors = device.multiProcessorCount;
-  std::printf("%s, %d multiprocessors\n", device.name, multiprocessors);
-  measure_launches(multiprocessors);
-  measure_barriers(multiprocessors);
-  measure_cluster_exchange<false>("st.async + mbarrier");
-  measure_cluster_exchange<true>("st.async + mbarrier, acquire.cluster");
-  measure_grid_exchange<Packet64>("64-bit packets through L2", multiprocessors);
-  measure_grid_exchange<Packet128>("128-bit packets through L2", multiprocessors);
-  measure_l2(multiprocessors);
-  measure_products(multiprocessors);
+  std::printf("{\"device\": \"%s\", \"multiprocessors\": %d, \"l2_bytes\": %d, \"repeats\": %d}\n",
+              device.name, device.multiProcessorCount, device.l2CacheSize, REPEATS);
+  for (const Part &part : PARTS)
+    part.measure(device.multiProcessorCount);
   CHECK(cudaDeviceSynchronize());
-  if (argc > 1)
-    write_json(argv[1], device);
-  const bool whole = std::all_of(figures.begin(), figures.end(),
-                                 [](const Figure &f) { return std::isfinite(f.value); });
-  return whole ? 0 : 1;
+  return all_measured ? 0 : 1;
 }

@@ -2,19 +2,26 @@
 // each shape of the persistent kernel, and layers side by side. It is what persistent.cu's order of
 // preference is to be read from.
 //
-// Built by gpu_check.py: it includes what the library keeps to itself, and links it statically. Its
-// argument is the JSON file to write.
+//     steps                  all sizes, those that matter most first
+//     steps HIDDEN BATCH     one layer of this hidden size, with so many rows
+//     steps --list           the sizes
+//
+// Built by gpu_check.py: it includes what the library keeps to itself, and links it statically.
+// Prints a line of JSON for each way, when it is there. With LSTM_FASTKERNELS_PERSISTENT=0 there is
+// no persistent one.
 //
 // Input size = hidden size, float32. The median of REPEATS rounds in which all ways take turns as
 // CUDA graphs, each the difference between a long and a short sequence, so that what is done once
 // for a sequence cancels out; input products and quantization are in it. Each way's output is
-// compared with that of the first, bit by bit.
+// compared with that of the first, bit by bit. A way whose blocks wait too long for each other, or
+// which CUDA refuses, is said to fail and is not timed.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -31,6 +38,7 @@ using namespace lstm_fastkernels;
 namespace {
 
 constexpr int REPEATS = 7;
+constexpr uint64_t PATIENCE_NS = 200'000'000; // of blocks that wait for each other
 // Of so many steps; layers side by side have the same share of their chunks alone in both.
 struct Lengths {
   int64_t shorter, longer;
@@ -76,12 +84,61 @@ std::vector<int8_t> random_weights(int64_t rows, int64_t columns, double density
   return weights;
 }
 
-struct Figure {
-  int64_t hidden, layers, batch;
-  double density;
-  std::string way;
-  bool chosen, same;
-  double microseconds;
+// What is measured together: batches over one stack.
+struct Sizes {
+  int64_t hidden, layers;
+  double density; // of weight_hh
+  std::vector<int64_t> batches;
+};
+
+const std::vector<Sizes> ALL_SIZES = {
+    {768, 1, 1, {16}},
+    {512, 1, 1, {1}},
+    {768, 1, 1, {8, 1, 32}},
+    {512, 1, 1, {16, 8, 32}},
+    {1024, 1, 1, {32, 16, 1, 8}},
+    {2048, 1, 0.1, {32, 1}},
+    {256, 1, 1, {1, 16, 8, 32}},
+    {2048, 1, 1, {16, 1, 8, 32}},
+    {768, 2, 1, {16, 1}},
+    {512, 2, 1, {1, 16}},
+    {1024, 2, 1, {16, 1}},
+    {256, 2, 1, {1, 16}},
+    {768, 1, 1, {64, 128}},
+    {512, 1, 1, {64, 128}},
+    {1024, 1, 1, {64, 128}},
+    {256, 1, 1, {64, 128}},
+    {2048, 1, 1, {64, 128}},
+};
+
+// The library asks so, too, but where a shape is forced it does not.
+bool persistent_allowed() {
+  const char *const value = std::getenv("LSTM_FASTKERNELS_PERSISTENT");
+  return !value || std::string(value) != "0";
+}
+
+// What kernels set to 1 when their blocks wait too long.
+class FailureWord {
+public:
+  FailureWord() {
+    CHECK(cudaMalloc(&word_, sizeof(uint32_t)));
+    clear();
+  }
+  FailureWord(const FailureWord &) = delete;
+  ~FailureWord() { cudaFree(word_); }
+
+  uint32_t *get() const { return word_; }
+  // Whether it was set; it no longer is.
+  bool take() {
+    uint32_t value = 0;
+    CHECK(cudaMemcpy(&value, word_, sizeof value, cudaMemcpyDeviceToHost));
+    clear();
+    return value;
+  }
+
+private:
+  void clear() { CHECK(cudaMemset(word_, 0, sizeof(uint32_t))); }
+  uint32_t *word_ = nullptr;
 };
 
 class Stack {
@@ -125,6 +182,7 @@ public:
     cuda::Plan plan;
     plan.layers.assign(stack.layers.size(), choice);
     plan.failed = failed;
+    plan.patience_ns = PATIENCE_NS;
     cuda::Queue queue;
     queue.stream = stream();
     queue.workspace = workspace.data();
@@ -160,33 +218,32 @@ private:
 // A way to run the steps.
 struct Way {
   std::string name;
+  cuda::Choice choice;
   std::unique_ptr<Graph> longer, shorter;
   std::vector<double> times;
   std::vector<uint8_t> output;
+  std::string fault; // why it does not run
 };
 
-std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a, const Lengths &lengths,
-                         const DeviceMemory &workspace, const device::Limits &limits,
-                         uint32_t *failed) {
-  std::vector<Way> ways;
+// The library's choice is the second, where there is more than one.
+std::vector<Way> ways_of(const cuda::PackedStack &stack, int64_t batch, const Lengths &lengths,
+                         const device::Limits &limits) {
+  std::vector<Way> ways(1);
+  ways[0].name = "a launch each step";
+  if (!persistent_allowed())
+    return ways;
   const auto add = [&](const std::string &name, const cuda::Choice &choice) {
     ways.emplace_back();
     ways.back().name = name;
-    for (auto [graph, steps] : {std::pair(&ways.back().longer, lengths.longer),
-                                {&ways.back().shorter, lengths.shorter}}) {
-      a.time_steps = steps;
-      *graph = std::make_unique<Graph>(stack, choice, a, workspace, failed);
-    }
+    ways.back().choice = choice;
   };
-  add("a launch each step", cuda::Choice());
-  for (const auto &shape :
-       cuda::possible_shapes(stack.shape, stack.layers.data(), a.batch_size, limits)) {
+  for (const auto &shape : cuda::possible_shapes(stack.shape, stack.layers.data(), batch, limits)) {
     if (!cuda::fits(shape, stack.layers[0], 1, 0))
       continue;
     cuda::Choice choice;
     choice.persistent = true;
     choice.shape = shape;
-    const int most = std::min(cuda::most_side_by_side(stack.shape, a.batch_size, lengths.shorter),
+    const int most = std::min(cuda::most_side_by_side(stack.shape, batch, lengths.shorter),
                               cuda::at_once(shape, stack.layers[0], 0));
     if (most > 1) {
       choice.side_by_side = most;
@@ -198,113 +255,143 @@ std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a, const 
   return ways;
 }
 
-void measure(const Stack &source, double density, int64_t batch, const device::Limits &limits,
-             uint32_t *failed, std::vector<Figure> &figures) {
-  const cuda::PackedStack stack(source.view());
-  const int64_t hidden = source.shape().hidden_size, layers = source.shape().num_layers;
-  const Lengths &lengths = layers == 1 ? OF_A_LAYER : OF_A_STACK;
-  const int64_t values = lengths.longer * batch * hidden;
-  std::vector<float> input(static_cast<size_t>(values));
-  for (float &value : input)
-    value = static_cast<float>(random_bits()()) / 2147483648.0f - 1.0f;
-  const DeviceMemory x(input), y(input.size() * 4),
-      h(static_cast<size_t>(layers * batch * hidden) * 4),
-      c(static_cast<size_t>(layers * batch * hidden) * 4);
-  LstmArguments a;
-  a.batch_size = batch;
-  a.x = x.data();
-  a.y = y.data();
-  a.h_n = h.data();
-  a.c_n = c.data();
-  a.x_row_stride = a.y_row_stride = hidden;
-  a.x_time_stride = a.y_time_stride = batch * hidden;
-  a.time_steps = lengths.longer;
-  const DeviceMemory workspace(cuda::workspace_bytes(source.view(), a));
-  std::vector<Way> ways = ways_of(stack, a, lengths, workspace, limits, failed);
-  for (Way &way : ways) { // also warms up
-    CHECK(cudaMemset(y.data(), 0xff, input.size() * 4));
+class Measurement {
+public:
+  Measurement(const Stack &source, double density, int64_t batch)
+      : stack_(source.view()), density_(density), lengths_(lengths_of(source)),
+        x_(input(lengths_.longer * batch * source.shape().hidden_size)), y_(x_.bytes()),
+        h_(state_bytes(source, batch)), c_(state_bytes(source, batch)) {
+    const int64_t hidden = source.shape().hidden_size;
+    arguments_.batch_size = batch;
+    arguments_.x = x_.data();
+    arguments_.y = y_.data();
+    arguments_.h_n = h_.data();
+    arguments_.c_n = c_.data();
+    arguments_.x_row_stride = arguments_.y_row_stride = hidden;
+    arguments_.x_time_stride = arguments_.y_time_stride = batch * hidden;
+    arguments_.time_steps = lengths_.longer;
+    workspace_.emplace(cuda::workspace_bytes(source.view(), arguments_));
+  }
+
+  // Whether all ways ran and gave the same bits.
+  bool run(const device::Limits &limits) {
+    std::vector<Way> ways = ways_of(stack_, arguments_.batch_size, lengths_, limits);
+    for (Way &way : ways)
+      prepare(way);
+    for (int repeat = 0; repeat < REPEATS; ++repeat)
+      for (Way &way : ways)
+        if (way.fault.empty()) {
+          way.times.push_back((way.longer->run() - way.shorter->run()) /
+                              static_cast<double>(lengths_.longer - lengths_.shorter));
+          ask_for_failure(way);
+        }
+    bool right = true;
+    for (const Way &way : ways) {
+      print(way, ways);
+      right = right && way.fault.empty() && way.output == ways[0].output;
+    }
+    return right;
+  }
+
+private:
+  static const Lengths &lengths_of(const Stack &source) {
+    return source.shape().num_layers == 1 ? OF_A_LAYER : OF_A_STACK;
+  }
+  static size_t state_bytes(const Stack &source, int64_t batch) {
+    return static_cast<size_t>(source.shape().num_layers * batch * source.shape().hidden_size) * 4;
+  }
+  static std::vector<float> input(int64_t count) {
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float &value : values)
+      value = static_cast<float>(random_bits()()) / 2147483648.0f - 1.0f;
+    return values;
+  }
+
+  // Captures the way's graphs and runs the longer one for its output, which also warms up.
+  void prepare(Way &way) {
+    try {
+      for (auto [graph, steps] :
+           {std::pair(&way.longer, lengths_.longer), {&way.shorter, lengths_.shorter}}) {
+        arguments_.time_steps = steps;
+        *graph =
+            std::make_unique<Graph>(stack_, way.choice, arguments_, *workspace_, failed_.get());
+      }
+    } catch (const Error &error) {
+      way.fault = error.what();
+      return;
+    }
+    CHECK(cudaMemset(y_.data(), 0xff, y_.bytes()));
     CHECK(cudaDeviceSynchronize());
     way.longer->run();
-    way.output.resize(input.size() * 4);
-    CHECK(cudaMemcpy(way.output.data(), y.data(), way.output.size(), cudaMemcpyDeviceToHost));
+    way.output.resize(y_.bytes());
+    CHECK(cudaMemcpy(way.output.data(), y_.data(), way.output.size(), cudaMemcpyDeviceToHost));
+    ask_for_failure(way);
   }
-  for (int repeat = 0; repeat < REPEATS; ++repeat)
-    for (Way &way : ways)
-      way.times.push_back((way.longer->run() - way.shorter->run()) /
-                          static_cast<double>(lengths.longer - lengths.shorter));
-  const std::string chosen = ways.size() > 1 ? ways[1].name : ways[0].name;
-  for (const Way &way : ways) {
-    figures.push_back({hidden, layers, batch, density, way.name, way.name == chosen,
-                       way.output == ways[0].output, median(way.times)});
-    const Figure &f = figures.back();
-    std::printf("H %4lld  %lld layers  B %2lld  %3.0f%%  %-56s %8.3f us%s%s\n",
-                static_cast<long long>(hidden), static_cast<long long>(layers),
-                static_cast<long long>(batch), density * 100, f.way.c_str(), f.microseconds,
-                f.chosen ? "  chosen" : "", f.same ? "" : "  WRONG OUTPUT");
+
+  void ask_for_failure(Way &way) {
+    if (failed_.take())
+      way.fault = "blocks waited too long for each other";
+  }
+
+  void print(const Way &way, const std::vector<Way> &ways) const {
+    const LstmShape &shape = stack_.shape;
+    std::printf("{\"hidden_size\": %lld, \"num_layers\": %lld, \"batch\": %lld, "
+                "\"density\": %g, \"way\": \"%s\", \"chosen\": %s, ",
+                static_cast<long long>(shape.hidden_size), static_cast<long long>(shape.num_layers),
+                static_cast<long long>(arguments_.batch_size), density_, way.name.c_str(),
+                &way == &ways[ways.size() > 1] ? "true" : "false");
+    if (way.fault.empty())
+      std::printf("\"same_output\": %s, \"us_a_step\": %.4g}\n",
+                  way.output == ways[0].output ? "true" : "false", median(way.times));
+    else
+      std::printf("\"fault\": \"%s\"}\n", way.fault.c_str());
     std::fflush(stdout);
   }
-}
 
-void write_json(const char *path, const cudaDeviceProp &device,
-                const std::vector<Figure> &figures) {
-  std::FILE *file = std::fopen(path, "w");
-  if (!file) {
-    std::perror(path);
-    std::exit(1);
-  }
-  std::fprintf(file,
-               "{\n  \"device\": \"%s\",\n  \"unit\": \"microseconds a step\",\n  \"steps\": [",
-               device.name);
-  for (size_t i = 0; i < figures.size(); ++i) {
-    const Figure &f = figures[i];
-    std::fprintf(
-        file,
-        "%s\n    {\"hidden_size\": %lld, \"num_layers\": %lld, \"batch\": %lld, \"density\": %g, "
-        "\"way\": \"%s\", \"chosen\": %s, \"same_output\": %s, \"value\": %.6g}",
-        i ? "," : "", static_cast<long long>(f.hidden), static_cast<long long>(f.layers),
-        static_cast<long long>(f.batch), f.density, f.way.c_str(), f.chosen ? "true" : "false",
-        f.same ? "true" : "false", f.microseconds);
-  }
-  std::fprintf(file, "\n  ]\n}\n");
-  std::fclose(file);
-}
+  const cuda::PackedStack stack_;
+  double density_;
+  const Lengths &lengths_;
+  const DeviceMemory x_, y_, h_, c_;
+  std::optional<DeviceMemory> workspace_;
+  LstmArguments arguments_;
+  FailureWord failed_;
+};
 
 } // namespace
 
 int main(int count, char **arguments) {
+  std::vector<Sizes> all = ALL_SIZES;
+  if (count == 3)
+    all = {{std::atoll(arguments[1]), 1, 1, {std::atoll(arguments[2])}}};
+  if (count == 2) { // --list
+    for (const Sizes &sizes : all)
+      for (int64_t batch : sizes.batches)
+        std::printf("H %lld, %lld layers, B %lld, density %g\n",
+                    static_cast<long long>(sizes.hidden), static_cast<long long>(sizes.layers),
+                    static_cast<long long>(batch), sizes.density);
+    return 0;
+  }
   cudaDeviceProp device;
   if (cudaGetDeviceProperties(&device, 0) != cudaSuccess) {
     std::fprintf(stderr, "steps: there is no CUDA device\n");
-    return 1;
+    return 2;
   }
   int shared = 0;
   CHECK(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0));
   const device::Limits limits{device.multiProcessorCount, static_cast<size_t>(shared),
                               device.major >= 9};
-  const DeviceMemory failed(std::vector<uint32_t>(1, 0));
-  uint32_t *const word = reinterpret_cast<uint32_t *>(failed.data());
-  std::vector<Figure> figures;
-  for (int64_t hidden : {256, 512, 768, 1024, 2048}) {
-    const Stack layer(hidden, 1);
-    for (int64_t batch : {1, 8, 16, 32, 64, 128})
-      measure(layer, 1, batch, limits, word, figures);
+  bool right = true;
+  for (const Sizes &sizes : all) {
+    const Stack stack(sizes.hidden, sizes.density, sizes.layers);
+    for (int64_t batch : sizes.batches)
+      try {
+        right = Measurement(stack, sizes.density, batch).run(limits) && right;
+      } catch (const Error &error) {
+        std::printf("{\"hidden_size\": %lld, \"batch\": %lld, \"fault\": \"%s\"}\n",
+                    static_cast<long long>(sizes.hidden), static_cast<long long>(batch),
+                    error.what());
+        right = false;
+      }
   }
-  for (int64_t hidden : {256, 512, 768, 1024}) {
-    const Stack stack(hidden, 1, 2);
-    for (int64_t batch : {1, 16})
-      measure(stack, 1, batch, limits, word, figures);
-  }
-  const Stack sparse(2048, 0.1);
-  for (int64_t batch : {1, 32})
-    measure(sparse, 0.1, batch, limits, word, figures);
-
-  uint32_t gave_up = 0;
-  CHECK(cudaMemcpy(&gave_up, word, sizeof gave_up, cudaMemcpyDeviceToHost));
-  const bool same =
-      std::all_of(figures.begin(), figures.end(), [](const Figure &f) { return f.same; });
-  if (gave_up)
-    std::printf("blocks waited too long for each other\n");
-  if (count > 1)
-    write_json(arguments[1], device, figures);
-  return gave_up || !same;
+  return right ? 0 : 1;
 }

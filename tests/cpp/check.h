@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -58,6 +59,18 @@ public:
   for (const std::string &note : notes())
     message += "\n    with " + note;
   throw Failure{message};
+}
+
+// What went wrong in a test, or empty.
+inline std::string run(const Test &test) {
+  try {
+    test.run();
+  } catch (const Failure &failure) {
+    return failure.message;
+  } catch (const std::exception &error) {
+    return std::string("unexpected exception: ") + error.what();
+  }
+  return "";
 }
 
 // Equal bit by bit; all NaNs are alike.

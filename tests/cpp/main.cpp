@@ -1,26 +1,9 @@
 // Runs every test, or those whose name contains the first argument.
 #include <cstdio>
-#include <exception>
 #include <string>
 
 #include "check.h"
 #include "lstm_fastkernels/isa.h"
-
-namespace {
-
-// What went wrong, or empty.
-std::string run(const check::Test &test) {
-  try {
-    test.run();
-  } catch (const check::Failure &failure) {
-    return failure.message;
-  } catch (const std::exception &error) {
-    return std::string("unexpected exception: ") + error.what();
-  }
-  return "";
-}
-
-} // namespace
 
 int main(int count, char **arguments) {
   const std::string part = count > 1 ? arguments[1] : "";
@@ -28,7 +11,7 @@ int main(int count, char **arguments) {
   for (const check::Test &test : check::tests()) {
     if (std::string(test.name).find(part) == std::string::npos)
       continue;
-    const std::string wrong = run(test);
+    const std::string wrong = check::run(test);
     ++(wrong.empty() ? passed : failed);
     if (!wrong.empty())
       std::printf("FAILED %s\n  %s\n", test.name, wrong.c_str());

@@ -1,5 +1,5 @@
 // A CUDA device gives the bits of the CPU's kernels. compute-sanitizer watches the short runs,
-// whose names end in on_a_device: `make gpu-check` builds and runs this.
+// whose names end in on_a_device.
 #include <cuda_runtime.h>
 
 #include "check.h"
@@ -37,95 +37,78 @@ private:
   void *data_ = nullptr;
 };
 
-Result forward_on_device(const SourceStack &stack, const Sequence &sequence,
-                         const std::vector<int64_t> &lengths) {
-  const HeldStack held = stack.held();
-  const auto layers = held.views();
-  std::vector<uint8_t> packed(cuda::packed_bytes(stack.shape, layers.data()));
-  cuda::pack(stack.shape, layers.data(), packed.data(), packed.size());
-  const DeviceMemory weights(packed), x(sequence.x), h0(sequence.h0), c0(sequence.c0);
-  const cuda::DeviceStack on_device{packed.data(), cuda::head_bytes(stack.shape), weights.data(),
-                                    packed.size()};
-  Result result;
-  LstmArguments a = arguments_for(sequence, result);
-  const DeviceMemory y(result.y.size() * sizeof(float)), h(result.h.size() * sizeof(float)),
-      c(result.c.size() * sizeof(float));
-  a.x = x.data();
-  a.y = y.data();
-  a.h0 = h0.data();
-  a.c0 = c0.data();
-  a.h_n = h.data();
-  a.c_n = c.data();
-  a.lengths = lengths.empty() ? nullptr : lengths.data();
+// A stack packed for the CPU and on a device.
+class Twins {
+public:
+  explicit Twins(const SourceStack &stack) : Twins(stack.held()) {}
 
-  cuda::Queue queue;
-  queue.workspace_bytes = cuda::workspace_bytes(on_device, a);
-  const DeviceMemory workspace(queue.workspace_bytes);
-  queue.workspace = workspace.data();
-  cuda::lstm_forward(on_device, a, queue);
-  require(cudaDeviceSynchronize());
-  y.copy_to(result.y);
-  h.copy_to(result.h);
-  c.copy_to(result.c);
-  return result;
-}
+  void check(int64_t T, int64_t B, const std::vector<int64_t> &lengths = {}) const {
+    WITH("input ", shape_.input_size, " hidden ", shape_.hidden_size, " proj ", shape_.proj_size,
+         " layers ", shape_.num_layers, " directions ", shape_.num_directions, " bits ",
+         shape_.activation_bits, " T ", T, " B ", B);
+    const Sequence sequence = random_sequence(shape_, T, B, 2);
+    check_same(forward_on_device(sequence, lengths), forward(on_cpu_, sequence, 1, lengths));
+  }
 
-void check_as_on_cpu(const SourceStack &stack, int64_t T, int64_t B,
-                     const std::vector<int64_t> &lengths = {}) {
-  const LstmShape &shape = stack.shape;
-  WITH("input ", shape.input_size, " hidden ", shape.hidden_size, " proj ", shape.proj_size,
-       " layers ", shape.num_layers, " directions ", shape.num_directions, " bits ",
-       shape.activation_bits, " T ", T, " B ", B);
-  const Sequence sequence = random_sequence(shape, T, B, 2);
-  check_same(forward_on_device(stack, sequence, lengths),
-             forward(stack.packed(), sequence, 1, lengths));
+private:
+  explicit Twins(const HeldStack &stack)
+      : shape_(stack.shape), on_cpu_(stack.packed()), packed_(packed_for_device(stack)),
+        weights_(packed_) {}
+
+  static std::vector<uint8_t> packed_for_device(const HeldStack &stack) {
+    const auto layers = stack.views();
+    std::vector<uint8_t> packed(cuda::packed_bytes(stack.shape, layers.data()));
+    cuda::pack(stack.shape, layers.data(), packed.data(), packed.size());
+    return packed;
+  }
+
+  Result forward_on_device(const Sequence &sequence, const std::vector<int64_t> &lengths) const {
+    const DeviceMemory x(sequence.x), h0(sequence.h0), c0(sequence.c0);
+    const cuda::DeviceStack stack{packed_.data(), cuda::head_bytes(shape_), weights_.data(),
+                                  packed_.size()};
+    Result result;
+    LstmArguments a = arguments_for(sequence, result);
+    const DeviceMemory y(result.y.size() * sizeof(float)), h(result.h.size() * sizeof(float)),
+        c(result.c.size() * sizeof(float));
+    a.x = x.data();
+    a.y = y.data();
+    a.h0 = h0.data();
+    a.c0 = c0.data();
+    a.h_n = h.data();
+    a.c_n = c.data();
+    a.lengths = lengths.empty() ? nullptr : lengths.data();
+
+    cuda::Queue queue;
+    queue.workspace_bytes = cuda::workspace_bytes(stack, a);
+    const DeviceMemory workspace(queue.workspace_bytes);
+    queue.workspace = workspace.data();
+    cuda::lstm_forward(stack, a, queue);
+    require(cudaDeviceSynchronize());
+    y.copy_to(result.y);
+    h.copy_to(result.h);
+    c.copy_to(result.c);
+    return result;
+  }
+
+  LstmShape shape_;
+  std::vector<uint8_t> on_cpu_, packed_;
+  DeviceMemory weights_;
+};
+
+SourceStack some_stack(const LstmShape &shape) { return random_stack(shape, Weights::any, 1); }
+
+// The dense stack, and one that keeps a tenth of its 16x32 blocks.
+std::vector<SourceStack> dense_and_sparse(const SourceStack &stack) {
+  return {stack, in_blocks(stack, {16, 32}, 0.1f)};
 }
 
 TEST(sizes_on_a_device) {
   for (int bits : {8, 16, 32})
-    for (int64_t hidden : {1, 19, 64, 151, 256})
+    for (int64_t hidden : {1, 19, 64, 151, 256}) {
+      const Twins twins(some_stack(shape_of(33, hidden, 0, 1, 1, bits)));
       for (int64_t batch : {1, 9})
-        check_as_on_cpu(random_stack(shape_of(33, hidden, 0, 1, 1, bits), Weights::any, 1), 4,
-                        batch);
-}
-
-// Every way to share a step among blocks.
-TEST(steps_of_large_layers) {
-  for (int64_t hidden : {300, 512, 520, 768, 1030, 2048})
-    for (int64_t batch : {1, 16, 33, 64, 100})
-      for (float density : {1.0f, 0.1f}) {
-        const SourceStack stack = random_stack(shape_of(33, hidden), Weights::any, 1);
-        check_as_on_cpu(density < 1 ? in_blocks(stack, {16, 32}, density) : stack, 6, batch);
-      }
-}
-
-// The instances that the sizes above leave out.
-TEST(every_kind_of_step) {
-  for (int64_t hidden : {300, 600, 800, 1100, 1300, 1600, 1900})
-    for (int64_t batch : {2, 12})
-      for (float density : {1.0f, 0.1f})
-        for (int bits : {8, 16}) {
-          const SourceStack stack =
-              random_stack(shape_of(20, hidden, 0, 1, 1, bits), Weights::any, 1);
-          check_as_on_cpu(density < 1 ? in_blocks(stack, {16, 32}, density) : stack, 3, batch);
-        }
-}
-
-TEST(single_steps_on_a_device) {
-  for (int bits : {8, 16, 32})
-    for (int64_t hidden : {16, 64, 530})
-      for (int64_t batch : {1, 8, 17})
-        check_as_on_cpu(random_stack(shape_of(70, hidden, 0, 2, 2, bits), Weights::any, 1), 1,
-                        batch);
-}
-
-// More rows than persistent blocks take, and a projection.
-TEST(plain_steps_on_a_device) {
-  for (int bits : {8, 16, 32})
-    for (int64_t batch : {1, 9, 260})
-      for (int64_t proj : {0, 100})
-        check_as_on_cpu(random_stack(shape_of(70, 130, proj, 2, 2, bits), Weights::any, 1), 3,
-                        batch);
+        twins.check(4, batch);
+    }
 }
 
 TEST(stacks_on_a_device) {
@@ -133,32 +116,70 @@ TEST(stacks_on_a_device) {
     for (int64_t layers : {1, 3})
       for (int64_t directions : {1, 2})
         for (int64_t proj : {0, 10})
-          check_as_on_cpu(
-              random_stack(shape_of(7, 40, proj, layers, directions, bits), Weights::any, 1), 3, 5);
-}
-
-// Each a chunk of 64 steps behind the one below.
-TEST(layers_side_by_side) {
-  for (int bits : {8, 16})
-    for (int64_t hidden : {40, 300})
-      for (int64_t batch : {1, 9})
-        check_as_on_cpu(random_stack(shape_of(7, hidden, 0, 3, 1, bits), Weights::any, 1), 150,
-                        batch);
-}
-
-TEST(blocks_on_a_device) {
-  for (int bits : {8, 16, 32})
-    for (const BlockShape &block : kBlockShapes)
-      check_as_on_cpu(
-          in_blocks(random_stack(shape_of(32, 96, 0, 1, 1, bits), Weights::any, 1), block, 0.2f), 3,
-          5);
+          Twins(some_stack(shape_of(7, 40, proj, layers, directions, bits))).check(3, 5);
 }
 
 TEST(lengths_on_a_device) {
   for (int bits : {8, 16, 32})
     for (int64_t hidden : {40, 520})
-      check_as_on_cpu(random_stack(shape_of(7, hidden, 0, 2, 2, bits), Weights::any, 1), 5, 4,
-                      {5, 1, 3, 2});
+      Twins(some_stack(shape_of(7, hidden, 0, 2, 2, bits))).check(5, 4, {5, 1, 3, 2});
+}
+
+TEST(blocks_on_a_device) {
+  for (int bits : {8, 16, 32})
+    for (const BlockShape &block : kBlockShapes)
+      Twins(in_blocks(some_stack(shape_of(32, 96, 0, 1, 1, bits)), block, 0.2f)).check(3, 5);
+}
+
+TEST(single_steps_on_a_device) {
+  for (int bits : {8, 16, 32})
+    for (int64_t hidden : {16, 64, 530}) {
+      const Twins twins(some_stack(shape_of(70, hidden, 0, 2, 2, bits)));
+      for (int64_t batch : {1, 8, 17})
+        twins.check(1, batch);
+    }
+}
+
+// More rows than persistent blocks take, and a projection.
+TEST(plain_steps_on_a_device) {
+  for (int bits : {8, 16, 32})
+    for (int64_t proj : {0, 100}) {
+      const Twins twins(some_stack(shape_of(70, 130, proj, 2, 2, bits)));
+      for (int64_t batch : {1, 9, 260})
+        twins.check(3, batch);
+    }
+}
+
+// Each a chunk of 64 steps behind the one below.
+TEST(layers_side_by_side) {
+  for (int bits : {8, 16})
+    for (int64_t hidden : {40, 300}) {
+      const Twins twins(some_stack(shape_of(7, hidden, 0, 3, 1, bits)));
+      for (int64_t batch : {1, 9})
+        twins.check(150, batch);
+    }
+}
+
+// Every way to share a step among blocks.
+TEST(steps_of_large_layers) {
+  for (int64_t hidden : {300, 512, 520, 768, 1030, 2048})
+    for (const SourceStack &stack : dense_and_sparse(some_stack(shape_of(33, hidden)))) {
+      const Twins twins(stack);
+      for (int64_t batch : {1, 16, 33, 64, 100})
+        twins.check(6, batch);
+    }
+}
+
+// The instances that the sizes above leave out.
+TEST(every_kind_of_step) {
+  for (int64_t hidden : {300, 600, 800, 1100, 1300, 1600, 1900})
+    for (SourceStack &stack : dense_and_sparse(some_stack(shape_of(20, hidden))))
+      for (int bits : {8, 16}) {
+        stack.shape.activation_bits = bits;
+        const Twins twins(stack);
+        for (int64_t batch : {2, 12})
+          twins.check(3, batch);
+      }
 }
 
 } // namespace
