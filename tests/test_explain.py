@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import lstm_fastkernels as lfk
 from cases import AWKWARD, KINDS, Case, drawn, moved
 from lstm_fastkernels import ops
-from lstm_fastkernels.block_sparse import block_density
+from lstm_fastkernels.weights.structures import block_density
 from test_errors import BAD_CALLS, error_of
 from test_errors import CASE as BAD_CASE
 

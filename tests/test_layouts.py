@@ -11,7 +11,7 @@ from torch import nn
 
 import lstm_fastkernels as lfk
 from cases import AWKWARD, Case, assert_same, prune_blocks_, to_float
-from lstm_fastkernels import patterns
+from lstm_fastkernels.compression.pruning import patterns
 
 ARITHMETICS = ["int8", "int16", "float32"]
 BLOCK_SIZES = [(8, 4), (16, 32), (24, 8), (8, 64)]

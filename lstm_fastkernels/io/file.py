@@ -14,10 +14,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels import configuration
-from lstm_fastkernels.atomic import write_atomically
-from lstm_fastkernels.canonical import CompressedLSTM
-from lstm_fastkernels.conversion import replace_modules
+from lstm_fastkernels.compression.convert import replace_modules
+from lstm_fastkernels.io import configuration
+from lstm_fastkernels.io.atomic import write_atomically
+from lstm_fastkernels.modules.packed import CompressedLSTM
 
 METADATA_KEY = "lstm_fastkernels"
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.conversion import replace_modules
-from lstm_fastkernels.stacked import StackedLSTM
+from lstm_fastkernels.compression.convert import replace_modules
+from lstm_fastkernels.modules.stacked import StackedLSTM
 
 Importance = Literal["magnitude", "taylor"]
 Scope = Literal["layer", "global"]

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lstm_fastkernels.canonical import LARGEST_SIZE, CompressedLSTM
-from lstm_fastkernels.modules import (
+from lstm_fastkernels.modules.lstm import (
     LSTM_OPTIONS,
     FastLSTMCell,
     FastQuantLSTM,
@@ -17,6 +16,7 @@ from lstm_fastkernels.modules import (
     FastSparseLSTM,
     FastSparseLSTMCell,
 )
+from lstm_fastkernels.modules.packed import LARGEST_SIZE, CompressedLSTM
 
 FORMAT_VERSION = 1
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_fastkernels.canonical import CompressedLSTM, State
-from lstm_fastkernels.modules import FastLSTMCell
+from lstm_fastkernels.modules.lstm import FastLSTMCell
+from lstm_fastkernels.modules.packed import CompressedLSTM, State
 
 
 @torch.no_grad()

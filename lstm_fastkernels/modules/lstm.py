@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_fastkernels.block_sparse import KERNEL_BLOCK, BlockSize, Layout
-from lstm_fastkernels.canonical import (
+from lstm_fastkernels.modules.packed import (
     Activations,
     CompressedLSTM,
     Float32Weights,
@@ -15,6 +14,7 @@ from lstm_fastkernels.canonical import (
     State,
     two_states,
 )
+from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
 
 # nn.LSTM's options and their defaults.
 LSTM_OPTIONS: dict[str, int | float] = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lstm_fastkernels import patterns
+from lstm_fastkernels.compression.pruning import patterns
 
 Layout = Literal["auto", "dense", "block_sparse"]
 BlockSize = tuple[int, int]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lstm_fastkernels import masking, patterns
-from lstm_fastkernels.block_sparse import KERNEL_BLOCK
+from lstm_fastkernels.compression.pruning import masking, patterns
+from lstm_fastkernels.weights.structures import KERNEL_BLOCK
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels import ops
-from lstm_fastkernels.block_sparse import (
+from lstm_fastkernels.weights.quantize_rows import WEIGHT_MAX, quantize_rows
+from lstm_fastkernels.weights.structures import (
     Blocks,
     BlockSize,
     Layout,
@@ -26,7 +27,6 @@ from lstm_fastkernels.block_sparse import (
     grid_shape,
     to_blocks,
 )
-from lstm_fastkernels.quantization import WEIGHT_MAX, quantize_rows
 
 Activations = Literal["int8", "int16", "float32"]
 State = tuple[Tensor, Tensor]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lstm_fastkernels import masking, patterns
-from lstm_fastkernels.prune_config import PruneConfig
+from lstm_fastkernels.compression.pruning import masking, patterns
+from lstm_fastkernels.compression.pruning.config import PruneConfig
 
 
 class _Matrix:

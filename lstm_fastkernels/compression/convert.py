@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.modules import (
+from lstm_fastkernels.modules.lstm import (
     FastQuantLSTM,
     FastQuantLSTMCell,
     FastSparseLSTM,
