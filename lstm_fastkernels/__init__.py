@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from lstm_fastkernels.compression.pruning.report import sparsity_report as sparsity_report
     from lstm_fastkernels.io.file import load_file as load_file
     from lstm_fastkernels.io.file import save_file as save_file
+    from lstm_fastkernels.modules.cell import FastQuantLSTMCell as FastQuantLSTMCell
+    from lstm_fastkernels.modules.cell import FastSparseLSTMCell as FastSparseLSTMCell
     from lstm_fastkernels.modules.explanation import explain as explain
     from lstm_fastkernels.modules.lstm import FastQuantLSTM as FastQuantLSTM
-    from lstm_fastkernels.modules.lstm import FastQuantLSTMCell as FastQuantLSTMCell
     from lstm_fastkernels.modules.lstm import FastSparseLSTM as FastSparseLSTM
-    from lstm_fastkernels.modules.lstm import FastSparseLSTMCell as FastSparseLSTMCell
     from lstm_fastkernels.modules.stacked import StackedLSTM as StackedLSTM
     from lstm_fastkernels.ops import cuda_built as cuda_built
     from lstm_fastkernels.ops import get_isa as get_isa
@@ -44,9 +44,9 @@ _HOMES = {
     "cuda_built": "ops",
     "explain": "modules.explanation",
     "FastQuantLSTM": "modules.lstm",
-    "FastQuantLSTMCell": "modules.lstm",
+    "FastQuantLSTMCell": "modules.cell",
     "FastSparseLSTM": "modules.lstm",
-    "FastSparseLSTMCell": "modules.lstm",
+    "FastSparseLSTMCell": "modules.cell",
     "get_cmake_dir": "paths",
     "get_include": "paths",
     "get_isa": "ops",
