@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lstm_fastkernels as lfk
-from lstm_fastkernels.atomic import write_atomically
+from lstm_fastkernels.io.atomic import write_atomically
 
 SYMBOLS = "\n" + "".join(map(chr, range(32, 127)))
 OTHER = len(SYMBOLS)  # one symbol for every other character

@@ -7,15 +7,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lstm_fastkernels.conversion import convert as convert
-    from lstm_fastkernels.explanation import explain as explain
-    from lstm_fastkernels.hidden_pruning import prune_hidden_ as prune_hidden_
-    from lstm_fastkernels.io import load_file as load_file
-    from lstm_fastkernels.io import save_file as save_file
-    from lstm_fastkernels.modules import FastQuantLSTM as FastQuantLSTM
-    from lstm_fastkernels.modules import FastQuantLSTMCell as FastQuantLSTMCell
-    from lstm_fastkernels.modules import FastSparseLSTM as FastSparseLSTM
-    from lstm_fastkernels.modules import FastSparseLSTMCell as FastSparseLSTMCell
+    from lstm_fastkernels.compression.convert import convert as convert
+    from lstm_fastkernels.compression.pruning.config import CubicSchedule as CubicSchedule
+    from lstm_fastkernels.compression.pruning.config import PruneConfig as PruneConfig
+    from lstm_fastkernels.compression.pruning.hidden import prune_hidden_ as prune_hidden_
+    from lstm_fastkernels.compression.pruning.pruner import Pruner as Pruner
+    from lstm_fastkernels.compression.pruning.pruner import prune_ as prune_
+    from lstm_fastkernels.compression.pruning.pruner import remove_pruning_ as remove_pruning_
+    from lstm_fastkernels.compression.pruning.report import SparsityReport as SparsityReport
+    from lstm_fastkernels.compression.pruning.report import sparsity_report as sparsity_report
+    from lstm_fastkernels.io.file import load_file as load_file
+    from lstm_fastkernels.io.file import save_file as save_file
+    from lstm_fastkernels.modules.cell import FastQuantLSTMCell as FastQuantLSTMCell
+    from lstm_fastkernels.modules.cell import FastSparseLSTMCell as FastSparseLSTMCell
+    from lstm_fastkernels.modules.explanation import explain as explain
+    from lstm_fastkernels.modules.lstm import FastQuantLSTM as FastQuantLSTM
+    from lstm_fastkernels.modules.lstm import FastSparseLSTM as FastSparseLSTM
+    from lstm_fastkernels.modules.stacked import StackedLSTM as StackedLSTM
     from lstm_fastkernels.ops import cuda_built as cuda_built
     from lstm_fastkernels.ops import get_isa as get_isa
     from lstm_fastkernels.ops import set_isa as set_isa
@@ -23,15 +31,7 @@ if TYPE_CHECKING:
     from lstm_fastkernels.paths import get_cmake_dir as get_cmake_dir
     from lstm_fastkernels.paths import get_include as get_include
     from lstm_fastkernels.paths import get_library_dir as get_library_dir
-    from lstm_fastkernels.prune_config import CubicSchedule as CubicSchedule
-    from lstm_fastkernels.prune_config import PruneConfig as PruneConfig
-    from lstm_fastkernels.pruning import Pruner as Pruner
-    from lstm_fastkernels.pruning import prune_ as prune_
-    from lstm_fastkernels.pruning import remove_pruning_ as remove_pruning_
-    from lstm_fastkernels.quantization import quantize_rows as quantize_rows
-    from lstm_fastkernels.sparsity import SparsityReport as SparsityReport
-    from lstm_fastkernels.sparsity import sparsity_report as sparsity_report
-    from lstm_fastkernels.stacked import StackedLSTM as StackedLSTM
+    from lstm_fastkernels.weights.quantize_rows import quantize_rows as quantize_rows
 
 __version__ = "0.1.0"
 
@@ -39,30 +39,30 @@ __version__ = "0.1.0"
 _NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
 
 _HOMES = {
-    "convert": "conversion",
-    "CubicSchedule": "prune_config",
+    "convert": "compression.convert",
+    "CubicSchedule": "compression.pruning.config",
     "cuda_built": "ops",
-    "explain": "explanation",
-    "FastQuantLSTM": "modules",
-    "FastQuantLSTMCell": "modules",
-    "FastSparseLSTM": "modules",
-    "FastSparseLSTMCell": "modules",
+    "explain": "modules.explanation",
+    "FastQuantLSTM": "modules.lstm",
+    "FastQuantLSTMCell": "modules.cell",
+    "FastSparseLSTM": "modules.lstm",
+    "FastSparseLSTMCell": "modules.cell",
     "get_cmake_dir": "paths",
     "get_include": "paths",
     "get_isa": "ops",
     "get_library_dir": "paths",
-    "load_file": "io",
-    "prune_": "pruning",
-    "prune_hidden_": "hidden_pruning",
-    "PruneConfig": "prune_config",
-    "Pruner": "pruning",
-    "quantize_rows": "quantization",
-    "remove_pruning_": "pruning",
-    "save_file": "io",
+    "load_file": "io.file",
+    "prune_": "compression.pruning.pruner",
+    "prune_hidden_": "compression.pruning.hidden",
+    "PruneConfig": "compression.pruning.config",
+    "Pruner": "compression.pruning.pruner",
+    "quantize_rows": "weights.quantize_rows",
+    "remove_pruning_": "compression.pruning.pruner",
+    "save_file": "io.file",
     "set_isa": "ops",
-    "sparsity_report": "sparsity",
-    "SparsityReport": "sparsity",
-    "StackedLSTM": "stacked",
+    "sparsity_report": "compression.pruning.report",
+    "SparsityReport": "compression.pruning.report",
+    "StackedLSTM": "modules.stacked",
     "supported_isas": "ops",
 }
 

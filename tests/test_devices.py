@@ -267,10 +267,10 @@ def test_packing_for_cuda_without_kernels():
     fast = CASE.fast()
     arguments = (9, 31, 13, 2, True, True, 8)
     with pytest.raises(RuntimeError, match="built without CUDA kernels"):
-        ops.pack_lstm(list(fast._tensors().values()), *arguments, True)
+        ops.pack_lstm(list(fast.canonical().tensors.values()), *arguments, True)
 
 
 def test_packing_tensors_elsewhere():
-    tensors = [tensor.to("meta") for tensor in CASE.fast()._tensors().values()]
+    tensors = [tensor.to("meta") for tensor in CASE.fast().canonical().tensors.values()]
     with pytest.raises(RuntimeError, match="weight_ih_l0 must be on the CPU"):
         ops.pack_lstm(tensors, 9, 31, 13, 2, True, True, 8)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import lstm_fastkernels as lfk
 from cases import AWKWARD, KINDS, Case, drawn, moved
 from lstm_fastkernels import ops
-from lstm_fastkernels.block_sparse import block_density
+from lstm_fastkernels.weights.structures import block_density
 from test_errors import BAD_CALLS, error_of
 from test_errors import CASE as BAD_CASE
 
@@ -83,9 +83,9 @@ def test_shares_are_those_of_the_weights(layout, density, hidden_size, kind):
     given = {**kind, "density": density, "layout": layout}
     case = Case(33, hidden_size, 2, proj_size=hidden_size // 2, **given)
     fast = drawn(case)
-    canonical = fast._tensors()
+    canonical = fast.canonical()
     for name, how in matrices(fast).items():
-        expected = block_density(fast._matrix(name, canonical), name)
+        expected = block_density(canonical.dense(name)[""], name)
         kept, *read = (float(n) / 100 for n in re.findall(r"([\d.]+)%", how))
         assert abs(kept - expected) < 0.001, f"{name}: {how}"
         sparse = layout == "block_sparse" or case.activations == "float32"
@@ -360,7 +360,7 @@ def test_shares_on_a_device(kind):
     width = 4 if case.activations == "float32" else 32
     expected = {}
     for name in fast.layouts():
-        gates = fast._matrix(name, fast._tensors()).chunk(1 if "_hr" in name else 4)
+        gates = fast.canonical().dense(name)[""].chunk(1 if "_hr" in name else 4)
         blocks = [
             bool(part.any())
             for gate in gates

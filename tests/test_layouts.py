@@ -11,7 +11,8 @@ from torch import nn
 
 import lstm_fastkernels as lfk
 from cases import AWKWARD, Case, assert_same, prune_blocks_, to_float
-from lstm_fastkernels import patterns
+from lstm_fastkernels.compression.pruning import patterns
+from lstm_fastkernels.weights.structures import split_gates
 
 ARITHMETICS = ["int8", "int16", "float32"]
 BLOCK_SIZES = [(8, 4), (16, 32), (24, 8), (8, 64)]
@@ -218,7 +219,7 @@ def test_loading_leaves_no_tensor_of_the_layout_before():
 def test_auto_chooses_by_density_for_each_matrix(name, arithmetic, most):
     case = Case(20, 40, proj_size=20, activations=arithmetic)
     state, fast = case.lstm().state_dict(), case.new()
-    gates = patterns.split_gates(state[name], name)
+    gates = split_gates(state[name], name)
     grid = len(gates), -(-gates.shape[1] // 8), gates.shape[2] // 4
     blocks = math.prod(grid)
     for kept in (int(most * blocks), int(most * blocks) + 1):

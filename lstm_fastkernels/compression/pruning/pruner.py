@@ -1,14 +1,16 @@
 """Pruning the weights of nn.LSTM and nn.LSTMCell in place: at once, or step by step in training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lstm_fastkernels import masking, patterns
-from lstm_fastkernels.prune_config import PruneConfig
+from lstm_fastkernels.compression.lstms import FilterFn, find_lstms, matrix_names
+from lstm_fastkernels.compression.pruning import masking, patterns
+from lstm_fastkernels.compression.pruning.config import PruneConfig
+from lstm_fastkernels.weights.structures import BlockSize, block_sums, split_gates
 
 
 class _Matrix:
@@ -122,21 +124,21 @@ class Pruner:
         else:
             kept = self._keep_by_sparsity(importances, block, factor)
         for matrix, blocks in zip(matrices, kept, strict=True):
-            gates = patterns.split_gates(matrix.weight, matrix.name)
+            gates = split_gates(matrix.weight, matrix.name)
             mask = patterns.spread_blocks(blocks, block, gates.shape[1], gates.shape[2])
             matrix.mask = mask.flatten(0, 1)
 
-    def _importance(self, matrix: _Matrix, block: tuple[int, int]) -> Tensor:
+    def _importance(self, matrix: _Matrix, block: BlockSize) -> Tensor:
         """Of each block: [G, blocks down, blocks across]."""
-        weights = patterns.split_gates(matrix.weight.float(), matrix.name)
+        weights = split_gates(matrix.weight.float(), matrix.name)
         if self.config.importance == "magnitude":
-            sums = patterns.block_sums(weights.square(), block)
+            sums = block_sums(weights.square(), block)
             return (sums / patterns.block_sizes(weights, block)).sqrt()
         assert matrix.score is not None  # every step that counts adds to it
-        return patterns.block_sums(patterns.split_gates(matrix.score, matrix.name), block)
+        return block_sums(split_gates(matrix.score, matrix.name), block)
 
     def _keep_by_sparsity(
-        self, importances: list[Tensor], block: tuple[int, int], factor: float
+        self, importances: list[Tensor], block: BlockSize, factor: float
     ) -> list[Tensor]:
         """Which blocks to keep, each pool of the scope on its own, in the shapes of importances."""
         scope = self.config.scope
@@ -148,9 +150,7 @@ class Pruner:
             flat = [gates.flatten() for gates in blocks]
             return [torch.cat(flat)] if scope == "global" else flat
 
-        sizes = [
-            patterns.block_sizes(patterns.split_gates(m.weight, m.name), block) for m in matrices
-        ]
+        sizes = [patterns.block_sizes(split_gates(m.weight, m.name), block) for m in matrices]
         # The gates of a matrix have one share unless the scope is "gate"; so has all if "global".
         shares = [s for m in matrices for s in (m.shares if scope == "gate" else m.shares[:1])]
         kept = torch.cat(
@@ -207,7 +207,7 @@ def prune_(
     model: nn.Module,
     config: PruneConfig,
     *,
-    filter_fn: Callable[[nn.Module, str], bool] | None = None,
+    filter_fn: FilterFn | None = None,
 ) -> Pruner:
     """Puts masks on the nn.LSTMs and nn.LSTMCells of a model, in place; the Pruner sets them.
 
@@ -227,18 +227,14 @@ def prune_(
     Raises ValueError, and changes nothing, if no matrix is found, if a key of config.sparsity means
     none, or if one to prune is already pruned or otherwise parametrized.
     """
-    lstms = [
-        (name, module)
-        for name, module in masking.named_lstms(model)
-        if filter_fn is None or filter_fn(module, name)
-    ]
+    lstms = list(find_lstms(model, filter_fn))
     found: list[tuple[str, nn.Module, dict[str, list[float]]]] = []
     for name, module in lstms:
         if masking.masked_names(module):
             raise ValueError(f"{name or 'the model'} is already being pruned")
         shares = {
             matrix: share
-            for matrix in masking.matrix_names(module)
+            for matrix in matrix_names(module)
             if (share := config.shares(matrix)) is not None
         }
         for matrix in shares:
@@ -246,7 +242,7 @@ def prune_(
                 raise ValueError(f"{_join(name, matrix)} has another parametrization")
         if shares:
             found.append((name, module, shares))
-    _check_keys(config, [matrix for _, lstm in lstms for matrix in masking.matrix_names(lstm)])
+    _check_keys(config, [matrix for _, lstm in lstms for matrix in matrix_names(lstm)])
     if not found:
         raise ValueError("found no nn.LSTM or nn.LSTMCell to prune")
     matrices: dict[str, _Matrix] = {}
@@ -276,7 +272,7 @@ def remove_pruning_(model: nn.Module) -> None:
     Parameters stay the same objects; what was behind the masks is gone, and nothing keeps further
     training from moving the zeros. Raises ValueError if nothing in the model is being pruned.
     """
-    pruned = [module for _, module in masking.named_lstms(model) if masking.masked_names(module)]
+    pruned = [module for _, module in find_lstms(model) if masking.masked_names(module)]
     if not pruned:
         raise ValueError("nothing in the model is being pruned")
     for module in pruned:

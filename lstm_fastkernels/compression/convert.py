@@ -1,18 +1,14 @@
-"""Replacing the LSTMs inside a model."""
+"""Converting: every LSTM of a model replaced by its fast twin."""
 
 import copy
-from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.modules import (
-    FastQuantLSTM,
-    FastQuantLSTMCell,
-    FastSparseLSTM,
-    FastSparseLSTMCell,
-)
+from lstm_fastkernels.compression.lstms import FilterFn, find_lstms, replace_modules
+from lstm_fastkernels.modules.cell import FastQuantLSTMCell, FastSparseLSTMCell
+from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 
 Weights = Literal["int8", "float32"]
 
@@ -26,7 +22,7 @@ def convert(
     model: nn.Module,
     *,
     weights: Weights = "int8",
-    filter_fn: Callable[[nn.Module, str], bool] | None = None,
+    filter_fn: FilterFn | None = None,
     inplace: bool = False,
     **options: Any,
 ) -> nn.Module:
@@ -46,20 +42,8 @@ def convert(
         raise ValueError(f"weights must be one of {list(_TWINS)}, got {weights!r}")
     if not inplace:
         model = copy.deepcopy(model)
-    replacements: dict[nn.Module, nn.Module] = {}
-    for name, module in model.named_modules():
-        if filter_fn is not None and not filter_fn(module, name):
-            continue
-        twin = _TWINS[weights].get(type_before_parametrizations(module))
-        if twin is not None:
-            replacements[module] = twin.from_float(module, **options)
+    replacements = {
+        lstm: _TWINS[weights][type_before_parametrizations(lstm)].from_float(lstm, **options)
+        for _, lstm in find_lstms(model, filter_fn)
+    }
     return replace_modules(model, replacements)
-
-
-def replace_modules(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Puts each replacement wherever its module is in the model; returns the model's, if any."""
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in replacements:
-                parent._modules[name] = replacements[child]
-    return replacements.get(model, model)

@@ -14,10 +14,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels import configuration
-from lstm_fastkernels.atomic import write_atomically
-from lstm_fastkernels.canonical import CompressedLSTM
-from lstm_fastkernels.conversion import replace_modules
+from lstm_fastkernels.compression.lstms import replace_modules
+from lstm_fastkernels.io import configuration
+from lstm_fastkernels.io.atomic import write_atomically
+from lstm_fastkernels.modules.fast import FastModule
 
 METADATA_KEY = "lstm_fastkernels"
 
@@ -44,7 +44,8 @@ def save_file(
     tensors: dict[str, Tensor] = {}
     for name, lstm in lstms.items():
         tensors |= {
-            configuration.prefix(name) + key: tensor for key, tensor in lstm._tensors().items()
+            configuration.prefix(name) + key: tensor
+            for key, tensor in lstm.canonical().tensors.items()
         }
     if other_tensors:
         tensors |= _tensors_outside(module, lstms.values())
@@ -100,10 +101,10 @@ def _tensors_outside(model: nn.Module, modules: Collection[nn.Module]) -> dict[s
 # ---- saving ----
 
 
-def _lstms_of(model: nn.Module) -> dict[str, CompressedLSTM]:
+def _lstms_of(model: nn.Module) -> dict[str, FastModule]:
     """The model's compressed LSTMs, each by its first name."""
     lstms = {
-        name: module for name, module in model.named_modules() if isinstance(module, CompressedLSTM)
+        name: module for name, module in model.named_modules() if isinstance(module, FastModule)
     }
     if not lstms:
         raise ValueError("there is no compressed LSTM to save: convert() the model first")
@@ -113,7 +114,7 @@ def _lstms_of(model: nn.Module) -> dict[str, CompressedLSTM]:
                 f"{name or 'the LSTM'} is a {type(lstm).__name__}: a file holds one of "
                 f"{', '.join(configuration.CLASSES)}, no subclass"
             )
-        if own := lstm.state_dict().keys() - lstm._tensors().keys():
+        if own := lstm.state_dict().keys() - lstm.canonical().tensors.keys():
             raise ValueError(
                 f"{configuration.prefix(name)}{min(own)} is no tensor of a {type(lstm).__name__}: "
                 "a file has no place for it"
@@ -137,7 +138,7 @@ def _copy(name: str, tensor: Tensor) -> Tensor:
 # ---- loading ----
 
 
-def _read(path: Path) -> tuple[dict[str, CompressedLSTM], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, FastModule], dict[str, Tensor]]:
     """The file's LSTMs by their names, on the CPU, and its other tensors."""
     data = path.read_bytes()
     try:
@@ -164,7 +165,7 @@ def _read(path: Path) -> tuple[dict[str, CompressedLSTM], dict[str, Tensor]]:
 
 
 def _put_into(
-    model: nn.Module, lstms: Mapping[str, CompressedLSTM], others: dict[str, Tensor]
+    model: nn.Module, lstms: Mapping[str, FastModule], others: dict[str, Tensor]
 ) -> nn.Module:
     replacements = _replacements(model, lstms)
     if others:
@@ -173,9 +174,7 @@ def _put_into(
     return replace_modules(model, replacements)
 
 
-def _replacements(
-    model: nn.Module, lstms: Mapping[str, CompressedLSTM]
-) -> dict[nn.Module, nn.Module]:
+def _replacements(model: nn.Module, lstms: Mapping[str, FastModule]) -> dict[nn.Module, nn.Module]:
     """Which of the model's modules the LSTMs take the place of; ValueError if they may not."""
     modules = dict(model.named_modules(remove_duplicate=False))
     replacements: dict[nn.Module, nn.Module] = {}
@@ -192,10 +191,10 @@ def _replacements(
     return replacements
 
 
-def _check_twins(name: str, module: nn.Module, lstm: CompressedLSTM) -> None:
+def _check_twins(name: str, module: nn.Module, lstm: FastModule) -> None:
     """Raises ValueError unless the LSTM may take the module's place."""
-    found, expected = type_before_parametrizations(module), lstm._float_class
-    fast = [cls for cls in configuration.CLASSES.values() if cls._float_class is expected]
+    found, expected = type_before_parametrizations(module), lstm.float_class
+    fast = [cls for cls in configuration.CLASSES.values() if cls.float_class is expected]
     if found not in (expected, *fast):
         raise ValueError(
             f"{name!r} is a {type(lstm).__name__} in the file, in the model a {found.__name__}"
@@ -216,7 +215,7 @@ def _check_others(
     lacking = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, CompressedLSTM) and module not in replaced
+        if isinstance(module, FastModule) and module not in replaced
     }
     targets = _tensors_outside(model, [*replaced, *lacking.values()])
     if nowhere := others.keys() - targets.keys():

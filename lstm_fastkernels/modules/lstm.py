@@ -1,4 +1,4 @@
-"""Fast twins of nn.LSTM and nn.LSTMCell, for inference: int8, or float32 that skips zeros."""
+"""Fast twins of nn.LSTM, for inference: int8, or float32 that skips zeros."""
 
 from typing import Any, Self
 
@@ -6,15 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_fastkernels.block_sparse import KERNEL_BLOCK, BlockSize, Layout
-from lstm_fastkernels.canonical import (
-    Activations,
-    CompressedLSTM,
-    Float32Weights,
-    Int8Weights,
-    State,
-    two_states,
-)
+from lstm_fastkernels.modules.fast import FastModule
+from lstm_fastkernels.modules.running import State, two_states
+from lstm_fastkernels.weights.formats import Activations
+from lstm_fastkernels.weights.shape import LstmShape
+from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
 
 # nn.LSTM's options and their defaults.
 LSTM_OPTIONS: dict[str, int | float] = {
@@ -27,10 +23,10 @@ LSTM_OPTIONS: dict[str, int | float] = {
 }
 
 
-class FastLSTM(CompressedLSTM):
+class FastLSTM(FastModule):
     """nn.LSTM's constructor and call over compressed weights."""
 
-    _float_class = nn.LSTM
+    float_class = nn.LSTM
 
     def __init__(
         self,
@@ -61,25 +57,12 @@ class FastLSTM(CompressedLSTM):
             proj_size,
             device="meta",
         )
-        super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bias = bias
+        shape = LstmShape(
+            input_size, hidden_size, proj_size, num_layers, num_directions=2 if bidirectional else 1
+        )
+        super().__init__(shape, bias, device, dtype, activations, layout, block_size)
         self.batch_first = batch_first
         self.dropout = float(dropout)
-        self.bidirectional = bidirectional
-        self.proj_size = proj_size
-        self._finish_init(device, dtype, activations, layout, block_size)
-
-    def _suffixes(self) -> list[tuple[str, int]]:
-        directions = ("", "_reverse") if self.bidirectional else ("",)
-        above = len(directions) * (self.proj_size or self.hidden_size)
-        return [
-            (f"_l{layer}{direction}", self.input_size if layer == 0 else above)
-            for layer in range(self.num_layers)
-            for direction in directions
-        ]
 
     @classmethod
     def from_float(cls, lstm: nn.LSTM, **options: Any) -> Self:
@@ -91,9 +74,7 @@ class FastLSTM(CompressedLSTM):
         return cls(**_arguments(lstm), device="meta", **options)._take_float(lstm)
 
     def _to_float(self) -> nn.LSTM:
-        lstm = nn.LSTM(**_arguments(self), device=self.packed.device)
-        lstm.load_state_dict(self._float_tensors())
-        return lstm.train(self.training)
+        return self._give_float(nn.LSTM(**_arguments(self), device=self.packed.device))
 
     def flatten_parameters(self) -> None:
         """Does nothing: nn.LSTM has it, and models call it."""
@@ -183,84 +164,7 @@ class FastLSTM(CompressedLSTM):
         return ", ".join([*sizes, *changed, *self._options_repr()])
 
 
-class FastLSTMCell(CompressedLSTM):
-    """nn.LSTMCell's constructor and call over compressed weights.
-
-    Its tensors are those of an LSTM of one layer, `_l0` and all: each loads the other's state_dict.
-    """
-
-    _float_class = nn.LSTMCell
-
-    num_layers = 1
-    bidirectional = False
-    proj_size = 0
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        activations: Activations | None = None,
-        layout: Layout = "auto",
-        block_size: BlockSize = KERNEL_BLOCK,
-    ) -> None:
-        super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.bias = bias
-        self._finish_init(device, dtype, activations, layout, block_size)
-
-    def _suffixes(self) -> list[tuple[str, int]]:
-        return [("_l0", self.input_size)]
-
-    def _float_name(self, name: str) -> str:
-        return name.removesuffix("_l0")
-
-    @classmethod
-    def from_float(cls, cell: nn.LSTMCell, **options: Any) -> Self:
-        """Compresses an nn.LSTMCell; options and errors are those of FastQuantLSTM.from_float."""
-        cls._check_float_twin(cell)
-        sizes = cell.input_size, cell.hidden_size, cell.bias
-        return cls(*sizes, device="meta", **options)._take_float(cell)
-
-    def _to_float(self) -> nn.LSTMCell:
-        cell = nn.LSTMCell(self.input_size, self.hidden_size, self.bias, device=self.packed.device)
-        cell.load_state_dict(self._float_tensors())
-        return cell.train(self.training)
-
-    def forward(self, input: Tensor, hx: State | None = None) -> State:
-        """(h, c) [B, H] or [H], from input [B, I] or [I] and hx = (h, c), as nn.LSTMCell."""
-        _, (h, c) = self._run(*self._to_run(input, hx))
-        first = (0,) * (3 - input.dim())
-        return h[first], c[first]
-
-    def _to_run(
-        self, input: Tensor, hx: State | None = None
-    ) -> tuple[Tensor, State | None, None, bool]:
-        dim = input.dim()
-        if dim not in (1, 2):
-            raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dim}D instead")
-        one = (None,) * (3 - dim)  # as an index, adds the dimensions of one step and of one row
-        if hx is not None:
-            h, c = two_states(hx)
-            for i, state in enumerate((h, c)):
-                if state.dim() != dim:
-                    raise ValueError(
-                        f"LSTMCell: Expected hx[{i}] to be {dim}D, got {state.dim()}D instead"
-                    )
-            hx = h[one], c[one]
-        return input[one], hx, None, False
-
-    def extra_repr(self) -> str:
-        bias = [] if self.bias else ["bias=False"]
-        sizes = [str(self.input_size), str(self.hidden_size)]
-        return ", ".join([*sizes, *bias, *self._options_repr()])
-
-
-class FastQuantLSTM(Int8Weights, FastLSTM):
+class FastQuantLSTM(FastLSTM):
     """An nn.LSTM with int8 weights on fused kernels, for inference.
 
     Constructor, call and float checkpoints are nn.LSTM's. `activations` says to which integers x
@@ -279,24 +183,14 @@ class FastQuantLSTM(Int8Weights, FastLSTM):
     float32 states), threads, instruction sets, and the CPU and CUDA.
     """
 
+    activation_choices = ("int8", "int16")
+
     def dequantize(self) -> nn.LSTM:
         """An nn.LSTM with the weights that the int8 tensors stand for, float32, same device."""
         return self._to_float()
 
 
-class FastQuantLSTMCell(Int8Weights, FastLSTMCell):
-    """An nn.LSTMCell with int8 weights; see FastQuantLSTM.
-
-    Its tensors are those of a FastQuantLSTM of one layer, `_l0` and all: each loads the other's
-    state_dict. A float state_dict is nn.LSTMCell's.
-    """
-
-    def dequantize(self) -> nn.LSTMCell:
-        """An nn.LSTMCell with the weights that the int8 tensors stand for."""
-        return self._to_float()
-
-
-class FastSparseLSTM(Float32Weights, FastLSTM):
+class FastSparseLSTM(FastLSTM):
     """An nn.LSTM with float32 weights on fused kernels that skip zeros, for inference.
 
     For a model that was pruned in blocks (see prune_): the kernels skip each 8x4 block that is
@@ -309,16 +203,10 @@ class FastSparseLSTM(Float32Weights, FastLSTM):
     Tensors are those of FastQuantLSTM, with float32 weights and without scales.
     """
 
+    activation_choices = ("float32",)
+
     def to_dense(self) -> nn.LSTM:
         """An nn.LSTM with the same weights, zeros written out."""
-        return self._to_float()
-
-
-class FastSparseLSTMCell(Float32Weights, FastLSTMCell):
-    """An nn.LSTMCell with float32 weights on kernels that skip zeros; see FastSparseLSTM."""
-
-    def to_dense(self) -> nn.LSTMCell:
-        """An nn.LSTMCell with the same weights, zeros written out."""
         return self._to_float()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lstm_fastkernels.patterns import GATES, gate_count
+from lstm_fastkernels.weights.shape import GATES, gate_count
 
 Importance = Literal["magnitude", "taylor", "movement"]
 Scope = Literal["gate", "tensor", "global"]

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_fastkernels.canonical import CompressedLSTM, State
-from lstm_fastkernels.modules import FastLSTMCell
+from lstm_fastkernels.modules.cell import FastLSTMCell
+from lstm_fastkernels.modules.fast import FastModule
+from lstm_fastkernels.modules.running import State
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def explain(
     16x32 blocks (16x4 of float32) that are kept. Raises TypeError for another module, and what
     forward would raise for the input.
     """
-    if not isinstance(module, CompressedLSTM):
+    if not isinstance(module, FastModule):
         raise TypeError(f"explain expects a fast LSTM or cell, got {type(module).__name__}")
     if isinstance(module, FastLSTMCell):
         if lengths is not None:

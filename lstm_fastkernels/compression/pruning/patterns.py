@@ -4,37 +4,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-GATES = "ifgo"
+from lstm_fastkernels.weights.structures import BlockSize, block_sums
 
 
-def gate_count(name: str) -> int:
-    """Gates stacked in nn.LSTM's matrix of that name: 4, or 1 for the projection."""
-    return 1 if name.startswith("weight_hr") else len(GATES)
-
-
-def split_gates(matrix: Tensor, name: str) -> Tensor:
-    """[G * rows, columns] as [G, rows, columns]."""
-    return matrix.unflatten(0, (gate_count(name), -1))
-
-
-def block_sums(gates: Tensor, block: tuple[int, int]) -> Tensor:
-    """Sums over blocks of [G, rows, columns], each gate cut from its own first row and column.
-
-    Returns [G, ceil(rows / block rows), ceil(columns / block columns)]; blocks at the far edges sum
-    what exists of them.
-    """
-    height, width = min(block[0], gates.shape[1]), min(block[1], gates.shape[2])
-    padded = F.pad(gates, (0, -gates.shape[2] % width, 0, -gates.shape[1] % height))
-    return padded.unflatten(2, (-1, width)).unflatten(1, (-1, height)).sum((2, 4))
-
-
-def block_sizes(gates: Tensor, block: tuple[int, int]) -> Tensor:
+def block_sizes(gates: Tensor, block: BlockSize) -> Tensor:
     """Weights in each block, int64, in the shape of block_sums."""
     one_gate = torch.ones_like(gates[:1], dtype=torch.int64)
     return block_sums(one_gate, block).expand(len(gates), -1, -1)
 
 
-def spread_blocks(blocks: Tensor, block: tuple[int, int], rows: int, columns: int) -> Tensor:
+def spread_blocks(blocks: Tensor, block: BlockSize, rows: int, columns: int) -> Tensor:
     """Each block's value at each of its weights: [G, rows, columns]."""
     tall = blocks.repeat_interleave(min(block[0], rows), 1)[:, :rows]
     return tall.repeat_interleave(min(block[1], columns), 2)[:, :, :columns]

@@ -3,12 +3,13 @@
 A masked module keeps its float state_dict, its Parameter objects and its way of being called.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from lstm_fastkernels.compression.lstms import matrix_names, parameter_names
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -37,27 +38,6 @@ class Mask(nn.Module):
         if self.straight_through:
             return _StraightThrough.apply(weight, self.mask)
         return torch.where(self.mask, weight, 0)
-
-
-def named_lstms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every nn.LSTM and nn.LSTMCell in the model and its dotted name.
-
-    Subclasses are left out, since they may compute something else; parametrized ones are not.
-    """
-    for name, module in model.named_modules():
-        if parametrize.type_before_parametrizations(module) in (nn.LSTM, nn.LSTMCell):
-            yield name, module
-
-
-def parameter_names(module: nn.Module) -> list[str]:
-    """Names of the parameters, in the order in which nn.LSTM and nn.LSTMCell register them."""
-    if isinstance(module, nn.LSTM):
-        return module._flat_weights_names
-    return ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
-
-
-def matrix_names(module: nn.Module) -> list[str]:
-    return [name for name in parameter_names(module) if name.startswith("weight")]
 
 
 def masked_names(module: nn.Module) -> list[str]:

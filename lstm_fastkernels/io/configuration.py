@@ -8,15 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from lstm_fastkernels.canonical import LARGEST_SIZE, CompressedLSTM
-from lstm_fastkernels.modules import (
-    LSTM_OPTIONS,
-    FastLSTMCell,
-    FastQuantLSTM,
-    FastQuantLSTMCell,
-    FastSparseLSTM,
-    FastSparseLSTMCell,
-)
+from lstm_fastkernels.modules.cell import FastLSTMCell, FastQuantLSTMCell, FastSparseLSTMCell
+from lstm_fastkernels.modules.fast import FastModule
+from lstm_fastkernels.modules.lstm import LSTM_OPTIONS, FastQuantLSTM, FastSparseLSTM
+from lstm_fastkernels.weights.shape import MAX_LAYERS, MAX_SIZE
 
 FORMAT_VERSION = 1
 
@@ -27,10 +22,10 @@ CLASSES: dict[str, type[Any]] = {
 
 # What the kernels can run; held before a module is built, which takes time and memory by its sizes.
 _RANGES = {
-    "input_size": (1, LARGEST_SIZE),
-    "hidden_size": (1, LARGEST_SIZE),
-    "num_layers": (1, 1024),
-    "proj_size": (0, LARGEST_SIZE),
+    "input_size": (1, MAX_SIZE),
+    "hidden_size": (1, MAX_SIZE),
+    "num_layers": (1, MAX_LAYERS),
+    "proj_size": (0, MAX_SIZE),
 }
 
 _TYPES: dict[str, type] = {
@@ -63,7 +58,7 @@ def arguments(lstm: nn.Module) -> dict[str, Any]:
     return {name: type(default)(getattr(lstm, name, default)) for name, default in defaults.items()}
 
 
-def to_json(lstms: Mapping[str, CompressedLSTM]) -> str:
+def to_json(lstms: Mapping[str, FastModule]) -> str:
     """The configuration of the LSTMs by their names."""
     described = {
         name: {
@@ -78,7 +73,7 @@ def to_json(lstms: Mapping[str, CompressedLSTM]) -> str:
     return json.dumps({"format_version": FORMAT_VERSION, "lstms": described})
 
 
-def from_json(text: str) -> dict[str, CompressedLSTM]:
+def from_json(text: str) -> dict[str, FastModule]:
     """The LSTMs by their names, on the meta device; ValueError says what is wrong."""
     try:
         configuration = loads(text)
@@ -144,7 +139,7 @@ def _is(value: object, kind: type) -> bool:
     return type(value) is kind or (kind is float and type(value) is int)
 
 
-def _build(described: object) -> CompressedLSTM:
+def _build(described: object) -> FastModule:
     given = {key: _get(described, key, kind) for key, kind in _TYPES.items()}
     name = given.pop("class")
     if name not in CLASSES:
@@ -157,13 +152,13 @@ def _build(described: object) -> CompressedLSTM:
         for option, default in LSTM_OPTIONS.items():
             if option != "bias" and given.pop(option) != default:
                 raise ValueError(f"{option} of a cell must be {json.dumps(default)}")
-    lstm: CompressedLSTM = CLASSES[name](**given, device="meta")
+    lstm: FastModule = CLASSES[name](**given, device="meta")
     return lstm
 
 
 def _block_size(given: list[Any]) -> tuple[int, int]:
-    if not (len(given) == 2 and all(_is(n, int) and 1 <= n <= LARGEST_SIZE for n in given)):
+    if not (len(given) == 2 and all(_is(n, int) and 1 <= n <= MAX_SIZE for n in given)):
         raise ValueError(
-            f"block_size must be two integers in 1..{LARGEST_SIZE}, got {reprlib.repr(given)}"
+            f"block_size must be two integers in 1..{MAX_SIZE}, got {reprlib.repr(given)}"
         )
     return given[0], given[1]

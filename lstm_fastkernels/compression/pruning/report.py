@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lstm_fastkernels import masking, patterns
-from lstm_fastkernels.block_sparse import KERNEL_BLOCK
+from lstm_fastkernels.compression.lstms import find_lstms, matrix_names
+from lstm_fastkernels.weights.shape import GATES
+from lstm_fastkernels.weights.structures import KERNEL_BLOCK, block_sums, split_gates
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,12 @@ def sparsity_report(model: nn.Module) -> SparsityReport:
     Raises ValueError if there is none.
     """
     rows = []
-    for name, module in masking.named_lstms(model):
-        for matrix in masking.matrix_names(module):
-            gates = patterns.split_gates(getattr(module, matrix) != 0, matrix)
-            letters = patterns.GATES if len(gates) > 1 else [""]
+    for name, module in find_lstms(model):
+        for matrix in matrix_names(module):
+            gates = split_gates(getattr(module, matrix) != 0, matrix)
+            letters = GATES if len(gates) > 1 else [""]
             for letter, nonzero in zip(letters, gates, strict=True):
-                blocks = patterns.block_sums(nonzero[None].int(), KERNEL_BLOCK)
+                blocks = block_sums(nonzero[None].int(), KERNEL_BLOCK)
                 zeros = nonzero.numel() - int(nonzero.sum())
                 rows.append(
                     SparsityRow(

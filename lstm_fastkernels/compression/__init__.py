@@ -1,0 +1,1 @@
+"""What makes the LSTMs of a model smaller: converting, pruning."""

@@ -1,0 +1,1 @@
+"""Pruning weights, blocks and hidden units of float LSTMs."""

@@ -1,0 +1,1 @@
+"""Saving and loading: one safetensors file (docs/file_format.md)."""

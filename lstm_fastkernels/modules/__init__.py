@@ -1,0 +1,1 @@
+"""The modules that stand where nn.LSTM and nn.LSTMCell stood."""

@@ -1,0 +1,131 @@
+"""What the fast modules share: options, float twins and the way to the kernels."""
+
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from lstm_fastkernels.modules.packed import PackedLSTM
+from lstm_fastkernels.modules.running import State, explain_run, explain_steps, run
+from lstm_fastkernels.weights.canonical import WeightSpec
+from lstm_fastkernels.weights.formats import Activations
+from lstm_fastkernels.weights.shape import LstmShape
+from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
+
+_INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_Twin = TypeVar("_Twin", nn.LSTM, nn.LSTMCell)
+
+
+class FastModule(PackedLSTM):
+    """A module that stands in the place of its float twin and is called as that is."""
+
+    float_class: ClassVar[type[nn.LSTM] | type[nn.LSTMCell]]
+    activation_choices: ClassVar[tuple[Activations, ...]]  # the first is the default
+
+    def __init__(
+        self,
+        shape: LstmShape,
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        activations: Activations | None,
+        layout: Layout,
+        block_size: BlockSize,
+    ) -> None:
+        choices = self.activation_choices
+        chosen = choices[0] if activations is None else activations
+        if chosen not in choices:
+            raise ValueError(f"activations must be one of {list(choices)}, got {activations!r}")
+        if dtype is not None and dtype not in _INPUT_DTYPES:
+            raise ValueError(f"dtype must be one of {list(_INPUT_DTYPES)}, got {dtype}")
+        rows, columns = block_size
+        precision = dict.fromkeys(shape.matrices, chosen)
+        super().__init__(
+            WeightSpec(shape, bias, precision), LayoutConfig(layout, (rows, columns)), device
+        )
+
+    @property
+    def input_size(self) -> int:
+        return self._spec.shape.input_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self._spec.shape.hidden_size
+
+    @property
+    def proj_size(self) -> int:
+        return self._spec.shape.proj_size
+
+    @property
+    def num_layers(self) -> int:
+        return self._spec.shape.num_layers
+
+    @property
+    def bidirectional(self) -> bool:
+        return self._spec.shape.num_directions == 2
+
+    @property
+    def bias(self) -> bool:
+        return self._spec.bias
+
+    @property
+    def activations(self) -> str:
+        """The precision of all matrices."""
+        return next(iter(self._spec.precision.values()))
+
+    # ---- the float twin ----
+
+    @classmethod
+    def _check_float_twin(cls, module: nn.Module) -> None:
+        # A subclass may compute something else; a parametrized module's class is a subclass too,
+        # and computes the same.
+        found = type_before_parametrizations(module)
+        if found is not cls.float_class:
+            raise TypeError(
+                f"{cls.__name__}.from_float expects an nn.{cls.float_class.__name__}, "
+                f"got {found.__name__}"
+            )
+
+    def _take_float(self, twin: nn.Module) -> Self:
+        """The module with the twin's weights and mode."""
+        floats = {name: getattr(twin, theirs) for name, theirs in self._float_names().items()}
+        for name, tensor in floats.items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
+        self._compress(floats)
+        return self.train(twin.training)
+
+    def _give_float(self, twin: _Twin) -> _Twin:
+        """The twin with the weights that the canonical tensors stand for."""
+        floats, names = self.canonical().to_float(), self._float_names()
+        twin.load_state_dict({names[name]: tensor for name, tensor in floats.items()})
+        return twin.train(self.training)
+
+    # ---- calls ----
+
+    def _run(
+        self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
+    ) -> tuple[Tensor, State]:
+        packed: Any = self._buffers["packed"]  # self.packed takes longer
+        return run(packed, self._head, self._spec.shape, x, hx, lengths, batch_first)
+
+    def _to_run(self, *inputs: Any) -> tuple[Tensor, State | None, Tensor | None, bool]:
+        """What forward gives to _run for these inputs."""
+        raise NotImplementedError
+
+    def _explain(self, *inputs: Any) -> str:
+        """What forward would do with these inputs."""
+        return explain_run(self.packed, self._head, self._spec.shape, *self._to_run(*inputs))
+
+    def _options_repr(self) -> list[str]:
+        layouts = self.layouts()
+        how = ", ".join(f"{name}: {kind}" for name, kind in layouts.items())
+        if set(layouts.values()) == {"dense"}:
+            how = "all dense"
+        steps = explain_steps(self.packed, self._head, self._spec.shape)
+        return [
+            f"activations={self.activations}",
+            f"layout={self.layout} ({how})",
+            *([f"steps: {steps}"] if steps else []),
+        ]

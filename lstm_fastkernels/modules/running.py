@@ -1,0 +1,86 @@
+"""Running packed weights, and asking how they would run: all calls of the op are here."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lstm_fastkernels import ops
+from lstm_fastkernels.weights.shape import LstmShape
+
+State = tuple[Tensor, Tensor]
+
+_REPR_STEPS = 1000  # time steps of the sequences for which repr says how they run
+
+
+def two_states(hx: State) -> State:
+    """hx itself; RuntimeError unless it holds two tensors."""
+    if len(hx) != 2:
+        raise RuntimeError(f"hx must hold two tensors, (h0, c0), got {len(hx)}")
+    return hx
+
+
+def run(
+    packed: Tensor,
+    header: list[int] | None,
+    shape: LstmShape,
+    x: Tensor,
+    hx: State | None,
+    lengths: Tensor | None,
+    batch_first: bool,
+) -> tuple[Tensor, State]:
+    """y, (h_n, c_n) of x, in one of the forms that ops.lstm_for takes."""
+    arguments = _arguments(packed, header, shape, x, hx, lengths, batch_first)
+    op = ops.lstm_for(*arguments[:3]) if torch.is_grad_enabled() else ops.lstm
+    y, h, c = op(*arguments)
+    return y, (h, c)
+
+
+def explain_run(*arguments: Any) -> str:
+    """What run would do with these arguments."""
+    return ops.explain_lstm(*_arguments(*arguments))
+
+
+def explain_steps(packed: Tensor, header: list[int] | None, shape: LstmShape) -> str | None:
+    """On CUDA, how the time steps of a long sequence run, for one row and for 16."""
+    if packed.device.type != "cuda":
+        return None
+    found = []
+    try:
+        for rows in (1, 16):
+            x = packed.new_empty(1, dtype=torch.float32)
+            x = x.expand(_REPR_STEPS, rows, shape.input_size)
+            lines = explain_run(packed, header, shape, x, None, None, False).splitlines()
+            # "layer 0: persistent: in a cluster of 8 blocks; blocks kept: ..."
+            steps = [line.partition(": ")[2].partition(";")[0] for line in lines[1:]]
+            found.append(" / ".join(dict.fromkeys(steps)))
+    except Exception:  # without weights or kernels there is nothing to say
+        return None
+    one, many = found
+    return one if one == many else f"{one} (1 row), {many} (16 rows)"
+
+
+def _arguments(
+    packed: Tensor,
+    header: list[int] | None,
+    shape: LstmShape,
+    x: Tensor,
+    hx: State | None,
+    lengths: Tensor | None,
+    batch_first: bool,
+) -> tuple[Any, ...]:
+    h0, c0 = (None, None) if hx is None else two_states(hx)
+    return (
+        x,
+        h0,
+        c0,
+        lengths,
+        packed,
+        shape.input_size,
+        shape.hidden_size,
+        shape.proj_size,
+        shape.num_layers,
+        shape.num_directions == 2,
+        batch_first,
+        header,
+    )

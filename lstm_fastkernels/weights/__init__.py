@@ -1,0 +1,1 @@
+"""How weights are stored: shapes, formats, structures, canonical tensors, packing. No nn.Module."""

@@ -1,0 +1,149 @@
+"""Canonical tensors: what a state_dict and a file hold of a compressed LSTM.
+
+Per layer and direction, with nn.LSTM's suffixes: the matrices `weight_ih`, `weight_hh` and
+`weight_hr`, each as the tensors of its format and its structure; `bias` float32, b_ih + b_hh.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lstm_fastkernels.weights.checks import Kind, compare
+from lstm_fastkernels.weights.formats import PRECISIONS, Tensors, WeightFormat
+from lstm_fastkernels.weights.shape import LstmShape
+from lstm_fastkernels.weights.structures import LayoutConfig, Structure, structure_of
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """What decides the canonical tensors of an LSTM, but for the structure of each matrix.
+
+    precision: of each of the shape's matrices, a name in PRECISIONS.
+    """
+
+    shape: LstmShape
+    bias: bool
+    precision: Mapping[str, str]
+
+    def format_of(self, name: str) -> WeightFormat:
+        return PRECISIONS[self.precision[name]]
+
+    def float_kinds(self) -> dict[str, Kind]:
+        """The parameters of the float LSTM, named and ordered as in nn.LSTM."""
+        matrices = self.shape.matrices
+        kinds: dict[str, Kind] = {}
+        for suffix in self.shape.layers:
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"):
+                name = kind + suffix
+                if name in matrices:
+                    kinds[name] = Kind(None, matrices[name])
+                elif kind.startswith("bias") and self.bias:
+                    kinds[name] = Kind(None, matrices[f"weight_ih{suffix}"][:1])
+        return kinds
+
+    def kinds(self, names: Collection[str] = ()) -> dict[str, Kind]:
+        """The canonical tensors, in order, with the structures that these names tell."""
+        sizes = self.shape.matrices
+        kinds: dict[str, Kind] = {}
+        for name, float_kind in self.float_kinds().items():
+            if name in sizes:
+                structure = structure_of(name, names)
+                of_matrix = structure.kinds(self.format_of(name), sizes[name])
+                kinds |= {name + end: kind for end, kind in of_matrix.items()}
+            elif name.startswith("bias_ih"):
+                kinds[_bias_of(name)] = Kind(torch.float32, float_kind.shape)
+        return kinds
+
+    def empty(self) -> "CanonicalLSTM":
+        """Dense, on the meta device."""
+        return self.take({name: kind.empty("meta") for name, kind in self.kinds().items()})
+
+    def take(self, tensors: Mapping[str, Tensor]) -> "CanonicalLSTM":
+        """The canonical ones of these tensors, unchecked."""
+        return CanonicalLSTM(self, {name: tensors[name] for name in self.kinds(tensors.keys())})
+
+    def check(self, tensors: Mapping[str, Tensor]) -> "CanonicalLSTM":
+        """Exactly these tensors; ValueError says what is missing, unexpected or wrong.
+
+        Block indices and the signs of scales are checked where they are packed.
+        """
+        misfits = compare(tensors, self.kinds(tensors.keys()))
+        if misfits.missing:
+            raise ValueError(f"lacks {', '.join(misfits.missing)}")
+        if misfits.unexpected:
+            raise ValueError(f"has no place for {', '.join(misfits.unexpected)}")
+        for name, fault in misfits.faults.items():
+            raise ValueError(f"{name}: {fault}")
+        return self.take(tensors)
+
+    def compress(self, floats: Mapping[str, Tensor], layout: LayoutConfig) -> "CanonicalLSTM":
+        """From the float LSTM's parameters, named as in nn.LSTM, of any float dtype."""
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in floats.items():
+            if name in self.precision:
+                weight_format = self.format_of(name)
+                laid_out = layout.lay_out(weight_format.compress(tensor), name, weight_format)
+                tensors |= {name + end: part for end, part in laid_out.items()}
+            elif name.startswith("bias_ih"):
+                other = floats[name.replace("_ih", "_hh")].detach()
+                tensors[_bias_of(name)] = (tensor.detach().double() + other).float()
+        return self.take(tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class CanonicalLSTM:
+    """A compressed LSTM as plain tensors, all on one device, and what they stand for."""
+
+    spec: WeightSpec
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.tensors.values())).device
+
+    def dense(self, name: str) -> Tensors:
+        """The tensors of a matrix with its zeros written out, by what their names end in."""
+        structure, size, tensors = self._parts(name)
+        return structure.write_out(tensors, name, size)
+
+    def to_float(self) -> dict[str, Tensor]:
+        """The float32 parameters, named as in nn.LSTM; bias_hh is zero, b_ih + b_hh in bias_ih."""
+        floats: dict[str, Tensor] = {}
+        for name in self.spec.float_kinds():
+            if name in self.spec.precision:
+                floats[name] = self.spec.format_of(name).expand(self.dense(name))
+            elif name.startswith("bias_ih"):
+                floats[name] = self.tensors[_bias_of(name)].clone()
+            else:
+                floats[name] = torch.zeros_like(floats[name.replace("_hh", "_ih")])
+        return floats
+
+    def laid_out(self, layout: LayoutConfig) -> "CanonicalLSTM":
+        """The same with its matrices laid out anew."""
+        tensors = {name: t for name, t in self.tensors.items() if name.startswith("bias")}
+        for name in self.spec.precision:
+            parts = layout.lay_out(self.dense(name), name, self.spec.format_of(name))
+            tensors |= {name + end: part for end, part in parts.items()}
+        return self.spec.take(tensors)
+
+    def layouts(self) -> dict[str, str]:
+        """How each matrix is stored: "dense", or the size of its blocks and their share of all."""
+        found = {}
+        for name in self.spec.shape.matrices:
+            structure, size, tensors = self._parts(name)
+            found[name] = structure.describe(tensors, name, size)
+        return found
+
+    def _parts(self, name: str) -> tuple[Structure, tuple[int, int], Tensors]:
+        """A matrix: its structure, its size and its tensors by what their names end in."""
+        size = self.spec.shape.matrices[name]
+        structure = structure_of(name, self.tensors.keys())
+        ends = structure.kinds(self.spec.format_of(name), size)
+        return structure, size, {end: self.tensors[name + end] for end in ends}
+
+
+def _bias_of(name: str) -> str:
+    """The canonical tensor that has nn.LSTM's bias of that name in it."""
+    return f"bias{name[len('bias_ih') :]}"

@@ -1,0 +1,69 @@
+"""Checkpoints, of float LSTMs and of compressed ones: telling them apart, checking, reading."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
+from lstm_fastkernels.weights.checks import Kind, compare
+from lstm_fastkernels.weights.formats import integer_dtypes
+from lstm_fastkernels.weights.packing import pack
+from lstm_fastkernels.weights.structures import LayoutConfig
+
+
+class Checkpoint:
+    """The part of a state_dict that is for one LSTM.
+
+    float_names: the names in a float checkpoint, by those that nn.LSTM has.
+    """
+
+    def __init__(
+        self, given: Mapping[str, Any], spec: WeightSpec, float_names: Mapping[str, str]
+    ) -> None:
+        self._given = given
+        self._spec = spec
+        self._float_names = float_names
+        floats = {float_names[name]: kind for name, kind in spec.float_kinds().items()}
+        own = spec.kinds(given.keys())
+        # Names that only one of the two has tell them apart, or else integer weights.
+        integers = integer_dtypes()
+        self._compressed = any(name in own and name not in floats for name in given) or any(
+            getattr(value, "dtype", None) in integers for value in given.values()
+        )
+        self._expected: Mapping[str, Kind] = own if self._compressed else floats
+        self.missing, self.unexpected, self.faults = compare(given, self._expected)
+
+    def errors(self, prefix: str) -> list[str]:
+        """What is wrong with it, in words; prefix: what the names in the state_dict begin with."""
+        kind = "compressed" if self._compressed else "float"
+        errors = []
+        if 0 < len(self.missing) < len(self._expected):
+            names = ", ".join(prefix + name for name in self.missing)
+            errors.append(f"{kind} LSTM checkpoint is incomplete: it lacks {names}")
+        errors += [
+            f"{prefix}{name} of the {kind} LSTM checkpoint: {fault}"
+            for name, fault in self.faults.items()
+        ]
+        return errors
+
+    def read(self, device: torch.device, layout: LayoutConfig) -> CanonicalLSTM:
+        """The tensors on that device (meta: on theirs), compressed if they are not, laid out.
+
+        For a checkpoint without missing tensors and faults. "auto" leaves compressed matrices as
+        they are laid out. Raises RuntimeError, naming the tensor, for block indices that are not
+        valid.
+        """
+        tensors: dict[str, Tensor] = {name: self._given[name].detach() for name in self._expected}
+        if device.type == "meta":
+            device = next(iter(tensors.values())).device
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        if not self._compressed:
+            floats = {name: tensors[given] for name, given in self._float_names.items()}
+            return self._spec.compress(floats, layout)
+        canonical = self._spec.take({name: tensor.clone() for name, tensor in tensors.items()})
+        if layout.layout == "auto":
+            return canonical
+        pack(canonical)  # checks the indices before they are used
+        return canonical.laid_out(layout)

@@ -1,0 +1,95 @@
+"""Weight formats: which tensors stand for a matrix of weights.
+
+A format is one class. PRECISIONS names it together with the activations that it is run with; the
+kernels know a matrix by that name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from lstm_fastkernels.weights.checks import Kind
+from lstm_fastkernels.weights.quantize_rows import WEIGHT_MAX, quantize_rows
+
+# The precision of all matrices at once.
+Activations = Literal["int8", "int16", "float32"]
+
+# The tensors of one matrix by what their names end in: "" is the matrix itself.
+Tensors = dict[str, Tensor]
+
+
+class WeightFormat(Protocol):
+    """How the weights of a matrix are stored, whatever the matrix's layout."""
+
+    @property
+    def max_block_density(self) -> float:
+        """The largest share of nonzero 8x4 blocks for which block-sparse is faster than dense."""
+
+    def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
+        """What the tensors of a dense matrix must be; the matrix itself comes first."""
+
+    def compress(self, weight: Tensor) -> Tensors:
+        """The tensors of a float matrix [rows, columns]; none shares its memory."""
+
+    def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The float32 matrix that the tensors stand for."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """int8 weights with one float32 scale a row; see quantize_rows for pair_safe."""
+
+    pair_safe: bool
+    max_block_density: ClassVar[float] = 0.55
+
+    def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
+        return {
+            "": Kind(torch.int8, (rows, columns), _out_of_range),
+            "_scale": Kind(torch.float32, (rows,)),
+        }
+
+    def compress(self, weight: Tensor) -> Tensors:
+        matrix, scale = quantize_rows(weight, pair_safe=self.pair_safe)
+        return {"": matrix, "_scale": scale}
+
+    def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return tensors[""] * tensors["_scale"].unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Float32:
+    """float32 weights; faster than nn.LSTM where many blocks of them are zero."""
+
+    max_block_density: ClassVar[float] = 0.9
+
+    def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
+        return {"": Kind(torch.float32, (rows, columns))}
+
+    def compress(self, weight: Tensor) -> Tensors:
+        # A copy, and 0.0 for -0.0, which the kernels would not skip.
+        return {"": weight.detach().float() + 0.0}
+
+    def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return tensors[""].clone()
+
+
+PRECISIONS: dict[str, WeightFormat] = {
+    "int8": Int8(pair_safe=True),
+    "int16": Int8(pair_safe=False),
+    "float32": Float32(),
+}
+
+
+def integer_dtypes() -> set[torch.dtype | None]:
+    """What integer weights are stored as, in whichever format."""
+    dtypes = {weight_format.kinds(1, 1)[""].dtype for weight_format in PRECISIONS.values()}
+    return {dtype for dtype in dtypes if dtype and not dtype.is_floating_point}
+
+
+def _out_of_range(weights: Tensor) -> str | None:
+    if not (weights < -WEIGHT_MAX).any():
+        return None
+    return f"weights must be in [-{WEIGHT_MAX}, {WEIGHT_MAX}], got {int(weights.min())}"

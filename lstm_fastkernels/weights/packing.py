@@ -1,0 +1,64 @@
+"""Packing: canonical tensors as the bytes that the kernels of a device read."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lstm_fastkernels import ops
+from lstm_fastkernels.weights.canonical import CanonicalLSTM
+
+_ACTIVATION_BITS = {"int8": 8, "int16": 16, "float32": 32}
+
+
+class Packed(NamedTuple):
+    """data: uint8 [bytes]; empty for devices without kernels. header: what the host knows of it, on
+    CUDA alone."""
+
+    data: Tensor
+    header: list[int] | None
+
+
+def pack(canonical: CanonicalLSTM) -> Packed:
+    """Packs for the kernels of the tensors' device, where the result is.
+
+    Raises RuntimeError, naming the tensor, for indices and values that are not valid.
+    """
+    return _to(_pack_on_host(canonical), canonical.device)
+
+
+def pack_if_valid(canonical: CanonicalLSTM) -> Packed:
+    """pack, but nothing is packed of tensors that are not valid: to_empty makes such."""
+    try:
+        packed = _pack_on_host(canonical)
+    except RuntimeError:
+        packed = _nothing()
+    return _to(packed, canonical.device)
+
+
+def _pack_on_host(canonical: CanonicalLSTM) -> Packed:
+    device, shape = canonical.device.type, canonical.spec.shape
+    if device == "meta":
+        return _nothing()
+    (precision,) = set(canonical.spec.precision.values())
+    packed, header = ops.pack_lstm(
+        [tensor.cpu() for tensor in canonical.tensors.values()],
+        shape.input_size,
+        shape.hidden_size,
+        shape.proj_size,
+        shape.num_layers,
+        shape.num_directions == 2,
+        canonical.spec.bias,
+        _ACTIVATION_BITS[precision],
+        device == "cuda" and ops.cuda_built(),
+    )
+    # Without kernels there, packing for the CPU has checked the tensors all the same.
+    return Packed(packed, header) if device == "cpu" or header is not None else _nothing()
+
+
+def _nothing() -> Packed:
+    return Packed(torch.empty(0, dtype=torch.uint8, device="cpu"), None)
+
+
+def _to(packed: Packed, device: torch.device) -> Packed:
+    return packed._replace(data=packed.data.to(device))

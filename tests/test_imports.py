@@ -1,0 +1,43 @@
+"""Imports inside the package point one way, and pruning needs nothing compiled."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "lstm_fastkernels"
+
+# Each sees itself and what stands before it.
+ORDER = ["paths", "ops", "weights", "modules", "compression", "io", "cli"]
+
+
+def imported(path):
+    """What a file imports of the package: "weights.shape"."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            package, _, module = str(node.module).partition(".")
+            if package == "lstm_fastkernels":
+                yield from [module] if module else [alias.name for alias in node.names]
+
+
+def test_imports_point_one_way():
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room in ORDER:
+            for module in imported(path):
+                found = module.partition(".")[0]
+                below = ORDER[: ORDER.index(room) + 1]
+                assert found in below or found == "__version__", f"{path} imports {module}"
+
+
+def test_pruning_needs_no_compiled_op():
+    script = """if True:
+        import sys
+        sys.modules["lstm_fastkernels.ops"] = None
+        import lstm_fastkernels as lfk
+        from torch import nn
+        lfk.prune_(nn.LSTM(9, 31), lfk.PruneConfig(0.5))
+        lfk.prune_hidden_(nn.LSTM(9, 31))
+        lfk.sparsity_report(nn.LSTM(9, 31))
+    """
+    subprocess.run([sys.executable, "-c", script], check=True)
