@@ -13,7 +13,8 @@ from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.lstm import LSTM_OPTIONS, FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.weights.shape import MAX_LAYERS, MAX_SIZE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+NUMERIC_CONTRACT = 1  # of the kernels, see docs/numerics.md
 
 CLASSES: dict[str, type[Any]] = {
     cls.__name__: cls
@@ -33,7 +34,7 @@ _TYPES: dict[str, type] = {
     "input_size": int,
     "hidden_size": int,
     **{name: type(default) for name, default in LSTM_OPTIONS.items()},
-    "activations": str,
+    "precision": dict,
     "layout": str,
     "block_size": list,
 }
@@ -64,13 +65,14 @@ def to_json(lstms: Mapping[str, FastModule]) -> str:
         name: {
             "class": type(lstm).__name__,
             **arguments(lstm),
-            "activations": lstm.activations,
+            "precision": dict(lstm.canonical().spec.precision),
             "layout": lstm.layout,
             "block_size": lstm.block_size,
         }
         for name, lstm in lstms.items()
     }
-    return json.dumps({"format_version": FORMAT_VERSION, "lstms": described})
+    versions = {"format_version": FORMAT_VERSION, "numeric_contract": NUMERIC_CONTRACT}
+    return json.dumps({**versions, "lstms": described})
 
 
 def from_json(text: str) -> dict[str, FastModule]:
@@ -79,11 +81,7 @@ def from_json(text: str) -> dict[str, FastModule]:
         configuration = loads(text)
     except ValueError as error:
         raise ValueError(f"the configuration is not JSON: {error}") from error
-    version = _get(configuration, "format_version", int)
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"the file has format version {version}, this library reads version {FORMAT_VERSION}"
-        )
+    _check_versions(configuration)
     lstms = _get(configuration, "lstms", dict)
     if not lstms:
         raise ValueError("the file holds no LSTM")
@@ -98,6 +96,24 @@ def from_json(text: str) -> dict[str, FastModule]:
         except ValueError as error:
             raise ValueError(f"LSTM {name!r}: {error}") from error
     return modules
+
+
+def _check_versions(configuration: object) -> None:
+    version = _get(configuration, "format_version", int)
+    if version == 1:
+        raise ValueError(
+            "format version 1 was made by an unreleased version: convert the model again"
+        )
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"the file has format version {version}, this library reads version {FORMAT_VERSION}"
+        )
+    contract = _get(configuration, "numeric_contract", int)
+    if contract != NUMERIC_CONTRACT:
+        raise ValueError(
+            f"the file was made for numeric contract {contract}, this library computes contract "
+            f"{NUMERIC_CONTRACT}"
+        )
 
 
 def loads(text: str) -> Any:
@@ -148,11 +164,20 @@ def _build(described: object) -> FastModule:
         if not low <= given[key] <= high:
             raise ValueError(f"{key} must be in {low}..{high}, got {given[key]}")
     given["block_size"] = _block_size(given["block_size"])
+    precision = given.pop("precision")
+    if not all(isinstance(value, str) for value in precision.values()):
+        raise ValueError(f"precision must name strings, got {reprlib.repr(precision)}")
     if issubclass(CLASSES[name], FastLSTMCell):
         for option, default in LSTM_OPTIONS.items():
             if option != "bias" and given.pop(option) != default:
                 raise ValueError(f"{option} of a cell must be {json.dumps(default)}")
+    given["activations"] = next(iter(precision.values()), None)
     lstm: FastModule = CLASSES[name](**given, device="meta")
+    expected = dict(lstm.canonical().spec.precision)
+    if precision.keys() != expected.keys():
+        raise ValueError(f"precision must name {', '.join(expected)}, got {', '.join(precision)}")
+    if precision != expected:
+        raise ValueError(f"all matrices of a {name} have one precision, got {precision}")
     return lstm
 
 

@@ -108,7 +108,7 @@ class FastModule(PackedLSTM):
         self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
     ) -> tuple[Tensor, State]:
         packed: Any = self._buffers["packed"]  # self.packed takes longer
-        return run(packed, self._head, self._spec.shape, x, hx, lengths, batch_first)
+        return run(packed, self._header, self._spec.shape, x, hx, lengths, batch_first)
 
     def _to_run(self, *inputs: Any) -> tuple[Tensor, State | None, Tensor | None, bool]:
         """What forward gives to _run for these inputs."""
@@ -116,14 +116,14 @@ class FastModule(PackedLSTM):
 
     def _explain(self, *inputs: Any) -> str:
         """What forward would do with these inputs."""
-        return explain_run(self.packed, self._head, self._spec.shape, *self._to_run(*inputs))
+        return explain_run(self.packed, self._header, self._spec.shape, *self._to_run(*inputs))
 
     def _options_repr(self) -> list[str]:
         layouts = self.layouts()
         how = ", ".join(f"{name}: {kind}" for name, kind in layouts.items())
         if set(layouts.values()) == {"dense"}:
             how = "all dense"
-        steps = explain_steps(self.packed, self._head, self._spec.shape)
+        steps = explain_steps(self.packed, self._header, self._spec.shape)
         return [
             f"activations={self.activations}",
             f"layout={self.layout} ({how})",

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.checkpoint import Checkpoint
-from lstm_fastkernels.weights.packing import Packed, pack, pack_if_valid
+from lstm_fastkernels.weights.packing import Owner, Packed, pack, pack_if_valid
 from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
 
 class PackedLSTM(nn.Module):
     """Canonical tensors as buffers, packed for the kernels of their device.
 
-    They are the state_dict. `packed`, with its `_head` on CUDA, is made from them whenever they
+    They are the state_dict. `packed`, with its `_header` on CUDA, is made from them whenever they
     change or move, and never saved.
     """
 
     packed: Tensor
-    _head: list[int] | None
+    _header: list[int] | None
 
     # How weights that the module is given are to be laid out, see LayoutConfig.
     layout: Layout
@@ -85,7 +85,8 @@ class PackedLSTM(nn.Module):
         self._set_packed(packed)
 
     def _set_packed(self, packed: Packed) -> None:
-        self._buffers["packed"], self._head = packed
+        self._buffers["packed"], self._header = packed
+        self._packed_owner = Owner(packed.data)
 
     def _compress(self, floats: Mapping[str, Tensor]) -> None:
         """Takes the parameters of a float LSTM, named as in nn.LSTM."""
@@ -151,7 +152,9 @@ class PackedLSTM(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
-        return {n: v for n, v in self.__dict__.items() if n != "_head"} | {"_buffers": buffers}
+        made_anew = ("_header", "_packed_owner")
+        state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
+        return state | {"_buffers": buffers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

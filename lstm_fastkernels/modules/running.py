@@ -43,19 +43,13 @@ def explain_run(*arguments: Any) -> str:
 
 def explain_steps(packed: Tensor, header: list[int] | None, shape: LstmShape) -> str | None:
     """On CUDA, how the time steps of a long sequence run, for one row and for 16."""
-    if packed.device.type != "cuda":
+    if header is None or packed.device.type != "cuda":
         return None
     found = []
-    try:
-        for rows in (1, 16):
-            x = packed.new_empty(1, dtype=torch.float32)
-            x = x.expand(_REPR_STEPS, rows, shape.input_size)
-            lines = explain_run(packed, header, shape, x, None, None, False).splitlines()
-            # "layer 0: persistent: in a cluster of 8 blocks; blocks kept: ..."
-            steps = [line.partition(": ")[2].partition(";")[0] for line in lines[1:]]
-            found.append(" / ".join(dict.fromkeys(steps)))
-    except Exception:  # without weights or kernels there is nothing to say
-        return None
+    for rows in (1, 16):
+        x = packed.new_empty(1, dtype=torch.float32).expand(_REPR_STEPS, rows, shape.input_size)
+        arguments = _arguments(packed, header, shape, x, None, None, False)
+        found.append(ops.explain_lstm(*arguments, brief=True))
     one, many = found
     return one if one == many else f"{one} (1 row), {many} (16 rows)"
 
@@ -76,11 +70,7 @@ def _arguments(
         c0,
         lengths,
         packed,
-        shape.input_size,
-        shape.hidden_size,
-        shape.proj_size,
-        shape.num_layers,
-        shape.num_directions == 2,
+        shape.sizes,
         batch_first,
         header,
     )

@@ -8,15 +8,22 @@ from torch import Tensor
 from lstm_fastkernels import ops
 from lstm_fastkernels.weights.canonical import CanonicalLSTM
 
-_ACTIVATION_BITS = {"int8": 8, "int16": 16, "float32": 32}
-
-
 class Packed(NamedTuple):
     """data: uint8 [bytes]; empty for devices without kernels. header: what the host knows of it, on
     CUDA alone."""
 
     data: Tensor
     header: list[int] | None
+
+
+class Owner:
+    """Lets the ops forget packed weights when the last module that runs them is gone."""
+
+    def __init__(self, packed: Tensor) -> None:
+        self._packed = packed
+
+    def __del__(self) -> None:
+        ops.forget_packed(self._packed)
 
 
 def pack(canonical: CanonicalLSTM) -> Packed:
@@ -37,19 +44,14 @@ def pack_if_valid(canonical: CanonicalLSTM) -> Packed:
 
 
 def _pack_on_host(canonical: CanonicalLSTM) -> Packed:
-    device, shape = canonical.device.type, canonical.spec.shape
+    device, spec = canonical.device.type, canonical.spec
     if device == "meta":
         return _nothing()
-    (precision,) = set(canonical.spec.precision.values())
     packed, header = ops.pack_lstm(
         [tensor.cpu() for tensor in canonical.tensors.values()],
-        shape.input_size,
-        shape.hidden_size,
-        shape.proj_size,
-        shape.num_layers,
-        shape.num_directions == 2,
-        canonical.spec.bias,
-        _ACTIVATION_BITS[precision],
+        list(canonical.tensors),
+        spec.shape.sizes,
+        [spec.precision[name] for name in spec.shape.matrices],
         device == "cuda" and ops.cuda_built(),
     )
     # Without kernels there, packing for the CPU has checked the tensors all the same.

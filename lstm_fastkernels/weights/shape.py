@@ -51,7 +51,9 @@ class LstmShape:
                 found[f"weight_hr{suffix}"] = (self.proj_size, self.hidden_size)
         return found
 
-    def as_list(self) -> list[int]:
+    @cached_property
+    def sizes(self) -> list[int]:
+        """All five, as the ops take them."""
         return [
             self.input_size,
             self.hidden_size,

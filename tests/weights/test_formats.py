@@ -126,5 +126,5 @@ def test_shapes():
     assert SHAPE.matrices == sizes
     assert list(SHAPE.matrices) == list(sizes)
     assert (SHAPE.output_size, SHAPE.layer_input_size(0), SHAPE.layer_input_size(1)) == (13, 9, 26)
-    assert SHAPE.as_list() == [9, 31, 13, 2, 2]
+    assert SHAPE.sizes == [9, 31, 13, 2, 2]
     assert LstmShape(9, 31).output_size == 31

@@ -94,9 +94,10 @@ void require_cuda() { refuse(); }
 std::pair<Tensor, Header> pack_for_cuda(const LstmShape &, const CellWeights *) { refuse(); }
 LstmShape cuda_packed_shape(const Tensor &, const Header &) { refuse(); }
 void run_on_cuda(const Tensor &, const Header &, const LstmArguments &) { refuse(); }
-std::vector<std::string> explain_on_cuda(const Tensor &, const Header &, const LstmArguments &) {
+std::vector<std::string> describe_on_cuda(const Tensor &, const Header &, const LstmArguments &) {
   refuse();
 }
+std::string brief_on_cuda(const Tensor &, const Header &, const LstmArguments &) { refuse(); }
 
 } // namespace lstm_fastkernels
 
