@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.checkpoint import Checkpoint
-from lstm_fastkernels.weights.packing import Owner, Packed, pack, pack_if_valid
+from lstm_fastkernels.weights.packing import Packed, forget_with, pack, pack_if_valid
 from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
 
@@ -85,8 +85,10 @@ class PackedLSTM(nn.Module):
         self._set_packed(packed)
 
     def _set_packed(self, packed: Packed) -> None:
+        if forget := self.__dict__.get("_forget_packed"):
+            forget()
         self._buffers["packed"], self._header = packed
-        self._packed_owner = Owner(packed.data)
+        self._forget_packed = forget_with(self, packed)
 
     def _compress(self, floats: Mapping[str, Tensor]) -> None:
         """Takes the parameters of a float LSTM, named as in nn.LSTM."""
@@ -152,7 +154,7 @@ class PackedLSTM(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
-        made_anew = ("_header", "_packed_owner")
+        made_anew = ("_header", "_forget_packed")
         state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         return state | {"_buffers": buffers}
 

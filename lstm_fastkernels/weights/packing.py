@@ -1,5 +1,6 @@
 """Packing: canonical tensors as the bytes that the kernels of a device read."""
 
+import weakref
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from lstm_fastkernels import ops
 from lstm_fastkernels.weights.canonical import CanonicalLSTM
+
 
 class Packed(NamedTuple):
     """data: uint8 [bytes]; empty for devices without kernels. header: what the host knows of it, on
@@ -16,14 +18,11 @@ class Packed(NamedTuple):
     header: list[int] | None
 
 
-class Owner:
-    """Lets the ops forget packed weights when the last module that runs them is gone."""
-
-    def __init__(self, packed: Tensor) -> None:
-        self._packed = packed
-
-    def __del__(self) -> None:
-        ops.forget_packed(self._packed)
+def forget_with(owner: object, packed: Packed) -> "weakref.finalize[..., object]":
+    """What lets the ops forget packed weights, when called or when their owner is gone."""
+    forget = weakref.finalize(owner, ops.forget_packed, packed.data)
+    forget.atexit = False
+    return forget
 
 
 def pack(canonical: CanonicalLSTM) -> Packed:
