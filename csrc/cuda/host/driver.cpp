@@ -294,22 +294,23 @@ private:
     for (const Part &p : parts) {
       for (int64_t i = 0; i < shape.ranges; ++i)
         if (i * shape.rows < timeline_.most_active(p.chunk, p.direction))
-          all.of[all.count++] = steps_of(p, i, shape.rows);
+          all.of[all.count++] = steps_of(p, i, shape);
       p.slot.epoch += static_cast<uint32_t>(p.chunk.end - p.chunk.begin);
     }
     run_persistent(shape, all, stream_);
   }
 
-  PersistentArguments steps_of(const Part &p, int64_t range, int rows) const {
+  PersistentArguments steps_of(const Part &p, int64_t range, const PersistentShape &shape) const {
     const State &s = p.state;
     PersistentArguments a;
     a.rows = rows_;
-    a.row_begin = range * rows;
-    a.num_rows = static_cast<int32_t>(std::min<int64_t>(rows, a_.batch_size - a.row_begin));
+    a.row_begin = range * shape.rows;
+    a.num_rows = static_cast<int32_t>(std::min<int64_t>(shape.rows, a_.batch_size - a.row_begin));
     a.hh = p.weights.hh;
     a.begin = p.chunk.begin;
     a.end = p.chunk.end;
     a.reverse = static_cast<int32_t>(p.direction);
+    a.blocks = shape.blocks;
     a.hidden_size = static_cast<int32_t>(shape_.hidden_size);
     for (int i = 0; i < 2; ++i)
       a.h[i] = s.quantized[i].from(a.row_begin);
@@ -320,7 +321,7 @@ private:
     a.input_gates = p.slot.gates;
     a.first_row = timeline_.rows(p.chunk, p.direction).first;
     a.y = output(p);
-    a.packets = p.slot.packets + range * range_packets(a.hh, rows);
+    a.packets = p.slot.packets + range * range_packets(a.hh, shape.rows);
     a.epoch = p.slot.epoch;
     a.failed = plan_.failed;
     a.patience_ns = plan_.patience_ns;

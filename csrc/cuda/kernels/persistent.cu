@@ -53,12 +53,6 @@ int cluster_size(int64_t blocks) {
   return size;
 }
 
-// Whether so few blocks are not zero that it pays to ask which.
-bool is_sparse(const LstmShape &shape, const PackedLayer &layer) {
-  return 2 * int64_t{layer.hh.num_blocks} <=
-         hh_shape(shape).num_blocks(kFragmentColumns, kStripHeight);
-}
-
 int fewest_ranges(int64_t batch) { return static_cast<int>(divide_up(batch, kPersistentRows)); }
 int most_ranges(const LstmShape &shape) {
   return kMostSideBySide / static_cast<int>(shape.num_directions);
@@ -94,8 +88,6 @@ void add_shapes(const LstmShape &shape, const PackedLayer *layers, int ranges, i
 
   PersistentShape grid = cluster;
   grid.cluster = false;
-  grid.sparse = std::all_of(layers, layers + shape.num_directions,
-                            [&](const PackedLayer &layer) { return is_sparse(shape, layer); });
   grid.few_rows = grid.form == Form::signed8 && rows <= kFewRows;
   grid.tiles = 1;
   grid.grid = hh.num_tiles;
@@ -168,7 +160,6 @@ Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, 
 std::string describe(const PersistentShape &shape) {
   const std::string blocks = std::to_string(shape.grid) + " blocks";
   return (shape.cluster ? "in a cluster of " + blocks : "on " + blocks + " of the grid") +
-         (shape.sparse ? ", zeros skipped" : "") +
          (shape.ranges > 1 ? ", " + std::to_string(shape.ranges) + " ranges of " +
                                  std::to_string(shape.rows) + " rows"
                            : "");

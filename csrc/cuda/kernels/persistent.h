@@ -31,7 +31,6 @@ constexpr int kFewRows = 8;                      // of a batch that are multipli
 struct PersistentShape {
   Form form = Form::signed8;
   bool cluster = false;
-  bool sparse = false;   // skips blocks that are zero; otherwise they are multiplied, too
   bool few_rows = false; // int8 on the grid, for at most kFewRows
   int tiles = 1;         // of a block of the grid
   int blocks = 1;        // of a strip that a warp holds
@@ -41,9 +40,8 @@ struct PersistentShape {
   int rows = 0; // of each range; the last may have fewer
 
   bool operator==(const PersistentShape &o) const {
-    return form == o.form && cluster == o.cluster && sparse == o.sparse && few_rows == o.few_rows &&
-           tiles == o.tiles && blocks == o.blocks && grid == o.grid && ranges == o.ranges &&
-           rows == o.rows;
+    return form == o.form && cluster == o.cluster && few_rows == o.few_rows && tiles == o.tiles &&
+           blocks == o.blocks && grid == o.grid && ranges == o.ranges && rows == o.rows;
   }
 };
 
@@ -98,6 +96,7 @@ struct PersistentArguments {
   Matrix hh;
   int64_t begin = 0, end = 0; // steps in the direction of travel, at most kMostSteps
   int32_t reverse = 0;
+  int32_t blocks = 1; // as in PersistentShape
   int32_t hidden_size = 0;
   // Of the range: its first row comes first.
   QuantizedRows h[2]; // as in StepArguments, read and written by turns

@@ -90,10 +90,10 @@ TEST(every_grid) {
       {5, 1050, 2, 1, 1}, {5, 1050, 2, 9, 1}, {6, 1300, 2, 1, 1}, {6, 1300, 2, 16, 1}};
   for_each_size(sizes, [](const Size &s) {
     random_case(s, 103).check(grid_of(s.hidden, s.blocks, s.B));
-    random_case(s, 104, 0.1f).check(sparse(grid_of(s.hidden, s.blocks, s.B)));
+    random_case(s, 104, 0.1f).check(grid_of(s.hidden, s.blocks, s.B));
     if (s.blocks <= 3 || s.B > 8) {
       random_case(s, 105, 1.0f, 16).check(grid_of(s.hidden, s.blocks, s.B));
-      random_case(s, 106, 0.1f, 16).check(sparse(grid_of(s.hidden, s.blocks, s.B)));
+      random_case(s, 106, 0.1f, 16).check(grid_of(s.hidden, s.blocks, s.B));
     }
   });
 }
@@ -103,7 +103,7 @@ TEST(the_largest_grids) {
   for (const auto &[B, blocks] : {std::pair(1, 7), {9, 7}, {9, 8}}) {
     WITH("batch ", B);
     const Case of = random_case({7, 1792, 2, B, 1}, 105, 0.3f);
-    of.check(B == 1 ? grid_of(1792, blocks, B) : sparse(grid_of(1792, blocks, B)));
+    of.check(grid_of(1792, blocks, B));
   }
 }
 
@@ -115,7 +115,6 @@ TEST(every_number_of_rows) {
       WITH("batch ", B);
       of.check(grid_of(40, 1, B));
       of.check(grid_of(40, 7, B)); // 16 rows a pass
-      of.check(sparse(grid_of(40, 1, B)));
       of.check(cluster_of(40, 1));
     }
 }
@@ -125,10 +124,8 @@ TEST(more_room_than_needed) {
   for (int64_t B : {5, 9})
     for (float density : {0.3f, 1.0f}) {
       const Case of = random_case({1, 70, 4, B, 2}, 109, density);
-      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks) {
+      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks)
         of.check(grid_of(70, blocks, B));
-        of.check(sparse(grid_of(70, blocks, B)));
-      }
       for (int tiles : {1, 2, 3})
         for (int size : {2, 8, 16})
           of.check(cluster_of(70, tiles, size));
@@ -159,8 +156,8 @@ TEST(layers_of_every_kind) {
     const LstmShape shape = shape_of(5, 40, 0, 4, directions);
     const Case of(random_stack(shape, Weights::any, 113), random_sequence(shape, 6, 5, 114),
                   {6, 1, 3, 5, 5});
-    cuda::Plan plan = plan_of(
-        {grid_of(40, 1, 5), grid_of(40, 2, 9), sparse(grid_of(40, 1, 9)), cluster_of(40, 1)});
+    cuda::Plan plan =
+        plan_of({grid_of(40, 1, 5), grid_of(40, 2, 9), grid_of(40, 1, 9), cluster_of(40, 1)});
     for (size_t plain : {1, 2}) {
       plan.layers[plain].persistent = false;
       for_each_order([&] {
@@ -201,8 +198,7 @@ TEST(many_rows_of_other_lengths) {
       WITH("batch ", B);
       const Case of(random_stack(shape, Weights::any, 117), random_sequence(shape, 6, B, 119),
                     random_lengths(5, B, 118));
-      for (const PersistentShape &s :
-           {grid_of(20, 1, B), grid_of(20, 7, B), sparse(grid_of(20, 1, B)), cluster_of(20, 1)})
+      for (const PersistentShape &s : {grid_of(20, 1, B), grid_of(20, 7, B), cluster_of(20, 1)})
         for (int64_t steps : {0, 2})
           of.check(s, steps);
     }

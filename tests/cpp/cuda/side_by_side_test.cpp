@@ -56,9 +56,9 @@ TEST(groups_one_above_the_other) {
   const Sequence sequence = random_sequence(shape, 5, 9, 204);
   const Result expected = forward(stack.packed(), sequence);
   const PersistentShape grid = grid_of(20, 1, 9), wide = grid_of(20, 2, 9),
-                        cluster = cluster_of(20, 1), zeros = sparse(grid);
+                        cluster = cluster_of(20, 1), wider = grid_of(20, 3, 9);
   const std::vector<PersistentShape> stacks[] = {{grid, grid, wide, wide, wide, cluster},
-                                                 {cluster, zeros, zeros, grid, grid, zeros},
+                                                 {cluster, wider, wider, grid, grid, wider},
                                                  {wide, wide, wide, wide, wide, wide}};
   for (const auto &shapes : stacks)
     for (int plain : {-1, 0, 2, 5})
@@ -87,7 +87,7 @@ TEST(which_layers_are_a_group) {
     return found;
   };
   using Counts = std::vector<int64_t>;
-  const PersistentShape a = grid_of(40, 1, 9), b = sparse(a);
+  const PersistentShape a = grid_of(40, 1, 9), b = grid_of(40, 2, 9);
   CHECK(counts(plan_of({a, a, a}).layers) == Counts({1, 1, 1}));
   CHECK(counts(plan_of(a, 5, 2).layers) == Counts({2, 2, 1}));
   CHECK(counts(plan_of(a, 5, 4).layers) == Counts({4, 1}));
