@@ -200,7 +200,8 @@ std::vector<Way> ways_of(const cuda::PackedStack &stack, LstmArguments a, const 
 
 void measure(const Stack &source, double density, int64_t batch, const device::Limits &limits,
              uint32_t *failed, std::vector<Figure> &figures) {
-  const cuda::PackedStack stack(source.view());
+  const cuda::DeviceStack view = source.view();
+  const cuda::PackedStack &stack = view.packed();
   const int64_t hidden = source.shape().hidden_size, layers = source.shape().num_layers;
   const Lengths &lengths = layers == 1 ? OF_A_LAYER : OF_A_STACK;
   const int64_t values = lengths.longer * batch * hidden;
@@ -219,7 +220,7 @@ void measure(const Stack &source, double density, int64_t batch, const device::L
   a.x_row_stride = a.y_row_stride = hidden;
   a.x_time_stride = a.y_time_stride = batch * hidden;
   a.time_steps = lengths.longer;
-  const DeviceMemory workspace(cuda::workspace_bytes(source.view(), a));
+  const DeviceMemory workspace(cuda::workspace_bytes(view, a));
   std::vector<Way> ways = ways_of(stack, a, lengths, workspace, limits, failed);
   for (Way &way : ways) { // also warms up
     CHECK(cudaMemset(y.data(), 0xff, input.size() * 4));

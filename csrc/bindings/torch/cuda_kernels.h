@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,14 +22,24 @@ using Head = std::vector<int64_t>;
 // Both lie on the CPU.
 std::pair<Tensor, Head> pack_for_cuda(const LstmShape &shape, const LayerWeights *layers);
 
-// `packed` is a contiguous byte vector on a CUDA device.
-LstmShape cuda_packed_shape(const Tensor &packed, const Head &head);
+namespace cuda {
+class DeviceStack;
+}
 
-// Runs on the current stream of the device of `packed`; the workspace is torch's.
-void run_on_cuda(const Tensor &packed, const Head &head, const LstmArguments &arguments);
+// A packed stack on a CUDA device, checked.
+class CudaStack {
+public:
+  // `packed` is a contiguous byte vector on a CUDA device and must live as long.
+  CudaStack(const Tensor &packed, const Head &head);
 
-// cuda::explain for the device of `packed`.
-std::vector<std::string> explain_on_cuda(const Tensor &packed, const Head &head,
-                                         const LstmArguments &arguments);
+  const LstmShape &shape() const;
+  // Runs on the device's current stream; the workspace is torch's.
+  void run(const LstmArguments &arguments) const;
+  std::vector<std::string> explain(const LstmArguments &arguments) const;
+
+private:
+  Device device_;
+  std::shared_ptr<const cuda::DeviceStack> stack_;
+};
 
 } // namespace lstm_fastkernels

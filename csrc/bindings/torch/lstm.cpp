@@ -13,8 +13,10 @@ int thread_count() {
   return static_cast<int>(threads);
 }
 
-// The shape that the packed weights declare, checked for the kernels of their device.
-LstmShape shape_of(const Tensor &packed, const std::optional<Head> &head, const Device &device) {
+// The shape that the packed weights declare, checked for the kernels of their device; on CUDA also
+// the stack.
+LstmShape shape_of(const Tensor &packed, const std::optional<Head> &head, const Device &device,
+                   std::optional<CudaStack> &cuda_stack) {
   if (device.is_cuda())
     require_cuda();
   const int64_t bytes = packed.numel();
@@ -25,7 +27,7 @@ LstmShape shape_of(const Tensor &packed, const std::optional<Head> &head, const 
     return packed_shape(packed.const_data_ptr(), static_cast<size_t>(bytes));
   require(head.has_value(),
           "the weights were packed for the CPU, the tensors are on a CUDA device");
-  return cuda_packed_shape(packed, *head);
+  return cuda_stack.emplace(packed, *head).shape();
 }
 
 // The op's arguments.
@@ -46,6 +48,7 @@ struct Call {
   std::vector<int64_t> h_shape, c_shape;
   ScalarType state_type;
   LstmArguments arguments; // without x, its strides and the outputs
+  std::optional<CudaStack> cuda_stack;
 };
 
 // Throws unless they fit each other. Makes contiguous what must be.
@@ -125,7 +128,7 @@ Call check(Inputs &in) {
     a.state_type = a.data_type;
   }
 
-  const LstmShape shape = shape_of(in.packed, in.head, device);
+  const LstmShape shape = shape_of(in.packed, in.head, device, call.cuda_stack);
   require(shape.input_size == in.input_size && shape.hidden_size == in.hidden_size &&
               shape.proj_size == in.proj_size && shape.num_layers == in.num_layers &&
               shape.num_directions == directions,
@@ -160,7 +163,7 @@ std::tuple<Tensor, Tensor, Tensor> run(Inputs in) {
   if (call.device.is_cpu())
     lstm_forward(in.packed.const_data_ptr(), static_cast<size_t>(in.packed.numel()), a);
   else if (in.packed_sequence() || a.batch_size > 0)
-    run_on_cuda(in.packed, *in.head, a);
+    call.cuda_stack->run(a);
   return {y, h_n, c_n};
 }
 
@@ -175,7 +178,7 @@ std::string describe(Inputs in) {
       lines << '\n' << line;
   } else {
     int layer = 0;
-    for (const std::string &line : explain_on_cuda(in.packed, *in.head, a))
+    for (const std::string &line : call.cuda_stack->explain(a))
       lines << "\nlayer " << layer++ << ": " << line;
   }
   return lines.str();

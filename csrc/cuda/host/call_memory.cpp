@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "cuda/kernels/persistent.h"
+#include "common/rounding.h"
+#include "cuda/host/choice.h"
 
 namespace lstm_fastkernels {
 namespace cuda {

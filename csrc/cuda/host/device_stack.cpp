@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "common/fail.h"
+#include "common/rounding.h"
+#include "weights/packed_stack.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -161,27 +163,30 @@ size_t head_bytes(const LstmShape &shape) {
   return static_cast<size_t>(head_size(shape));
 }
 
-LstmShape packed_shape(const DeviceStack &stack) {
-  return read_shape<Layout>(stack.head, stack.head_bytes, stack.packed_bytes);
-}
-
-PackedStack::PackedStack(const DeviceStack &stack) {
-  if (reinterpret_cast<uintptr_t>(stack.packed) % 16)
+PackedStack::PackedStack(const void *head, size_t head_bytes, const void *packed,
+                         size_t packed_bytes) {
+  if (reinterpret_cast<uintptr_t>(packed) % 16)
     fail("packed weights: device memory must be aligned to 16 bytes");
-  const uint8_t *base = static_cast<const uint8_t *>(stack.packed);
+  const uint8_t *base = static_cast<const uint8_t *>(packed);
   const auto add = [&](const LstmShape &of, int64_t layer, const LayerRecord &record,
                        const LayerOffsets<Layout> &at) {
-    PackedLayer packed;
-    packed.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
-    packed.hh = view(hh_shape(of), record.hh, base, at.hh);
+    PackedLayer added;
+    added.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
+    added.hh = view(hh_shape(of), record.hh, base, at.hh);
     if (of.proj_size)
-      packed.hr = view(hr_shape(of), record.hr, base, at.hr);
-    packed.bias = reinterpret_cast<const float *>(base + at.bias);
-    layers.push_back(packed);
+      added.hr = view(hr_shape(of), record.hr, base, at.hr);
+    added.bias = reinterpret_cast<const float *>(base + at.bias);
+    layers.push_back(added);
   };
-  shape = read_stack<Layout>(stack.head, stack.head_bytes, stack.packed_bytes, add);
+  shape = read_stack<Layout>(head, head_bytes, packed_bytes, add);
   form = form_of(shape.activation_bits);
 }
+
+DeviceStack::DeviceStack(const void *head, size_t head_bytes, const void *packed,
+                         size_t packed_bytes)
+    : packed_(std::make_shared<PackedStack>(head, head_bytes, packed, packed_bytes)) {}
+
+const LstmShape &DeviceStack::shape() const { return packed_->shape; }
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -1,8 +1,5 @@
 // The interface: arguments are checked here, kernels chosen and launched elsewhere.
-#include <algorithm>
-#include <cstdlib>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "common/fail.h"
@@ -10,9 +7,10 @@
 #include "common/schedule.h"
 #include "cuda/host/device_stack.h"
 #include "cuda/host/driver.h"
+#include "cuda/host/plan.h"
 #include "cuda/kernels/devices.h"
-#include "cuda/kernels/single_step.h"
 #include "lstm_fastkernels/cuda.h"
+#include "weights/packed_stack.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -31,41 +29,6 @@ Schedule checked_schedule(const LstmArguments &a) {
          " on a CUDA device, got " + std::to_string(a.time_steps) + " * " +
          std::to_string(a.batch_size));
   return Schedule(a);
-}
-
-// The environment may rule persistent kernels out.
-bool persistent_allowed() {
-  const char *const value = std::getenv("LSTM_FASTKERNELS_PERSISTENT");
-  return !value || std::string_view(value) != "0";
-}
-
-Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
-               int device) {
-  Plan plan;
-  plan.failed = failure_word(device);
-  const LstmShape &shape = stack.shape;
-  const device::Limits &limits = limits_of(device);
-  // All blocks read all of h0: it must not be written to.
-  const bool in_place = a.h0 && (a.h_n == a.h0 || a.c_n == a.c0);
-  plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
-  const int directions = static_cast<int>(shape.num_directions);
-  const bool allowed = persistent_allowed();
-  const int most = most_side_by_side(shape, a.batch_size, a.time_steps);
-  Choice refused;
-  refused.reason = "LSTM_FASTKERNELS_PERSISTENT is 0";
-  for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
-    const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
-    const auto placed = [&](const PersistentShape &s) {
-      return fits(s, *layers, directions, device);
-    };
-    Choice choice =
-        allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused;
-    if (choice.persistent && most > 1)
-      choice.side_by_side = useful_side_by_side(
-          stack, a, schedule, std::min(most, at_once(choice.shape, *layers, device)));
-    plan.layers.push_back(choice);
-  }
-  return plan;
 }
 
 // "16x32 blocks kept: weight_ih_l0 100.0%, weight_hh_l0 12.5%"
@@ -92,7 +55,7 @@ std::string kept_text(const PackedStack &stack, int64_t layer) {
 } // namespace
 
 size_t workspace_bytes(const DeviceStack &stack, const LstmArguments &arguments) {
-  const PackedStack packed(stack);
+  const PackedStack &packed = stack.packed();
   const Schedule schedule = checked_schedule(arguments);
   if (arguments.batch_size == 0)
     return 0;
@@ -100,7 +63,7 @@ size_t workspace_bytes(const DeviceStack &stack, const LstmArguments &arguments)
 }
 
 void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, const Queue &queue) {
-  const PackedStack packed(stack);
+  const PackedStack &packed = stack.packed();
   const Schedule schedule = checked_schedule(arguments);
   if (arguments.batch_size == 0)
     return;
@@ -113,7 +76,7 @@ void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, cons
 
 std::vector<std::string> explain(const DeviceStack &stack, const LstmArguments &arguments,
                                  int device) {
-  const PackedStack packed(stack);
+  const PackedStack &packed = stack.packed();
   const Schedule schedule = checked_schedule(arguments);
   if (arguments.batch_size == 0)
     return std::vector<std::string>(static_cast<size_t>(packed.shape.num_layers), "nothing to run");

@@ -45,7 +45,6 @@ private:
   static constexpr Form kForm = Exchange::kForm;
   static constexpr int kTiles = Exchange::kTiles;
   static constexpr int kGroups = Exchange::kGroups;
-  static constexpr int kGates = 4;
   static constexpr int kBlockRows = kTiles * kTileHeight;
   static constexpr int kUnits = kTiles * kStripHeight;
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,21 +20,26 @@ LSTM_FASTKERNELS_API size_t packed_bytes(const LstmShape &shape, const LayerWeig
 LSTM_FASTKERNELS_API void pack(const LstmShape &shape, const LayerWeights *layers, void *packed,
                                size_t bytes);
 
-// The packed form starts with a head that the host needs at each call, too, since it cannot look
-// into device memory without waiting for it. Throws Error for a shape that validate refuses.
+// The packed form starts with a head that the host needs, too, since it cannot look into device
+// memory without waiting for it. Throws Error for a shape that validate refuses.
 LSTM_FASTKERNELS_API size_t head_bytes(const LstmShape &shape);
 
-// A packed stack on a device, and a copy of its head on the host.
-struct DeviceStack {
-  const void *head = nullptr; // host
-  size_t head_bytes = 0;
-  const void *packed = nullptr; // device, aligned to 16 bytes
-  size_t packed_bytes = 0;
-};
+struct PackedStack; // the library's own
 
-// The shape that a head declares. Throws Error unless it is consistent and belongs to a packed form
-// of exactly packed_bytes. Does not look into device memory.
-LSTM_FASTKERNELS_API LstmShape packed_shape(const DeviceStack &stack);
+// A packed stack on a device, checked once. Copies share what was read.
+class LSTM_FASTKERNELS_API DeviceStack {
+public:
+  // The head is host memory, read before the constructor returns; `packed` is device memory,
+  // aligned to 16 bytes, that must live as long. Throws Error unless the head is consistent and
+  // belongs to a packed form of exactly packed_bytes. Does not look into device memory.
+  DeviceStack(const void *head, size_t head_bytes, const void *packed, size_t packed_bytes);
+
+  const LstmShape &shape() const;
+  const PackedStack &packed() const { return *packed_; }
+
+private:
+  std::shared_ptr<const PackedStack> packed_;
+};
 
 // Device memory that lstm_forward needs beside its arguments'; depends on their sizes, lengths and
 // batch_sizes alone. Throws Error as lstm_forward does.

@@ -31,13 +31,8 @@ void DeviceMemory::Delete::operator()(uint8_t *p) const { ::operator delete[](p,
 
 StackOnDevice::StackOnDevice(const SourceStack &stack)
     : packed_(pack_for_device(stack)), device_(packed_.size()),
-      head_(packed_.begin(),
-            packed_.begin() + static_cast<std::ptrdiff_t>(cuda::head_bytes(stack.shape))) {
+      view_(packed_.data(), cuda::head_bytes(stack.shape), device_.data(), packed_.size()) {
   std::memcpy(device_.data(), packed_.data(), packed_.size());
-}
-
-cuda::DeviceStack StackOnDevice::view() const {
-  return {head_.data(), head_.size(), device_.data(), packed_.size()};
 }
 
 void StackOnDevice::forward(const LstmArguments &arguments) const {
@@ -49,7 +44,7 @@ void StackOnDevice::forward(const LstmArguments &arguments) const {
 }
 
 void StackOnDevice::forward(const LstmArguments &arguments, cuda::Plan plan) const {
-  const cuda::PackedStack stack(view());
+  const cuda::PackedStack &stack = view().packed();
   const Schedule schedule(arguments);
   plan.layers.resize(static_cast<size_t>(stack.shape.num_layers));
   for (cuda::Choice &choice : plan.layers)

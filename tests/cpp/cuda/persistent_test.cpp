@@ -223,7 +223,7 @@ TEST(a_workspace_is_used_again) {
   const LstmShape shape = shape_of(3, 40, 0, 1, 2);
   const SourceStack source = random_stack(shape, Weights::any, 136);
   const StackOnDevice on_device(source);
-  const cuda::PackedStack stack(on_device.view());
+  const cuda::PackedStack &stack = on_device.view().packed();
   Result found;
   LstmArguments a = arguments_for(random_sequence(shape, 3, 4, 137), found);
   const Schedule schedule(a);

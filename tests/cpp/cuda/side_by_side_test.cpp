@@ -115,7 +115,7 @@ TEST(a_row_of_nan_side_by_side) {
 TEST(a_workspace_for_any_group) {
   const LstmShape shape = shape_of(7, 40, 0, 4, 1);
   const StackOnDevice on_device(random_stack(shape, Weights::any, 209));
-  const cuda::PackedStack stack(on_device.view());
+  const cuda::PackedStack &stack = on_device.view().packed();
   LstmArguments a;
   a.batch_size = 3;
   for (int64_t T : {1, 2, 100, 1000}) {

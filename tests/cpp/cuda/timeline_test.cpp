@@ -97,7 +97,7 @@ TEST(rows_of_a_chunk) {
   const auto rows = [](int64_t T, int64_t B, int64_t directions, int side_by_side, int bits = 8) {
     const LstmShape shape = shape_of(1, 1024, 0, 1, directions, bits);
     const StackOnDevice on_device(random_stack(shape, Weights::any, 71));
-    const cuda::PackedStack stack(on_device.view());
+    const cuda::PackedStack &stack = on_device.view().packed();
     const Numbers of(T, B);
     const Schedule schedule(of.arguments);
     return cuda::chunk_rows_for(stack, of.arguments, Timeline(schedule, T, directions),
