@@ -149,13 +149,14 @@ public:
     const auto ih = random_weights(4 * hidden, hidden, 1),
                hh = random_weights(4 * hidden, hidden, density);
     const std::vector<float> scales(static_cast<size_t>(4 * hidden), 1.0f / 64 / std::sqrt(hidden));
-    LayerWeights weights;
+    CellWeights weights;
     weights.ih.weights = ih.data();
     weights.hh.weights = hh.data();
     weights.ih.scales = weights.hh.scales = scales.data();
-    const std::vector<LayerWeights> all(static_cast<size_t>(layers), weights);
-    packed_.resize(cuda::packed_bytes(shape_, all.data()));
-    cuda::pack(shape_, all.data(), packed_.data(), packed_.size());
+    const std::vector<CellWeights> all(static_cast<size_t>(layers), weights);
+    const cuda::PackPlan plan(shape_, all.data());
+    packed_.resize(plan.bytes());
+    plan.write(packed_.data(), packed_.size());
     CHECK(cudaMalloc(&device_, packed_.size()));
     CHECK(cudaMemcpy(device_, packed_.data(), packed_.size(), cudaMemcpyHostToDevice));
   }
@@ -258,7 +259,8 @@ std::vector<Way> ways_of(const cuda::PackedStack &stack, int64_t batch, const Le
 class Measurement {
 public:
   Measurement(const Stack &source, double density, int64_t batch)
-      : stack_(source.view()), density_(density), lengths_(lengths_of(source)),
+      : view_(source.view()), stack_(view_.packed()), density_(density),
+        lengths_(lengths_of(source)),
         x_(input(lengths_.longer * batch * source.shape().hidden_size)), y_(x_.bytes()),
         h_(state_bytes(source, batch)), c_(state_bytes(source, batch)) {
     const int64_t hidden = source.shape().hidden_size;
@@ -270,7 +272,7 @@ public:
     arguments_.x_row_stride = arguments_.y_row_stride = hidden;
     arguments_.x_time_stride = arguments_.y_time_stride = batch * hidden;
     arguments_.time_steps = lengths_.longer;
-    workspace_.emplace(cuda::workspace_bytes(source.view(), arguments_));
+    workspace_.emplace(cuda::workspace_bytes(view_, arguments_));
   }
 
   // Whether all ways ran and gave the same bits.
@@ -348,7 +350,8 @@ private:
     std::fflush(stdout);
   }
 
-  const cuda::PackedStack stack_;
+  const cuda::DeviceStack view_;
+  const cuda::PackedStack &stack_;
   double density_;
   const Lengths &lengths_;
   const DeviceMemory x_, y_, h_, c_;

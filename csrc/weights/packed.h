@@ -25,7 +25,8 @@
 #include <cstring>
 #include <vector>
 
-#include "common/host_device.h"
+#include "common/form.h"
+#include "common/rounding.h"
 #include "lstm_fastkernels/weights.h"
 
 namespace lstm_fastkernels {
@@ -39,24 +40,8 @@ constexpr int kBlockColumns = 4;
 constexpr int kSliceStrips = 8;
 constexpr int kWindowTiles = 16;
 
-// How a matrix's products are formed; chosen at pack time by its precision, and proven from the
-// weights.
-enum class Form : uint32_t {
-  offset8 = 0,  // activations offset by 128 to u8: exact in vpmaddubsw as the weights are pair-safe
-  signed8 = 1,  // |activation| as u8 times weight with the activation's sign: exact for any weights
-  signed16 = 2, // 16-bit activations times sign-extended weights
-  float32 = 3,  // float32 weights and activations, summed by fma in the order of columns
-};
-
-LFK_HOST_DEVICE constexpr int activation_bytes(Form form) {
-  return form == Form::float32 ? 4 : form == Form::signed16 ? 2 : 1;
-}
 constexpr int columns_per_group(Form form) { return 4 / activation_bytes(form); }
-constexpr int weight_bytes(Form form) { return form == Form::float32 ? 4 : 1; }
 constexpr int block_bytes(Form form) { return kStripRows * kBlockColumns * weight_bytes(form); }
-
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 // Reads element i of an array of T that may be misaligned.
 template <class T> T read(const uint8_t *array, int64_t i) {

@@ -13,15 +13,6 @@ namespace {
 
 constexpr size_t kWord = sizeof(int64_t);
 
-cuda::DeviceStack stack_of(const Tensor &packed, const Header &header) {
-  cuda::DeviceStack stack;
-  stack.head = header.data();
-  stack.head_bytes = header.size() * kWord;
-  stack.packed = packed.const_data_ptr();
-  stack.packed_bytes = static_cast<size_t>(packed.numel());
-  return stack;
-}
-
 // Found while running: a torch for CPUs alone does not have it, and no library that this one links
 // brings in the one that does.
 void *current_stream(int32_t device) {
@@ -50,29 +41,32 @@ std::pair<Tensor, Header> pack_for_cuda(const LstmShape &shape, const CellWeight
   return {packed, header};
 }
 
-LstmShape cuda_packed_shape(const Tensor &packed, const Header &header) {
-  return cuda::packed_shape(stack_of(packed, header));
-}
+CudaStack::CudaStack(const Tensor &packed, const Header &header)
+    : device_(device_of(packed)),
+      stack_(std::make_shared<cuda::DeviceStack>(header.data(), header.size() * kWord,
+                                                 packed.const_data_ptr(),
+                                                 static_cast<size_t>(packed.numel()))) {}
 
-void run_on_cuda(const Tensor &packed, const Header &header, const LstmArguments &arguments) {
-  const cuda::DeviceStack stack = stack_of(packed, header);
-  require(reinterpret_cast<uintptr_t>(stack.packed) % 16 == 0,
-          "packed weights must be aligned to 16 bytes");
-  const Device device = device_of(packed);
+const LstmShape &CudaStack::shape() const { return stack_->shape(); }
+
+void CudaStack::run(const LstmArguments &arguments) const {
   cuda::Queue queue;
-  queue.device = device.index;
-  queue.stream = current_stream(device.index);
-  queue.workspace_bytes = cuda::workspace_bytes(stack, arguments);
+  queue.device = device_.index;
+  queue.stream = current_stream(device_.index);
+  queue.workspace_bytes = cuda::workspace_bytes(*stack_, arguments);
   // Freed on return, but to the stream alone: whoever gets it next comes after this call.
   const Tensor workspace =
-      allocate({static_cast<int64_t>(queue.workspace_bytes)}, ScalarType::Byte, device);
+      allocate({static_cast<int64_t>(queue.workspace_bytes)}, ScalarType::Byte, device_);
   queue.workspace = workspace.mutable_data_ptr();
-  cuda::lstm_forward(stack, arguments, queue);
+  cuda::lstm_forward(*stack_, arguments, queue);
 }
 
-std::vector<std::string> explain_on_cuda(const Tensor &packed, const Header &header,
-                                         const LstmArguments &arguments) {
-  return cuda::explain(stack_of(packed, header), arguments, device_of(packed).index);
+std::vector<std::string> CudaStack::describe(const LstmArguments &arguments) const {
+  return cuda::describe(cuda::explain(*stack_, arguments, device_.index));
+}
+
+std::string CudaStack::brief(const LstmArguments &arguments) const {
+  return cuda::brief(cuda::explain(*stack_, arguments, device_.index));
 }
 
 } // namespace lstm_fastkernels
@@ -92,12 +86,11 @@ namespace {
 bool cuda_built() { return false; }
 void require_cuda() { refuse(); }
 std::pair<Tensor, Header> pack_for_cuda(const LstmShape &, const CellWeights *) { refuse(); }
-LstmShape cuda_packed_shape(const Tensor &, const Header &) { refuse(); }
-void run_on_cuda(const Tensor &, const Header &, const LstmArguments &) { refuse(); }
-std::vector<std::string> describe_on_cuda(const Tensor &, const Header &, const LstmArguments &) {
-  refuse();
-}
-std::string brief_on_cuda(const Tensor &, const Header &, const LstmArguments &) { refuse(); }
+CudaStack::CudaStack(const Tensor &, const Header &) { refuse(); }
+const LstmShape &CudaStack::shape() const { refuse(); }
+void CudaStack::run(const LstmArguments &) const { refuse(); }
+std::vector<std::string> CudaStack::describe(const LstmArguments &) const { refuse(); }
+std::string CudaStack::brief(const LstmArguments &) const { refuse(); }
 
 } // namespace lstm_fastkernels
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,17 +22,26 @@ using Header = std::vector<int64_t>;
 // Both lie on the CPU.
 std::pair<Tensor, Header> pack_for_cuda(const LstmShape &shape, const CellWeights *cells);
 
-// `packed`, in what follows, is a contiguous byte vector on a CUDA device.
+namespace cuda {
+class DeviceStack;
+}
 
-LstmShape cuda_packed_shape(const Tensor &packed, const Header &header);
+// A packed stack on a CUDA device, checked.
+class CudaStack {
+public:
+  // `packed` is a contiguous byte vector on a CUDA device and must live as long.
+  CudaStack(const Tensor &packed, const Header &header);
 
-// Runs on the current stream of the device of `packed`; the workspace is torch's.
-void run_on_cuda(const Tensor &packed, const Header &header, const LstmArguments &arguments);
+  const LstmShape &shape() const;
+  // Runs on the device's current stream; the workspace is torch's.
+  void run(const LstmArguments &arguments) const;
+  // What cuda::explain finds: a line for each layer, or a few words on the steps.
+  std::vector<std::string> describe(const LstmArguments &arguments) const;
+  std::string brief(const LstmArguments &arguments) const;
 
-// What cuda::explain finds for the device of `packed`: a line for each layer, or a few words.
-std::vector<std::string> describe_on_cuda(const Tensor &packed, const Header &header,
-                                          const LstmArguments &arguments);
-std::string brief_on_cuda(const Tensor &packed, const Header &header,
-                          const LstmArguments &arguments);
+private:
+  Device device_;
+  std::shared_ptr<const cuda::DeviceStack> stack_;
+};
 
 } // namespace lstm_fastkernels

@@ -16,11 +16,30 @@ int thread_count() {
   return static_cast<int>(threads);
 }
 
-using Stacks = StackCache<PackedStack>;
+// A packed stack, parsed: of one of the two.
+struct ParsedStack {
+  std::optional<PackedStack> on_cpu;
+  std::optional<CudaStack> on_cuda;
+  Header header; // of the latter
+
+  const LstmShape &shape() const { return on_cpu ? on_cpu->shape : on_cuda->shape(); }
+};
+using Stacks = StackCache<ParsedStack>;
 
 Stacks &stacks() {
   static Stacks all;
   return all;
+}
+
+ParsedStack parse(const Tensor &packed, const std::optional<Header> &header) {
+  ParsedStack stack;
+  if (header) {
+    stack.on_cuda.emplace(packed, *header);
+    stack.header = *header;
+  } else {
+    stack.on_cpu.emplace(packed.const_data_ptr(), static_cast<size_t>(packed.numel()));
+  }
+  return stack;
 }
 
 // The op's arguments.
@@ -41,8 +60,8 @@ struct Call {
   LstmShape shape;
   std::vector<int64_t> h_shape, c_shape;
   ScalarType state_type;
-  LstmArguments arguments;                    // without x, its strides and the outputs
-  std::shared_ptr<const Stacks::Entry> stack; // on the CPU
+  LstmArguments arguments; // without x, its strides and the outputs
+  std::shared_ptr<const ParsedStack> stack;
 };
 
 // Throws unless they fit each other. Makes contiguous what must be.
@@ -129,12 +148,10 @@ Call check(Inputs &in) {
           "the weights were packed for CUDA, the tensors are on the CPU");
   require(device.is_cpu() || in.header,
           "the weights were packed for the CPU, the tensors are on a CUDA device");
-  if (device.is_cpu())
-    call.stack = stacks().find(in.packed, [](const Tensor &packed) {
-      return PackedStack(packed.const_data_ptr(), static_cast<size_t>(packed.numel()));
-    });
-  const LstmShape made_for =
-      device.is_cpu() ? call.stack->parsed.shape : cuda_packed_shape(in.packed, *in.header);
+  call.stack = stacks().find(in.packed, [&] { return parse(in.packed, in.header); });
+  if (in.header && call.stack->header != *in.header)
+    call.stack = std::make_shared<const ParsedStack>(parse(in.packed, in.header));
+  const LstmShape &made_for = call.stack->shape();
   require(made_for == shape, "packed weights were made for other sizes: input_size ",
           made_for.input_size, ", hidden_size ", made_for.hidden_size, ", proj_size ",
           made_for.proj_size, ", num_layers ", made_for.num_layers, ", directions ",
@@ -164,10 +181,10 @@ std::tuple<Tensor, Tensor, Tensor> run(Inputs in) {
   a.x_row_stride = x.stride(row);
   a.y_time_stride = y.stride(time);
   a.y_row_stride = y.stride(row);
-  if (call.device.is_cpu())
-    run_stack(call.stack->parsed, a);
+  if (call.stack->on_cpu)
+    run_stack(*call.stack->on_cpu, a);
   else
-    run_on_cuda(in.packed, *in.header, a);
+    call.stack->on_cuda->run(a);
   return {y, h_n, c_n};
 }
 
@@ -175,7 +192,7 @@ std::string describe_call(Inputs in, bool brief) {
   const Call call = check(in);
   const LstmArguments &a = call.arguments;
   if (brief)
-    return call.device.is_cpu() ? "" : brief_on_cuda(in.packed, *in.header, a);
+    return call.stack->on_cuda ? call.stack->on_cuda->brief(a) : "";
   std::ostringstream lines;
   lines << "on " << text(call.device) << ", T=" << a.time_steps << ", B=" << a.batch_size;
   for (const std::string &line : call.device.is_cpu() ? describe(plan_call(call.stack->parsed, a))

@@ -12,35 +12,28 @@
 
 namespace lstm_fastkernels {
 
-// `Parsed` is what parse(packed) makes of a packed tensor; it may point into its memory.
+// `Parsed` may point into the tensor's memory.
 template <class Parsed> class StackCache {
 public:
-  struct Entry {
-    Tensor packed;
-    const void *data;
-    int64_t bytes;
-    Parsed parsed;
-  };
-
-  // Of this tensor. Parses it where it is not remembered.
+  // What parse() made of this tensor, now or before.
   template <class Parse>
-  std::shared_ptr<const Entry> find(const Tensor &packed, const Parse &parse) {
+  std::shared_ptr<const Parsed> find(const Tensor &packed, const Parse &parse) {
     thread_local std::weak_ptr<const Entry> last;
     std::shared_ptr<const Entry> entry = last.lock();
     if (entry && is_of(*entry, packed))
-      return entry;
+      return {entry, &entry->parsed};
     const std::lock_guard<std::mutex> lock(mutex_);
     auto found = place(packed);
     if (found == entries_.end()) {
       auto made = std::make_shared<const Entry>(
-          Entry{packed, packed.const_data_ptr(), packed.numel(), parse(packed)});
+          Entry{packed, packed.const_data_ptr(), packed.numel(), parse()});
       if (entries_.size() == kMost)
         entries_.erase(entries_.begin());
       found = entries_.insert(entries_.end(), std::move(made));
     }
     std::rotate(found, found + 1, entries_.end()); // the last used one is the last
-    last = entries_.back();
-    return entries_.back();
+    last = entry = entries_.back();
+    return {entry, &entry->parsed};
   }
 
   void forget(const Tensor &packed) {
@@ -51,6 +44,13 @@ public:
   }
 
 private:
+  struct Entry {
+    Tensor packed;
+    const void *data;
+    int64_t bytes;
+    Parsed parsed;
+  };
+
   // Tensors that nobody forgets, such as those of exported programs, stay until so many others came
   // after them.
   static constexpr size_t kMost = 32;

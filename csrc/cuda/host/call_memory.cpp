@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "cuda/kernels/persistent.h"
+#include "common/rounding.h"
+#include "cuda/host/choice.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -95,7 +96,7 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
   for (int64_t i = 0; i < std::min(shape.num_layers - 1, buffers); ++i)
     between.push_back(
         workspace.take<float>((two_directions ? timeline.all_rows() : chunk_rows) * inner_width));
-  if (may_be_persistent(shape, a.batch_size, a.time_steps)) {
+  if (may_be_persistent(stack.shape, a.batch_size, a.time_steps)) {
     const int64_t slot_packets = round_up(most_packets(hh, a.batch_size), kPacketsOfARow);
     num_packets = static_cast<int64_t>(slots.size()) * slot_packets;
     packets = workspace.take<device::Words4>(num_packets);

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "common/fail.h"
+#include "common/rounding.h"
+#include "weights/packed_stack.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -27,10 +29,12 @@ struct Halves {
 
 class MatrixPlan {
 public:
-  MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, int activation_bits,
-             const std::string &name)
-      : source_(shape, source, activation_bits, name), form_(form_of(activation_bits)) {
-    record_ = {static_cast<uint32_t>(form_), source_.activation_max(), 0, 0};
+  MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, const std::string &name)
+      : source_(shape, source, name), form_(form_of(source.precision)) {
+    record_.weights = source.precision.weights;
+    record_.activations = source.precision.activations;
+    record_.form = static_cast<uint32_t>(form_);
+    record_.activation_max = source_.activation_max();
     starts_.push_back(0);
     for (int64_t strip = 0; strip < shape.num_strips(kStripHeight); ++strip) {
       std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())));
@@ -116,8 +120,9 @@ struct Layout {
     return at;
   }
 
-  static void check(const MatrixShape &shape, const MatrixRecord &record, int activation_bits) {
-    const Form form = form_of(activation_bits);
+  static void check(const MatrixShape &shape, const MatrixRecord &record) {
+    precision_name(record.precision()); // throws where there is none
+    const Form form = form_of(record.precision());
     if (record.form != static_cast<uint32_t>(form))
       fail("packed weights: unknown form " + std::to_string(record.form));
     const int32_t largest = form == Form::signed16 ? 32767 : form == Form::signed8 ? 127 : 1;
@@ -131,6 +136,13 @@ struct Layout {
            std::to_string(record.blocks) + " a strip, are not possible");
   }
 };
+
+// Kernels of a call are of one form, for now.
+void check_precision(Precision precision, Precision first) {
+  if (precision != first)
+    fail("on CUDA devices all matrices of an LSTM must have one precision, got " +
+         std::string(precision_name(first)) + " and " + std::string(precision_name(precision)));
+}
 
 Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
             const MatrixOffsets &at) {
@@ -148,40 +160,55 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
 
 } // namespace
 
-size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers) {
-  return StackPlan<Layout>(shape, layers).bytes();
-}
+struct PackPlan::Plan : StackPlan<Layout> {
+  Plan(const LstmShape &shape, const CellWeights *cells) : StackPlan(shape, cells) {
+    for (const MatrixName &of : matrix_names(shape))
+      check_precision(matrix_of(cells[of.cell], of.kind).precision, cells[0].ih.precision);
+  }
+};
 
-void pack(const LstmShape &shape, const LayerWeights *layers, void *packed, size_t bytes) {
-  StackPlan<Layout>(shape, layers).write(packed, bytes);
-}
+PackPlan::PackPlan(const LstmShape &shape, const CellWeights *cells)
+    : plan_(std::make_unique<const Plan>(shape, cells)) {}
+PackPlan::~PackPlan() = default;
+size_t PackPlan::bytes() const { return plan_->bytes(); }
+void PackPlan::write(void *packed, size_t bytes) const { plan_->write(packed, bytes); }
 
 size_t head_bytes(const LstmShape &shape) {
   validate(shape);
   return static_cast<size_t>(head_size(shape));
 }
 
-LstmShape packed_shape(const DeviceStack &stack) {
-  return read_shape<Layout>(stack.head, stack.head_bytes, stack.packed_bytes);
-}
-
-PackedStack::PackedStack(const DeviceStack &stack) {
-  if (reinterpret_cast<uintptr_t>(stack.packed) % 16)
+PackedStack::PackedStack(const void *head, size_t head_bytes, const void *packed,
+                         size_t packed_bytes) {
+  if (reinterpret_cast<uintptr_t>(packed) % 16)
     fail("packed weights: device memory must be aligned to 16 bytes");
-  const uint8_t *base = static_cast<const uint8_t *>(stack.packed);
+  const uint8_t *base = static_cast<const uint8_t *>(packed);
+  Precision precision;
   const auto add = [&](const LstmShape &of, int64_t layer, const LayerRecord &record,
                        const LayerOffsets<Layout> &at) {
-    PackedLayer packed;
-    packed.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
-    packed.hh = view(hh_shape(of), record.hh, base, at.hh);
+    if (layers.empty())
+      precision = record.ih.precision();
+    check_precision(record.ih.precision(), precision);
+    check_precision(record.hh.precision(), precision);
     if (of.proj_size)
-      packed.hr = view(hr_shape(of), record.hr, base, at.hr);
-    packed.bias = reinterpret_cast<const float *>(base + at.bias);
-    layers.push_back(packed);
+      check_precision(record.hr.precision(), precision);
+    PackedLayer added;
+    added.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
+    added.hh = view(hh_shape(of), record.hh, base, at.hh);
+    if (of.proj_size)
+      added.hr = view(hr_shape(of), record.hr, base, at.hr);
+    added.bias = reinterpret_cast<const float *>(base + at.bias);
+    layers.push_back(added);
   };
-  shape = read_stack<Layout>(stack.head, stack.head_bytes, stack.packed_bytes, add);
-  form = form_of(shape.activation_bits);
+  static_cast<LstmShape &>(shape) = read_stack<Layout>(head, head_bytes, packed_bytes, add);
+  form = shape.form = form_of(precision);
 }
+
+DeviceStack::DeviceStack(const void *head, size_t head_bytes, const void *packed,
+                         size_t packed_bytes)
+    : packed_(std::make_shared<PackedStack>(head, head_bytes, packed, packed_bytes)) {}
+
+const LstmShape &DeviceStack::shape() const { return packed_->shape; }
 
 } // namespace cuda
 } // namespace lstm_fastkernels

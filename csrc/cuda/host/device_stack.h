@@ -1,80 +1,25 @@
-// The packed form of a stack for CUDA devices: the head of packed_stack.h and bodies for the tensor
-// cores, at multiples of 64 bytes.
-//
-// A matrix is cut into strips of 16 rows, the height of an mma.m16n8k32 tile; 4 strips are a tile:
-// the i, f, g and o rows of 16 units, or 64 rows of a projection. A strip is a list of blocks of
-// 32 columns (4 for float32) from left to right; blocks that are all zero are left out, whether the
-// matrix was given dense or in blocks. Rows and columns that do not exist are zero.
-//
-//   starts   where each strip's blocks begin, and the end of the last
-//   columns  of each block, counted in blocks
-//   blocks   16 x 32 int8: 32 lanes x 16 bytes, the A fragment of each lane
-//            16 x 4 float32: row by row
-//
-// Within 32 columns, lane 4 g + t has columns 8 t .. 8 t + 7 of rows g and g + 8: sums do not care
-// which column is which k of the instruction, so a lane's share of the activations, which must be
-// in the same order, is 8 neighbours.
+// The packed form of a stack for CUDA devices: the head of packed_stack.h and the matrices of
+// device_matrix.h, at multiples of 64 bytes.
 #pragma once
 
-#include <type_traits>
+#include <cstddef>
 #include <vector>
 
+#include "cuda/kernels/device_matrix.h"
 #include "lstm_fastkernels/cuda.h"
-#include "weights/packed_stack.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
 
-constexpr int kStripHeight = 16;
-constexpr int kTileHeight = kStripsPerTile * kStripHeight;
-constexpr int kFragmentColumns = 32;
-constexpr int kFragmentBytes = kStripHeight * kFragmentColumns;
-constexpr int kFloatColumns = 4;
-
-constexpr int columns_per_block(Form form) {
-  return form == Form::float32 ? kFloatColumns : kFragmentColumns;
-}
-constexpr int bytes_per_block(Form form) {
-  return kStripHeight * columns_per_block(form) * weight_bytes(form);
+inline Form form_of(Precision precision) {
+  return precision.weights == WeightType::float32         ? Form::float32
+         : precision.activations == ActivationType::int16 ? Form::signed16
+                                                          : Form::signed8;
 }
 
-inline Form form_of(int activation_bits) {
-  return activation_bits == 8    ? Form::signed8
-         : activation_bits == 16 ? Form::signed16
-                                 : Form::float32;
-}
-
-// visit(std::integral_constant<Form, form>()).
-template <class Visit> auto with_form(Form form, const Visit &visit) {
-  switch (form) {
-  case Form::signed16:
-    return visit(std::integral_constant<Form, Form::signed16>());
-  case Form::float32:
-    return visit(std::integral_constant<Form, Form::float32>());
-  default:
-    return visit(std::integral_constant<Form, Form::signed8>());
-  }
-}
-
-// Where a weight lies in its fragment.
-constexpr int fragment_byte(int row, int column) {
-  const int lane = row % 8 * 4 + column / 8;
-  const int reg = column % 8 / 4 * 2 + row / 8;
-  return lane * 16 + reg * 4 + column % 4;
-}
-
-// Device memory.
-struct Matrix {
-  const uint32_t *starts = nullptr;  // [strips + 1]
-  const uint16_t *columns = nullptr; // [blocks]
-  const uint8_t *blocks = nullptr;   // [blocks][bytes_per_block]
-  const float *scales = nullptr;     // [strips][16]; 1 for float32
-  int32_t num_tiles = 0;
-  int32_t num_columns = 0; // without padding
-  uint32_t num_blocks = 0;
-  int32_t activation_max = 127;
-
-  LFK_HOST_DEVICE int64_t padded_rows() const { return int64_t{num_tiles} * kTileHeight; }
+// The sizes of a stack, and the form of all its matrices.
+struct DeviceShape : LstmShape {
+  Form form = Form::signed8;
 };
 
 struct PackedLayer {
@@ -83,12 +28,12 @@ struct PackedLayer {
 };
 
 struct PackedStack {
-  LstmShape shape;
-  Form form = Form::signed8;       // of all its matrices
+  DeviceShape shape;
+  Form form = Form::signed8;       // of all its matrices: they have one precision
   std::vector<PackedLayer> layers; // [layer * num_directions + direction]
 
-  // Checks the head; throws Error. Does not look into device memory.
-  explicit PackedStack(const DeviceStack &stack);
+  // As a DeviceStack is made.
+  PackedStack(const void *head, size_t head_bytes, const void *packed, size_t packed_bytes);
 };
 
 } // namespace cuda

@@ -1,98 +1,20 @@
 // The interface: arguments are checked here, kernels chosen and launched elsewhere.
-#include <algorithm>
-#include <cstdlib>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "common/fail.h"
-#include "common/percent.h"
 #include "common/schedule.h"
+#include "cuda/host/checked_call.h"
 #include "cuda/host/device_stack.h"
 #include "cuda/host/driver.h"
+#include "cuda/host/plan.h"
 #include "cuda/kernels/devices.h"
-#include "cuda/kernels/single_step.h"
 #include "lstm_fastkernels/cuda.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
-namespace {
-
-// Kernels hold counts of rows, and the grids made of them, in 32 bits. Four rows of y are cleared
-// by a block.
-constexpr int64_t kMostRows = int64_t{1} << 30, kMostRowsOfAllSteps = int64_t{1} << 32;
-
-Schedule checked_schedule(const LstmArguments &a) {
-  if (a.batch_size > kMostRows)
-    fail("batch_size must be at most " + std::to_string(kMostRows) + " on a CUDA device, got " +
-         std::to_string(a.batch_size));
-  if (a.batch_size > 0 && a.time_steps > kMostRowsOfAllSteps / a.batch_size)
-    fail("time_steps * batch_size must be at most " + std::to_string(kMostRowsOfAllSteps) +
-         " on a CUDA device, got " + std::to_string(a.time_steps) + " * " +
-         std::to_string(a.batch_size));
-  return Schedule(a);
-}
-
-// The environment may rule persistent kernels out.
-bool persistent_allowed() {
-  const char *const value = std::getenv("LSTM_FASTKERNELS_PERSISTENT");
-  return !value || std::string_view(value) != "0";
-}
-
-Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
-               int device) {
-  Plan plan;
-  plan.failed = failure_word(device);
-  const LstmShape &shape = stack.shape;
-  const device::Limits &limits = limits_of(device);
-  // All blocks read all of h0: it must not be written to.
-  const bool in_place = a.h0 && (a.h_n == a.h0 || a.c_n == a.c0);
-  plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
-  const int directions = static_cast<int>(shape.num_directions);
-  const bool allowed = persistent_allowed();
-  const int most = most_side_by_side(shape, a.batch_size, a.time_steps);
-  Choice refused;
-  refused.reason = "LSTM_FASTKERNELS_PERSISTENT is 0";
-  for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
-    const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
-    const auto placed = [&](const PersistentShape &s) {
-      return fits(s, *layers, directions, device);
-    };
-    Choice choice =
-        allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused;
-    if (choice.persistent && most > 1)
-      choice.side_by_side = useful_side_by_side(
-          stack, a, schedule, std::min(most, at_once(choice.shape, *layers, device)));
-    plan.layers.push_back(choice);
-  }
-  return plan;
-}
-
-// "16x32 blocks kept: weight_ih_l0 100.0%, weight_hh_l0 12.5%"
-std::string kept_text(const PackedStack &stack, int64_t layer) {
-  std::string text = "16x" + std::to_string(columns_per_block(stack.form)) + " blocks kept: ";
-  const char *separator = "";
-  const int64_t directions = stack.shape.num_directions;
-  for (int64_t i = layer * directions; i < (layer + 1) * directions; ++i) {
-    const PackedLayer &packed = stack.layers[static_cast<size_t>(i)];
-    const auto add = [&](const char *name, const Matrix &matrix, const MatrixShape &of) {
-      const int64_t all = of.num_blocks(columns_per_block(stack.form), kStripHeight);
-      text +=
-          separator + (name + layer_suffix(stack.shape, i)) + " " + percent(matrix.num_blocks, all);
-      separator = ", ";
-    };
-    add("weight_ih", packed.ih, ih_shape(stack.shape, layer));
-    add("weight_hh", packed.hh, hh_shape(stack.shape));
-    if (stack.shape.proj_size)
-      add("weight_hr", packed.hr, hr_shape(stack.shape));
-  }
-  return text;
-}
-
-} // namespace
 
 size_t workspace_bytes(const DeviceStack &stack, const LstmArguments &arguments) {
-  const PackedStack packed(stack);
+  const PackedStack &packed = stack.packed();
   const Schedule schedule = checked_schedule(arguments);
   if (arguments.batch_size == 0)
     return 0;
@@ -100,7 +22,7 @@ size_t workspace_bytes(const DeviceStack &stack, const LstmArguments &arguments)
 }
 
 void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, const Queue &queue) {
-  const PackedStack packed(stack);
+  const PackedStack &packed = stack.packed();
   const Schedule schedule = checked_schedule(arguments);
   if (arguments.batch_size == 0)
     return;
@@ -109,28 +31,6 @@ void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, cons
   check_failure(queue.device);
   const Plan plan = make_plan(packed, arguments, schedule, queue.device);
   run(packed, arguments, schedule, plan, queue);
-}
-
-std::vector<std::string> explain(const DeviceStack &stack, const LstmArguments &arguments,
-                                 int device) {
-  const PackedStack packed(stack);
-  const Schedule schedule = checked_schedule(arguments);
-  if (arguments.batch_size == 0)
-    return std::vector<std::string>(static_cast<size_t>(packed.shape.num_layers), "nothing to run");
-  const DeviceGuard guard(device);
-  std::vector<std::string> layers;
-  const Plan plan = make_plan(packed, arguments, schedule, device);
-  for (const Group &group : groups_of(plan.layers))
-    for (int64_t layer = group.first; layer < group.first + group.count; ++layer) {
-      const Choice &choice = plan.layers[static_cast<size_t>(layer)];
-      std::string way = plan.single_step    ? "one launch: there is one time step"
-                        : choice.persistent ? "persistent: " + choice.reason
-                                            : "a launch each step: " + choice.reason;
-      if (group.count > 1)
-        way += ", " + std::to_string(group.count) + " layers side by side";
-      layers.push_back(way + "; " + kept_text(packed, layer));
-    }
-  return layers;
 }
 
 } // namespace cuda

@@ -1,11 +1,12 @@
 // Products of a strip's blocks with rows of quantized activations, by the warps of a block.
 #pragma once
 
+#include <cmath>
+#include <cstdint>
 #include <type_traits>
 
-#include "common/host_device.h"
-#include "cuda/host/device_stack.h"
 #include "cuda/kernels/device.h"
+#include "cuda/kernels/device_matrix.h"
 
 namespace lstm_fastkernels {
 namespace cuda {

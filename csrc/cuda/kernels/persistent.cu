@@ -1,10 +1,10 @@
 #include "cuda/kernels/persistent.h"
 
-#include <algorithm>
 #include <map>
 #include <mutex>
 #include <tuple>
 
+#include "common/rounding.h"
 #include "cuda/kernels/grid_exchange.h"
 #include "cuda/kernels/persistent_instances.h"
 #include "cuda/kernels/persistent_shared.h"
@@ -12,19 +12,6 @@
 namespace lstm_fastkernels {
 namespace cuda {
 namespace {
-
-constexpr int kColumnsOfBlocks = kPersistentWarps * kFragmentColumns; // one block in each warp
-constexpr int64_t kFewestSteps = 2;
-
-// In a cluster h arrives sooner. Where its blocks have several tiles, they have more to multiply
-// than those of the grid, and are taken to be faster only up to so many rows. From the design's
-// estimates: no GPU has decided it yet (benchmarks/cuda/steps.cu asks one).
-constexpr int64_t kRowsForTilesInCluster = 8;
-
-SharedLayout layout_of(const PersistentShape &shape, const Matrix &hh) {
-  const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
-  return SharedLayout({shape.form, shape.rows, hh.num_columns, shape.tiles, blocks, shape.cluster});
-}
 
 PersistentKernel instance(const PersistentShape &shape) {
   return shape.cluster                  ? cluster_instance(shape)
@@ -37,7 +24,7 @@ device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int cou
   device::Launch launch;
   launch.grid = {shape.grid, 1, count};
   launch.threads = kPersistentThreads;
-  launch.shared_bytes = static_cast<size_t>(layout_of(shape, hh).bytes);
+  launch.shared_bytes = shared_bytes(shape, hh);
   if (shape.cluster)
     launch.cluster = shape.grid;
   else
@@ -45,80 +32,18 @@ device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int cou
   return launch;
 }
 
-// For so many blocks: a power of two; at least two, since store_async needs another block.
-int cluster_size(int64_t blocks) {
-  int size = 2;
-  while (size < blocks)
-    size *= 2;
-  return size;
+} // namespace
+
+size_t shared_bytes(const PersistentShape &shape, const Matrix &hh) {
+  const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
+  const SharedLayout layout(
+      {shape.form, shape.rows, hh.num_columns, shape.tiles, blocks, shape.cluster});
+  return static_cast<size_t>(layout.bytes);
 }
 
-// Whether so few blocks are not zero that it pays to ask which.
-bool is_sparse(const LstmShape &shape, const PackedLayer &layer) {
-  return 2 * int64_t{layer.hh.num_blocks} <=
-         hh_shape(shape).num_blocks(kFragmentColumns, kStripHeight);
-}
-
-int fewest_ranges(int64_t batch) { return static_cast<int>(divide_up(batch, kPersistentRows)); }
-int most_ranges(const LstmShape &shape) {
-  return kMostSideBySide / static_cast<int>(shape.num_directions);
-}
-
-// Why such a layer cannot be persistent on any device; empty where it may be.
-std::string obstacle(const LstmShape &shape, int64_t batch, int64_t time_steps) {
-  if (shape.activation_bits == 32)
-    return "weights are float32";
-  if (shape.proj_size)
-    return "there is a projection";
-  if (time_steps < kFewestSteps)
-    return "there is one time step";
-  const int64_t most = most_ranges(shape) * kPersistentRows;
-  if (batch > most)
-    return "the batch is larger than " + std::to_string(most);
-  return "";
-}
-
-// Those of so many ranges, of so many rows.
-void add_shapes(const LstmShape &shape, const PackedLayer *layers, int ranges, int rows,
-                const device::Limits &limits, std::vector<PersistentShape> &shapes) {
-  const Matrix &hh = layers[0].hh;
-  const int blocks = static_cast<int>(divide_up(hh.num_columns, kColumnsOfBlocks));
-
-  PersistentShape cluster;
-  cluster.form = form_of(shape.activation_bits);
-  cluster.cluster = true;
-  cluster.tiles = cluster.blocks = blocks;
-  cluster.grid = cluster_size(divide_up(hh.num_tiles, cluster.tiles));
-  cluster.ranges = ranges;
-  cluster.rows = rows;
-
-  PersistentShape grid = cluster;
-  grid.cluster = false;
-  grid.sparse = std::all_of(layers, layers + shape.num_directions,
-                            [&](const PackedLayer &layer) { return is_sparse(shape, layer); });
-  grid.few_rows = grid.form == Form::signed8 && rows <= kFewRows;
-  grid.tiles = 1;
-  grid.grid = hh.num_tiles;
-
-  const auto first = shapes.size();
-  const auto add_if = [&](bool exists, const PersistentShape &s) {
-    if (exists && static_cast<size_t>(layout_of(s, hh).bytes) <= limits.shared_bytes)
-      shapes.push_back(s);
-  };
-  add_if(limits.clusters && cluster.grid <= kLargestCluster &&
-             blocks <= most_cluster_tiles(cluster.form),
-         cluster);
-  add_if(blocks <= kLargestBlocks &&
-             grid.grid * shape.num_directions * ranges <= limits.multiprocessors,
-         grid);
-  if (cluster.tiles > 1 && rows > kRowsForTilesInCluster)
-    std::reverse(shapes.begin() + static_cast<std::ptrdiff_t>(first), shapes.end());
-}
-
-// Blocks, or clusters, that the device has at work at once.
-int placed(const PersistentShape &shape, const PackedLayer &layer, int device) {
+int most_at_once(const PersistentShape &shape, const Matrix &hh, int device) {
   const PersistentKernel kernel = instance(shape);
-  const device::Launch launch = launch_of(shape, layer.hh, 1);
+  const device::Launch launch = launch_of(shape, hh, 1);
   static std::mutex mutex;
   static std::map<std::tuple<int, PersistentKernel, size_t, int>, int> known;
   const std::lock_guard<std::mutex> lock(mutex);
@@ -129,98 +54,9 @@ int placed(const PersistentShape &shape, const PackedLayer &layer, int device) {
   return found->second;
 }
 
-} // namespace
-
-int rows_of_range(int64_t batch, int ranges) {
-  const int64_t rows = ranges == 1 ? batch : round_up(divide_up(batch, ranges), 8);
-  return (ranges - 1) * rows < batch ? static_cast<int>(rows) : 0;
-}
-
-std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
-                                             int64_t batch, const device::Limits &limits) {
-  if (!obstacle(shape, batch, kFewestSteps).empty())
-    return {};
-  std::vector<PersistentShape> shapes;
-  for (int ranges = fewest_ranges(batch); ranges <= most_ranges(shape); ++ranges)
-    if (const int rows = rows_of_range(batch, ranges))
-      add_shapes(shape, layers, ranges, rows, limits, shapes);
-  return shapes;
-}
-
-Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, int64_t time_steps,
-              const device::Limits &limits,
-              const std::function<bool(const PersistentShape &)> &fits) {
-  Choice choice;
-  choice.reason = obstacle(shape, batch, time_steps);
-  if (!choice.reason.empty())
-    return choice;
-  choice.reason = "the hidden size or the batch is too large for this device";
-  const auto shapes = possible_shapes(shape, layers, batch, limits);
-  const auto found = std::find_if(shapes.begin(), shapes.end(), fits);
-  if (found != shapes.end()) {
-    choice.persistent = true;
-    choice.shape = *found;
-    choice.reason = describe(*found);
-  }
-  return choice;
-}
-
-std::string describe(const PersistentShape &shape) {
-  const std::string blocks = std::to_string(shape.grid) + " blocks";
-  return (shape.cluster ? "in a cluster of " + blocks : "on " + blocks + " of the grid") +
-         (shape.sparse ? ", zeros skipped" : "") +
-         (shape.ranges > 1 ? ", " + std::to_string(shape.ranges) + " ranges of " +
-                                 std::to_string(shape.rows) + " rows"
-                           : "");
-}
-
-bool may_be_persistent(const LstmShape &shape, int64_t batch, int64_t time_steps) {
-  return obstacle(shape, batch, time_steps).empty();
-}
-
-int most_side_by_side(const LstmShape &shape, int64_t batch, int64_t time_steps) {
-  if (shape.num_directions == 2 || !may_be_persistent(shape, batch, time_steps))
-    return 1;
-  return static_cast<int>(
-      std::min(shape.num_layers, int64_t{kMostSideBySide} / fewest_ranges(batch)));
-}
-
-int at_once(const PersistentShape &shape, const PackedLayer &layer, int device) {
-  const int ranges = placed(shape, layer, device) / (shape.cluster ? 1 : shape.grid);
-  return std::min(ranges, kMostSideBySide) / shape.ranges;
-}
-
-bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int device) {
-  // A range of rows waits for its own blocks alone: two clusters may run one after the other.
-  return shape.cluster ? placed(shape, layer, device) > 0
-                       : at_once(shape, layer, device) >= directions;
-}
-
-std::vector<Group> groups_of(const std::vector<Choice> &layers) {
-  std::vector<Group> groups;
-  for (size_t layer = 0; layer < layers.size(); ++layer) {
-    const auto joins = [&](const Choice &below, const Choice &choice) {
-      return below.persistent && choice.persistent && below.shape == choice.shape &&
-             groups.back().count < choice.side_by_side;
-    };
-    if (layer > 0 && joins(layers[layer - 1], layers[layer]))
-      ++groups.back().count;
-    else
-      groups.push_back({static_cast<int64_t>(layer), 1});
-  }
-  return groups;
-}
-
 int64_t range_packets(const Matrix &hh, int rows) {
   const int most_passes = static_cast<int>(divide_up(rows, 8));
   return int64_t{2} * step_packets(hh.num_tiles, most_passes);
-}
-
-int64_t most_packets(const Matrix &hh, int64_t batch) {
-  int64_t most = 0;
-  for (int ranges = fewest_ranges(batch); ranges <= kMostSideBySide; ++ranges)
-    most = std::max(most, ranges * range_packets(hh, rows_of_range(batch, ranges)));
-  return most;
 }
 
 void run_persistent(const PersistentShape &shape, const SideBySide<PersistentArguments> &all,

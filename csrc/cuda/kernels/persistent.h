@@ -5,11 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <string>
-#include <vector>
 
-#include "cuda/host/device_stack.h"
+#include "cuda/kernels/device_matrix.h"
 #include "cuda/kernels/device_types.h"
 #include "cuda/kernels/plain_kernels.h"
 #include "cuda/kernels/rows.h"
@@ -31,7 +28,6 @@ constexpr int kFewRows = 8;                      // of a batch that are multipli
 struct PersistentShape {
   Form form = Form::signed8;
   bool cluster = false;
-  bool sparse = false;   // skips blocks that are zero; otherwise they are multiplied, too
   bool few_rows = false; // int8 on the grid, for at most kFewRows
   int tiles = 1;         // of a block of the grid
   int blocks = 1;        // of a strip that a warp holds
@@ -41,54 +37,10 @@ struct PersistentShape {
   int rows = 0; // of each range; the last may have fewer
 
   bool operator==(const PersistentShape &o) const {
-    return form == o.form && cluster == o.cluster && sparse == o.sparse && few_rows == o.few_rows &&
-           tiles == o.tiles && blocks == o.blocks && grid == o.grid && ranges == o.ranges &&
-           rows == o.rows;
+    return form == o.form && cluster == o.cluster && few_rows == o.few_rows && tiles == o.tiles &&
+           blocks == o.blocks && grid == o.grid && ranges == o.ranges && rows == o.rows;
   }
 };
-
-// Rows of each range of so many; 0 where the last range would have none.
-int rows_of_range(int64_t batch, int ranges);
-
-// How a layer's steps are run: persistent, or else a launch each; and why.
-struct Choice {
-  bool persistent = false;
-  PersistentShape shape; // if persistent
-  std::string reason;
-  int side_by_side = 1; // layers of that shape that may be at work at the same time
-};
-
-// Neighbouring layers whose steps run side by side, each a chunk of steps behind the one below it.
-struct Group {
-  int64_t first, count;
-};
-std::vector<Group> groups_of(const std::vector<Choice> &layers);
-
-// Whether such a layer is persistent where there is a shape that fits.
-bool may_be_persistent(const LstmShape &shape, int64_t batch, int64_t time_steps);
-
-// Layers of a stack that may run side by side on any device.
-int most_side_by_side(const LstmShape &shape, int64_t batch, int64_t time_steps);
-
-// All shapes that there are for a layer with a batch of so many rows, what is taken to be the
-// fastest first; `layers` has its directions.
-std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
-                                             int64_t batch, const device::Limits &limits);
-
-// A shape in words.
-std::string describe(const PersistentShape &shape);
-
-// For so many time steps, the first of them that fits.
-Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, int64_t time_steps,
-              const device::Limits &limits,
-              const std::function<bool(const PersistentShape &)> &fits);
-
-// How many directions or layers a launch of a shape may have so that all their ranges are at work
-// at once.
-int at_once(const PersistentShape &shape, const PackedLayer &layer, int device);
-
-// Whether that is enough: the blocks of a direction and range wait for each other.
-bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int device);
 
 // A range of rows of one direction.
 struct PersistentArguments {
@@ -98,6 +50,7 @@ struct PersistentArguments {
   Matrix hh;
   int64_t begin = 0, end = 0; // steps in the direction of travel, at most kMostSteps
   int32_t reverse = 0;
+  int32_t blocks = 1; // as in PersistentShape
   int32_t hidden_size = 0;
   // Of the range: its first row comes first.
   QuantizedRows h[2]; // as in StepArguments, read and written by turns
@@ -116,8 +69,12 @@ struct PersistentArguments {
 
 // Packets of a range, from the first one to the first of the next; a call starts with them zero.
 int64_t range_packets(const Matrix &hh, int rows);
-// Room for those of a direction, whatever the shape.
-int64_t most_packets(const Matrix &hh, int64_t batch);
+
+// Shared memory of a block.
+size_t shared_bytes(const PersistentShape &shape, const Matrix &hh);
+
+// Blocks, or clusters, of a shape that a device has at work at once. The driver is asked once.
+int most_at_once(const PersistentShape &shape, const Matrix &hh, int device);
 
 // Runs steps begin .. end - 1 as so many calls of step() do.
 void run_persistent(const PersistentShape &shape, const SideBySide<PersistentArguments> &arguments,

@@ -9,9 +9,8 @@ template <int kTiles> using Int8Cluster = ClusterExchange<Form::signed8, kTiles>
 template <int kTiles> using Int16Cluster = ClusterExchange<Form::signed16, kTiles>;
 
 PersistentKernel cluster_instance(const PersistentShape &shape) {
-  return shape.form == Form::signed8
-             ? persistent_instance<Int8Cluster, false, most_cluster_tiles(Form::signed8)>(shape)
-             : persistent_instance<Int16Cluster, false, most_cluster_tiles(Form::signed16)>(shape);
+  return shape.form == Form::signed8 ? persistent_instance<Int8Cluster, 1, 2, 3>(shape)
+                                     : persistent_instance<Int16Cluster, 1, 2>(shape);
 }
 
 } // namespace cuda

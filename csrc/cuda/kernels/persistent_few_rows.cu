@@ -7,7 +7,7 @@ namespace cuda {
 template <int> using FewRowsGrid = GridExchange<Form::signed8, 1>;
 
 PersistentKernel few_rows_grid_instance(const PersistentShape &shape) {
-  return grid_instance<FewRowsGrid, FewRowsGrid>(shape);
+  return persistent_instance<FewRowsGrid, 1, 2, 3, 4, 6, 8>(shape);
 }
 
 } // namespace cuda

@@ -11,22 +11,18 @@ namespace cuda {
 
 using PersistentKernel = void (*)(const SideBySide<PersistentArguments>);
 
-// Exchange<n> is that of kernels with n blocks a warp, of which there are up to kLargest. Not an
-// alias of an unnamed namespace: two of one name would be taken for one.
-template <template <int> class Exchange, bool kSparse, int kLargest>
+// The first instance that has registers for the shape's blocks a warp, of those with so many;
+// Exchange<n> is that of n. Not an alias of an unnamed namespace: two of one name would be taken
+// for one.
+template <template <int> class Exchange, int... kBlocks>
 PersistentKernel persistent_instance(const PersistentShape &shape) {
-  if (shape.blocks == kLargest)
-    return persistent_kernel<Exchange<kLargest>, kLargest, kSparse>;
-  if constexpr (kLargest > 1)
-    return persistent_instance<Exchange, kSparse, kLargest - 1>(shape);
-  else
+  PersistentKernel found = nullptr;
+  ((found =
+        !found && shape.blocks <= kBlocks ? persistent_kernel<Exchange<kBlocks>, kBlocks> : found),
+   ...);
+  if (!found)
     fail("there is no persistent kernel for " + std::to_string(shape.blocks) + " blocks a warp");
-}
-
-template <template <int> class Dense, template <int> class Sparse>
-PersistentKernel grid_instance(const PersistentShape &shape) {
-  return shape.sparse ? persistent_instance<Sparse, true, kLargestBlocks>(shape)
-                      : persistent_instance<Dense, false, kLargestBlocks>(shape);
+  return found;
 }
 
 PersistentKernel cluster_instance(const PersistentShape &shape);

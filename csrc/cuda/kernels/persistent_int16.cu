@@ -7,7 +7,7 @@ namespace cuda {
 template <int> using Int16Grid = GridExchange<Form::signed16, 1>;
 
 PersistentKernel int16_grid_instance(const PersistentShape &shape) {
-  return grid_instance<Int16Grid, Int16Grid>(shape);
+  return persistent_instance<Int16Grid, 1, 2, 4, 8>(shape);
 }
 
 } // namespace cuda

@@ -21,8 +21,8 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// With kSparse, fragments that are zero are neither waited for nor multiplied.
-template <class Exchange, int kBlocks, bool kSparse> class PersistentBlock {
+// Fragments that are zero are neither waited for nor multiplied.
+template <class Exchange, int kBlocks> class PersistentBlock {
 public:
   LFK_DEVICE explicit PersistentBlock(const PersistentArguments &a)
       : a_(a), memory_(sizes(a)), place_(a.hh), exchange_(a, memory_) {}
@@ -45,7 +45,6 @@ private:
   static constexpr Form kForm = Exchange::kForm;
   static constexpr int kTiles = Exchange::kTiles;
   static constexpr int kGroups = Exchange::kGroups;
-  static constexpr int kGates = 4;
   static constexpr int kBlockRows = kTiles * kTileHeight;
   static constexpr int kUnits = kTiles * kStripHeight;
 
@@ -93,7 +92,7 @@ private:
   LFK_DEVICE int columns() const {
     return (a_.hh.num_columns + kFragmentColumns - 1) / kFragmentColumns;
   }
-  LFK_DEVICE int first_column() const { return device::warp() * kBlocks; }
+  LFK_DEVICE int first_column() const { return device::warp() * a_.blocks; }
 
   LFK_DEVICE void load_weights() {
     const Matrix &m = a_.hh;
@@ -105,7 +104,8 @@ private:
         const uint32_t end = tile < place_.tiles() ? m.starts[strip + 1] : 0;
         uint32_t position = first_block(begin, end);
         LFK_UNROLLED (b, kBlocks) {
-          const bool exists = position < end && m.columns[position] == first_column() + b;
+          const bool exists =
+              b < a_.blocks && position < end && m.columns[position] == first_column() + b;
           const Words4 loaded = exists ? load_fragment(m, position++) : Words4{};
           LFK_UNROLLED (i, 4)
             weights_[tile][gate][b][i] = loaded.words[i];
@@ -205,15 +205,13 @@ private:
   // Sums of products of this warp's weights with rows of h, into shared memory; waits for h, also
   // where there are no rows.
   LFK_DEVICE bool multiply(int k, int sent, int active) {
-    const auto wanted = [&](int b) {
-      return kSparse ? (kept_ >> b * kGates & 15) != 0 : first_column() + b < columns();
-    };
+    const auto wanted = [&](int b) { return (kept_ >> b * kGates & 15) != 0; };
     int first = 0;
     do {
       Sums<kForm> sums[kTiles][kGroups][kGates];
       const auto visit = [&](int b, int group, const LaneColumns<kForm> &h) {
         LFK_UNROLLED (gate, kGates) {
-          if (!kSparse || (kept_ >> (b * kGates + gate) & 1)) {
+          if (kept_ >> (b * kGates + gate) & 1) {
             LFK_UNROLLED (tile, kTiles)
               sums[tile][group][gate].add(weights_[tile][gate][b], h);
           }
@@ -332,14 +330,13 @@ private:
   const BlockPlace<kTiles> place_;
   Exchange exchange_;
   uint32_t weights_[kTiles][kGates][kBlocks][4];
-  uint32_t kept_; // a bit for each block of columns and gate; of one tile
+  uint32_t kept_; // a bit for each block of columns and gate: whether any tile's is not zero
 };
 
-template <class Exchange, int kBlocks, bool kSparse>
+template <class Exchange, int kBlocks>
 LFK_KERNEL(kPersistentThreads, 1)
 persistent_kernel(LFK_PARAMETERS(SideBySide<PersistentArguments>) all) {
-  static_assert(!kSparse || Exchange::kTiles == 1);
-  PersistentBlock<Exchange, kBlocks, kSparse>(all.of[device::block_index().z]).run();
+  PersistentBlock<Exchange, kBlocks>(all.of[device::block_index().z]).run();
 }
 
 } // namespace cuda

@@ -5,11 +5,10 @@ namespace lstm_fastkernels {
 namespace cuda {
 
 // As many rows a pass as there are registers for, beside the weights.
-template <int n> using DenseGrid = GridExchange<Form::signed8, (n > 6) ? 2 : 3>;
-template <int> using SparseGrid = GridExchange<Form::signed8, 2>;
+template <int n> using ManyRowsGrid = GridExchange<Form::signed8, (n > 6) ? 2 : 3>;
 
 PersistentKernel many_rows_grid_instance(const PersistentShape &shape) {
-  return grid_instance<DenseGrid, SparseGrid>(shape);
+  return persistent_instance<ManyRowsGrid, 1, 2, 3, 4, 6, 8>(shape);
 }
 
 } // namespace cuda

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cuda/host/device_stack.h"
+#include "common/form.h"
+#include "common/plane.h"
+#include "cuda/kernels/device_matrix.h"
 #include "cuda/kernels/rows.h"
-#include "lstm_fastkernels/lstm.h"
+#include "lstm_fastkernels/data_type.h"
 
 namespace lstm_fastkernels {
 namespace cuda {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/rounding.h"
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/fragments.h"
 #include "cuda/kernels/plain_kernels.h"

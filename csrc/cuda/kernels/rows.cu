@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/rounding.h"
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/plain_kernels.h"
 #include "cuda/kernels/quantize_row.h"

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
+#include "common/form.h"
 #include "common/host_device.h"
-#include "common/plane.h"
-#include "cuda/host/device_stack.h"
+#include "cuda/kernels/device_matrix.h"
 
 namespace lstm_fastkernels {
 namespace cuda {

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "common/numerics.h"
+#include "common/rounding.h"
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/quantize_row.h"
 #include "cuda/kernels/tile_sums.h"
@@ -118,23 +119,16 @@ void launch_single_step(const Directions<SingleStepArguments> &all, void *stream
   const SingleStepArguments &a = all.of[0];
   Launch shape;
   shape.threads = kStepThreads;
-  shape.shared_bytes = static_cast<size_t>(shared_offsets<F>(a.input_size, a.hidden_size).bytes);
+  shape.shared_bytes = single_step_shared_bytes(F, a.input_size, a.hidden_size);
   shape.grid = {static_cast<int>(divide_up(a.rows.batch, kRows)), a.hh.num_tiles, all.count};
   launch(single_step_kernel<F>, shape, stream, all);
 }
 
 } // namespace
 
-bool single_step_fits(const LstmShape &shape, const Limits &limits) {
-  if (shape.proj_size)
-    return false;
-  int64_t input = shape.input_size;
-  if (shape.num_layers > 1)
-    input = std::max(input, shape.layer_input_size(1));
-  const int64_t bytes = with_form(form_of(shape.activation_bits), [&](auto f) {
-    return shared_offsets<f>(input, shape.hidden_size).bytes;
-  });
-  return static_cast<size_t>(bytes) <= limits.shared_bytes;
+size_t single_step_shared_bytes(Form form, int64_t input_size, int64_t hidden_size) {
+  return static_cast<size_t>(
+      with_form(form, [&](auto f) { return shared_offsets<f>(input_size, hidden_size).bytes; }));
 }
 
 void single_step(Form form, const Directions<SingleStepArguments> &all, void *stream) {

@@ -1,11 +1,11 @@
 // One time step of a layer in one launch, from the caller's state to the caller's state: streaming.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "common/plane.h"
-#include "cuda/host/device_stack.h"
-#include "cuda/kernels/device_types.h"
+#include "cuda/kernels/device_matrix.h"
 #include "cuda/kernels/plain_kernels.h"
 #include "cuda/kernels/rows.h"
 
@@ -25,8 +25,8 @@ struct SingleStepArguments {
   DataType state_type = DataType::float32;
 };
 
-// Whether there is enough shared memory for it; not where there is a projection.
-bool single_step_fits(const LstmShape &shape, const device::Limits &limits);
+// Of a block.
+size_t single_step_shared_bytes(Form form, int64_t input_size, int64_t hidden_size);
 
 void single_step(Form form, const Directions<SingleStepArguments> &arguments, void *stream);
 

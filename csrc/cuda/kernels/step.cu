@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/rounding.h"
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/plain_kernels.h"
 #include "cuda/kernels/tile_sums.h"

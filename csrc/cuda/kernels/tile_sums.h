@@ -10,7 +10,6 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-constexpr int kGates = 4;
 constexpr int kStepWarps = 16;
 constexpr int kStepThreads = kStepWarps * 32;
 

@@ -1,9 +1,9 @@
 // A caller's values, one by one.
 #pragma once
 
+#include "common/form.h"
 #include "common/half.h"
 #include "common/numerics.h"
-#include "cuda/host/device_stack.h"
 #include "cuda/kernels/device.h"
 
 namespace lstm_fastkernels {

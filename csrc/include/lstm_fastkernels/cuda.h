@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,29 +12,43 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// Bytes of the packed form for CUDA devices; throws as lstm_fastkernels::packed_bytes does.
-LSTM_FASTKERNELS_API size_t packed_bytes(const LstmShape &shape, const LayerWeights *layers);
+// Cells validated, and how they are packed for CUDA devices: lstm_fastkernels::PackPlan, which says
+// more. All matrices must have one precision. What write() makes in host memory is copied to a
+// device as it is.
+class LSTM_FASTKERNELS_API PackPlan {
+public:
+  PackPlan(const LstmShape &shape, const CellWeights *cells);
+  ~PackPlan();
+  PackPlan(const PackPlan &) = delete;
 
-// Packs the layers, which lie in host memory, into host memory of packed_bytes(shape, layers)
-// bytes, any alignment. What comes out is copied to a device as it is.
-LSTM_FASTKERNELS_API void pack(const LstmShape &shape, const LayerWeights *layers, void *packed,
-                               size_t bytes);
+  size_t bytes() const;
+  void write(void *packed, size_t bytes) const;
 
-// The packed form starts with a head that the host needs at each call, too, since it cannot look
-// into device memory without waiting for it. Throws Error for a shape that validate refuses.
-LSTM_FASTKERNELS_API size_t head_bytes(const LstmShape &shape);
-
-// A packed stack on a device, and a copy of its head on the host.
-struct DeviceStack {
-  const void *head = nullptr; // host
-  size_t head_bytes = 0;
-  const void *packed = nullptr; // device, aligned to 16 bytes
-  size_t packed_bytes = 0;
+private:
+  struct Plan;
+  std::unique_ptr<const Plan> plan_;
 };
 
-// The shape that a head declares. Throws Error unless it is consistent and belongs to a packed form
-// of exactly packed_bytes. Does not look into device memory.
-LSTM_FASTKERNELS_API LstmShape packed_shape(const DeviceStack &stack);
+// The packed form starts with a head that the host needs, too, since it cannot look into device
+// memory without waiting for it. Throws Error for a shape that validate refuses.
+LSTM_FASTKERNELS_API size_t head_bytes(const LstmShape &shape);
+
+struct PackedStack; // the library's own
+
+// A packed stack on a device, checked once. Copies share what was read.
+class LSTM_FASTKERNELS_API DeviceStack {
+public:
+  // The head is host memory, read before the constructor returns; `packed` is device memory,
+  // aligned to 16 bytes, that must live as long. Throws Error unless the head is consistent and
+  // belongs to a packed form of exactly packed_bytes. Does not look into device memory.
+  DeviceStack(const void *head, size_t head_bytes, const void *packed, size_t packed_bytes);
+
+  const LstmShape &shape() const;
+  const PackedStack &packed() const { return *packed_; }
+
+private:
+  std::shared_ptr<const PackedStack> packed_;
+};
 
 // Device memory that lstm_forward needs beside its arguments'; depends on their sizes, lengths and
 // batch_sizes alone. Throws Error as lstm_forward does.
@@ -55,10 +70,30 @@ struct Queue {
 LSTM_FASTKERNELS_API void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments,
                                        const Queue &queue);
 
-// How lstm_forward would run each layer on a device, and why: a line for each, "persistent: in a
-// cluster of 8 blocks; blocks kept: ...". Throws as it does, but where there is no memory given.
-LSTM_FASTKERNELS_API std::vector<std::string> explain(const DeviceStack &stack,
-                                                      const LstmArguments &arguments, int device);
+// How the time steps of a layer are run.
+enum class Way { nothing, one_launch, persistent, launch_each_step };
+
+struct MatrixPlan {
+  std::string name;
+  int64_t blocks = 0, kept = 0; // of 16 rows x LayerPlan::block_columns
+};
+
+struct LayerPlan {
+  Way way = Way::nothing;
+  std::string reason;
+  int64_t side_by_side = 1; // layers at a time, this one among them
+  int64_t block_columns = 0;
+  std::vector<MatrixPlan> matrices; // of its directions
+};
+
+// How lstm_forward would run each layer on a device, and why. Throws as it does, but where there is
+// no memory given.
+LSTM_FASTKERNELS_API std::vector<LayerPlan> explain(const DeviceStack &stack,
+                                                    const LstmArguments &arguments, int device);
+
+// The same in words: a line for each layer; or the ways alone, in one.
+LSTM_FASTKERNELS_API std::vector<std::string> describe(const std::vector<LayerPlan> &layers);
+LSTM_FASTKERNELS_API std::string brief(const std::vector<LayerPlan> &layers);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -45,17 +45,18 @@ void check_matrix(const SourceMatrix &source, const cuda::Matrix &m, Form form) 
 TEST(every_weight_is_in_its_place) {
   for (int64_t hidden : {1, 15, 16, 17, 40})
     for (int64_t proj : {0, 1})
-      for (int bits : {8, 16, 32})
+      for (Precision precision : kPrecisions)
         for (bool blocks : {false, true}) {
           if (proj >= hidden)
             continue;
-          WITH("hidden ", hidden, " proj ", proj, " bits ", bits, " blocks ", blocks);
-          const LstmShape shape = shape_of(67, hidden, proj ? hidden - 1 : 0, 2, 2, bits);
+          WITH("hidden ", hidden, " proj ", proj, " precision ", precision_name(precision),
+               " blocks ", blocks);
+          const TypedShape shape = shape_of(67, hidden, proj ? hidden - 1 : 0, 2, 2, precision);
           SourceStack source = random_stack(shape, Weights::any, 5);
           if (blocks)
             source = in_blocks(source, {16, 32}, 0.5f);
           const StackOnDevice on_device(source);
-          const cuda::PackedStack packed(on_device.view());
+          const cuda::PackedStack &packed = on_device.view().packed();
           for (size_t i = 0; i < source.layers.size(); ++i) {
             check_matrix(source.layers[i].ih, packed.layers[i].ih, packed.form);
             check_matrix(source.layers[i].hh, packed.layers[i].hh, packed.form);
@@ -66,45 +67,42 @@ TEST(every_weight_is_in_its_place) {
 }
 
 TEST(heads_that_do_not_fit_are_refused) {
-  const LstmShape shape = shape_of(40, 20, 10, 2, 2, 16);
+  const TypedShape shape = shape_of(40, 20, 10, 2, 2, kInt16);
   const StackOnDevice good(random_stack(shape, Weights::any, 6));
-  const auto read = [&](const auto &change) {
-    std::vector<uint8_t> head(good.packed().begin(),
-                              good.packed().begin() +
-                                  static_cast<std::ptrdiff_t>(good.view().head_bytes));
-    cuda::DeviceStack view = good.view();
-    change(head, view);
-    view.head = head.data();
-    view.head_bytes = head.size();
-    return cuda::packed_shape(view);
-  };
   using Bytes = std::vector<uint8_t>;
-  using View = cuda::DeviceStack;
+  const auto begin = good.packed().begin();
+  const Bytes good_head(begin, begin + static_cast<std::ptrdiff_t>(cuda::head_bytes(shape)));
+  const DeviceMemory memory(16);
+  const auto read = [&](const auto &change, size_t packed_bytes) {
+    Bytes head = good_head;
+    change(head);
+    return cuda::DeviceStack(head.data(), head.size(), memory.data(), packed_bytes).shape();
+  };
+  const auto refused = [&](const auto &change) { read(change, good.packed().size()); };
   const auto set = [](Bytes &head, size_t at, uint32_t value) {
     std::memcpy(head.data() + at, &value, sizeof value);
   };
-  CHECK(read([](Bytes &, View &) {}).hidden_size == 20);
-  CHECK_THROWS(read([](Bytes &head, View &) { head.resize(40); }), "at least 64 bytes");
-  CHECK_THROWS(read([](Bytes &head, View &) { head.resize(64); }), "bytes for these sizes");
-  CHECK_THROWS(read([](Bytes &head, View &) { head[0] = 'x'; }), "mark");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 8, 77); }), "expected version");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 12, 1); }), "expected the CUDA layout");
-  CHECK_THROWS(read([](Bytes &, View &view) { view.packed_bytes -= 1; }), "bytes for these sizes");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 28, 0); }), "hidden_size must be in");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 28, 2000); }), "bytes for these sizes");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 64, 1); }), "unknown form");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 68, 40000); }), "activation range");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 68, 0); }), "activation range");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 72, 1); }), "are not possible");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 72, 3); }), "are not possible");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 76, 4 * 2 * 2 + 1); }),
-               "are not possible");
-  CHECK_THROWS(read([&](Bytes &head, View &) { set(head, 76, 4 * 2 * 2 - 1); }),
+  CHECK(read([](Bytes &) {}, good.packed().size()).hidden_size == 20);
+  CHECK_THROWS(refused([](Bytes &head) { head.resize(40); }), "at least 64 bytes");
+  CHECK_THROWS(refused([](Bytes &head) { head.resize(64); }), "bytes for these sizes");
+  CHECK_THROWS(refused([](Bytes &head) { head[0] = 'x'; }), "bad magic number");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 8, 77); }), "expected version");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 12, 1); }), "expected the CUDA layout");
+  CHECK_THROWS(read([](Bytes &) {}, good.packed().size() - 1), "bytes for these sizes");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 36, 0); }), "hidden_size must be in");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 36, 2000); }), "bytes for these sizes");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 72, 1); }), "unknown form");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 76, 40000); }), "activation range");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 76, 0); }), "activation range");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 80, 1); }), "are not possible");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 80, 3); }), "are not possible");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 84, 4 * 2 * 2 + 1); }), "are not possible");
+  CHECK_THROWS(refused([&](Bytes &head) { set(head, 84, 4 * 2 * 2 - 1); }),
                "bytes for these sizes");
 
-  View misaligned = good.view();
-  misaligned.packed = static_cast<const uint8_t *>(misaligned.packed) + 8;
-  CHECK_THROWS(cuda::PackedStack{misaligned}, "aligned to 16 bytes");
+  CHECK_THROWS(cuda::DeviceStack(good_head.data(), good_head.size(), memory.data() + 8,
+                                 good.packed().size()),
+               "aligned to 16 bytes");
   // What was packed for the CPU is not taken, nor the other way round.
   CHECK_THROWS(packed_shape(good.packed().data(), good.packed().size()), "expected the CPU layout");
 }

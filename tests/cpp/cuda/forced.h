@@ -8,20 +8,24 @@
 
 #include "check.h"
 #include "cuda/host/driver.h"
+#include "stack.h"
 
 namespace lstm_fastkernels {
 
 constexpr int kUnitsOfTile = 16;
+
+inline cuda::DeviceShape device_shape(const TypedShape &shape) {
+  cuda::DeviceShape of;
+  static_cast<LstmShape &>(of) = shape;
+  of.form = cuda::form_of(shape.precision);
+  return of;
+}
 
 inline cuda::PersistentShape grid_of(int64_t hidden, int blocks, int64_t rows) {
   cuda::PersistentShape shape;
   shape.few_rows = rows <= cuda::kFewRows;
   shape.blocks = blocks;
   shape.grid = static_cast<int>((hidden + kUnitsOfTile - 1) / kUnitsOfTile);
-  return shape;
-}
-inline cuda::PersistentShape sparse(cuda::PersistentShape shape) {
-  shape.sparse = true;
   return shape;
 }
 // Of `size` blocks, or as few as there must be.
@@ -35,14 +39,13 @@ inline cuda::PersistentShape cluster_of(int64_t hidden, int tiles, int size = 2)
   return shape;
 }
 
-// All that there are for a hidden size up to 256: with as few blocks as there must be, and with
-// more; and for few rows also those for many.
+// For a hidden size up to 256: with as few blocks as there must be, and with more; and for few rows
+// also those for many.
 inline std::vector<cuda::PersistentShape> shapes_of(int64_t hidden, int64_t rows) {
   std::vector<cuda::PersistentShape> shapes = {cluster_of(hidden, 1), cluster_of(hidden, 2)};
   for (const int64_t kernel_rows : {rows, cuda::kFewRows + int64_t{1}})
     for (int blocks : {1, 2}) {
       shapes.push_back(grid_of(hidden, blocks, kernel_rows));
-      shapes.push_back(sparse(shapes.back()));
       if (rows > cuda::kFewRows && blocks == 2)
         return shapes;
     }
@@ -64,9 +67,9 @@ inline cuda::PersistentShape of_form(cuda::PersistentShape shape, Form form) {
 }
 
 inline std::string name_of(const cuda::PersistentShape &s) {
-  return check::text(s.form == Form::signed16 ? "int16 " : "", s.sparse ? "sparse " : "",
-                     s.cluster ? "cluster" : "grid", " of ", s.grid,
-                     s.few_rows ? " for few rows" : "", " blocks ", s.blocks, " ranges ", s.ranges);
+  return check::text(s.form == Form::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid",
+                     " of ", s.grid, s.few_rows ? " for few rows" : "", " blocks ", s.blocks,
+                     " ranges ", s.ranges);
 }
 
 inline cuda::Plan plan_of(const std::vector<cuda::PersistentShape> &layers) {

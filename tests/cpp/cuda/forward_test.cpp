@@ -14,12 +14,12 @@ template <class Test> void for_each_shape(int64_t input, int64_t hidden, const T
   for (int64_t layers : {1, 3})
     for (int64_t directions : {1, 2})
       for (int64_t proj : {int64_t{0}, (hidden + 1) / 2})
-        for (int bits : {8, 16, 32}) {
+        for (Precision precision : kPrecisions) {
           if (proj == hidden)
             continue;
           WITH("input ", input, " hidden ", hidden, " layers ", layers, " directions ", directions,
-               " proj ", proj, " bits ", bits);
-          test(shape_of(input, hidden, proj, layers, directions, bits));
+               " proj ", proj, " precision ", precision_name(precision));
+          test(shape_of(input, hidden, proj, layers, directions, precision));
         }
 }
 
@@ -30,7 +30,7 @@ void check_as_on_cpu(const SourceStack &stack, const Sequence &sequence,
 }
 
 TEST(every_shape) {
-  for_each_shape(7, 19, [](const LstmShape &shape) {
+  for_each_shape(7, 19, [](const TypedShape &shape) {
     const SourceStack stack = random_stack(shape, Weights::any, 31);
     const Sequence sequence = random_sequence(shape, 3, 5, 32);
     for_each_order([&] { check_as_on_cpu(stack, sequence); });
@@ -38,7 +38,7 @@ TEST(every_shape) {
 }
 
 TEST(one_step) {
-  for_each_shape(21, 35, [](const LstmShape &shape) {
+  for_each_shape(21, 35, [](const TypedShape &shape) {
     const SourceStack stack = random_stack(shape, Weights::any, 33);
     for (int64_t B : {1, 5, 8, 17}) {
       WITH("batch ", B);
@@ -55,9 +55,9 @@ TEST(one_step) {
 TEST(awkward_sizes) {
   for (int64_t input : kAwkward)
     for (int64_t hidden : {1, 16, 17, 33, 151})
-      for (int bits : {8, 16, 32}) {
-        WITH("input ", input, " hidden ", hidden, " bits ", bits);
-        const LstmShape shape = shape_of(input, hidden, 0, 1, 1, bits);
+      for (Precision precision : kPrecisions) {
+        WITH("input ", input, " hidden ", hidden, " precision ", precision_name(precision));
+        const TypedShape shape = shape_of(input, hidden, 0, 1, 1, precision);
         const auto seed = static_cast<uint64_t>(input * 1000 + hidden);
         check_as_on_cpu(random_stack(shape, Weights::any, seed),
                         random_sequence(shape, 2, 2, seed));
@@ -67,9 +67,9 @@ TEST(awkward_sizes) {
 TEST(batches) {
   for (int64_t B : {1, 7, 8, 9, 32, 33, 65, 70})
     for (int64_t proj : {0, 3})
-      for (int bits : {8, 16, 32}) {
-        WITH("batch ", B, " proj ", proj, " bits ", bits);
-        const LstmShape shape = shape_of(5, 17, proj, 1, 2, bits);
+      for (Precision precision : kPrecisions) {
+        WITH("batch ", B, " proj ", proj, " precision ", precision_name(precision));
+        const TypedShape shape = shape_of(5, 17, proj, 1, 2, precision);
         check_as_on_cpu(random_stack(shape, Weights::any, 41), random_sequence(shape, 2, B, 42));
       }
 }
@@ -77,7 +77,7 @@ TEST(batches) {
 TEST(rows_of_other_lengths) {
   const std::vector<int64_t> all_lengths[] = {
       {6, 1, 3, 6, 2, 1, 1, 4, 5}, {1, 1, 1, 1, 1, 1, 1, 1, 1}, {4, 5, 4, 1, 3, 2, 4, 5, 4}};
-  for_each_shape(7, 9, [&](const LstmShape &shape) {
+  for_each_shape(7, 9, [&](const TypedShape &shape) {
     const SourceStack stack = random_stack(shape, Weights::any, 21);
     const Sequence sequence = random_sequence(shape, 6, 9, 22);
     for (const auto &lengths : all_lengths) {
@@ -89,7 +89,7 @@ TEST(rows_of_other_lengths) {
 
 TEST(sequences_longer_than_a_chunk) {
   const std::vector<int64_t> lengths = {20, 3, 17, 20, 9};
-  for_each_shape(3, 9, [&](const LstmShape &shape) {
+  for_each_shape(3, 9, [&](const TypedShape &shape) {
     const SourceStack stack = random_stack(shape, Weights::any, 51);
     const StackOnDevice on_device(stack);
     const Sequence sequence = random_sequence(shape, 20, 5, 52);
@@ -110,7 +110,7 @@ TEST(sequences_longer_than_a_chunk) {
 }
 
 TEST(blocks_of_zeros_are_skipped) {
-  for_each_shape(70, 40, [](const LstmShape &shape) {
+  for_each_shape(70, 40, [](const TypedShape &shape) {
     const SourceStack dense = random_stack(shape, Weights::any, 61);
     const Sequence sequence = random_sequence(shape, 3, 4, 62);
     size_t bytes = StackOnDevice(dense).packed().size();
@@ -127,7 +127,7 @@ TEST(blocks_of_zeros_are_skipped) {
 }
 
 TEST(without_weights) {
-  for_each_shape(40, 20, [](const LstmShape &shape) {
+  for_each_shape(40, 20, [](const TypedShape &shape) {
     SourceStack stack = random_stack(shape, Weights::any, 71);
     stack.for_each_matrix(
         [](SourceMatrix &m) { std::fill(m.weights.begin(), m.weights.end(), 0.0f); });
@@ -136,8 +136,8 @@ TEST(without_weights) {
 }
 
 TEST(extreme_weights) {
-  for (int bits : {8, 16}) {
-    const LstmShape shape = shape_of(300, 150, 70, 2, 2, bits);
+  for (Precision precision : {kInt8, kInt16}) {
+    const TypedShape shape = shape_of(300, 150, 70, 2, 2, precision);
     SourceStack stack = random_stack(shape, Weights::any, 73);
     stack.for_each_matrix([](SourceMatrix &m) {
       for (size_t i = 0; i < m.weights.size(); ++i)
@@ -145,7 +145,7 @@ TEST(extreme_weights) {
     });
     Sequence sequence = random_sequence(shape, 2, 3, 74);
     std::fill(sequence.x.begin(), sequence.x.end(), 3.0f);
-    WITH("bits ", bits);
+    WITH("precision ", precision_name(precision));
     check_as_on_cpu(stack, sequence);
   }
 }
@@ -154,7 +154,7 @@ TEST(extreme_weights) {
 TEST(sums_as_large_as_int32) {
   for (int64_t proj : {0, 3})
     for (int64_t T : {1, 2}) {
-      const LstmShape shape = shape_of(600, proj ? 540 : 20, proj, 1, 1, 16);
+      const TypedShape shape = shape_of(600, proj ? 540 : 20, proj, 1, 1, kInt16);
       SourceStack stack = random_stack(shape, Weights::any, 75);
       stack.for_each_matrix(
           [](SourceMatrix &m) { std::fill(m.weights.begin(), m.weights.end(), 127.0f); });
@@ -166,7 +166,7 @@ TEST(sums_as_large_as_int32) {
 TEST(non_finite_values_stay_in_their_row) {
   const float kInf = std::numeric_limits<float>::infinity();
   const float kNan = std::numeric_limits<float>::quiet_NaN();
-  for_each_shape(6, 10, [&](const LstmShape &shape) {
+  for_each_shape(6, 10, [&](const TypedShape &shape) {
     const SourceStack stack = random_stack(shape, Weights::any, 81);
     for (float bad : {kNan, -kInf})
       for (int where : {0, 1, 2}) {
@@ -189,14 +189,14 @@ TEST(non_finite_values_stay_in_their_row) {
 // Input products that overflow make gates infinite.
 TEST(sums_that_overflow) {
   for (int64_t proj : {0, 4})
-    for (int bits : {8, 16}) {
-      const LstmShape shape = shape_of(4, 24, proj, 2, 1, bits);
+    for (Precision precision : {kInt8, kInt16}) {
+      const TypedShape shape = shape_of(4, 24, proj, 2, 1, precision);
       SourceStack stack = random_stack(shape, Weights::any, 83);
       for (float &scale : stack.layers[0].ih.scales)
         scale = 3e38f;
       for (float &scale : stack.layers[0].hh.scales)
         scale = 3e38f;
-      WITH("proj ", proj, " bits ", bits);
+      WITH("proj ", proj, " precision ", precision_name(precision));
       const Sequence sequence = random_sequence(shape, 6, 3, 84);
       for_each_order([&] { check_as_on_cpu(stack, sequence); });
     }

@@ -45,9 +45,10 @@ template <class Test> void for_each_shape(const Test &test) {
   for (int64_t layers : {1, 2})
     for (int64_t directions : {1, 2})
       for (int64_t proj : {0, 4})
-        for (int bits : {8, 16, 32}) {
-          WITH("layers ", layers, " directions ", directions, " proj ", proj, " bits ", bits);
-          const LstmShape shape = shape_of(7, 9, proj, layers, directions, bits);
+        for (Precision precision : kPrecisions) {
+          WITH("layers ", layers, " directions ", directions, " proj ", proj, " precision ",
+               precision_name(precision));
+          const TypedShape shape = shape_of(7, 9, proj, layers, directions, precision);
           test(shape, random_stack(shape, Weights::any, 91));
         }
 }
@@ -139,7 +140,7 @@ TEST(one_step_in_every_layout) {
 TEST(state_in_place) {
   for (int64_t T : {1, 4}) {
     WITH("T ", T);
-    const LstmShape shape = shape_of(5, 20, 0, 2, 2);
+    const TypedShape shape = shape_of(5, 20, 0, 2, 2);
     const SourceStack stack = random_stack(shape, Weights::any, 95);
     Sequence sequence = random_sequence(shape, T, 3, 96);
     const Result expected = forward(stack.packed(), sequence);
@@ -155,14 +156,14 @@ TEST(state_in_place) {
 }
 
 TEST(an_empty_batch_does_nothing) {
-  const LstmShape shape = shape_of(5, 20);
+  const TypedShape shape = shape_of(5, 20);
   LstmArguments a;
   a.time_steps = 3;
   StackOnDevice(random_stack(shape, Weights::any, 97)).forward(a);
 }
 
 TEST(what_does_not_fit_is_refused) {
-  const LstmShape shape = shape_of(5, 20, 0, 2);
+  const TypedShape shape = shape_of(5, 20, 0, 2);
   const StackOnDevice stack(random_stack(shape, Weights::any, 98));
   const Sequence sequence = random_sequence(shape, 4, 3, 99);
   Result result;

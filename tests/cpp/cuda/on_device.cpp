@@ -15,8 +15,9 @@ constexpr std::align_val_t kAlignment{256};
 std::vector<uint8_t> pack_for_device(const SourceStack &stack) {
   const HeldStack held = stack.held();
   const auto layers = held.views();
-  std::vector<uint8_t> packed(cuda::packed_bytes(stack.shape, layers.data()));
-  cuda::pack(stack.shape, layers.data(), packed.data(), packed.size());
+  const cuda::PackPlan plan(stack.shape, layers.data());
+  std::vector<uint8_t> packed(plan.bytes());
+  plan.write(packed.data(), packed.size());
   return packed;
 }
 
@@ -31,13 +32,8 @@ void DeviceMemory::Delete::operator()(uint8_t *p) const { ::operator delete[](p,
 
 StackOnDevice::StackOnDevice(const SourceStack &stack)
     : packed_(pack_for_device(stack)), device_(packed_.size()),
-      head_(packed_.begin(),
-            packed_.begin() + static_cast<std::ptrdiff_t>(cuda::head_bytes(stack.shape))) {
+      view_(packed_.data(), cuda::head_bytes(stack.shape), device_.data(), packed_.size()) {
   std::memcpy(device_.data(), packed_.data(), packed_.size());
-}
-
-cuda::DeviceStack StackOnDevice::view() const {
-  return {head_.data(), head_.size(), device_.data(), packed_.size()};
 }
 
 void StackOnDevice::forward(const LstmArguments &arguments) const {
@@ -49,7 +45,7 @@ void StackOnDevice::forward(const LstmArguments &arguments) const {
 }
 
 void StackOnDevice::forward(const LstmArguments &arguments, cuda::Plan plan) const {
-  const cuda::PackedStack stack(view());
+  const cuda::PackedStack &stack = view().packed();
   const Schedule schedule(arguments);
   plan.layers.resize(static_cast<size_t>(stack.shape.num_layers));
   for (cuda::Choice &choice : plan.layers)

@@ -29,7 +29,7 @@ class StackOnDevice {
 public:
   explicit StackOnDevice(const SourceStack &stack);
 
-  cuda::DeviceStack view() const;
+  const cuda::DeviceStack &view() const { return view_; }
   const std::vector<uint8_t> &packed() const { return packed_; }
   void forward(const LstmArguments &arguments) const;
   // As planned; without choices, by a launch for each step.
@@ -39,7 +39,7 @@ public:
 private:
   std::vector<uint8_t> packed_;
   DeviceMemory device_;
-  std::vector<uint8_t> head_;
+  cuda::DeviceStack view_;
 };
 
 Result forward(const StackOnDevice &stack, const Sequence &sequence,

@@ -20,34 +20,30 @@ constexpr Limits kH100{132, 227 * 1024, true}, kA100{108, 163 * 1024, false},
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t all_blocks(int64_t hidden) { return divide_up(hidden, 16) * 4 * divide_up(hidden, 32); }
-
-// A layer without memory, of so many blocks that are not zero, or all.
-cuda::PackedLayer layer_of(int64_t hidden, int64_t blocks = -1) {
+// A layer without memory.
+cuda::PackedLayer layer_of(int64_t hidden) {
   cuda::PackedLayer layer;
   layer.hh.num_columns = static_cast<int32_t>(hidden);
   layer.hh.num_tiles = static_cast<int32_t>(divide_up(hidden, 16));
-  layer.hh.num_blocks = static_cast<uint32_t>(blocks >= 0 ? blocks : all_blocks(hidden));
   return layer;
 }
 
 bool any_shape(const cuda::PersistentShape &) { return true; }
 
 Choice choose(int64_t hidden, int64_t rows, int64_t directions, const Limits &limits,
-              int64_t blocks = -1, int64_t blocks_of_reverse = -1, int bits = 8) {
-  const cuda::PackedLayer layers[] = {layer_of(hidden, blocks),
-                                      layer_of(hidden, blocks_of_reverse)};
-  return cuda::choose(shape_of(5, hidden, 0, 1, directions, bits), layers, rows, 10, limits,
-                      any_shape);
+              Precision precision = kInt8) {
+  const cuda::PackedLayer layers[] = {layer_of(hidden), layer_of(hidden)};
+  return cuda::choose(device_shape(shape_of(5, hidden, 0, 1, directions, precision)), layers, rows,
+                      10, limits, any_shape);
 }
 
 std::string described(const Choice &c) {
   const cuda::PersistentShape &s = c.shape;
   if (!c.persistent)
     return c.reason;
-  return check::text(s.form == Form::signed16 ? "int16 " : "", s.sparse ? "sparse " : "",
-                     s.cluster ? "cluster" : "grid", ' ', s.grid, " tiles ", s.tiles, " blocks ",
-                     s.blocks, s.few_rows ? " few rows" : "",
+  return check::text(s.form == Form::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid", ' ',
+                     s.grid, " tiles ", s.tiles, " blocks ", s.blocks,
+                     s.few_rows ? " few rows" : "",
                      s.ranges > 1 ? check::text(" ranges ", s.ranges, " of ", s.rows) : "");
 }
 
@@ -99,44 +95,34 @@ TEST(what_is_chosen) {
   CHECK_DESCRIBED(choose(528, 128, 2, kH100), "grid 33 tiles 1 blocks 3 ranges 2 of 64");
   CHECK_DESCRIBED(choose(256, 128, 2, kH100), "cluster 16 tiles 1 blocks 1 ranges 2 of 64");
   CHECK_DESCRIBED(choose(160, 64, 1, kSmall), "grid 10 tiles 1 blocks 1 ranges 2 of 32");
-  // Zeros: at least half of the blocks, in both directions.
-  const int64_t half = all_blocks(1024) / 2;
-  CHECK_DESCRIBED(choose(1024, 1, 1, kH100, half), "sparse grid 64 tiles 1 blocks 4 few rows");
-  CHECK_DESCRIBED(choose(1024, 9, 1, kH100, 0), "sparse grid 64 tiles 1 blocks 4");
-  CHECK_DESCRIBED(choose(1024, 9, 1, kH100, half + 1), "grid 64 tiles 1 blocks 4");
-  CHECK_DESCRIBED(choose(1024, 9, 2, kH100, 3, half), "sparse grid 64 tiles 1 blocks 4");
-  CHECK_DESCRIBED(choose(1024, 9, 2, kH100, 3, half + 1), "grid 64 tiles 1 blocks 4");
-  CHECK_DESCRIBED(choose(1024, 9, 1, kH100, 3, half + 1), "sparse grid 64 tiles 1 blocks 4");
-  CHECK_DESCRIBED(choose(512, 8, 1, kH100, 8), "cluster 16 tiles 2 blocks 2");
 }
 
 TEST(what_is_chosen_for_int16) {
-  const auto choose16 = [](int64_t hidden, int64_t rows, int64_t blocks) {
-    return choose(hidden, rows, 1, kH100, blocks, blocks, 16);
+  const auto choose16 = [](int64_t hidden, int64_t rows) {
+    return choose(hidden, rows, 1, kH100, kInt16);
   };
-  CHECK_DESCRIBED(choose16(512, 8, -1), "int16 cluster 16 tiles 2 blocks 2");
-  CHECK_DESCRIBED(choose16(513, 8, -1), "int16 grid 33 tiles 1 blocks 3");
-  CHECK_DESCRIBED(choose16(2048, 64, -1), "int16 grid 128 tiles 1 blocks 8");
-  CHECK_DESCRIBED(choose16(1024, 1, 0), "int16 sparse grid 64 tiles 1 blocks 4");
+  CHECK_DESCRIBED(choose16(512, 8), "int16 cluster 16 tiles 2 blocks 2");
+  CHECK_DESCRIBED(choose16(513, 8), "int16 grid 33 tiles 1 blocks 3");
+  CHECK_DESCRIBED(choose16(2048, 64), "int16 grid 128 tiles 1 blocks 8");
 }
 
 // What docs/cuda.md says.
 TEST(the_most_rows) {
   const std::string too_large = "the hidden size or the batch is too large for this device";
   const Limits no_grid{1, 227 * 1024, true};
-  const auto most = [&](int64_t hidden, int bits, const Limits &limits) {
+  const auto most = [&](int64_t hidden, Precision precision, const Limits &limits) {
     int64_t rows = 64;
     const cuda::PackedLayer layer = layer_of(hidden);
     const auto in_one_range = [](const cuda::PersistentShape &s) { return s.ranges == 1; };
-    while (rows > 0 &&
-           !cuda::choose(shape_of(5, hidden, 0, 1, 1, bits), &layer, rows, 10, limits, in_one_range)
-                .persistent)
+    while (rows > 0 && !cuda::choose(device_shape(shape_of(5, hidden, 0, 1, 1, precision)), &layer,
+                                     rows, 10, limits, in_one_range)
+                            .persistent)
       --rows;
     return rows;
   };
   const auto check = [&](int64_t hidden, const Limits &limits, int64_t int8, int64_t int16) {
     WITH("hidden ", hidden, " multiprocessors ", limits.multiprocessors);
-    CHECK(most(hidden, 8, limits) == int8 && most(hidden, 16, limits) == int16);
+    CHECK(most(hidden, kInt8, limits) == int8 && most(hidden, kInt16, limits) == int16);
   };
   check(256, no_grid, 64, 52);
   check(512, no_grid, 32, 28);
@@ -148,7 +134,7 @@ TEST(the_most_rows) {
 
 TEST(what_the_device_does_not_place_is_not_chosen) {
   const cuda::PackedLayer layer = layer_of(512);
-  const LstmShape shape = shape_of(5, 512);
+  const cuda::DeviceShape shape = device_shape(shape_of(5, 512));
   const auto no_cluster = [](const cuda::PersistentShape &s) { return !s.cluster; };
   CHECK_DESCRIBED(cuda::choose(shape, &layer, 1, 10, kH100, no_cluster),
                   "grid 32 tiles 1 blocks 2 few rows");
@@ -158,8 +144,9 @@ TEST(what_the_device_does_not_place_is_not_chosen) {
 
 TEST(what_is_not_persistent) {
   const cuda::PackedLayer layers[] = {layer_of(40), layer_of(40)};
-  const auto reason = [&](const LstmShape &shape, int64_t rows, int64_t time_steps) {
-    const Choice choice = cuda::choose(shape, layers, rows, time_steps, kH100, any_shape);
+  const auto reason = [&](const TypedShape &shape, int64_t rows, int64_t time_steps) {
+    const Choice choice =
+        cuda::choose(device_shape(shape), layers, rows, time_steps, kH100, any_shape);
     return choice.persistent ? "" : choice.reason;
   };
   CHECK(reason(shape_of(5, 40), 1, 2) == "");
@@ -170,8 +157,8 @@ TEST(what_is_not_persistent) {
   CHECK(reason(shape_of(5, 40, 0, 1, 2), 128, 2) == "");
   CHECK(reason(shape_of(5, 40, 0, 1, 2), 129, 2) == "the batch is larger than 128");
   CHECK(reason(shape_of(5, 40, 20), 1, 2) == "there is a projection");
-  CHECK(reason(shape_of(5, 40, 0, 1, 1, 16), 1, 2) == "");
-  CHECK(reason(shape_of(5, 40, 0, 1, 1, 32), 1, 2) == "weights are float32");
+  CHECK(reason(shape_of(5, 40, 0, 1, 1, kInt16), 1, 2) == "");
+  CHECK(reason(shape_of(5, 40, 0, 1, 1, kFloat32), 1, 2) == "weights are float32");
 }
 
 cuda::SharedLayout layout_of(const cuda::PersistentShape &s, int64_t hidden, int64_t rows) {
@@ -186,7 +173,7 @@ void check_shape(const cuda::PersistentShape &s, int64_t hidden, int64_t rows, i
   const int64_t tiles = divide_up(hidden, 16);
   CHECK(s.blocks * 256 >= hidden);
   if (s.cluster) {
-    CHECK(limits.clusters && !s.sparse);
+    CHECK(limits.clusters);
     CHECK(s.tiles == s.blocks && s.grid * s.tiles >= tiles);
     CHECK(1 < s.grid && s.grid <= 16 && (s.grid & (s.grid - 1)) == 0);
   } else {
@@ -203,19 +190,17 @@ TEST(what_is_chosen_exists_and_fits) {
   for (const Limits &limits : {kH100, kA100, kSmall})
     for (int64_t directions : {1, 2})
       for (int64_t rows : {1, 8, 9, 16, 33, 57, 64, 65, 130, 201, 257})
-        for (int64_t hidden = 1; hidden <= 2600; hidden += rows % 8 ? 1 : 7)
-          for (int64_t kept : {all_blocks(hidden), all_blocks(hidden) / 3}) {
-            const int bits = rows % 2 ? 8 : 16;
-            const Choice choice = choose(hidden, rows, directions, limits, kept, kept, bits);
-            CHECK(!choice.reason.empty());
-            if (!choice.persistent)
-              continue;
-            WITH("hidden ", hidden, " rows ", rows, " directions ", directions, " kept ", kept);
-            CHECK(rows <= 256);
-            check_shape(choice.shape, hidden, rows, directions, limits);
-            // Looks for the instance.
-            cuda::fits(choice.shape, layer_of(hidden), static_cast<int>(directions), 0);
-          }
+        for (int64_t hidden = 1; hidden <= 2600; hidden += rows % 8 ? 1 : 7) {
+          const Choice choice = choose(hidden, rows, directions, limits, rows % 2 ? kInt8 : kInt16);
+          CHECK(!choice.reason.empty());
+          if (!choice.persistent)
+            continue;
+          WITH("hidden ", hidden, " rows ", rows, " directions ", directions);
+          CHECK(rows <= 256);
+          check_shape(choice.shape, hidden, rows, directions, limits);
+          // Looks for the instance.
+          cuda::fits(choice.shape, layer_of(hidden), static_cast<int>(directions), 0);
+        }
 }
 
 TEST(ranges_hold_the_batch) {
@@ -256,14 +241,12 @@ TEST(all_blocks_are_at_work_at_once) {
   CHECK(fits(grid_of(1056, 5, 1), 1056, 2));
   CHECK(!fits(grid_of(1057, 5, 1), 1057, 2));
   CHECK(fits(grid_of(1057, 5, 1), 1057, 1));
-  CHECK(fits(sparse(grid_of(2112, 8, 9)), 2112, 1));
-  CHECK(!fits(sparse(grid_of(2113, 8, 9)), 2113, 1));
+  CHECK(fits(grid_of(2112, 8, 9), 2112, 1));
+  CHECK(!fits(grid_of(2113, 8, 9), 2113, 1));
   CHECK(fits(cluster_of(256, 1, 16), 256, 2));
   CHECK(fits(cluster_of(256, 1, 16), 256, 9)); // they do not wait for each other
-  for (int64_t rows : {8, 9}) {
+  for (int64_t rows : {8, 9})
     CHECK_THROWS(fits(grid_of(40, 9, rows), 40, 1), "no persistent kernel for 9 blocks");
-    CHECK_THROWS(fits(sparse(grid_of(40, 9, rows)), 40, 1), "no persistent kernel for 9 blocks");
-  }
   CHECK_THROWS(fits(cluster_of(40, 4), 40, 1), "no persistent kernel for 4 blocks");
 }
 

@@ -30,7 +30,7 @@ bool same_or_nan(const std::vector<float> &found, const std::vector<float> &expe
 
 // A call of 6 steps, 40 units in 3 blocks and 3 rows, of whose stores to other blocks one is lost.
 struct Lossy {
-  LstmShape shape;
+  TypedShape shape;
   SourceStack stack;
   StackOnDevice on_device;
   Sequence sequence;
@@ -38,8 +38,8 @@ struct Lossy {
 
   static constexpr int64_t kSteps = 6, kHidden = 40, kRows = 3;
 
-  explicit Lossy(int64_t layers, int64_t directions = 1, int bits = 8)
-      : shape(shape_of(5, kHidden, 0, layers, directions, bits)),
+  explicit Lossy(int64_t layers, int64_t directions = 1, Precision precision = kInt8)
+      : shape(shape_of(5, kHidden, 0, layers, directions, precision)),
         stack(random_stack(shape, Weights::any, 141)), on_device(stack),
         sequence(random_sequence(shape, kSteps, kRows, 142)),
         expected(forward(stack.packed(), sequence)) {}
@@ -70,11 +70,11 @@ int64_t stores_of(const PersistentShape &s) {
   return blocks * (3 * 3 * bytes + blocks);
 }
 
-void check_lost_stores(int bits) {
-  const Lossy of(1, 1, bits);
+void check_lost_stores(Precision precision) {
+  const Lossy of(1, 1, precision);
   for (const PersistentShape &shape : shapes_of(Lossy::kHidden, Lossy::kRows))
     for (uint64_t order : {2, 3}) {
-      const PersistentShape s = of_form(shape, cuda::form_of(bits));
+      const PersistentShape s = of_form(shape, cuda::form_of(precision));
       device::emulator::set_order(order);
       const int64_t stores = stores_of(s), all = stores * (Lossy::kSteps - 1);
       for (int64_t lost : {int64_t{1}, stores + 1, all}) {
@@ -98,8 +98,8 @@ void check_lost_stores(int bits) {
 }
 
 TEST(a_lost_store_ends_in_nan) {
-  for (int bits : {8, 16})
-    check_lost_stores(bits);
+  for (Precision precision : {kInt8, kInt16})
+    check_lost_stores(precision);
 }
 
 // The block that did not get a share of the last exchange is the only one that has failed; what
@@ -160,7 +160,7 @@ TEST(a_lost_store_side_by_side) {
 // What one range of rows loses is its own.
 TEST(a_lost_store_of_a_range) {
   const int64_t B = 100;
-  const LstmShape shape = shape_of(5, 40);
+  const TypedShape shape = shape_of(5, 40);
   const SourceStack stack = random_stack(shape, Weights::any, 145);
   const StackOnDevice on_device(stack);
   const Sequence sequence = random_sequence(shape, 4, B, 146);
@@ -209,7 +209,7 @@ TEST(the_call_after_a_failure_is_refused_once) {
   for (int64_t hidden : {40, 260}) { // in a cluster, on the grid
     const int64_t rows = 9;
     WITH("hidden ", hidden);
-    const LstmShape shape = shape_of(5, hidden);
+    const TypedShape shape = shape_of(5, hidden);
     const SourceStack stack = random_stack(shape, Weights::any, 143);
     const StackOnDevice on_device(stack);
     const Sequence sequence = random_sequence(shape, 5, rows, 144);

@@ -22,7 +22,7 @@ class Case {
 public:
   Case(const SourceStack &stack, const Sequence &sequence, std::vector<int64_t> lengths = {})
       : on_device_(stack), sequence_(sequence), lengths_(std::move(lengths)),
-        expected_(forward(stack.packed(), sequence, 1, lengths_)) {}
+        precision_(stack.precision()), expected_(forward(stack.packed(), sequence, 1, lengths_)) {}
 
   // With so many steps a chunk, or all of them.
   void check(const cuda::Plan &plan, int64_t steps = 0) const {
@@ -32,7 +32,7 @@ public:
   }
   // As the shape says, but of the form of the activations.
   void check(PersistentShape shape, int64_t steps = 0) const {
-    shape = of_form(shape, cuda::form_of(sequence_.shape.activation_bits));
+    shape = of_form(shape, cuda::form_of(precision_));
     WITH(name_of(shape));
     check(plan_of(shape, sequence_.shape.num_layers), steps);
   }
@@ -43,6 +43,7 @@ private:
   StackOnDevice on_device_;
   Sequence sequence_;
   std::vector<int64_t> lengths_;
+  Precision precision_;
   Result expected_;
 };
 
@@ -51,10 +52,10 @@ struct Size {
   int64_t hidden, T, B, directions;
 };
 
-constexpr int kForms[] = {8, 16}; // bits of activations
+constexpr Precision kForms[] = {kInt8, kInt16};
 
-Case random_case(const Size &s, uint64_t seed, float density = 1.0f, int bits = 8) {
-  const LstmShape shape = shape_of(3, s.hidden, 0, 1, s.directions, bits);
+Case random_case(const Size &s, uint64_t seed, float density = 1.0f, Precision precision = kInt8) {
+  const TypedShape shape = shape_of(3, s.hidden, 0, 1, s.directions, precision);
   SourceStack stack = random_stack(shape, Weights::any, seed);
   if (density < 1.0f)
     for (SourceLayer &layer : stack.layers)
@@ -78,7 +79,7 @@ TEST(every_cluster) {
   for_each_size(sizes, [](const Size &s) {
     random_case(s, 101).check(cluster_of(s.hidden, s.blocks));
     if (s.blocks <= cuda::most_cluster_tiles(Form::signed16))
-      random_case(s, 102, 1.0f, 16).check(cluster_of(s.hidden, s.blocks));
+      random_case(s, 102, 1.0f, kInt16).check(cluster_of(s.hidden, s.blocks));
   });
 }
 
@@ -90,10 +91,10 @@ TEST(every_grid) {
       {5, 1050, 2, 1, 1}, {5, 1050, 2, 9, 1}, {6, 1300, 2, 1, 1}, {6, 1300, 2, 16, 1}};
   for_each_size(sizes, [](const Size &s) {
     random_case(s, 103).check(grid_of(s.hidden, s.blocks, s.B));
-    random_case(s, 104, 0.1f).check(sparse(grid_of(s.hidden, s.blocks, s.B)));
+    random_case(s, 104, 0.1f).check(grid_of(s.hidden, s.blocks, s.B));
     if (s.blocks <= 3 || s.B > 8) {
-      random_case(s, 105, 1.0f, 16).check(grid_of(s.hidden, s.blocks, s.B));
-      random_case(s, 106, 0.1f, 16).check(sparse(grid_of(s.hidden, s.blocks, s.B)));
+      random_case(s, 105, 1.0f, kInt16).check(grid_of(s.hidden, s.blocks, s.B));
+      random_case(s, 106, 0.1f, kInt16).check(grid_of(s.hidden, s.blocks, s.B));
     }
   });
 }
@@ -103,19 +104,18 @@ TEST(the_largest_grids) {
   for (const auto &[B, blocks] : {std::pair(1, 7), {9, 7}, {9, 8}}) {
     WITH("batch ", B);
     const Case of = random_case({7, 1792, 2, B, 1}, 105, 0.3f);
-    of.check(B == 1 ? grid_of(1792, blocks, B) : sparse(grid_of(1792, blocks, B)));
+    of.check(grid_of(1792, blocks, B));
   }
 }
 
 // Passes over the columns take 8, 16 or 24 rows.
 TEST(every_number_of_rows) {
-  for (int bits : kForms)
+  for (Precision precision : kForms)
     for (int64_t B = 1; B <= 64; B += B < 26 ? 1 : 6) {
-      const Case of = random_case({1, 40, 3, B, 2}, 107, 1.0f, bits);
+      const Case of = random_case({1, 40, 3, B, 2}, 107, 1.0f, precision);
       WITH("batch ", B);
       of.check(grid_of(40, 1, B));
       of.check(grid_of(40, 7, B)); // 16 rows a pass
-      of.check(sparse(grid_of(40, 1, B)));
       of.check(cluster_of(40, 1));
     }
 }
@@ -125,10 +125,8 @@ TEST(more_room_than_needed) {
   for (int64_t B : {5, 9})
     for (float density : {0.3f, 1.0f}) {
       const Case of = random_case({1, 70, 4, B, 2}, 109, density);
-      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks) {
+      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks)
         of.check(grid_of(70, blocks, B));
-        of.check(sparse(grid_of(70, blocks, B)));
-      }
       for (int tiles : {1, 2, 3})
         for (int size : {2, 8, 16})
           of.check(cluster_of(70, tiles, size));
@@ -142,9 +140,10 @@ TEST(persistent_in_every_order) {
         const bool small = hidden == 40;
         if (!small && layers == 3)
           continue;
-        const int bits = layers == 1 && directions == 2 ? 16 : 8;
-        WITH("hidden ", hidden, " layers ", layers, " directions ", directions, " bits ", bits);
-        const LstmShape shape = shape_of(7, hidden, 0, layers, directions, bits);
+        const Precision precision = layers == 1 && directions == 2 ? kInt16 : kInt8;
+        WITH("hidden ", hidden, " layers ", layers, " directions ", directions, " precision ",
+             precision_name(precision));
+        const TypedShape shape = shape_of(7, hidden, 0, layers, directions, precision);
         const Case of(random_stack(shape, Weights::any, 111),
                       random_sequence(shape, small ? 7 : 3, small ? 3 : 9, 112));
         for_each_order([&] {
@@ -156,11 +155,11 @@ TEST(persistent_in_every_order) {
 
 TEST(layers_of_every_kind) {
   for (int64_t directions : {1, 2}) {
-    const LstmShape shape = shape_of(5, 40, 0, 4, directions);
+    const TypedShape shape = shape_of(5, 40, 0, 4, directions);
     const Case of(random_stack(shape, Weights::any, 113), random_sequence(shape, 6, 5, 114),
                   {6, 1, 3, 5, 5});
-    cuda::Plan plan = plan_of(
-        {grid_of(40, 1, 5), grid_of(40, 2, 9), sparse(grid_of(40, 1, 9)), cluster_of(40, 1)});
+    cuda::Plan plan =
+        plan_of({grid_of(40, 1, 5), grid_of(40, 2, 9), grid_of(40, 1, 9), cluster_of(40, 1)});
     for (size_t plain : {1, 2}) {
       plan.layers[plain].persistent = false;
       for_each_order([&] {
@@ -180,12 +179,12 @@ TEST(persistent_rows_of_other_lengths) {
                                               {6, 6, 6, 6, 6, 6, 7, 7, 6}};
   for (int64_t layers : {1, 2})
     for (int64_t directions : {1, 2}) {
-      const int bits = layers == directions ? 8 : 16;
-      const LstmShape shape = shape_of(4, 20, 0, layers, directions, bits);
+      const Precision precision = layers == directions ? kInt8 : kInt16;
+      const TypedShape shape = shape_of(4, 20, 0, layers, directions, precision);
       const SourceStack stack = random_stack(shape, Weights::any, 115);
       for (const auto &lengths : all_lengths) {
-        WITH("layers ", layers, " directions ", directions, " bits ", bits, " lengths from ",
-             lengths[0], ", ", lengths[1]);
+        WITH("layers ", layers, " directions ", directions, " precision ",
+             precision_name(precision), " lengths from ", lengths[0], ", ", lengths[1]);
         const Case of(stack, random_sequence(shape, 7, 9, 116), lengths);
         for (const PersistentShape &s : shapes_of(20, 9))
           for (int64_t steps : {0, 1, 3})
@@ -195,14 +194,13 @@ TEST(persistent_rows_of_other_lengths) {
 }
 
 TEST(many_rows_of_other_lengths) {
-  for (int bits : kForms)
+  for (Precision precision : kForms)
     for (int64_t B : {33, 64}) {
-      const LstmShape shape = shape_of(4, 20, 0, 1, 2, bits);
+      const TypedShape shape = shape_of(4, 20, 0, 1, 2, precision);
       WITH("batch ", B);
       const Case of(random_stack(shape, Weights::any, 117), random_sequence(shape, 6, B, 119),
                     random_lengths(5, B, 118));
-      for (const PersistentShape &s :
-           {grid_of(20, 1, B), grid_of(20, 7, B), sparse(grid_of(20, 1, B)), cluster_of(20, 1)})
+      for (const PersistentShape &s : {grid_of(20, 1, B), grid_of(20, 7, B), cluster_of(20, 1)})
         for (int64_t steps : {0, 2})
           of.check(s, steps);
     }
@@ -210,7 +208,7 @@ TEST(many_rows_of_other_lengths) {
 
 TEST(state_between_launches) {
   for (int64_t directions : {1, 2}) {
-    const LstmShape shape = shape_of(3, 33, 0, 2, directions, directions == 1 ? 16 : 8);
+    const TypedShape shape = shape_of(3, 33, 0, 2, directions, directions == 1 ? kInt16 : kInt8);
     const Case of(random_stack(shape, Weights::any, 121), random_sequence(shape, 7, 9, 122));
     WITH("directions ", directions);
     for_each_order([&] {
@@ -224,10 +222,10 @@ TEST(state_between_launches) {
 // Packets of an earlier call are not taken for those of the next one, which bear the same numbers;
 // nor are the headers, which tell of a row with NaNs.
 TEST(a_workspace_is_used_again) {
-  const LstmShape shape = shape_of(3, 40, 0, 1, 2);
+  const TypedShape shape = shape_of(3, 40, 0, 1, 2);
   const SourceStack source = random_stack(shape, Weights::any, 136);
   const StackOnDevice on_device(source);
-  const cuda::PackedStack stack(on_device.view());
+  const cuda::PackedStack &stack = on_device.view().packed();
   Result found;
   LstmArguments a = arguments_for(random_sequence(shape, 3, 4, 137), found);
   const Schedule schedule(a);
@@ -251,7 +249,7 @@ TEST(a_workspace_is_used_again) {
 
 // Weights that are zero throughout in some blocks, strips, or units.
 TEST(persistent_zeros) {
-  const LstmShape shape = shape_of(3, 200, 0, 1, 1);
+  const TypedShape shape = shape_of(3, 200, 0, 1, 1);
   SourceStack stack = random_stack(shape, Weights::any, 123);
   SourceMatrix &hh = stack.layers[0].hh;
   for (int64_t row = 0; row < hh.rows; ++row)
@@ -273,8 +271,8 @@ TEST(persistent_zeros) {
 
 // Sums as large as they get.
 TEST(persistent_extreme_weights) {
-  for (int bits : kForms) {
-    const LstmShape shape = shape_of(3, 250, 0, 1, 1, bits);
+  for (Precision precision : kForms) {
+    const TypedShape shape = shape_of(3, 250, 0, 1, 1, precision);
     SourceStack stack = random_stack(shape, Weights::any, 126);
     for (size_t i = 0; i < stack.layers[0].hh.weights.size(); ++i)
       stack.layers[0].hh.weights[i] = i / 250 % 2 ? 127.0f : -127.0f;
@@ -292,7 +290,7 @@ TEST(persistent_non_finite_values) {
   const float kInf = std::numeric_limits<float>::infinity();
   const float kNan = std::numeric_limits<float>::quiet_NaN();
   for (int64_t directions : {1, 2}) {
-    const LstmShape shape = shape_of(6, 20, 0, 2, directions, directions == 1 ? 16 : 8);
+    const TypedShape shape = shape_of(6, 20, 0, 2, directions, directions == 1 ? kInt16 : kInt8);
     const SourceStack stack = random_stack(shape, Weights::any, 128);
     for (int where : {0, 1, 2, 3}) {
       Sequence sequence = random_sequence(shape, 5, 4, 129);
@@ -320,7 +318,7 @@ TEST(persistent_non_finite_values) {
 // A unit that becomes NaN by itself takes its row with it from the next step on. Here its sums are
 // inf - inf where a row starts from a large h0, whose scale overflows with those of its weights.
 TEST(a_unit_that_overflows) {
-  const LstmShape shape = shape_of(2, 70, 0, 1, 2);
+  const TypedShape shape = shape_of(2, 70, 0, 1, 2);
   const int64_t B = 35; // more than the rows whose NaNs are in one word
   std::vector<int64_t> lengths;
   for (int64_t i = 0; i < B; ++i)
@@ -352,7 +350,7 @@ TEST(persistent_layouts) {
   const int64_t T = 5, B = 9;
   const std::vector<int64_t> lengths = {2, 4, 1, 5, 5, 3, 1, 2, 4};
   const std::vector<int64_t> batch_sizes = {9, 7, 5, 4, 2};
-  const LstmShape shape = shape_of(6, 20, 0, 2, 2);
+  const TypedShape shape = shape_of(6, 20, 0, 2, 2);
   const SourceStack stack = random_stack(shape, Weights::any, 133);
   const auto packed = stack.packed();
   const StackOnDevice on_device(stack);

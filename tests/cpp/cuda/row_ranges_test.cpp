@@ -23,8 +23,8 @@ Result run(const StackOnDevice &on_device, const Sequence &sequence, const cuda:
   return found;
 }
 
-cuda::Plan plan_for(const PersistentShape &shape, const LstmShape &of, int side_by_side = 1) {
-  return plan_of(of_form(shape, cuda::form_of(of.activation_bits)), of.num_layers, side_by_side);
+cuda::Plan plan_for(const PersistentShape &shape, const TypedShape &of, int side_by_side = 1) {
+  return plan_of(of_form(shape, cuda::form_of(of.precision)), of.num_layers, side_by_side);
 }
 
 TEST(ranges_of_rows) {
@@ -32,14 +32,13 @@ TEST(ranges_of_rows) {
     for (int64_t B : {65, 128, 129, 250}) {
       if (directions == 2 && B > 128)
         continue;
-      const LstmShape shape = shape_of(3, 20, 0, 1, directions, B % 2 ? 8 : 16);
+      const TypedShape shape = shape_of(3, 20, 0, 1, directions, B % 2 ? kInt8 : kInt16);
       const SourceStack stack = random_stack(shape, Weights::any, 301);
       const StackOnDevice on_device(stack);
       const Sequence sequence = random_sequence(shape, 4, B, 302);
       for (const auto &lengths : {std::vector<int64_t>(), random_lengths(4, B, 303)}) {
         const Result expected = forward(stack.packed(), sequence, 1, lengths);
-        for (const PersistentShape &s :
-             {cluster_of(20, 1), grid_of(20, 1, 9), sparse(grid_of(20, 1, 9)), grid_of(20, 7, 9)})
+        for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 9), grid_of(20, 7, 9)})
           for (int64_t steps : {0, 1, 3}) {
             WITH(name_of(s), " directions ", directions, " batch ", B, " lengths ", lengths.size(),
                  " steps ", steps);
@@ -51,9 +50,9 @@ TEST(ranges_of_rows) {
 
 // More ranges than there must be, also of 8 rows.
 TEST(any_number_of_ranges) {
-  for (int bits : {8, 16})
+  for (Precision precision : {kInt8, kInt16})
     for (int64_t B : {9, 20, 40, 100}) {
-      const LstmShape shape = shape_of(3, 20, 0, 1, 1, bits);
+      const TypedShape shape = shape_of(3, 20, 0, 1, 1, precision);
       const SourceStack stack = random_stack(shape, Weights::any, 315);
       const StackOnDevice on_device(stack);
       const Sequence sequence = random_sequence(shape, 3, B, 316);
@@ -65,7 +64,8 @@ TEST(any_number_of_ranges) {
             const PersistentShape split = of_rows(s, B, ranges);
             if (split.rows == 0 || (split.few_rows && split.rows > 8))
               continue;
-            WITH(name_of(split), " batch ", B, " bits ", bits, " lengths ", lengths.size());
+            WITH(name_of(split), " batch ", B, " precision ", precision_name(precision),
+                 " lengths ", lengths.size());
             check_same(run(on_device, sequence, plan_for(split, shape), 2, lengths), expected);
           }
       }
@@ -79,7 +79,7 @@ TEST(ranges_without_rows) {
   lengths[7] = 9;
   for (int64_t i = 0; i < 50; ++i)
     lengths[static_cast<size_t>(3 * i + 1) % B] = 5;
-  const LstmShape shape = shape_of(3, 20, 0, 2, 1);
+  const TypedShape shape = shape_of(3, 20, 0, 2, 1);
   const SourceStack stack = random_stack(shape, Weights::any, 304);
   const StackOnDevice on_device(stack);
   const Sequence sequence = random_sequence(shape, T, B, 305);
@@ -91,7 +91,7 @@ TEST(ranges_without_rows) {
         check_same(run(on_device, sequence, plan_for(s, shape), steps, lengths), expected);
       }
   });
-  const LstmShape both = shape_of(3, 20, 0, 1, 2);
+  const TypedShape both = shape_of(3, 20, 0, 1, 2);
   const SourceStack of_both = random_stack(both, Weights::any, 306);
   const Sequence short_one = random_sequence(both, T, 128, 307);
   lengths.resize(128);
@@ -103,7 +103,7 @@ TEST(ranges_without_rows) {
 
 TEST(layers_and_ranges_side_by_side) {
   const int64_t B = 100;
-  const LstmShape shape = shape_of(3, 20, 0, 3, 1);
+  const TypedShape shape = shape_of(3, 20, 0, 3, 1);
   const SourceStack stack = random_stack(shape, Weights::any, 308);
   const StackOnDevice on_device(stack);
   const Sequence sequence = random_sequence(shape, 5, B, 309);
@@ -120,7 +120,7 @@ TEST(layers_and_ranges_side_by_side) {
 }
 
 TEST(rows_of_nan_in_each_range) {
-  const LstmShape shape = shape_of(6, 20, 0, 1, 2);
+  const TypedShape shape = shape_of(6, 20, 0, 1, 2);
   const SourceStack stack = random_stack(shape, Weights::any, 311);
   const StackOnDevice on_device(stack);
   for (int64_t row : {0, 33, 63, 64, 98}) {

@@ -25,8 +25,8 @@ Plan side_by_side(Plan plan, int layers) {
 TEST(layers_side_by_side) {
   const std::vector<int64_t> lengths = {7, 1, 4, 5, 7};
   for (int64_t layers : {2, 5})
-    for (int bits : {8, 16}) {
-      const LstmShape shape = shape_of(7, 20, 0, layers, 1, bits);
+    for (Precision precision : {kInt8, kInt16}) {
+      const TypedShape shape = shape_of(7, 20, 0, layers, 1, precision);
       const SourceStack stack = random_stack(shape, Weights::any, 201);
       const StackOnDevice on_device(stack);
       const Sequence sequence = random_sequence(shape, 7, 5, 202);
@@ -37,7 +37,7 @@ TEST(layers_side_by_side) {
           for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 5)})
             for (const auto &[together, steps] :
                  {std::pair(2, 1), {2, 3}, {3, 2}, {4, 1}, {4, 7}}) {
-              const PersistentShape of = of_form(s, cuda::form_of(bits));
+              const PersistentShape of = of_form(s, cuda::form_of(precision));
               WITH(name_of(of), " layers ", layers, " together ", together, " steps a chunk ",
                    steps, " lengths ", with_lengths);
               check_same(forward(on_device, sequence, plan_of(of, layers, together), steps, rows),
@@ -50,15 +50,15 @@ TEST(layers_side_by_side) {
 
 // Groups with others between them, of other shapes, or with a launch for each step.
 TEST(groups_one_above_the_other) {
-  const LstmShape shape = shape_of(5, 20, 0, 6, 1);
+  const TypedShape shape = shape_of(5, 20, 0, 6, 1);
   const SourceStack stack = random_stack(shape, Weights::any, 203);
   const StackOnDevice on_device(stack);
   const Sequence sequence = random_sequence(shape, 5, 9, 204);
   const Result expected = forward(stack.packed(), sequence);
   const PersistentShape grid = grid_of(20, 1, 9), wide = grid_of(20, 2, 9),
-                        cluster = cluster_of(20, 1), zeros = sparse(grid);
+                        cluster = cluster_of(20, 1), wider = grid_of(20, 3, 9);
   const std::vector<PersistentShape> stacks[] = {{grid, grid, wide, wide, wide, cluster},
-                                                 {cluster, zeros, zeros, grid, grid, zeros},
+                                                 {cluster, wider, wider, grid, grid, wider},
                                                  {wide, wide, wide, wide, wide, wide}};
   for (const auto &shapes : stacks)
     for (int plain : {-1, 0, 2, 5})
@@ -87,7 +87,7 @@ TEST(which_layers_are_a_group) {
     return found;
   };
   using Counts = std::vector<int64_t>;
-  const PersistentShape a = grid_of(40, 1, 9), b = sparse(a);
+  const PersistentShape a = grid_of(40, 1, 9), b = grid_of(40, 2, 9);
   CHECK(counts(plan_of({a, a, a}).layers) == Counts({1, 1, 1}));
   CHECK(counts(plan_of(a, 5, 2).layers) == Counts({2, 2, 1}));
   CHECK(counts(plan_of(a, 5, 4).layers) == Counts({4, 1}));
@@ -102,7 +102,7 @@ TEST(which_layers_are_a_group) {
 
 // NaN in one row of the first layer reaches the last one, and no other row.
 TEST(a_row_of_nan_side_by_side) {
-  const LstmShape shape = shape_of(6, 40, 0, 3, 1);
+  const TypedShape shape = shape_of(6, 40, 0, 3, 1);
   const SourceStack stack = random_stack(shape, Weights::any, 205);
   Sequence sequence = random_sequence(shape, 7, 4, 206);
   sequence.x[(2 * 4 + 1) * 6] = std::numeric_limits<float>::quiet_NaN();
@@ -113,9 +113,9 @@ TEST(a_row_of_nan_side_by_side) {
 
 // Any group that may be chosen has room in the workspace, of which not a byte less is asked for.
 TEST(a_workspace_for_any_group) {
-  const LstmShape shape = shape_of(7, 40, 0, 4, 1);
+  const TypedShape shape = shape_of(7, 40, 0, 4, 1);
   const StackOnDevice on_device(random_stack(shape, Weights::any, 209));
-  const cuda::PackedStack stack(on_device.view());
+  const cuda::PackedStack &stack = on_device.view().packed();
   LstmArguments a;
   a.batch_size = 3;
   for (int64_t T : {1, 2, 100, 1000}) {
@@ -124,7 +124,8 @@ TEST(a_workspace_for_any_group) {
     const int64_t bytes = cuda::workspace_of(stack, a, schedule);
     WITH("T ", T);
     int64_t most = 0;
-    for (int together = 1; together <= cuda::most_side_by_side(shape, 3, T); ++together) {
+    for (int together = 1; together <= cuda::most_side_by_side(device_shape(shape), 3, T);
+         ++together) {
       const cuda::Timeline timeline(schedule, T, 1);
       most = std::max(most,
                       cuda::CallMemory(stack, a, schedule, timeline, together,
@@ -132,20 +133,20 @@ TEST(a_workspace_for_any_group) {
                           .bytes);
     }
     CHECK(bytes == most);
-    CHECK(cuda::most_side_by_side(shape, 3, T) == (T > 1 ? 4 : 1));
+    CHECK(cuda::most_side_by_side(device_shape(shape), 3, T) == (T > 1 ? 4 : 1));
   }
 }
 
 TEST(who_may_run_side_by_side) {
-  const auto most = [](const LstmShape &shape, int64_t rows = 1) {
-    return cuda::most_side_by_side(shape, rows, 10);
+  const auto most = [](const TypedShape &shape, int64_t rows = 1) {
+    return cuda::most_side_by_side(device_shape(shape), rows, 10);
   };
   CHECK(most(shape_of(5, 40)) == 1);
   CHECK(most(shape_of(5, 40, 0, 3)) == 3);
-  CHECK(most(shape_of(5, 40, 0, 7, 1, 16)) == 4);
+  CHECK(most(shape_of(5, 40, 0, 7, 1, kInt16)) == 4);
   CHECK(most(shape_of(5, 40, 0, 3, 2)) == 1);
   CHECK(most(shape_of(5, 40, 20, 3)) == 1);
-  CHECK(most(shape_of(5, 40, 0, 3, 1, 32)) == 1);
+  CHECK(most(shape_of(5, 40, 0, 3, 1, kFloat32)) == 1);
   // A batch of several ranges of rows has as many in place of layers.
   CHECK(most(shape_of(5, 40, 0, 3), 128) == 2);
   CHECK(most(shape_of(5, 40, 0, 3), 129) == 1);

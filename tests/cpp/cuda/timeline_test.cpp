@@ -94,10 +94,11 @@ TEST(rows_that_start_late) {
 
 // H = 1024: 16 KB of input products a row.
 TEST(rows_of_a_chunk) {
-  const auto rows = [](int64_t T, int64_t B, int64_t directions, int side_by_side, int bits = 8) {
-    const LstmShape shape = shape_of(1, 1024, 0, 1, directions, bits);
+  const auto rows = [](int64_t T, int64_t B, int64_t directions, int side_by_side,
+                       Precision precision = kInt8) {
+    const TypedShape shape = shape_of(1, 1024, 0, 1, directions, precision);
     const StackOnDevice on_device(random_stack(shape, Weights::any, 71));
-    const cuda::PackedStack stack(on_device.view());
+    const cuda::PackedStack &stack = on_device.view().packed();
     const Numbers of(T, B);
     const Schedule schedule(of.arguments);
     return cuda::chunk_rows_for(stack, of.arguments, Timeline(schedule, T, directions),
@@ -108,7 +109,7 @@ TEST(rows_of_a_chunk) {
   CHECK(rows(10'000, 64, 1, 1) == 64 * 64); // 64 steps
   CHECK(rows(10'000, 256, 1, 1) == 64 * 256);
   CHECK(rows(10'000, 257, 1, 1) == 2048);
-  CHECK(rows(10'000, 64, 1, 1, 32) == 2048);
+  CHECK(rows(10'000, 64, 1, 1, kFloat32) == 2048);
   CHECK(rows(10'000, 1, 1, 2) == 1024);
   CHECK(rows(4'000, 1, 1, 2) == 500);
   CHECK(rows(500, 1, 1, 2) == 64);

@@ -44,21 +44,22 @@ public:
 
   void check(int64_t T, int64_t B, const std::vector<int64_t> &lengths = {}) const {
     WITH("input ", shape_.input_size, " hidden ", shape_.hidden_size, " proj ", shape_.proj_size,
-         " layers ", shape_.num_layers, " directions ", shape_.num_directions, " bits ",
-         shape_.activation_bits, " T ", T, " B ", B);
+         " layers ", shape_.num_layers, " directions ", shape_.num_directions, " precision ",
+         precision_name(precision_), " T ", T, " B ", B);
     const Sequence sequence = random_sequence(shape_, T, B, 2);
     check_same(forward_on_device(sequence, lengths), forward(on_cpu_, sequence, 1, lengths));
   }
 
 private:
   explicit Twins(const HeldStack &stack)
-      : shape_(stack.shape), on_cpu_(stack.packed()), packed_(packed_for_device(stack)),
-        weights_(packed_) {}
+      : shape_(stack.shape), precision_(stack.layers.front().ih.precision), on_cpu_(stack.packed()),
+        packed_(packed_for_device(stack)), weights_(packed_) {}
 
   static std::vector<uint8_t> packed_for_device(const HeldStack &stack) {
     const auto layers = stack.views();
-    std::vector<uint8_t> packed(cuda::packed_bytes(stack.shape, layers.data()));
-    cuda::pack(stack.shape, layers.data(), packed.data(), packed.size());
+    const cuda::PackPlan plan(stack.shape, layers.data());
+    std::vector<uint8_t> packed(plan.bytes());
+    plan.write(packed.data(), packed.size());
     return packed;
   }
 
@@ -91,6 +92,7 @@ private:
   }
 
   LstmShape shape_;
+  Precision precision_;
   std::vector<uint8_t> on_cpu_, packed_;
   DeviceMemory weights_;
 };
@@ -175,7 +177,7 @@ TEST(every_kind_of_step) {
   for (int64_t hidden : {300, 600, 800, 1100, 1300, 1600, 1900})
     for (SourceStack &stack : dense_and_sparse(some_stack(shape_of(20, hidden))))
       for (int bits : {8, 16}) {
-        stack.shape.activation_bits = bits;
+        stack.for_each_matrix([&](SourceMatrix &m) { m.precision = precision; });
         const Twins twins(stack);
         for (int64_t batch : {2, 12})
           twins.check(3, batch);

@@ -64,7 +64,7 @@ int main(int count, char **arguments) {
     if (!wrong.empty())
       restart(arguments[0], part, i + 1, tally);
   }
-  const std::string isa(isa_name(lstm_fastkernels::active_isa()));
+  const std::string isa(lstm_fastkernels::active_isa());
   std::printf("device and %s: %d passed, %d failed\n", isa.c_str(), tally.passed, tally.failed);
   return tally.failed == 0 && tally.passed > 0 ? 0 : 1;
 }

@@ -1,0 +1,87 @@
+#include "cuda/host/plan.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
+
+#include "cuda/host/call_memory.h"
+#include "cuda/host/timeline.h"
+#include "cuda/kernels/devices.h"
+#include "cuda/kernels/single_step.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+namespace {
+
+// The environment may rule persistent kernels out.
+bool persistent_allowed() {
+  const char *const value = std::getenv("LSTM_FASTKERNELS_PERSISTENT");
+  return !value || std::string_view(value) != "0";
+}
+
+// Whether there is enough shared memory for it.
+bool single_step_fits(const DeviceShape &shape, const device::Limits &limits) {
+  if (shape.proj_size)
+    return false;
+  int64_t input = shape.input_size;
+  if (shape.num_layers > 1)
+    input = std::max(input, shape.layer_input_size(1));
+  return single_step_shared_bytes(shape.form, input, shape.hidden_size) <= limits.shared_bytes;
+}
+
+// Of `most` layers that may run side by side, how many should: one, where a call is too short for
+// them to have work at the same time.
+int useful_side_by_side(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
+                        int most) {
+  const Timeline timeline(schedule, a.time_steps, stack.shape.num_directions);
+  return most > 1 && chunk_rows_for(stack, a, timeline, most) < timeline.all_rows() ? most : 1;
+}
+
+} // namespace
+
+Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
+               int device) {
+  Plan plan;
+  plan.failed = failure_word(device);
+  const DeviceShape &shape = stack.shape;
+  const device::Limits &limits = limits_of(device);
+  // All blocks read all of h0: it must not be written to.
+  const bool in_place = a.h0 && (a.h_n == a.h0 || a.c_n == a.c0);
+  plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
+  const int directions = static_cast<int>(shape.num_directions);
+  const bool allowed = persistent_allowed();
+  const int most = most_side_by_side(shape, a.batch_size, a.time_steps);
+  Choice refused;
+  refused.reason = "LSTM_FASTKERNELS_PERSISTENT is 0";
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
+    const PackedLayer *const layers = &stack.layers[static_cast<size_t>(layer * directions)];
+    const auto placed = [&](const PersistentShape &s) {
+      return fits(s, *layers, directions, device);
+    };
+    Choice choice =
+        allowed ? choose(shape, layers, a.batch_size, a.time_steps, limits, placed) : refused;
+    if (choice.persistent && most > 1)
+      choice.side_by_side = useful_side_by_side(
+          stack, a, schedule, std::min(most, at_once(choice.shape, *layers, device)));
+    plan.layers.push_back(choice);
+  }
+  return plan;
+}
+
+std::vector<Group> groups_of(const std::vector<Choice> &layers) {
+  std::vector<Group> groups;
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    const auto joins = [&](const Choice &below, const Choice &choice) {
+      return below.persistent && choice.persistent && below.shape == choice.shape &&
+             groups.back().count < choice.side_by_side;
+    };
+    if (layer > 0 && joins(layers[layer - 1], layers[layer]))
+      ++groups.back().count;
+    else
+      groups.push_back({static_cast<int64_t>(layer), 1});
+  }
+  return groups;
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels
