@@ -14,23 +14,24 @@ from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
 
 class PackedLSTM(nn.Module):
-    """Canonical tensors as buffers, packed for the kernels of their device.
+    """A module whose buffers are canonical tensors and their packed form.
 
-    They are the state_dict. `packed`, with its `_header` on CUDA, is made from them whenever they
-    change or move, and never saved.
+    The state_dict holds the canonical tensors. `packed`, with its `_header` on CUDA, is what the
+    kernels read; it is never saved. Loading repacks the weights, and so does moving a module to
+    another device.
     """
 
     packed: Tensor
     _header: list[int] | None
 
-    # How weights that the module is given are to be laid out, see LayoutConfig.
+    # How weights given to the module are laid out, see LayoutConfig.
     layout: Layout
     block_size: BlockSize
 
     def __init__(
         self, spec: WeightSpec, layout: LayoutConfig, device: torch.device | str | None
     ) -> None:
-        """Random weights as those of nn.LSTM; none on the meta device."""
+        """Draws random weights, as nn.LSTM does; on the meta device there are none."""
         super().__init__()
         self._spec = spec
         self.layout, self.block_size = layout.layout, layout.block_size
@@ -131,7 +132,7 @@ class PackedLSTM(nn.Module):
     # ---- moves and copies ----
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Moves the weights and repacks them for the device that they are on then; dtypes stay."""
+        """Moving the module to another device repacks its weights; dtypes stay."""
 
         def keep_dtype(tensor: Tensor) -> Tensor:
             moved = fn(tensor)

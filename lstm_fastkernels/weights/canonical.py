@@ -18,9 +18,9 @@ from lstm_fastkernels.weights.structures import LayoutConfig, Structure, structu
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """What decides the canonical tensors of an LSTM, but for the structure of each matrix.
+    """What an LSTM's canonical tensors must be; the structure of each matrix is left open.
 
-    precision: of each of the shape's matrices, a name in PRECISIONS.
+    precision: for each matrix of the shape, a name in PRECISIONS.
     """
 
     shape: LstmShape
@@ -44,7 +44,7 @@ class WeightSpec:
         return kinds
 
     def kinds(self, names: Collection[str] = ()) -> dict[str, Kind]:
-        """The canonical tensors, in order, with the structures that these names tell."""
+        """The canonical tensors, in order; the names present tell the structure of each matrix."""
         sizes = self.shape.matrices
         kinds: dict[str, Kind] = {}
         for name, float_kind in self.float_kinds().items():
@@ -61,13 +61,13 @@ class WeightSpec:
         return self.take({name: kind.empty("meta") for name, kind in self.kinds().items()})
 
     def take(self, tensors: Mapping[str, Tensor]) -> "CanonicalLSTM":
-        """The canonical ones of these tensors, unchecked."""
+        """Picks the canonical tensors among these, without checking them."""
         return CanonicalLSTM(self, {name: tensors[name] for name in self.kinds(tensors.keys())})
 
     def check(self, tensors: Mapping[str, Tensor]) -> "CanonicalLSTM":
-        """Exactly these tensors; ValueError says what is missing, unexpected or wrong.
+        """Takes these tensors; ValueError says what is missing, unexpected or wrong.
 
-        Block indices and the signs of scales are checked where they are packed.
+        Packing checks the rest: block indices and the signs of scales.
         """
         misfits = compare(tensors, self.kinds(tensors.keys()))
         if misfits.missing:
@@ -94,7 +94,7 @@ class WeightSpec:
 
 @dataclass(frozen=True, eq=False)
 class CanonicalLSTM:
-    """A compressed LSTM as plain tensors, all on one device, and what they stand for."""
+    """The weights of a compressed LSTM: plain tensors, all on one device."""
 
     spec: WeightSpec
     tensors: Mapping[str, Tensor]

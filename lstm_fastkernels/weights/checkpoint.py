@@ -27,7 +27,7 @@ class Checkpoint:
         self._float_names = float_names
         floats = {float_names[name]: kind for name, kind in spec.float_kinds().items()}
         own = spec.kinds(given.keys())
-        # Names that only one of the two has tell them apart, or else integer weights.
+        # Told by a name that only compressed checkpoints have, or by integer weights.
         integers = integer_dtypes()
         self._compressed = any(name in own and name not in floats for name in given) or any(
             getattr(value, "dtype", None) in integers for value in given.values()
@@ -49,11 +49,11 @@ class Checkpoint:
         return errors
 
     def read(self, device: torch.device, layout: LayoutConfig) -> CanonicalLSTM:
-        """The tensors on that device (meta: on theirs), compressed if they are not, laid out.
+        """The canonical tensors on that device; "meta" leaves them on their own.
 
-        For a checkpoint without missing tensors and faults. "auto" leaves compressed matrices as
-        they are laid out. Raises RuntimeError, naming the tensor, for block indices that are not
-        valid.
+        Compresses a float checkpoint. Layout "auto" keeps the layout of compressed matrices. Needs
+        a checkpoint without missing tensors and faults. Raises RuntimeError, naming the tensor, for
+        invalid block indices.
         """
         tensors: dict[str, Tensor] = {name: self._given[name].detach() for name in self._expected}
         if device.type == "meta":

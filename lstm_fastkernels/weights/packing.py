@@ -11,8 +11,8 @@ from lstm_fastkernels.weights.canonical import CanonicalLSTM
 
 
 class Packed(NamedTuple):
-    """data: uint8 [bytes]; empty for devices without kernels. header: what the host knows of it, on
-    CUDA alone."""
+    """data: uint8 [bytes], empty for a device without kernels. header: the host's copy of the
+    header, on CUDA alone."""
 
     data: Tensor
     header: list[int] | None
@@ -26,15 +26,15 @@ def forget_with(owner: object, packed: Packed) -> "weakref.finalize[..., object]
 
 
 def pack(canonical: CanonicalLSTM) -> Packed:
-    """Packs for the kernels of the tensors' device, where the result is.
+    """Packs for the device that the tensors are on; the result is on that device.
 
-    Raises RuntimeError, naming the tensor, for indices and values that are not valid.
+    Raises RuntimeError, naming the tensor, for invalid block indices and scales.
     """
     return _to(_pack_on_host(canonical), canonical.device)
 
 
 def pack_if_valid(canonical: CanonicalLSTM) -> Packed:
-    """pack, but nothing is packed of tensors that are not valid: to_empty makes such."""
+    """As pack, but empty for invalid tensors, which to_empty leaves behind."""
     try:
         packed = _pack_on_host(canonical)
     except RuntimeError:
@@ -53,7 +53,7 @@ def _pack_on_host(canonical: CanonicalLSTM) -> Packed:
         [spec.precision[name] for name in spec.shape.matrices],
         device == "cuda" and ops.cuda_built(),
     )
-    # Without kernels there, packing for the CPU has checked the tensors all the same.
+    # For a device without kernels, packing for the CPU still checks the tensors.
     return Packed(packed, header) if device == "cpu" or header is not None else _nothing()
 
 
