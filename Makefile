@@ -10,7 +10,7 @@ JSON  = $(shell $(BIN)/python -c "import nlohmann_json as m; print(*m.__path__)"
 CORE  = $(CMAKE) -S csrc -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
 
 FUZZ_SECONDS ?= 30
-FUZZ         := -dict=tests/cpp/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
+FUZZ         := -dict=tests/cpp/file/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
 
 CSRC      := $(shell find csrc -type f 2>/dev/null)
 CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' -o -name '*.cu' 2>/dev/null)
@@ -64,7 +64,8 @@ fuzz: $(VENV)/.tools
 	$(BIN)/cmake --build build/fuzz --target fuzz_load
 	mkdir -p build/fuzz/corpus
 	build/fuzz/tests/fuzz_load $(FUZZ) -max_total_time=$(FUZZ_SECONDS) \
-	  -artifact_prefix=build/fuzz/ -print_final_stats=1 build/fuzz/corpus tests/cpp/fuzz_corpus
+	  -artifact_prefix=build/fuzz/ -print_final_stats=1 build/fuzz/corpus \
+	  tests/data/good build/fuzz/tests/malformed $(wildcard tests/data/found)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q benchmarks

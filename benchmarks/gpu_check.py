@@ -40,9 +40,9 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     library = ROOT / "lstm_fastkernels/lib"
     nvcc: Command = ["nvcc", "-O2", "-std=c++17", f"-arch=sm_{architecture}"]
     cpp = ROOT / "tests/cpp"
-    names = ("main.cpp", "stack.cpp", "gpu/device_test.cpp", "gpu/numerics_test.cu")
+    names = ("support/main.cpp", "support/stack.cpp", "gpu/device_test.cpp", "gpu/numerics_test.cu")
     sources = [cpp / name for name in names]
-    includes = [f"-I{folder}" for folder in (ROOT / "csrc", ROOT / "csrc/include", cpp)]
+    includes = [f"-I{folder}" for folder in (ROOT / "csrc", ROOT / "csrc/include", cpp / "support")]
     libraries = [library / f"liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
     device_tests, latencies, steps = (build / n for n in ("device_tests", "latencies", "steps"))
     with_file = "1" if importlib.util.find_spec("nlohmann_json") else "0"
@@ -54,7 +54,7 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     }
     pytest: Command = [python, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     # The others may not even import here.
-    marked = [p for p in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in p.read_text()]
+    marked = [p for p in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in p.read_text()]
     sanitizer: Command = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
     return [
         Stage("build", 200, [[python, "setup.py", "-q", "build_ext", "--inplace"]], options),

@@ -1,0 +1,167 @@
+#include "stored.h"
+
+#include <fstream>
+#include <iterator>
+
+#include "check.h"
+#include "guarded.h"
+#include "lstm_fastkernels/file.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+std::string quoted(const std::string &text) {
+  std::string result = "\"";
+  for (char c : text)
+    result += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  return result + "\"";
+}
+
+// [items] or {items}, each of which text(item) writes.
+template <class Items, class Text>
+std::string joined(char open, const Items &items, const Text &text, char close) {
+  std::string result(1, open);
+  for (const auto &item : items)
+    result += (result.size() == 1 ? "" : ",") + text(item);
+  return result + close;
+}
+
+template <class T> StoredTensor tensor(const char *dtype, const std::vector<T> &values) {
+  return {dtype, {static_cast<int64_t>(values.size())}, bytes_of(values)};
+}
+
+StoredOptions options_of(const LstmShape &shape, bool bias) {
+  const bool is_float = shape.activation_bits == 32;
+  const auto boolean = [](bool value) { return value ? "true" : "false"; };
+  return {{"class", quoted(is_float ? "FastSparseLSTM" : "FastQuantLSTM")},
+          {"input_size", std::to_string(shape.input_size)},
+          {"hidden_size", std::to_string(shape.hidden_size)},
+          {"num_layers", std::to_string(shape.num_layers)},
+          {"bias", boolean(bias)},
+          {"batch_first", "false"},
+          {"dropout", "0.0"},
+          {"bidirectional", boolean(shape.num_directions == 2)},
+          {"proj_size", std::to_string(shape.proj_size)},
+          {"activations", quoted(is_float                      ? "float32"
+                                 : shape.activation_bits == 16 ? "int16"
+                                                               : "int8")},
+          {"layout", quoted("auto")},
+          {"block_size", "[8,4]"}};
+}
+
+} // namespace
+
+Bytes safetensors(const std::string &header, const Bytes &data) {
+  Bytes file;
+  for (int i = 0; i < 8; ++i)
+    file.push_back(static_cast<uint8_t>(uint64_t{header.size()} >> 8 * i));
+  file.insert(file.end(), header.begin(), header.end());
+  file.insert(file.end(), data.begin(), data.end());
+  return file;
+}
+
+void StoredFile::add(const std::string &name, const HeldStack &stack) {
+  const LstmShape &shape = stack.shape;
+  const std::string prefix = name.empty() ? "" : name + ".";
+  const auto add_matrix = [&](const std::string &own, const HeldMatrix &m, int64_t rows,
+                              int64_t columns) {
+    const std::string all = prefix + own;
+    StoredTensor weights = m.scales.empty() ? tensor("F32", m.floats) : tensor("I8", m.integers);
+    if (!m.scales.empty())
+      tensors[all + "_scale"] = tensor("F32", m.scales);
+    if (m.crow.empty()) {
+      weights.shape = {rows, columns};
+      tensors[all] = weights;
+      return;
+    }
+    weights.shape = {static_cast<int64_t>(m.col.size()), m.block.rows, m.block.columns};
+    tensors[all + "_values"] = weights;
+    tensors[all + "_crow_indices"] = tensor("I32", m.crow);
+    tensors[all + "_col_indices"] = tensor("I32", m.col);
+  };
+  for (size_t i = 0; i < stack.layers.size(); ++i) {
+    const HeldLayer &layer = stack.layers[i];
+    const auto index = static_cast<int64_t>(i);
+    const std::string suffix = layer_suffix(shape, index);
+    const int64_t rows = 4 * shape.hidden_size;
+    add_matrix("weight_ih" + suffix, layer.ih, rows,
+               shape.layer_input_size(index / shape.num_directions));
+    add_matrix("weight_hh" + suffix, layer.hh, rows, shape.output_size());
+    if (shape.proj_size)
+      add_matrix("weight_hr" + suffix, layer.hr, shape.proj_size, shape.hidden_size);
+    if (!layer.bias.empty())
+      tensors[prefix + "bias" + suffix] = tensor("F32", layer.bias);
+  }
+  lstms[name] = options_of(shape, !stack.layers.front().bias.empty());
+}
+
+std::string StoredFile::entry(const std::string &name) const {
+  size_t begin = 0;
+  for (auto before = tensors.begin(); before->first != name; ++before)
+    begin += before->second.data.size();
+  const StoredTensor &t = tensors.at(name);
+  const auto number = [](int64_t n) { return std::to_string(n); };
+  return quoted(name) + ":{\"dtype\":" + quoted(t.dtype) +
+         ",\"shape\":" + joined('[', t.shape, number, ']') + ",\"data_offsets\":[" +
+         std::to_string(begin) + "," + std::to_string(begin + t.data.size()) + "]}";
+}
+
+std::string StoredFile::configuration() const {
+  const auto option = [](const auto &o) { return quoted(o.first) + ":" + o.second; };
+  const auto lstm = [&](const auto &l) {
+    return quoted(l.first) + ":" + joined('{', l.second, option, '}');
+  };
+  return "{\"format_version\":" + version + ",\"lstms\":" + joined('{', lstms, lstm, '}') + "}";
+}
+
+std::string StoredFile::header() const {
+  std::vector<std::string> entries;
+  for (const auto &[name, tensor] : tensors)
+    entries.push_back(entry(name));
+  entries.push_back("\"__metadata__\":{\"maker\":\"a test\",\"lstm_fastkernels\":" +
+                    quoted(configuration()) + "}");
+  return joined('{', entries, [](const std::string &text) { return text; }, '}');
+}
+
+Bytes StoredFile::data() const {
+  Bytes all;
+  for (const auto &[name, tensor] : tensors)
+    all.insert(all.end(), tensor.data.begin(), tensor.data.end());
+  return all;
+}
+
+StoredFile stored(const HeldStack &stack) {
+  StoredFile file;
+  file.add("", stack);
+  return file;
+}
+
+void load_all(const Bytes &bytes) {
+  const Guarded<uint8_t> memory(bytes);
+  const File file = File::from_memory(memory.data(), bytes.size(), "somewhere");
+  for (const std::string &name : file.lstm_names())
+    Lstm::load(file, name);
+}
+
+void check_refused(const Bytes &file, const std::string &message) {
+  try {
+    load_all(file);
+  } catch (const Error &error) {
+    WITH("message ", error.what(), " not ", message);
+    CHECK(error.code() == ErrorCode::invalid_file);
+    CHECK(std::string(error.what()).rfind("somewhere: " + message, 0) == 0);
+    return;
+  }
+  WITH("message ", message);
+  CHECK(!"refused");
+}
+
+std::string test_path(const std::string &name) { return LSTM_FASTKERNELS_TESTS + ("/" + name); }
+
+Bytes read_bytes(const std::string &path) {
+  std::ifstream in(path, std::ios::binary);
+  CHECK(in.good());
+  return Bytes(std::istreambuf_iterator<char>(in), {});
+}
+
+} // namespace lstm_fastkernels
