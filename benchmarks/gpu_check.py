@@ -40,8 +40,9 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     library = ROOT / "lstm_fastkernels/lib"
     nvcc: Command = ["nvcc", "-O2", "-std=c++17", f"-arch=sm_{architecture}"]
     cpp = ROOT / "tests/cpp"
-    names = ("support/main.cpp", "support/stack.cpp", "gpu/device_test.cpp", "gpu/numerics_test.cu")
-    sources = [cpp / name for name in names]
+    names = ("main.cpp", "check.cpp", "stack.cpp")
+    sources = [cpp / "support" / name for name in names]
+    sources += [cpp / "gpu" / name for name in ("device_test.cpp", "numerics_test.cu")]
     includes = [f"-I{folder}" for folder in (ROOT / "csrc", ROOT / "csrc/include", cpp / "support")]
     libraries = [library / f"liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
     device_tests, latencies, steps = (build / n for n in ("device_tests", "latencies", "steps"))

@@ -27,7 +27,9 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    """Skips what is marked `gpu` where it cannot run, saying why."""
+    """Slow tests go first, so that no worker ends alone with them; what is marked `gpu` is skipped
+    where it cannot run, saying why."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not torch.cuda.is_available():
         reason = "torch finds no CUDA device"
     elif not lfk.cuda_built():

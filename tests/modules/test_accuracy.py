@@ -41,4 +41,5 @@ def test_snr_is_that_of_the_simulation(hidden_size, weights, activations):
     fast, x, exact, expected = workload(hidden_size, weights, activations)
     low, high = BANDS[activations]
     assert low <= expected <= high
-    assert snr(everywhere(fast)(x)[0].numpy(), exact) >= expected - 0.5
+    assert snr(fast(x)[0].numpy(), exact) >= expected - 0.5
+    everywhere(fast)(x[:5])

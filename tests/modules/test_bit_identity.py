@@ -148,12 +148,14 @@ def test_threads(bidirectional, B, kind, threads):
     # 41 million products and more that are not with zeros: worth several threads.
     steps = 48 / kind.get("density", 1)
     case = Case(64, 256, 2, bidirectional, T=int(steps) // B, B=B, **kind)
-    fast = everywhere(case.fast())
+    fast = case.fast()
     threads(1)
     expected = fast(case.x(), case.state())
     for number in (2, 3, 7):
         threads(number)
-        assert_same(fast(case.x(), case.state()), expected, f"{case} on {number} threads")
+        # The C++ tests have every number of threads on every instruction set.
+        run = everywhere(fast) if number == 2 else fast
+        assert_same(run(case.x(), case.state()), expected, f"{case} on {number} threads")
 
 
 def test_threads_take_over_the_rounding_of_small_numbers(threads):

@@ -119,38 +119,48 @@ def test_threads(case, allowed, expected, threads):
     assert re.fullmatch(expected, explained(drawn(case), case.x())[1]["threads"])
 
 
+# Each case in a child: the pool starts threads when it first needs them, and keeps them.
 SCRIPT = """
 import os, sys, torch
 import lstm_fastkernels as lfk
 from cases import Case, drawn
-case = eval(sys.argv[1])
-torch.set_num_threads(int(sys.argv[2]))
-fast, x = drawn(case), case.x()
+
 def tasks():
     return len(os.listdir("/proc/self/task"))
-with torch.no_grad():
-    before = tasks()
-    print(lfk.explain(fast, x))
-    assert tasks() == before, "explain runs nothing"
-    fast(x)
-    print(1 + tasks() - before)
+
+def run(case, allowed):
+    torch.set_num_threads(allowed)
+    fast, x = drawn(case), case.x()
+    with torch.no_grad():
+        before = tasks()
+        explanation = lfk.explain(fast, x)
+        assert tasks() == before, "explain runs nothing"
+        fast(x)
+        print(1 + tasks() - before, *explanation.splitlines(), sep="|", flush=True)
+
+for case, allowed in eval(sys.argv[1]):
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        run(case, allowed)
+        os._exit(0)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not list threads")
-@pytest.mark.parametrize(("case", "allowed"), [row[:2] for row in THREADS])
-def test_so_many_threads_run(case, allowed):
-    """The pool starts threads when it first needs them, and keeps them."""
+def test_so_many_threads_run():
+    cases = [row[:2] for row in THREADS]
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, repr(case), str(allowed)],
+        [sys.executable, "-c", SCRIPT, repr(cases)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.returncode == 0, process.stderr
-    *lines, started = process.stdout.splitlines()
-    (found,) = (line for line in lines if line.startswith("threads: "))
-    assert re.match(rf"threads: {started}\b", found)
+    for case, line in zip(cases, process.stdout.splitlines(), strict=True):
+        started, *explanation = line.split("|")
+        (found,) = (part for part in explanation if part.startswith("threads: "))
+        assert re.match(rf"threads: {started}\b", found), case
 
 
 # Inputs

@@ -30,10 +30,10 @@ def run(name):
     )
 
 
-@pytest.mark.parametrize("name", lfk.supported_isas())
-def test_the_environment_lowers_it(name):
-    process = run(name)
-    assert process.stdout.strip() == name, process.stderr
+def test_the_environment_lowers_it():
+    """The NumPy runtime's golden file goes through all of them."""
+    process = run("scalar")
+    assert process.stdout.strip() == "scalar", process.stderr
 
 
 def test_a_misspelt_environment_is_not_ignored():

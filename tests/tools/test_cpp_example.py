@@ -50,6 +50,7 @@ def program(tmp_path_factory):
     options = [
         *("-S", EXAMPLES / "cpp_inference", "-B", build),
         f"-Dlstm_fastkernels_DIR={lfk.get_cmake_dir()}",
+        *("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1"),
         f"-DCMAKE_CXX_FLAGS={sanitize} -Werror",
     ]
     subprocess.run([cmake, *options], check=True)

@@ -78,6 +78,10 @@ template <class T> std::string difference(const std::vector<T> &a, const std::ve
   return "";
 }
 
+// check.cpp has them, optimized.
+extern template std::string difference(const std::vector<float> &, const std::vector<float> &);
+extern template std::string difference(const std::vector<uint8_t> &, const std::vector<uint8_t> &);
+
 // Empty where `run` throws Error with `part` in its message.
 template <class Run> std::string missing_refusal(const Run &run, const std::string &part) {
   try {
