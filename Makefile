@@ -10,12 +10,13 @@ JSON  = $(shell $(BIN)/python -c "import nlohmann_json as m; print(*m.__path__)"
 CORE  = $(CMAKE) -S csrc -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
 
 FUZZ_SECONDS ?= 30
-FUZZ         := -dict=tests/cpp/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
+FUZZ         := -dict=tests/cpp/file/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
 
 CSRC      := $(shell find csrc -type f 2>/dev/null)
 CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' -o -name '*.cu' 2>/dev/null)
 
-.PHONY: demo cpp-demo test test-python test-cpp test-tsan test-fuzz fuzz bench gpu-check lint clean
+.PHONY: demo cpp-demo build test test-python test-cpp test-tsan test-fuzz fuzz bench gpu-check lint \
+  clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -32,14 +33,18 @@ cpp-demo: $(VENV)/.installed
 	build/cpp-demo/char_lm $(MODEL) score < $(TEXT)
 	$(BIN)/python examples/score_char_lm.py $(MODEL) < $(TEXT)
 
+build: $(VENV)/.installed
+
+# What builds goes side by side, each with its output in one piece; the Python tests take all cores.
 # One architecture is enough for tests.
 test: export CUDA_ARCHS ?= 90
-test: test-cpp test-tsan test-fuzz test-python
+test:
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target build test-cpp test-tsan test-fuzz
+	$(MAKE) --no-print-directory test-python
 
-test-python: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+test-python: build
+	$(BIN)/python -m pytest -q --numprocesses=auto --dist=loadgroup
 
-# All C++ tests once per instruction set.
 test-cpp: $(VENV)/.tools
 	$(CORE) --preset asan -B build/asan
 	$(BIN)/cmake --build build/asan
@@ -64,7 +69,8 @@ fuzz: $(VENV)/.tools
 	$(BIN)/cmake --build build/fuzz --target fuzz_load
 	mkdir -p build/fuzz/corpus
 	build/fuzz/tests/fuzz_load $(FUZZ) -max_total_time=$(FUZZ_SECONDS) \
-	  -artifact_prefix=build/fuzz/ -print_final_stats=1 build/fuzz/corpus tests/cpp/fuzz_corpus
+	  -artifact_prefix=build/fuzz/ -print_final_stats=1 build/fuzz/corpus \
+	  tests/data/good build/fuzz/tests/malformed $(wildcard tests/data/found)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q benchmarks

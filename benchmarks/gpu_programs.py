@@ -25,12 +25,12 @@ STAMP = FOLDER / "built-from"
 OPS = "_ops.abi3.so"
 PACKAGE = ROOT / "lstm_fastkernels"
 LIBRARIES = [f"lstm_fastkernels/lib/liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
-INCLUDES = ["-Icsrc/include", "-Icsrc", "-Itests/cpp"]
+INCLUDES = ["-Icsrc/include", "-Icsrc", "-Itests/cpp/support"]
 # By name: what nvcc is given.
 CPP_PROGRAMS = {
     "device_tests": [
         *("tests/cpp/gpu/main.cpp", "tests/cpp/gpu/device_test.cpp"),
-        *("tests/cpp/gpu/numerics_test.cu", "tests/cpp/stack.cpp", *INCLUDES, *LIBRARIES),
+        *("tests/cpp/gpu/numerics_test.cu", "tests/cpp/support/check.cpp", "tests/cpp/support/stack.cpp", *INCLUDES, *LIBRARIES),
     ],
     "steps": ["benchmarks/cuda/steps.cu", *INCLUDES, *LIBRARIES],
     "latencies": ["benchmarks/cuda/latencies.cu"],
@@ -38,7 +38,7 @@ CPP_PROGRAMS = {
 PROGRAMS = [OPS, *CPP_PROGRAMS]
 # Line numbers are for the sanitizer; they hold paths, so releases have none.
 NVCC_FLAGS = "-lineinfo --compress-mode=size"
-SOURCES = ["setup.py", "csrc/**/*", "benchmarks/cuda/*", "tests/cpp/*", "tests/cpp/gpu/*"]
+SOURCES = ["setup.py", "csrc/**/*", "benchmarks/cuda/*", "tests/cpp/support/*", "tests/cpp/gpu/*"]
 
 
 def build(names: Iterable[str], architecture: str) -> None:

@@ -11,7 +11,9 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import tempfile
 import time
 import timeit
@@ -26,6 +28,7 @@ from torch import nn
 
 import lstm_fastkernels as lfk
 from peers import Peer, Run
+from report import summary
 from workloads import Workload
 
 HERE = Path(__file__).parent
@@ -106,6 +109,8 @@ def about(arguments: argparse.Namespace, all_limits: list[dict[str, Any]]) -> di
     return {
         "cpu": all_limits[0]["cpu"],
         "date": datetime.date.today().isoformat(),
+        "commit": _commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "threads": arguments.threads,
         "repeats": arguments.repeats,
         "versions": _versions(),
@@ -117,7 +122,7 @@ def publish(arguments: argparse.Namespace, report: dict[str, Any], text: str) ->
     """Prints the report's text, and writes the files that the arguments ask for."""
     print(text)
     if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        arguments.json.write_text(summary(report))
     if arguments.markdown:
         arguments.markdown.write_text(text)
 
@@ -156,6 +161,12 @@ def time_in_turns(runs: dict[Peer, Run], threads: int, repeats: int) -> dict[Pee
 def switch_to(peer: Peer) -> None:
     if peer.isa:
         lfk.set_isa(peer.isa)
+
+
+def _commit() -> str:
+    """Of the working tree, or empty outside of one."""
+    command = ["git", "-C", HERE, "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def _medians(all_limits: list[dict[str, Any]], kind: str) -> dict[str, float]:

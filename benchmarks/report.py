@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 
@@ -20,6 +21,24 @@ def markdown(report: dict[str, Any]) -> str:
         limits_section(report["limits"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report as JSON, a line for each workload: four digits, and no single rounds."""
+    fields = []
+    for key, value in report.items():
+        lines = [json.dumps(_rounded(item)) for item in value] if isinstance(value, list) else []
+        text = "[\n    " + ",\n    ".join(lines) + "\n  ]" if lines else json.dumps(_rounded(value))
+        fields.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else value
 
 
 def heading(report: dict[str, Any]) -> str:

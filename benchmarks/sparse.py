@@ -269,13 +269,7 @@ def record(
     floors = {key: seconds * 1e6 for key, seconds in floor_seconds(workload, limits).items()}
     results = []
     for (name, isa), us in times.items():
-        result = {
-            "name": name,
-            "isa": isa,
-            "median_us": float(np.median(us)),
-            "min_us": float(us.min()),
-            "us": us.tolist(),
-        }
+        result = {"name": name, "isa": isa, "median_us": float(np.median(us))}
         if name in BASELINES:
             arithmetic = name.split()[0]
             floor = floors["float32" if arithmetic == "float32" else f"{arithmetic} {isa}"]

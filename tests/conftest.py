@@ -1,4 +1,4 @@
-"""Every test that runs a kernel takes the `isa` fixture and so runs once per instruction set."""
+import os
 
 import pytest
 import torch
@@ -7,29 +7,29 @@ from hypothesis import HealthCheck, settings
 import lstm_fastkernels as lfk
 from cases import KINDS
 
-try:
-    from lstm_fastkernels import runtime
-
-    CHOOSERS = [lfk, runtime]
-except ImportError:  # a build without the NumPy runtime
-    CHOOSERS = [lfk]
-
 # Many threads on small tensors only wait for each other, the longer the busier the machine; tests
 # that are about threads ask for them.
 torch.set_num_threads(1)
 
-# The isa fixture lasts for all examples of a test, as it should.
+# In CI the same examples each time.
 settings.register_profile(
     "project",
     deadline=None,
     print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("project")
 
 
+def pytest_report_header():
+    return f"instruction sets: {', '.join(lfk.supported_isas())}"
+
+
 def pytest_collection_modifyitems(items):
-    """Skips what is marked `gpu` where it cannot run, saying why."""
+    """Slow tests go first, so that no worker ends alone with them; what is marked `gpu` is skipped
+    where it cannot run, saying why."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not torch.cuda.is_available():
         reason = "torch finds no CUDA device"
     elif not lfk.cuda_built():
@@ -39,17 +39,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@pytest.fixture(params=lfk.supported_isas(), ids="isa-{}".format)
-def isa(request):
-    """Of the torch ops and of the NumPy runtime, which choose theirs apart."""
-    before = [(module, module.get_isa()) for module in CHOOSERS]
-    for module, _ in before:
-        module.set_isa(request.param)
-    yield request.param
-    for module, name in before:
-        module.set_isa(name)
 
 
 @pytest.fixture(params=["int8", "int16"])

@@ -1,6 +1,5 @@
 #include "file/configuration.h"
 
-#include <algorithm>
 #include <map>
 
 #include "file/json.h"
@@ -88,9 +87,10 @@ LstmConfiguration read_configuration(const json &from, const std::string &what) 
   } catch (const Error &error) {
     refuse_file(what + ": " + error.what());
   }
-  const auto is_float = [](Precision p) { return p.weights == WeightType::float32; };
-  if (of.is_float && !std::all_of(c.precisions.begin(), c.precisions.end(), is_float))
-    refuse_file(what + ": a " + c.class_name + " has float32 matrices alone");
+  for (const Precision precision : c.precisions)
+    if (of.is_float != (precision.weights == WeightType::float32))
+      refuse_file(what + ": a " + c.class_name + " has no '" +
+                  std::string(precision_name(precision)) + "' matrices");
   return c;
 }
 

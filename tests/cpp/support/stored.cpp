@@ -1,0 +1,170 @@
+#include "stored.h"
+
+#include <fstream>
+#include <iterator>
+
+#include "check.h"
+#include "guarded.h"
+#include "lstm_fastkernels/file.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+std::string quoted(const std::string &text) {
+  std::string result = "\"";
+  for (char c : text)
+    result += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  return result + "\"";
+}
+
+// [items] or {items}, each of which text(item) writes.
+template <class Items, class Text>
+std::string joined(char open, const Items &items, const Text &text, char close) {
+  std::string result(1, open);
+  for (const auto &item : items)
+    result += (result.size() == 1 ? "" : ",") + text(item);
+  return result + close;
+}
+
+template <class T> StoredTensor tensor(const char *dtype, const std::vector<T> &values) {
+  return {dtype, {static_cast<int64_t>(values.size())}, bytes_of(values)};
+}
+
+const HeldMatrix &matrix_of(const HeldStack &stack, const MatrixName &of) {
+  const HeldLayer &layer = stack.layers[static_cast<size_t>(of.cell)];
+  return of.kind == MatrixKind::ih ? layer.ih : of.kind == MatrixKind::hh ? layer.hh : layer.hr;
+}
+
+StoredOptions options_of(const HeldStack &stack) {
+  const LstmShape &shape = stack.shape;
+  const bool is_float = matrix_of(stack, matrix_names(shape)[0]).precision == kFloat32;
+  const auto precision = [&](const MatrixName &of) {
+    return quoted(of.name) + ":" +
+           quoted(std::string(precision_name(matrix_of(stack, of).precision)));
+  };
+  const auto boolean = [](bool value) { return value ? "true" : "false"; };
+  return {{"class", quoted(is_float ? "FastSparseLSTM" : "FastQuantLSTM")},
+          {"input_size", std::to_string(shape.input_size)},
+          {"hidden_size", std::to_string(shape.hidden_size)},
+          {"num_layers", std::to_string(shape.num_layers)},
+          {"bias", boolean(!stack.layers.front().bias.empty())},
+          {"batch_first", "false"},
+          {"dropout", "0.0"},
+          {"bidirectional", boolean(shape.num_directions == 2)},
+          {"proj_size", std::to_string(shape.proj_size)},
+          {"precision", joined('{', matrix_names(shape), precision, '}')},
+          {"layout", quoted("auto")},
+          {"block_size", "[8,4]"}};
+}
+
+} // namespace
+
+Bytes safetensors(const std::string &header, const Bytes &data) {
+  Bytes file;
+  for (int i = 0; i < 8; ++i)
+    file.push_back(static_cast<uint8_t>(uint64_t{header.size()} >> 8 * i));
+  file.insert(file.end(), header.begin(), header.end());
+  file.insert(file.end(), data.begin(), data.end());
+  return file;
+}
+
+void StoredFile::add(const std::string &name, const HeldStack &stack) {
+  const LstmShape &shape = stack.shape;
+  const std::string prefix = name.empty() ? "" : name + ".";
+  const auto add_matrix = [&](const std::string &own, const HeldMatrix &m, int64_t rows,
+                              int64_t columns) {
+    const std::string all = prefix + own;
+    StoredTensor weights = m.scales.empty() ? tensor("F32", m.floats) : tensor("I8", m.integers);
+    if (!m.scales.empty())
+      tensors[all + "_scale"] = tensor("F32", m.scales);
+    if (m.crow.empty()) {
+      weights.shape = {rows, columns};
+      tensors[all] = weights;
+      return;
+    }
+    weights.shape = {static_cast<int64_t>(m.col.size()), m.block.rows, m.block.columns};
+    tensors[all + "_values"] = weights;
+    tensors[all + "_crow_indices"] = tensor("I32", m.crow);
+    tensors[all + "_col_indices"] = tensor("I32", m.col);
+  };
+  for (const MatrixName &of : matrix_names(shape))
+    add_matrix(of.name, matrix_of(stack, of), of.rows, of.columns);
+  for (int64_t cell = 0; cell < shape.num_cells(); ++cell) {
+    const std::vector<float> &bias = stack.layers[static_cast<size_t>(cell)].bias;
+    if (!bias.empty())
+      tensors[prefix + "bias" + cell_suffix(shape, cell)] = tensor("F32", bias);
+  }
+  lstms[name] = options_of(stack);
+}
+
+std::string StoredFile::entry(const std::string &name) const {
+  size_t begin = 0;
+  for (auto before = tensors.begin(); before->first != name; ++before)
+    begin += before->second.data.size();
+  const StoredTensor &t = tensors.at(name);
+  const auto number = [](int64_t n) { return std::to_string(n); };
+  return quoted(name) + ":{\"dtype\":" + quoted(t.dtype) +
+         ",\"shape\":" + joined('[', t.shape, number, ']') + ",\"data_offsets\":[" +
+         std::to_string(begin) + "," + std::to_string(begin + t.data.size()) + "]}";
+}
+
+std::string StoredFile::configuration() const {
+  const auto option = [](const auto &o) { return quoted(o.first) + ":" + o.second; };
+  const auto lstm = [&](const auto &l) {
+    return quoted(l.first) + ":" + joined('{', l.second, option, '}');
+  };
+  return "{\"format_version\":" + version + ",\"numeric_contract\":" + contract +
+         ",\"lstms\":" + joined('{', lstms, lstm, '}') + "}";
+}
+
+std::string StoredFile::header() const {
+  std::vector<std::string> entries;
+  for (const auto &[name, tensor] : tensors)
+    entries.push_back(entry(name));
+  entries.push_back("\"__metadata__\":{\"maker\":\"a test\",\"lstm_fastkernels\":" +
+                    quoted(configuration()) + "}");
+  return joined('{', entries, [](const std::string &text) { return text; }, '}');
+}
+
+Bytes StoredFile::data() const {
+  Bytes all;
+  for (const auto &[name, tensor] : tensors)
+    all.insert(all.end(), tensor.data.begin(), tensor.data.end());
+  return all;
+}
+
+StoredFile stored(const HeldStack &stack) {
+  StoredFile file;
+  file.add("", stack);
+  return file;
+}
+
+void load_all(const Bytes &bytes) {
+  const Guarded<uint8_t> memory(bytes);
+  const File file = File::from_memory(memory.data(), bytes.size(), "somewhere");
+  for (const std::string &name : file.lstm_names())
+    Lstm::load(file, name);
+}
+
+void check_refused(const Bytes &file, const std::string &message) {
+  try {
+    load_all(file);
+  } catch (const Error &error) {
+    WITH("message ", error.what(), " not ", message);
+    CHECK(error.code() == ErrorCode::invalid_file);
+    CHECK(std::string(error.what()).rfind("somewhere: " + message, 0) == 0);
+    return;
+  }
+  WITH("message ", message);
+  CHECK(!"refused");
+}
+
+std::string test_path(const std::string &name) { return LSTM_FASTKERNELS_TESTS + ("/" + name); }
+
+Bytes read_bytes(const std::string &path) {
+  std::ifstream in(path, std::ios::binary);
+  CHECK(in.good());
+  return Bytes(std::istreambuf_iterator<char>(in), {});
+}
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,151 @@
+"""The quantizer: int8 rows whose squared error is small and whose pairs, where that is asked for,
+cannot saturate a vpmaddubsw."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+import lstm_fastkernels as lfk
+from cases import AWKWARD
+
+
+def pair_sums(q):
+    """w[2k] + w[2k + 1] of each row; an odd column pairs with zero."""
+    q = q.to(torch.int32)
+    return torch.nn.functional.pad(q, (0, q.shape[1] % 2)).unflatten(1, (-1, 2)).sum(2)
+
+
+def squared_error(weight, q, scale):
+    return (weight.double() - q.double() * scale.double()[:, None]).square().sum(1)
+
+
+def absmax_error(weight, limit=127):
+    """What plain rounding to [-limit, limit] leaves, and what float32 adds. With 64 all pairs are
+    safe."""
+    absmax = weight.double().abs().amax(1)
+    scale = torch.where(absmax > 0, absmax, 1)[:, None] / limit
+    rounding = ((weight.double() / scale).round() * scale - weight).square().sum(1)
+    return 1.00001 * rounding + weight.shape[1] * (2**-23 * absmax).square()
+
+
+def check_form(weight, q, scale):
+    assert (q.dtype, scale.dtype) == (torch.int8, torch.float32)
+    assert q.shape == weight.shape
+    assert scale.shape == weight.shape[:1]
+    assert q.abs().max() <= 127, "-128 is not used"
+    assert scale.isfinite().all()
+    assert (scale >= 0).all()
+
+
+WEIGHTS = {
+    "normal": lambda n, k: torch.randn(n, k),
+    "uniform": lambda n, k: torch.rand(n, k) * 2 - 1,
+    "heavy-tailed": lambda n, k: torch.randn(n, k) ** 5,
+    "positive": lambda n, k: torch.rand(n, k),
+    "sparse": lambda n, k: torch.randn(n, k) * (torch.rand(n, k) < 0.1),
+}
+
+
+@pytest.mark.parametrize("columns", AWKWARD)
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_free_rows_are_no_worse_than_absmax_rows(kind, columns):
+    torch.manual_seed(columns)
+    weight = WEIGHTS[kind](64, columns)
+    q, scale = lfk.quantize_rows(weight, pair_safe=False)
+    check_form(weight, q, scale)
+    assert (squared_error(weight, q, scale) <= absmax_error(weight)).all()
+
+
+@pytest.mark.parametrize("columns", AWKWARD)
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_pairs_are_safe(kind, columns):
+    torch.manual_seed(columns)
+    weight = WEIGHTS[kind](64, columns)
+    q, scale = lfk.quantize_rows(weight)
+    check_form(weight, q, scale)
+    assert pair_sums(q).abs().max() <= 128
+    assert squared_error(weight, q, scale).sum() <= absmax_error(weight, 64).sum()
+
+
+@pytest.mark.parametrize(("kind", "allowed"), [("normal", 3), ("uniform", 6)])
+def test_what_pair_safety_costs(kind, allowed):
+    """In dB of the weights. Plain rounding to [-64, 64] costs 6; uniform rows come near to that,
+    since most of their weights are large."""
+    torch.manual_seed(0)
+    weight = WEIGHTS[kind](256, 512)
+    safe = squared_error(weight, *lfk.quantize_rows(weight)).sum()
+    free = squared_error(weight, *lfk.quantize_rows(weight, pair_safe=False)).sum()
+    assert 10 * torch.log10(safe / free) < allowed
+
+
+@given(
+    weight=arrays(
+        np.float32,
+        array_shapes(min_dims=2, max_dims=2, max_side=20),
+        elements=st.floats(-1e6, 1e6, width=32),
+    ),
+    pair_safe=st.booleans(),
+)
+@settings(max_examples=150)
+def test_any_rows(weight, pair_safe):
+    weight = torch.from_numpy(weight)
+    q, scale = lfk.quantize_rows(weight, pair_safe=pair_safe)
+    check_form(weight, q, scale)
+    # Half a step each, of absmax / 64 at most.
+    step = weight.double().abs().amax(1) * (2 / 127 if pair_safe else 1 / 127)
+    tiny = 1e-30  # below it a row may count as zero
+    error = squared_error(weight, q, scale)
+    assert (error <= weight.shape[1] * (step / 2 * 1.00001 + tiny).square()).all()
+    assert not pair_safe or pair_sums(q).abs().max() <= 128
+
+
+@pytest.mark.parametrize("pair_safe", [True, False])
+@pytest.mark.parametrize("columns", AWKWARD)
+def test_rows_with_a_plain_answer(columns, pair_safe):
+    """Zero, constant and one-outlier rows come out exact, or as near as 127 steps allow."""
+    rows = torch.zeros(5, columns)
+    rows[1] = 0.3
+    rows[2] = -2e-5
+    rows[3, 0] = 40.0
+    rows[4] = 1e-3
+    rows[4, -1] = -40.0
+    q, scale = lfk.quantize_rows(rows, pair_safe=pair_safe)
+    check_form(rows, q, scale)
+    back = q.float() * scale[:, None]
+    assert not back[0].any()
+    torch.testing.assert_close(back[1:4], rows[1:4], rtol=1e-6, atol=0)
+    assert (back[4] - rows[4]).abs().max() <= 40 / 127
+
+
+@pytest.mark.parametrize("pair_safe", [True, False])
+@pytest.mark.parametrize("size", [1e-44, 1e-39, 1e-20, 1e20, 1e36, 3e38])
+def test_extreme_rows(size, pair_safe):
+    torch.manual_seed(0)
+    weight = (torch.rand(8, 31) * 2 - 1) * size
+    q, scale = lfk.quantize_rows(weight, pair_safe=pair_safe)
+    check_form(weight, q, scale)
+    error = squared_error(weight, q, scale)
+    assert (error <= weight.double().square().sum(1)).all(), "no worse than zeros"
+    if size > 1e-30:
+        assert (error <= 1e-3 * weight.double().square().sum(1)).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_rows_are_refused(value):
+    weight = torch.ones(3, 4)
+    weight[1, 2] = value
+    with pytest.raises((ValueError, RuntimeError), match="finite"):
+        lfk.quantize_rows(weight)
+
+
+def test_rows_are_quantized_one_by_one():
+    torch.manual_seed(0)
+    weight = torch.randn(9, 31)
+    q, scale = lfk.quantize_rows(weight)
+    for n in range(9):
+        alone_q, alone_scale = lfk.quantize_rows(weight[n : n + 1])
+        assert torch.equal(alone_q[0], q[n])
+        assert torch.equal(alone_scale[0], scale[n])
