@@ -60,36 +60,36 @@ def test_bad_calls():
 def test_packed_for_another_device():
     on_cpu, fast = CASE.fast(), CASE.fast().cuda()
     op, x = torch.ops.lstm_fastkernels.lstm, CASE.x()
-    sizes = (9, 31, 0, 2, False, False)
+    sizes = ([9, 31, 0, 2, 1], False)
     none = (None, None, None)
     refused(lambda: op(x.cuda(), *none, on_cpu.packed.cuda(), *sizes), "packed for the CPU")
-    refused(lambda: op(x, *none, fast.packed.cpu(), *sizes, fast._head), "packed for CUDA")
+    refused(lambda: op(x, *none, fast.packed.cpu(), *sizes, fast._header), "packed for CUDA")
     refused(lambda: op(x, *none, fast.packed.cpu(), *sizes))
-    refused(lambda: op(x.cuda(), *none, fast.packed[:-16], *sizes, fast._head))
-    refused(lambda: op(x.cuda(), *none, fast.packed, 9, 30, 0, 2, False, False, fast._head), "31")
+    refused(lambda: op(x.cuda(), *none, fast.packed[:-16], *sizes, fast._header))
+    refused(lambda: op(x.cuda(), *none, fast.packed, [9, 30, 0, 2, 1], False, fast._header), "31")
     shifted = torch.cat((fast.packed.new_zeros(1), fast.packed))[1:]
-    refused(lambda: op(x.cuda(), *none, shifted, *sizes, fast._head), "aligned")
+    refused(lambda: op(x.cuda(), *none, shifted, *sizes, fast._header), "aligned")
 
 
 @pytest.mark.parametrize("name", ["int8", "int8-sparse", "float32"])
-def test_tampered_heads(name):
-    """Whatever stands in the host's copy of the head, a call is refused or harmless."""
+def test_tampered_headers(name):
+    """Whatever stands in the host's copy of the header, a call is refused or harmless."""
     case = replace(CASE, **KINDS[name])
     fast, x = case.fast().cuda(), CASE.x().cuda()
-    expected, head = fast(x), list(fast._head)
+    expected, head = fast(x), list(fast._header)
     count = 0
     for n in range(len(head)):
         for value in (0, -1, 1, head[n] + 1, head[n] - 1, head[n] ^ (1 << 33), 2**63 - 1):
-            fast._head = [*head[:n], value, *head[n + 1 :]]
-            if fast._head == head or not -(2**63) <= value < 2**63:
+            fast._header = [*head[:n], value, *head[n + 1 :]]
+            if fast._header == head or not -(2**63) <= value < 2**63:
                 continue
             try:
                 fast(x)
             except (RuntimeError, ValueError):
                 count += 1
             torch.cuda.synchronize()
-    for fast._head in ([], head[:-1], [*head, 0]):
+    for fast._header in ([], head[:-1], [*head, 0]):
         refused(lambda: fast(x))
-    fast._head = head
+    fast._header = head
     assert count >= 5, "magic, version and sizes are checked"
     assert_same(fast(x), expected)

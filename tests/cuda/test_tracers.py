@@ -18,7 +18,7 @@ def arguments_of(case, x=None, state=(None, None), lengths=None):
     fast = case.fast().cuda()
     x, h0, c0, lengths, _, *sizes = op_arguments(case, x, state, lengths)
     h0, c0 = (None if s is None else s.cuda() for s in (h0, c0))
-    return x.cuda(), h0, c0, lengths, fast.packed, *sizes, fast._head
+    return x.cuda(), h0, c0, lengths, fast.packed, *sizes, fast._header
 
 
 OP_CASES = {

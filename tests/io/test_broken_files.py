@@ -29,11 +29,11 @@ def described(lstm):
         "dropout": 0.0,
         "bidirectional": False,
         "proj_size": 0,
-        "activations": lstm.activations,
+        "precision": dict.fromkeys(("weight_ih_l0", "weight_hh_l0"), lstm.activations),
         "layout": lstm.layout,
         "block_size": [8, 4],
     }
-    return {"format_version": 1, "lstms": {"": options}}
+    return {"format_version": 2, "numeric_contract": 1, "lstms": {"": options}}
 
 
 def write(path, tensors, configuration):

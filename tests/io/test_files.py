@@ -142,11 +142,12 @@ def test_the_configuration(path):
         "dropout": 0.0,
         "bidirectional": False,
         "proj_size": 0,
-        "activations": "float32",
+        "precision": {"weight_ih_l0": "float32", "weight_hh_l0": "float32"},
         "layout": "auto",
         "block_size": [8, 4],
     }
-    assert configuration_of(path) == {"format_version": 1, "lstms": {"rnn": expected}}
+    versions = {"format_version": 2, "numeric_contract": 1}
+    assert configuration_of(path) == {**versions, "lstms": {"rnn": expected}}
 
 
 # Models
@@ -322,7 +323,8 @@ def test_golden_file_has_what_it_should():
     tensors = load_tensors(golden.PATH)
     lstms = configuration_of(golden.PATH)["lstms"]
     assert lstms.keys() == golden.CASES.keys()
-    assert {lstm["activations"] for lstm in lstms.values()} == {"int8", "int16", "float32"}
+    precisions = {name for lstm in lstms.values() for name in lstm["precision"].values()}
+    assert precisions == {"int8", "int16", "float32"}
     assert lstms["cell"]["class"] == "FastQuantLSTMCell"
     assert tensors["projected.weight_hh_l0_values"].shape[1:] == (16, 8)
     assert "projected.weight_hr_l0" in tensors

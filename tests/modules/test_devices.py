@@ -224,8 +224,8 @@ def test_moving_packs_once_for_the_new_device(fake_cuda):
         assert fake_cuda == packed
         fake_cuda.clear()
         assert {str(tensor.device) for tensor in fast.buffers()} == {device}
-        assert fast._head == ([1, 2] if "cuda" in device else None)
-        assert "_head" not in fast.__getstate__()
+        assert fast._header == ([1, 2] if "cuda" in device else None)
+        assert "_header" not in fast.__getstate__()
 
 
 def test_fake_kernel_on_cuda(fake_cuda):
@@ -249,28 +249,32 @@ def test_fake_kernel_on_cuda(fake_cuda):
             fast(*form)
 
 
-def test_heads_are_constants_of_a_graph():
+def test_headers_are_constants_of_a_graph():
     """Also those of modules that are compiled one after another."""
-    for head in ([1, 2**40], [2, 2**62]):
+    for header in ([1, 2**40], [2, 2**62]):
         fast = CASE.fast()
-        fast._head = head
+        fast._header = header
         program = torch.export.export(fast, (CASE.x(),))
         op = torch.ops.lstm_fastkernels.lstm.default
         (call,) = (node for node in program.graph.nodes if node.target is op)
-        assert call.args[-1] == head
+        assert call.args[-1] == header
         with pytest.raises(RuntimeError, match="packed for CUDA"):
             torch.compile(fast, fullgraph=True, backend="aot_eager")(CASE.x())
 
 
 @pytest.mark.skipif(lfk.cuda_built(), reason="this build has CUDA kernels")
 def test_packing_for_cuda_without_kernels():
-    fast = CASE.fast()
-    arguments = (9, 31, 13, 2, True, True, 8)
+    tensors = CASE.fast().canonical().tensors
     with pytest.raises(RuntimeError, match="built without CUDA kernels"):
-        ops.pack_lstm(list(fast.canonical().tensors.values()), *arguments, True)
+        ops.pack_lstm(*pack_arguments(tensors), True)
+
+
+def pack_arguments(tensors):
+    return [*tensors.values()], [*tensors], CASE.shape(), ["int8"] * 12
 
 
 def test_packing_tensors_elsewhere():
-    tensors = [tensor.to("meta") for tensor in CASE.fast().canonical().tensors.values()]
+    canonical = CASE.fast().canonical().tensors
+    tensors = {name: tensor.to("meta") for name, tensor in canonical.items()}
     with pytest.raises(RuntimeError, match="weight_ih_l0 must be on the CPU"):
-        ops.pack_lstm(tensors, 9, 31, 13, 2, True, True, 8)
+        ops.pack_lstm(*pack_arguments(tensors))

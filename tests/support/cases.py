@@ -104,6 +104,11 @@ class Case:
             "block_size": self.block_size,
         }
 
+    def shape(self):
+        """As the ops take it."""
+        directions = 1 + self.bidirectional
+        return [self.input_size, self.hidden_size, self.proj_size, self.num_layers, directions]
+
     def random(self, *shape):
         generator = torch.Generator().manual_seed(self.seed + 1)
         return torch.randn(*shape, generator=generator)

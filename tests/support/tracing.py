@@ -10,11 +10,7 @@ def op_arguments(case, x=None, state=(None, None), lengths=None):
         *state,
         lengths,
         case.fast().packed,
-        case.input_size,
-        case.hidden_size,
-        case.proj_size,
-        case.num_layers,
-        case.bidirectional,
+        case.shape(),
         case.batch_first,
     )
 

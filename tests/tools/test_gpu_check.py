@@ -212,8 +212,8 @@ def test_stages_name_files_that_exist():
     commands = [stage.command for call in ORDER for stage in stages(call, (), "90")]
     parts = {part for command in commands for part in command if part.endswith((".py", ".cu"))}
     assert "benchmarks/gpu.py" in parts
-    assert "tests/test_cuda.py" in parts
-    assert "tests/test_gpu_check.py" not in parts
+    assert "tests/cuda/test_outputs.py" in parts
+    assert "tests/tools/test_gpu_check.py" not in parts
     sources = [part for given in gpu_programs.CPP_PROGRAMS.values() for part in given]
     sources = [part for part in sources if part.endswith((".cu", ".cpp"))]
     folders = [part.removeprefix("-I") for part in gpu_programs.INCLUDES]
@@ -236,7 +236,8 @@ def test_the_calls_share_the_tests():
     expression = first.command[first.command.index("-k") + 1]
     assert second.command[second.command.index("-k") + 1] == f"not ({expression})"
     assert "--maxfail=3" in first.command
-    tests = (stage_runner.ROOT / "tests/test_cuda.py").read_text()
+    folder = stage_runner.ROOT / "tests/cuda"
+    tests = "\n".join(path.read_text() for path in folder.glob("test_*.py"))
     for part in expression.split(" or "):
         assert re.search(rf"^def test_\w*{part}", tests, re.MULTILINE), part
 

@@ -14,7 +14,7 @@ namespace {
 // test(arguments) returns what is wrong, or null.
 template <class... Arguments>
 void check_c(const char *(*test)(Arguments...), Arguments... arguments) {
-  for_each_isa([&](Isa) {
+  for_each_isa([&](std::string_view) {
     const char *wrong = test(arguments...);
     if (wrong)
       throw check::Failure{wrong};

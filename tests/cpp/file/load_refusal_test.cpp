@@ -8,8 +8,8 @@ namespace lstm_fastkernels {
 namespace {
 
 // Two layers and directions with projections, every block held.
-StoredFile stored_as(const std::string &name, int bits, bool in_blocks) {
-  SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, bits), Weights::any, 81);
+StoredFile stored_as(const std::string &name, Precision precision, bool in_blocks) {
+  SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, precision), Weights::any, 81);
   if (in_blocks)
     stack.for_each_matrix([](SourceMatrix &m) {
       m.block = {8, 4};
@@ -23,11 +23,11 @@ StoredFile stored_as(const std::string &name, int bits, bool in_blocks) {
 
 // Calls test(file, prefix) with files of both kinds of weights.
 template <class Test> void for_each_file(const Test &test) {
-  for (int bits : {8, 32})
+  for (Precision precision : {kInt8, kFloat32})
     for (bool in_blocks : {false, true}) {
-      const std::string name = in_blocks == (bits == 8) ? "" : "model.encoder";
-      WITH("bits ", bits, " in blocks ", in_blocks, " name '", name, "'");
-      test(stored_as(name, bits, in_blocks), name.empty() ? name : name + ".");
+      const std::string name = in_blocks == (precision == kInt8) ? "" : "model.encoder";
+      WITH("precision ", precision_name(precision), " in blocks ", in_blocks, " name '", name, "'");
+      test(stored_as(name, precision, in_blocks), name.empty() ? name : name + ".");
     }
 }
 
@@ -43,16 +43,17 @@ void check_tensor_refused(const StoredFile &file, const std::string &name, const
 
 TEST(a_refused_shape_is_told_beside_the_expected_one) {
   check_tensor_refused(
-      stored_as("", 8, false), "weight_ih_l1",
+      stored_as("", kInt8, false), "weight_ih_l1",
       [](StoredTensor &t) { std::swap(t.shape[0], t.shape[1]); },
       "weight_ih_l1: expected I8 [36, 6], got I8 [6, 36]");
   check_tensor_refused(
-      stored_as("", 16, true), "weight_hh_l0_values", [](StoredTensor &t) { t.shape = {8, 32}; },
+      stored_as("", kInt16, true), "weight_hh_l0_values",
+      [](StoredTensor &t) { t.shape = {8, 32}; },
       "weight_hh_l0_values: expected I8 [any, any, any], got I8 [8, 32]");
 }
 
 TEST(tensors_beside_an_lstm_are_overlooked) {
-  StoredFile file = stored_as("model.encoder", 8, false);
+  StoredFile file = stored_as("model.encoder", kInt8, false);
   for (const char *name : {"model.encode", "model.encoder", "model.encoder2.x", "model.", "", "x"})
     file.tensors[name] = {"F64", {0}, {}};
   load_all(file.bytes());
@@ -70,12 +71,12 @@ TEST(biases_are_there_where_the_configuration_says_so) {
 }
 
 TEST(a_matrix_without_any_block_loads) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (const BlockShape &block : {BlockShape{8, 4}, BlockShape{65528, 65532}}) {
-      StoredFile file = stored_as("", bits, true);
+      StoredFile file = stored_as("", precision, true);
       const int64_t rows_of_blocks = (block.rows == 8 ? 8 : 4) + 1;
       file.tensors["weight_ih_l0_values"] = {
-          bits == 32 ? "F32" : "I8", {0, block.rows, block.columns}, {}};
+          precision == kFloat32 ? "F32" : "I8", {0, block.rows, block.columns}, {}};
       file.tensors["weight_ih_l0_col_indices"] = {"I32", {0}, {}};
       file.tensors["weight_ih_l0_crow_indices"] = {
           "I32", {rows_of_blocks}, Bytes(static_cast<size_t>(4 * rows_of_blocks))};
@@ -88,10 +89,11 @@ TEST(a_matrix_without_any_block_loads) {
 TEST(sizes_that_the_tensors_do_not_bear_out_are_refused) {
   const auto empty_stack = [](int64_t hidden, int64_t layers) {
     HeldStack held;
-    held.shape = shape_of(hidden, hidden, 0, layers, 1, 32);
+    held.shape = shape_of(hidden, hidden, 0, layers, 1, kFloat32);
     held.layers.resize(static_cast<size_t>(layers));
     for (HeldLayer &layer : held.layers)
       for (HeldMatrix *m : {&layer.ih, &layer.hh}) {
+        m->precision = kFloat32;
         m->block = {65528, 65532};
         m->crow.assign(static_cast<size_t>(4 * ((hidden + 65527) / 65528) + 1), 0);
       }

@@ -31,7 +31,7 @@ void check_loads(const File &file, const std::string &name, const HeldStack &sta
   const Lstm direct(stack.shape, stack.views().data());
   CHECK(loaded.packed_bytes() == direct.packed_bytes());
   const auto packed = stack.packed();
-  for_each_isa([&](Isa) {
+  for_each_isa([&](std::string_view) {
     const Result expected = forward(packed, sequence);
     check_same(forward(loaded, sequence), expected);
     check_same(forward(direct, sequence), expected);
@@ -98,7 +98,9 @@ TEST(an_lstm_outlives_its_file) {
   const Lstm lstm = Lstm::load(File::from_memory(bytes.data(), bytes.size()));
   bytes.assign(bytes.size(), 0xff);
   bytes.shrink_to_fit();
-  for_each_isa([&](Isa) { check_same(forward(lstm, sequence), forward(held.packed(), sequence)); });
+  for_each_isa([&](std::string_view) {
+    check_same(forward(lstm, sequence), forward(held.packed(), sequence));
+  });
 }
 
 TEST(an_lstm_that_is_not_there_is_refused) {

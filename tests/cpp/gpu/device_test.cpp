@@ -105,38 +105,38 @@ std::vector<SourceStack> dense_and_sparse(const SourceStack &stack) {
 }
 
 TEST(sizes_on_a_device) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int64_t hidden : {1, 19, 64, 151, 256}) {
-      const Twins twins(some_stack(shape_of(33, hidden, 0, 1, 1, bits)));
+      const Twins twins(some_stack(shape_of(33, hidden, 0, 1, 1, precision)));
       for (int64_t batch : {1, 9})
         twins.check(4, batch);
     }
 }
 
 TEST(stacks_on_a_device) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int64_t layers : {1, 3})
       for (int64_t directions : {1, 2})
         for (int64_t proj : {0, 10})
-          Twins(some_stack(shape_of(7, 40, proj, layers, directions, bits))).check(3, 5);
+          Twins(some_stack(shape_of(7, 40, proj, layers, directions, precision))).check(3, 5);
 }
 
 TEST(lengths_on_a_device) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int64_t hidden : {40, 520})
-      Twins(some_stack(shape_of(7, hidden, 0, 2, 2, bits))).check(5, 4, {5, 1, 3, 2});
+      Twins(some_stack(shape_of(7, hidden, 0, 2, 2, precision))).check(5, 4, {5, 1, 3, 2});
 }
 
 TEST(blocks_on_a_device) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (const BlockShape &block : kBlockShapes)
-      Twins(in_blocks(some_stack(shape_of(32, 96, 0, 1, 1, bits)), block, 0.2f)).check(3, 5);
+      Twins(in_blocks(some_stack(shape_of(32, 96, 0, 1, 1, precision)), block, 0.2f)).check(3, 5);
 }
 
 TEST(single_steps_on_a_device) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int64_t hidden : {16, 64, 530}) {
-      const Twins twins(some_stack(shape_of(70, hidden, 0, 2, 2, bits)));
+      const Twins twins(some_stack(shape_of(70, hidden, 0, 2, 2, precision)));
       for (int64_t batch : {1, 8, 17})
         twins.check(1, batch);
     }
@@ -144,9 +144,9 @@ TEST(single_steps_on_a_device) {
 
 // More rows than persistent blocks take, and a projection.
 TEST(plain_steps_on_a_device) {
-  for (int bits : {8, 16, 32})
+  for (Precision precision : kPrecisions)
     for (int64_t proj : {0, 100}) {
-      const Twins twins(some_stack(shape_of(70, 130, proj, 2, 2, bits)));
+      const Twins twins(some_stack(shape_of(70, 130, proj, 2, 2, precision)));
       for (int64_t batch : {1, 9, 260})
         twins.check(3, batch);
     }
@@ -154,9 +154,9 @@ TEST(plain_steps_on_a_device) {
 
 // Each a chunk of 64 steps behind the one below.
 TEST(layers_side_by_side) {
-  for (int bits : {8, 16})
+  for (Precision precision : {kInt8, kInt16})
     for (int64_t hidden : {40, 300}) {
-      const Twins twins(some_stack(shape_of(7, hidden, 0, 3, 1, bits)));
+      const Twins twins(some_stack(shape_of(7, hidden, 0, 3, 1, precision)));
       for (int64_t batch : {1, 9})
         twins.check(150, batch);
     }
@@ -176,7 +176,7 @@ TEST(steps_of_large_layers) {
 TEST(every_kind_of_step) {
   for (int64_t hidden : {300, 600, 800, 1100, 1300, 1600, 1900})
     for (SourceStack &stack : dense_and_sparse(some_stack(shape_of(20, hidden))))
-      for (int bits : {8, 16}) {
+      for (Precision precision : {kInt8, kInt16}) {
         stack.for_each_matrix([&](SourceMatrix &m) { m.precision = precision; });
         const Twins twins(stack);
         for (int64_t batch : {2, 12})

@@ -82,7 +82,7 @@ TEST(an_empty_batch_touches_nothing) {
     const TypedShape shape = shape_of(3, 5, 0, 2, directions);
     const auto packed = random_stack(shape, Weights::any, 33).packed();
     const std::vector<int64_t> none(4, 0);
-    for_each_isa([&](Isa) {
+    for_each_isa([&](std::string_view) {
       LstmArguments a;
       a.time_steps = 4;
       lstm_forward(packed.data(), packed.size(), a);

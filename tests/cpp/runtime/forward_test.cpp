@@ -167,7 +167,7 @@ TEST(absent_state_is_zeros) {
     Sequence sequence = random_sequence(stack.shape, 3, 2, 19);
     sequence.h0.assign(sequence.h0.size(), 0.0f);
     sequence.c0.assign(sequence.c0.size(), 0.0f);
-    for_each_isa([&](Isa) {
+    for_each_isa([&](std::string_view) {
       Result absent;
       LstmArguments a = arguments_for(sequence, absent);
       a.h0 = a.c0 = nullptr;

@@ -81,7 +81,7 @@ TEST(an_lstm_takes_lengths) {
     options.lengths = lengths.data();
     const Lstm lstm = lstm_of(stack);
     const auto packed = stack.packed();
-    for_each_isa([&](Isa) {
+    for_each_isa([&](std::string_view) {
       check_same(run(lstm, sequence, options), forward(packed, sequence, 1, lengths));
     });
   });
@@ -111,7 +111,7 @@ void check_strides(const SourceStack &stack, const ForwardOptions &options, int6
   const std::vector<float> x = spread(s.x, B, s.shape.input_size, x_row, x_time, nan);
   const std::vector<float> expected_y = spread(expected.y, B, s.y_columns(), y_row, y_time, 5);
   const Lstm lstm = lstm_of(stack);
-  for_each_isa([&](Isa) {
+  for_each_isa([&](std::string_view) {
     std::vector<float> y(expected_y.size(), 5.0f);
     State state = state_of(s);
     lstm.forward(x.data(), T, B, state, y.data(), options);
@@ -162,7 +162,7 @@ TEST(chunks_are_as_one_call) {
     const Lstm lstm = lstm_of(stack);
     const Sequence s = random_sequence(stack.shape, 40, 2, 116);
     const int64_t cuts[] = {0, 1, 8, 9, 33, 40};
-    for_each_isa([&](Isa) {
+    for_each_isa([&](std::string_view) {
       State state = state_of(s);
       std::vector<float> y(static_cast<size_t>(s.T * s.B * s.y_columns()));
       for (int i = 0; i < 5; ++i)
@@ -183,7 +183,7 @@ TEST(an_lstm_does_not_depend_on_threads) {
       const Lstm lstm = lstm_of(stack);
       const Sequence s = random_sequence(stack.shape, 30, 9, 118);
       const Result expected = forward(stack.packed(), s);
-      for_each_isa([&](Isa) {
+      for_each_isa([&](std::string_view) {
         for (int threads : {0, 1, 2, 3, 7}) {
           WITH("threads ", threads);
           ForwardOptions options;
@@ -198,7 +198,7 @@ TEST(an_empty_batch_is_left_alone) {
   for_any_directions([](const SourceStack &stack) {
     State state(stack.shape, 0);
     const Lstm lstm = lstm_of(stack);
-    for_each_isa([&](Isa) {
+    for_each_isa([&](std::string_view) {
       lstm.forward(nullptr, 3, 0, state, nullptr);
       lstm.step(nullptr, state, nullptr);
     });

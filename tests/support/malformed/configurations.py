@@ -52,7 +52,7 @@ def configurations() -> Iterator[Malformed]:
         message = f": format version {version}; this library reads version 2"
         yield configuration(f"version-{n}", text, message, f"version {version}", "version 2")
     message = "format version 1 was made by an unreleased version: convert the model again"
-    yield configuration("version-1", '{"format_version":1}', f": {message}", message)
+    yield configuration("first-version", '{"format_version":1}', f": {message}", message)
     for n, contract in enumerate([0, 2, 2**63 - 1]):
         text = f'{{"format_version":2,"numeric_contract":{contract},"lstms":3}}'
         message = f": numeric contract {contract}; this library computes contract 1"
@@ -168,7 +168,10 @@ def precisions() -> Iterator[Malformed]:
             ("{}", "'precision': 'weight_ih_l0' is missing"),
             (f"{{{ih}}}", "'precision': 'weight_hh_l0' is missing"),
             (f'{{{ih},"weight_hh_l0":8}}', "'precision': 'weight_hh_l0' must be a string"),
-            (f'{{{ih},{hh},"weight_hr_l0":"int8"}}', "'precision' names 3 matrices, the LSTM has 2"),
+            (
+                f'{{{ih},{hh},"weight_hr_l0":"int8"}}',
+                "'precision' names 3 matrices, the LSTM has 2",
+            ),
         ]
     ):
         yield option(f"value-{n}", "precision", value, message, "precision")

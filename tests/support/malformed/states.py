@@ -12,7 +12,7 @@ def states() -> Iterator[Malformed]:
         ("state-header", good[:31], "expected at least 32 bytes, got 31"),
         ("state-cut", good[:-1], "its sizes need another number of bytes"),
         ("state-longer", good + b"\0", "its sizes need another number of bytes"),
-        ("state-mark", b"x" + good[1:], "the bytes do not start with this library's"),
+        ("state-mark", b"x" + good[1:], "bad magic number"),
         ("state-version", good[:8] + b"\7" + good[9:], "expected version 1, got 7"),
         ("state-layers", good[:12] + bytes(4) + good[16:], "its sizes are not possible"),
         ("state-sizes", good[:12] + b"\xff" * 20 + good[32:], "its sizes are not possible"),
