@@ -30,13 +30,8 @@ INCLUDES = ["-Icsrc/include", "-Icsrc", "-Itests/cpp/support"]
 CPP_PROGRAMS = {
     "device_tests": [
         *("tests/cpp/gpu/main.cpp", "tests/cpp/gpu/device_test.cpp"),
-        *(
-            "tests/cpp/gpu/numerics_test.cu",
-            "tests/cpp/support/check.cpp",
-            "tests/cpp/support/stack.cpp",
-            *INCLUDES,
-            *LIBRARIES,
-        ),
+        *("tests/cpp/gpu/numerics_test.cu", "tests/cpp/support/check.cpp"),
+        *("tests/cpp/support/stack.cpp", *INCLUDES, *LIBRARIES),
     ],
     "steps": ["benchmarks/cuda/steps.cu", *INCLUDES, *LIBRARIES],
     "latencies": ["benchmarks/cuda/latencies.cu"],
