@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
+from lstm_fastkernels import reference
 
 AWKWARD = [1, 7, 8, 9, 31, 129, 151]
 
@@ -195,3 +196,25 @@ def assert_same(actual, expected, message=""):
             f"{message}: {name} differs in {int(different.sum())} of {different.numel()} elements,"
             f" first at {different.nonzero()[0].tolist()}"
         )
+
+
+def by_contract(fast, x, hx=None, lengths=None):
+    """What the numeric contract gives for a call of `fast`; float64 x: see reference.lstm."""
+    names = ["hidden_size", "num_layers", "bidirectional", "proj_size", "activations"]
+    shape = {name: getattr(fast, name) for name in names}
+    time_major = x.transpose(0, 1) if fast.batch_first else x
+    y, state = reference.lstm(fast.state_dict(), time_major, hx, lengths, **shape)
+    return (y.transpose(0, 1) if fast.batch_first else y), state
+
+
+def assert_by_contract(fast, x, hx=None, lengths=None, message=""):
+    """Under every instruction set `fast` gives what the contract does, which is returned."""
+    expected = by_contract(fast, x, hx, lengths)
+    before = lfk.get_isa()
+    try:
+        for isa in lfk.supported_isas():
+            lfk.set_isa(isa)
+            assert_same(fast(x, hx, lengths), expected, f"{isa}: {message}")
+    finally:
+        lfk.set_isa(before)
+    return expected
