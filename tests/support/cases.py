@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
-from isas import assert_same_bits
+from isas import assert_same_bits, chosen
+from lstm_fastkernels import reference
 
 AWKWARD = [1, 7, 8, 9, 31, 129, 151]
 
@@ -194,3 +195,21 @@ def assert_same(actual, expected, message=""):
     """(y, (h, c)) of two calls, bit by bit."""
     for name, a, e in zip(("y", "h", "c"), flat(actual), flat(expected), strict=True):
         assert_same_bits(a, e, f"{message}: {name}")
+
+
+def by_contract(fast, x, hx=None, lengths=None):
+    """What the numeric contract gives for a call of `fast`; float64 x: see reference.lstm."""
+    names = ["hidden_size", "num_layers", "bidirectional", "proj_size", "activations"]
+    shape = {name: getattr(fast, name) for name in names}
+    time_major = x.transpose(0, 1) if fast.batch_first else x
+    y, state = reference.lstm(fast.state_dict(), time_major, hx, lengths, **shape)
+    return (y.transpose(0, 1) if fast.batch_first else y), state
+
+
+def assert_by_contract(fast, x, hx=None, lengths=None, message=""):
+    """Under every instruction set `fast` gives what the contract does, which is returned."""
+    expected = by_contract(fast, x, hx, lengths)
+    for isa in lfk.supported_isas():
+        with chosen(isa):
+            assert_same(fast(x, hx, lengths), expected, f"{isa}: {message}")
+    return expected

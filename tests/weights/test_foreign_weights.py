@@ -1,12 +1,9 @@
 """Weights from elsewhere, which may saturate a vpmaddubsw, run exactly all the same."""
 
-import numpy as np
 import pytest
 import torch
 
-from cases import Case
-from isas import everywhere
-from simulation import simulate
+from cases import Case, assert_by_contract
 
 
 def foreign(case, fill):
@@ -51,16 +48,12 @@ INPUTS = {
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("size", [8, 31, 151])
 def test_foreign_weights_run_exactly(size, fill, x, activations):
-    """A saturated product would be off by 1e-3 and more."""
     torch.manual_seed(size)
     case = Case(size, size, T=1, B=3, activations=activations)
     fast = foreign(case, FILLS[fill])
     x, (h, c) = INPUTS[x](case.x()), case.state()
     h = INPUTS["signs"](h) if size == 31 else h
-    y, (h_n, c_n) = everywhere(fast)(x, (h, c))
-    for actual, expected in zip((y, h_n, c_n), simulate(fast, x, (h, c)), strict=True):
-        distance = np.abs(actual.numpy() - expected).max()
-        assert distance <= 1e-5, f"{case}: {distance:.2e}"
+    assert_by_contract(fast, x, (h, c), message=str(case))
 
 
 def test_safe_and_unsafe_matrices_side_by_side():
@@ -72,10 +65,7 @@ def test_safe_and_unsafe_matrices_side_by_side():
         state[name] = torch.full_like(state[name], 127)
         state[name + "_scale"] = torch.full_like(state[name + "_scale"], 1 / (127 * 31))
         fast.load_state_dict(state)
-        simulated = simulate(fast, case.x(), case.state())
-        y, state = everywhere(fast)(case.x(), case.state())
-        for actual, expected in zip((y, *state), simulated, strict=True):
-            assert np.abs(actual.numpy() - expected).max() <= 1e-5
+        assert_by_contract(fast, case.x(), case.state(), message=name)
 
 
 @pytest.mark.parametrize("fill", ["127", "barely safe"])
@@ -86,13 +76,11 @@ def test_widest_sums_do_not_overflow(fill, activations):
     fast = foreign(case, FILLS[fill])
     x = torch.ones_like(case.x())
     x[:, 1] = -1
-    simulated = simulate(fast, x)
-    y, state = everywhere(fast)(x)
-    for actual, expected in zip((y, *state), simulated, strict=True):
-        assert np.abs(actual.numpy() - expected).max() <= 1e-5
+    assert_by_contract(fast, x, message=str(case))
 
 
-def test_unsafe_rows_are_the_same_under_every_instruction_set(activations):
+def test_foreign_weights_in_a_stack(activations):
     torch.manual_seed(0)
     case = Case(129, 151, 2, proj_size=31, T=4, activations=activations)
-    everywhere(foreign(case, FILLS["random"]))(case.x(), case.state())
+    fast = foreign(case, FILLS["random"])
+    assert_by_contract(fast, case.x(), case.state(), message=str(case))
