@@ -1,11 +1,13 @@
-"""Imports inside the package point one way, and pruning needs nothing compiled."""
+"""Imports in Python and includes in C++ point one way, and pruning needs nothing compiled."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "lstm_fastkernels"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lstm_fastkernels"
 
 # Each sees itself and what stands before it.
 ORDER = ["paths", "ops", "weights", "modules", "compression", "io", "cli"]
@@ -28,6 +30,33 @@ def test_imports_point_one_way():
                 found = module.partition(".")[0]
                 below = ORDER[: ORDER.index(room) + 1]
                 assert found in below or found == "__version__", f"{path} imports {module}"
+
+
+# What each room of csrc sees beside itself and the public headers.
+INCLUDES = {
+    "common": [],
+    "weights": ["common"],
+    "kernels": ["common", "weights"],
+    "runtime": ["common", "weights", "kernels"],
+    "file": ["common"],
+    "cuda/kernels": ["common"],
+    "cuda/host": ["common", "weights", "cuda/kernels"],
+    "bindings/c": ["common"],
+    "bindings/python": [],
+    "bindings/torch": ["runtime"],
+}
+
+
+def test_includes_point_one_way():
+    sources = [p for end in ("h", "cpp", "inl", "cu") for p in (ROOT / "csrc").rglob(f"*.{end}")]
+    for path in sources:
+        below = path.relative_to(ROOT / "csrc").as_posix()
+        if below.startswith("include/"):
+            continue
+        (room,) = (room for room in INCLUDES if below.startswith(f"{room}/"))
+        for header in re.findall(r'^#include "(\w+/[\w/.]+)"', path.read_text(), re.MULTILINE):
+            seen = ["lstm_fastkernels", room, *INCLUDES[room]]
+            assert any(header.startswith(f"{part}/") for part in seen), f"{below}: {header}"
 
 
 def test_pruning_needs_no_compiled_op():
