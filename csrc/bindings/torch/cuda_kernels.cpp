@@ -36,7 +36,7 @@ std::pair<Tensor, Head> pack_for_cuda(const LstmShape &shape, const LayerWeights
   const size_t bytes = cuda::packed_bytes(shape, layers);
   Tensor packed = allocate({static_cast<int64_t>(bytes)}, ScalarType::Byte, Device::cpu());
   cuda::pack(shape, layers, packed.mutable_data_ptr(), bytes);
-  Head head(cuda::head_bytes(shape) / kWord);
+  Head head(cuda::header_bytes(shape) / kWord);
   std::memcpy(head.data(), packed.const_data_ptr(), head.size() * kWord);
   return {packed, head};
 }

@@ -1,4 +1,4 @@
-// The interface: arguments are checked here, kernels chosen and launched elsewhere.
+// The public interface: checks arguments. Kernels are chosen and launched elsewhere.
 #include <string>
 #include <vector>
 
@@ -16,8 +16,7 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// Kernels hold counts of rows, and the grids made of them, in 32 bits. Four rows of y are cleared
-// by a block.
+// Kernels and grids count rows in 32 bits; a block clears four rows of y.
 constexpr int64_t kMostRows = int64_t{1} << 30, kMostRowsOfAllSteps = int64_t{1} << 32;
 
 Schedule checked_schedule(const LstmArguments &a) {
@@ -33,15 +32,15 @@ Schedule checked_schedule(const LstmArguments &a) {
 
 // "16x32 blocks kept: weight_ih_l0 100.0%, weight_hh_l0 12.5%"
 std::string kept_text(const PackedStack &stack, int64_t layer) {
-  std::string text = "16x" + std::to_string(columns_per_block(stack.form)) + " blocks kept: ";
+  std::string text = "16x" + std::to_string(columns_per_fragment(stack.form)) + " blocks kept: ";
   const char *separator = "";
   const int64_t directions = stack.shape.num_directions;
   for (int64_t i = layer * directions; i < (layer + 1) * directions; ++i) {
     const PackedLayer &packed = stack.layers[static_cast<size_t>(i)];
-    const auto add = [&](const char *name, const Matrix &matrix, const MatrixShape &of) {
-      const int64_t all = of.num_blocks(columns_per_block(stack.form), kStripHeight);
-      text +=
-          separator + (name + layer_suffix(stack.shape, i)) + " " + percent(matrix.num_blocks, all);
+    const auto add = [&](const char *name, const DeviceMatrix &matrix, const MatrixShape &of) {
+      const int64_t all = of.num_blocks(columns_per_fragment(stack.form), kBandHeight);
+      text += separator + (name + layer_suffix(stack.shape, i)) + " " +
+              percent(matrix.num_fragments, all);
       separator = ", ";
     };
     add("weight_ih", packed.ih, ih_shape(stack.shape, layer));
@@ -83,7 +82,7 @@ std::vector<std::string> explain(const DeviceStack &stack, const LstmArguments &
   const DeviceGuard guard(device);
   std::vector<std::string> layers;
   const Plan plan = make_plan(packed, arguments, schedule, device);
-  for (const Group &group : groups_of(plan.layers))
+  for (const LayerGroup &group : groups_of(plan.layers))
     for (int64_t layer = group.first; layer < group.first + group.count; ++layer) {
       const Choice &choice = plan.layers[static_cast<size_t>(layer)];
       std::string way = plan.single_step    ? "one launch: there is one time step"

@@ -47,7 +47,7 @@ private:
 };
 
 struct Size {
-  int blocks; // of a strip; tiles of a cluster's block
+  int fragments; // of a band that a warp holds; tiles of a cluster's block
   int64_t hidden, T, B, directions;
 };
 
@@ -76,9 +76,9 @@ TEST(every_cluster) {
                                    {2, 300, 3, 1, 2}, {3, 31, 7, 9, 1},  {3, 520, 2, 8, 1},
                                    {3, 768, 2, 9, 1}};
   for_each_size(sizes, [](const Size &s) {
-    random_case(s, 101).check(cluster_of(s.hidden, s.blocks));
-    if (s.blocks <= cuda::most_cluster_tiles(Form::signed16))
-      random_case(s, 102, 1.0f, 16).check(cluster_of(s.hidden, s.blocks));
+    random_case(s, 101).check(cluster_of(s.hidden, s.fragments));
+    if (s.fragments <= cuda::most_cluster_tiles(Form::signed16))
+      random_case(s, 102, 1.0f, 16).check(cluster_of(s.hidden, s.fragments));
   });
 }
 
@@ -89,21 +89,21 @@ TEST(every_grid) {
       {3, 520, 2, 8, 1},  {3, 768, 3, 25, 1}, {4, 790, 2, 2, 1},  {4, 800, 2, 17, 1},
       {5, 1050, 2, 1, 1}, {5, 1050, 2, 9, 1}, {6, 1300, 2, 1, 1}, {6, 1300, 2, 16, 1}};
   for_each_size(sizes, [](const Size &s) {
-    random_case(s, 103).check(grid_of(s.hidden, s.blocks, s.B));
-    random_case(s, 104, 0.1f).check(grid_of(s.hidden, s.blocks, s.B));
-    if (s.blocks <= 3 || s.B > 8) {
-      random_case(s, 105, 1.0f, 16).check(grid_of(s.hidden, s.blocks, s.B));
-      random_case(s, 106, 0.1f, 16).check(grid_of(s.hidden, s.blocks, s.B));
+    random_case(s, 103).check(grid_of(s.hidden, s.fragments, s.B));
+    random_case(s, 104, 0.1f).check(grid_of(s.hidden, s.fragments, s.B));
+    if (s.fragments <= 3 || s.B > 8) {
+      random_case(s, 105, 1.0f, 16).check(grid_of(s.hidden, s.fragments, s.B));
+      random_case(s, 106, 0.1f, 16).check(grid_of(s.hidden, s.fragments, s.B));
     }
   });
 }
 
 // As many blocks as the emulator runs at once; of 8, the last warps hold none.
 TEST(the_largest_grids) {
-  for (const auto &[B, blocks] : {std::pair(1, 7), {9, 7}, {9, 8}}) {
+  for (const auto &[B, fragments] : {std::pair(1, 7), {9, 7}, {9, 8}}) {
     WITH("batch ", B);
     const Case of = random_case({7, 1792, 2, B, 1}, 105, 0.3f);
-    of.check(grid_of(1792, blocks, B));
+    of.check(grid_of(1792, fragments, B));
   }
 }
 
@@ -124,8 +124,8 @@ TEST(more_room_than_needed) {
   for (int64_t B : {5, 9})
     for (float density : {0.3f, 1.0f}) {
       const Case of = random_case({1, 70, 4, B, 2}, 109, density);
-      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks)
-        of.check(grid_of(70, blocks, B));
+      for (int fragments = 1; fragments <= cuda::kMostFragments; ++fragments)
+        of.check(grid_of(70, fragments, B));
       for (int tiles : {1, 2, 3})
         for (int size : {2, 8, 16})
           of.check(cluster_of(70, tiles, size));
@@ -168,7 +168,7 @@ TEST(layers_of_every_kind) {
   }
 }
 
-// Rows that end early, or start late in reverse; steps at which none is at work; one row alone.
+// Rows that end early, or start late in reverse; steps at which none is active; one row alone.
 TEST(persistent_rows_of_other_lengths) {
   const std::vector<int64_t> all_lengths[] = {{7, 1, 3, 6, 2, 1, 1, 4, 5},
                                               {1, 1, 1, 1, 1, 1, 1, 1, 1},
@@ -245,7 +245,7 @@ TEST(a_workspace_is_used_again) {
   });
 }
 
-// Weights that are zero throughout in some blocks, strips, or units.
+// Weights that are zero throughout in some fragments, bands, or units.
 TEST(persistent_zeros) {
   const LstmShape shape = shape_of(3, 200, 0, 1, 1);
   SourceStack stack = random_stack(shape, Weights::any, 123);

@@ -44,7 +44,7 @@ Result forward_on_device(const SourceStack &stack, const Sequence &sequence,
   std::vector<uint8_t> packed(cuda::packed_bytes(stack.shape, layers.data()));
   cuda::pack(stack.shape, layers.data(), packed.data(), packed.size());
   const DeviceMemory weights(packed), x(sequence.x), h0(sequence.h0), c0(sequence.c0);
-  const cuda::DeviceStack on_device{packed.data(), cuda::head_bytes(stack.shape), weights.data(),
+  const cuda::DeviceStack on_device{packed.data(), cuda::header_bytes(stack.shape), weights.data(),
                                     packed.size()};
   Result result;
   LstmArguments a = arguments_for(sequence, result);
