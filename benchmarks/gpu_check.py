@@ -49,6 +49,7 @@ def stages(architecture: str, build: Path, out: Path) -> list[Stage]:
     options = {
         "USE_CUDA": "1",
         "CUDA_ARCHS": architecture,
+        "LSTM_FASTKERNELS_CUDA_STATIC": "1",  # what the programs below link
         "LSTM_FASTKERNELS_FILE": with_file,
         "NVCC_APPEND_FLAGS": "-lineinfo",  # for the sanitizer; holds paths, so not in releases
     }
