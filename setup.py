@@ -1,18 +1,19 @@
 """Builds three products from one core.
 
 The C++ library comes first, by CMake; it is installed into the package, where C++ programs find it.
-The torch ops (on torch's stable ABI) and the NumPy runtime link its static form.
+The torch ops (on torch's stable ABI) and the NumPy runtime link its static form. CUDA kernels are in
+the package once, in a shared library that the ops link.
 
 From the environment:
   USE_CUDA               1 or 0: with or without CUDA kernels; by default, with if nvcc is there
   CUDA_ARCHS             what CMake takes as CUDA_ARCHITECTURES, separated by spaces: "80 90"
+  LSTM_FASTKERNELS_CUDA_STATIC  1: the package gets the CUDA kernels as a static library, too
   LSTM_FASTKERNELS_FILE  0: without the file library and the NumPy runtime, which need nlohmann-json
 """
 
 import glob
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sysconfig
@@ -55,12 +56,12 @@ def choices() -> list[str]:
         options.append(f"-DLSTM_FASTKERNELS_CUDA={use_cuda}")
     if architectures := os.environ.get("CUDA_ARCHS"):
         options.append(f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures.split())}")
-    return options
+    static = os.environ.get("LSTM_FASTKERNELS_CUDA_STATIC", "0")
+    return [*options, f"-DLSTM_FASTKERNELS_CUDA_STATIC={static}"]
 
 
 def build_library(build: Path, prefix: Path) -> list[str]:
-    """Builds the C++ library and installs it below `prefix`; returns the static libraries, those of
-    CUDA first, if there are any."""
+    """Builds the C++ library and installs it below `prefix`; returns what extensions link."""
     options = [
         *("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"),
         *(f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DCMAKE_INSTALL_LIBDIR=lib"),
@@ -75,24 +76,27 @@ def build_library(build: Path, prefix: Path) -> list[str]:
     for folder in ("include", "lib"):
         shutil.rmtree(prefix / folder, ignore_errors=True)
     subprocess.run([cmake, "--install", build], check=True)
-    cudart = re.findall(r"^CUDA_cudart_static_LIBRARY:.*=(.+)", cache.read_text(), re.MULTILINE)
-    names = [f"lib/liblstm_fastkernels{part}.a" for part in ("_cuda", "_file", "")]
-    libraries = [prefix / name for name in names]
-    return [str(library) for library in libraries if library.exists()] + cudart
+    libraries = [prefix / f"lib/liblstm_fastkernels{part}.a" for part in ("_file", "")]
+    return [str(library) for library in libraries if library.exists()]
 
 
 class Build(BuildExtension):
     """Builds the library, then the extensions that link it."""
 
     def run(self) -> None:
-        package = ROOT if self.inplace else Path(self.build_lib).resolve()
-        libraries = build_library(Path(self.build_temp, "cpp"), package / "lstm_fastkernels")
+        root = ROOT if self.inplace else Path(self.build_lib).resolve()
+        package = root / "lstm_fastkernels"
+        libraries = build_library(Path(self.build_temp, "cpp"), package)
         for extension in self.extensions:
             extension.extra_objects = libraries
             extension.depends = [*extension.depends, *libraries]
-            if libraries[0].endswith("_cuda.a"):
-                extension.define_macros.append(("LSTM_FASTKERNELS_CUDA", None))
-                extension.libraries += ["rt", "dl"]
+        cuda = package / "lib/liblstm_fastkernels_cuda.so"
+        if cuda.exists():
+            ops.extra_objects = [*libraries, str(cuda)]
+            ops.depends = [*ops.depends, str(cuda)]
+            ops.define_macros.append(("LSTM_FASTKERNELS_CUDA", None))
+            ops.libraries.append("dl")
+            ops.runtime_library_dirs.append("$ORIGIN/lib")
         super().run()
 
 

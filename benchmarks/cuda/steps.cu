@@ -165,7 +165,7 @@ public:
 
   const LstmShape &shape() const { return shape_; }
   cuda::DeviceStack view() const {
-    return {packed_.data(), cuda::head_bytes(shape_), device_, packed_.size()};
+    return {packed_.data(), cuda::header_bytes(shape_), device_, packed_.size()};
   }
 
 private:

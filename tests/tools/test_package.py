@@ -24,7 +24,8 @@ PATHS = {
     "--cmakefiles": lfk.get_cmake_dir,
 }
 SHARED = sorted(Path(lfk.get_library_dir()).glob("*.so"))
-WITH_CUDA = Path(lfk.get_library_dir(), "liblstm_fastkernels_cuda.a").exists()
+WITH_CUDA = Path(lfk.get_library_dir(), "liblstm_fastkernels_cuda.so").exists()
+needs_cuda = pytest.mark.skipif(not WITH_CUDA, reason="built without CUDA")
 TOOLS = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
 
 
@@ -51,10 +52,10 @@ def test_paths_hold_what_they_should():
     headers = {path.relative_to(sources) for path in sources.rglob("*.h")}
     assert {path.relative_to(include) for path in include.rglob("*.h")} == headers
     names = {path.name for path in libraries.glob("lib*")}
-    stems = ["liblstm_fastkernels", "liblstm_fastkernels_file"]
+    expected = {f"liblstm_fastkernels{part}{end}" for part in ("", "_file") for end in (".a", ".so")}
     if WITH_CUDA:
-        stems.append("liblstm_fastkernels_cuda")
-    assert names == {stem + suffix for stem in stems for suffix in (".a", ".so")}
+        expected.add("liblstm_fastkernels_cuda.so")
+    assert names == expected
     assert (cmake / "lstm_fastkernels-config.cmake").is_file()
 
 
@@ -143,6 +144,23 @@ def test_shared_libraries_show_the_whole_c_interface():
     assert set(re.findall(r"\blfk_\w+", shown)) == declared
 
 
+def test_cuda_kernels_are_packaged_once():
+    package = Path(lfk.__file__).parent
+    compiled = [path for end in ("so", "a", "o") for path in package.rglob(f"*.{end}")]
+    with_kernels = [path for path in compiled if ".nv_fatbin" in output("readelf", "-SW", path)]
+    assert [path.name for path in with_kernels] == ["liblstm_fastkernels_cuda.so"] * WITH_CUDA
+
+
+@needs_cuda
+def test_the_ops_find_their_cuda_kernels_beside_them():
+    (ops,) = Path(lfk.__file__).parent.glob("_ops*.so")
+    dynamic = output("readelf", "-d", ops)
+    assert re.findall(r"NEEDED.*\[(liblstm_fastkernels.*)\]", dynamic) == [
+        "liblstm_fastkernels_cuda.so"
+    ]
+    assert re.findall(r"R(?:UN)?PATH.*\[(.*)\]", dynamic) == ["$ORIGIN/lib"]
+
+
 def test_shared_libraries_are_small(tmp_path):
     sizes = []
     for library in (path for path in SHARED if "cuda" not in path.name):
@@ -200,6 +218,48 @@ def test_readme_from_an_empty_folder(kind, lstm, tmp_path):
     assert is_output_of_readme(output("build/stream", cwd=tmp_path), lstm)
     linked = "liblstm_fastkernels" in output("readelf", "-d", "build/stream", cwd=tmp_path)
     assert linked == (kind == "shared")
+
+
+CUDA_LISTS = """
+cmake_minimum_required(VERSION 3.18)
+project(cuda CXX)
+find_package(lstm_fastkernels REQUIRED COMPONENTS cuda)
+add_executable(cuda cuda.cpp)
+target_link_libraries(cuda PRIVATE lstm_fastkernels::cuda)
+"""
+CUDA_PROGRAM = """
+#include <cstdio>
+#include <lstm_fastkernels/cuda.h>
+int main() {
+  lstm_fastkernels::LstmShape shape;
+  try {
+    lstm_fastkernels::cuda::header_bytes(shape);
+  } catch (const lstm_fastkernels::Error &error) {
+    shape.input_size = shape.hidden_size = 3;
+    std::printf("%zu", lstm_fastkernels::cuda::header_bytes(shape));
+  }
+}
+"""
+
+
+@needs_cuda
+def test_cpp_programs_link_cuda(tmp_path):
+    cmake = shutil.which("cmake", path=TOOLS)
+    if not cmake:
+        pytest.skip("cmake is missing")
+    (tmp_path / "CMakeLists.txt").write_text(CUDA_LISTS)
+    (tmp_path / "cuda.cpp").write_text(CUDA_PROGRAM)
+    where = f"-Dlstm_fastkernels_DIR={lfk.get_cmake_dir()}"
+    output(cmake, "-B", "build", where, cwd=tmp_path)
+    output(cmake, "--build", "build", cwd=tmp_path)
+    assert output("build/cuda", cwd=tmp_path) == "128"
+    static = CUDA_LISTS.replace("COMPONENTS cuda", "COMPONENTS static cuda")
+    (tmp_path / "CMakeLists.txt").write_text(static)
+    refused = subprocess.run(
+        [cmake, "-B", "static", where], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert refused.returncode != 0
+    assert "cuda" in refused.stderr
 
 
 def compile_and_run(compiler, source, folder):

@@ -36,7 +36,7 @@ std::pair<Tensor, Header> pack_for_cuda(const LstmShape &shape, const CellWeight
   const cuda::PackPlan plan(shape, cells);
   Tensor packed = allocate({static_cast<int64_t>(plan.bytes())}, ScalarType::Byte, Device::cpu());
   plan.write(packed.mutable_data_ptr(), plan.bytes());
-  Header header(cuda::head_bytes(shape) / kWord);
+  Header header(cuda::header_bytes(shape) / kWord);
   std::memcpy(header.data(), packed.const_data_ptr(), header.size() * kWord);
   return {packed, header};
 }

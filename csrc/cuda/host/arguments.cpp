@@ -7,15 +7,17 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// The smallest magnitudes that scale a row of h, and of a layer's input.
-float h_floor(const Call &call) { return call.shape.proj_size ? 0.0f : 1.0f; }
-float input_floor(const Call &call, int64_t layer) { return layer == 0 ? 0.0f : h_floor(call); }
+// Lower bounds of the magnitude that gives a row its scale: of h, and of a layer's input.
+float h_min_absmax(const Call &call) { return call.shape.proj_size ? 0.0f : 1.0f; }
+float input_min_absmax(const Call &call, int64_t layer) {
+  return layer == 0 ? 0.0f : h_min_absmax(call);
+}
 
 Plane output(const Call &call, const Part &p) {
   return call.output(p.layer).columns_from(p.direction * call.shape.output_size());
 }
 
-// The first row of a part's state at the caller's.
+// The first row of a part's state in the caller's memory.
 template <class T> T *state_rows(const Call &call, T *states, const Part &p, int64_t columns) {
   using Byte = std::conditional_t<std::is_const_v<T>, const uint8_t, uint8_t>;
   const int64_t rows =
@@ -33,7 +35,7 @@ QuantizedRows quantized_input(const Call &call, const Part &p) {
 } // namespace
 
 LoadStateArguments load_state_arguments(const Call &call, const Part &p) {
-  const State &s = p.state;
+  const LayerState &s = p.state;
   LoadStateArguments a;
   a.rows = call.rows;
   a.h0 = state_rows(call, call.arguments.h0, p, call.shape.output_size());
@@ -49,7 +51,7 @@ LoadStateArguments load_state_arguments(const Call &call, const Part &p) {
   if (!call.shape.proj_size)
     a.quantized[1] = s.quantized[1];
   a.first_scales = s.first_scales;
-  a.floor = h_floor(call);
+  a.min_absmax = h_min_absmax(call);
   a.activation_max = p.weights.hh.activation_max;
   a.unprojected = s.unprojected;
   a.unprojected_max = p.weights.hr.activation_max;
@@ -57,7 +59,7 @@ LoadStateArguments load_state_arguments(const Call &call, const Part &p) {
 }
 
 StoreStateArguments store_state_arguments(const Call &call, const Part &p) {
-  const State &s = p.state;
+  const LayerState &s = p.state;
   StoreStateArguments a;
   a.rows = call.rows;
   a.h = s.h;
@@ -81,7 +83,7 @@ QuantizeArguments input_arguments(const Call &call, const Part &p) {
   a.in = call.input(p.layer);
   a.columns = static_cast<int32_t>(call.shape.layer_input_size(p.layer));
   a.out = quantized_input(call, p);
-  a.floor = input_floor(call, p.layer);
+  a.min_absmax = input_min_absmax(call, p.layer);
   a.activation_max = p.weights.ih.activation_max;
   return a;
 }
@@ -141,7 +143,7 @@ QuantizeArguments projected_arguments(const Call &call, const Part &p, int64_t s
   a.in.row_bytes = p.state.h_stride * int64_t{sizeof(float)};
   a.columns = static_cast<int32_t>(call.shape.proj_size);
   a.out = p.state.quantized[0];
-  a.floor = h_floor(call);
+  a.min_absmax = h_min_absmax(call);
   a.activation_max = p.weights.hh.activation_max;
   a.copy = output(call, p);
   a.copy_chunk_row = call.timeline.row_in(p.chunk, s, p.direction);
@@ -150,7 +152,7 @@ QuantizeArguments projected_arguments(const Call &call, const Part &p, int64_t s
 
 PersistentArguments persistent_arguments(const Call &call, const Part &p, int64_t range) {
   const PersistentShape &shape = call.choice(p).shape;
-  const State &s = p.state;
+  const LayerState &s = p.state;
   PersistentArguments a;
   a.rows = call.rows;
   a.row_begin = range * shape.rows;
@@ -160,7 +162,7 @@ PersistentArguments persistent_arguments(const Call &call, const Part &p, int64_
   a.begin = p.chunk.begin;
   a.end = p.chunk.end;
   a.reverse = static_cast<int32_t>(p.direction);
-  a.blocks = shape.blocks;
+  a.fragments = shape.fragments;
   a.hidden_size = static_cast<int32_t>(call.shape.hidden_size);
   for (int i = 0; i < 2; ++i)
     a.h[i] = s.quantized[i].from(a.row_begin);
@@ -187,7 +189,7 @@ SingleStepArguments single_step_arguments(const Call &call, const Part &p) {
   a.rows.time_steps = 1;
   a.input_size = static_cast<int32_t>(call.shape.layer_input_size(p.layer));
   a.hidden_size = static_cast<int32_t>(call.shape.hidden_size);
-  a.x_floor = input_floor(call, p.layer);
+  a.x_min_absmax = input_min_absmax(call, p.layer);
   a.x = call.input(p.layer);
   a.y = output(call, p);
   a.h0 = state_rows(call, call.arguments.h0, p, call.shape.hidden_size);

@@ -19,7 +19,7 @@ namespace cuda {
 struct Part {
   int64_t layer, direction;
   const PackedLayer &weights;
-  State &state;
+  LayerState &state;
   Slot &slot;
   Chunk chunk;
 };

@@ -12,41 +12,41 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{32} << 20;
 constexpr int64_t kFewestSteps = 64, kFewestChunks = 8;
 
-// Hands out memory from a base on, or none, counting.
-class Workspace {
+// Allocates from a base on; without a base it only counts.
+class Allocator {
 public:
-  explicit Workspace(void *base) : base_(static_cast<uint8_t *>(base)) {}
+  explicit Allocator(void *base) : base_(static_cast<uint8_t *>(base)) {}
 
-  template <class T> T *take(int64_t count) {
+  template <class T> T *allocate(int64_t count) {
     const int64_t at = used_;
     used_ += round_up(count * int64_t{sizeof(T)}, kWorkspaceAlignment);
     return base_ ? reinterpret_cast<T *>(base_ + at) : nullptr;
   }
-  QuantizedRows take_rows(Form form, int64_t rows, int64_t columns) {
-    QuantizedRows taken;
-    taken.stride = quantized_bytes(form, columns);
-    taken.data = take<uint8_t>(rows * taken.stride);
-    taken.scales = take<float>(rows);
-    return taken;
+  QuantizedRows allocate_rows(Form form, int64_t rows, int64_t columns) {
+    QuantizedRows allocated;
+    allocated.stride = quantized_bytes(form, columns);
+    allocated.data = allocate<uint8_t>(rows * allocated.stride);
+    allocated.scales = allocate<float>(rows);
+    return allocated;
   }
-  int64_t *take_copy(const std::vector<int64_t> &values) {
-    return values.empty() ? nullptr : take<int64_t>(static_cast<int64_t>(values.size()));
+  int64_t *allocate_copy(const std::vector<int64_t> &values) {
+    return values.empty() ? nullptr : allocate<int64_t>(static_cast<int64_t>(values.size()));
   }
-  State take_state(const PackedStack &stack, int64_t rows) {
+  LayerState allocate_state(const PackedStack &stack, int64_t rows) {
     const LstmShape &shape = stack.shape;
     const PackedLayer &any = stack.layers[0]; // only the input's size differs
-    State s;
-    s.units_stride = any.hh.num_tiles * kStripHeight;
-    s.c = take<float>(rows * s.units_stride);
-    s.h = s.cell_output = take<float>(rows * s.units_stride);
+    LayerState s;
+    s.units_stride = any.hh.num_tiles * kBandHeight;
+    s.c = allocate<float>(rows * s.units_stride);
+    s.h = s.cell_output = allocate<float>(rows * s.units_stride);
     s.h_stride = s.units_stride;
     for (QuantizedRows &quantized : s.quantized)
-      quantized = take_rows(stack.form, rows, shape.output_size());
-    s.first_scales = take<float>(rows);
+      quantized = allocate_rows(stack.form, rows, shape.output_size());
+    s.first_scales = allocate<float>(rows);
     if (shape.proj_size) {
       s.h_stride = any.hr.padded_rows();
-      s.h = take<float>(rows * s.h_stride);
-      s.unprojected = take_rows(stack.form, rows, shape.hidden_size);
+      s.h = allocate<float>(rows * s.h_stride);
+      s.unprojected = allocate_rows(stack.form, rows, shape.hidden_size);
       s.quantized[1] = s.quantized[0];
       s.first_scales = s.quantized[0].scales;
     }
@@ -77,29 +77,29 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
     : chunk_rows(std::max(a.batch_size, std::min(rows_a_chunk, timeline.all_rows()))) {
   const LstmShape &shape = stack.shape;
   const bool two_directions = shape.num_directions == 2;
-  Workspace workspace(base);
-  starts = workspace.take_copy(schedule.starts());
-  order = workspace.take_copy(schedule.order());
+  Allocator workspace(base);
+  starts = workspace.allocate_copy(schedule.starts());
+  order = workspace.allocate_copy(schedule.order());
   for (int64_t i = 0; i < (two_directions ? 2 : shape.num_layers); ++i)
-    states.push_back(workspace.take_state(stack, a.batch_size));
+    states.push_back(workspace.allocate_state(stack, a.batch_size));
 
-  const Matrix &hh = stack.layers[0].hh;
+  const DeviceMatrix &hh = stack.layers[0].hh;
   const int64_t inner_width = shape.num_directions * shape.output_size();
   slots.resize(static_cast<size_t>(shape.num_directions * side_by_side));
   for (Slot &slot : slots) {
     slot.input =
-        workspace.take_rows(stack.form, chunk_rows, std::max(shape.input_size, inner_width));
-    slot.gates = workspace.take<float>(chunk_rows * hh.padded_rows());
+        workspace.allocate_rows(stack.form, chunk_rows, std::max(shape.input_size, inner_width));
+    slot.gates = workspace.allocate<float>(chunk_rows * hh.padded_rows());
   }
-  // One after the other, layers read one buffer while they fill the other.
+  // Layers that run one after the other alternate between two buffers.
   const int64_t buffers = side_by_side > 1 ? shape.num_layers : 2;
   for (int64_t i = 0; i < std::min(shape.num_layers - 1, buffers); ++i)
-    between.push_back(
-        workspace.take<float>((two_directions ? timeline.all_rows() : chunk_rows) * inner_width));
+    between.push_back(workspace.allocate<float>(
+        (two_directions ? timeline.all_rows() : chunk_rows) * inner_width));
   if (may_be_persistent(stack.shape, a.batch_size, a.time_steps)) {
     const int64_t slot_packets = round_up(most_packets(hh, a.batch_size), kPacketsOfARow);
     num_packets = static_cast<int64_t>(slots.size()) * slot_packets;
-    packets = workspace.take<device::Words4>(num_packets);
+    packets = workspace.allocate<device::Words4>(num_packets);
     for (size_t i = 0; packets && i < slots.size(); ++i)
       slots[i].packets = packets + static_cast<int64_t>(i) * slot_packets;
   }

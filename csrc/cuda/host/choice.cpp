@@ -8,15 +8,15 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-constexpr int kColumnsOfBlocks = kPersistentWarps * kFragmentColumns; // one block in each warp
+constexpr int kColumnsOfWarps = kPersistentWarps * kFragmentColumns; // one fragment in each warp
 constexpr int64_t kFewestSteps = 2;
 
-// In a cluster h arrives sooner. Where its blocks have several tiles, they have more to multiply
-// than those of the grid, and are taken to be faster only up to so many rows. From the design's
-// estimates: no GPU has decided it yet (benchmarks/cuda/steps.cu asks one).
+// In a cluster h arrives sooner, but blocks with several tiles multiply more than those of the
+// grid: such clusters are preferred only up to this many rows. An estimate: it has not been
+// measured on a GPU yet (benchmarks/cuda/steps.cu does that).
 constexpr int64_t kRowsForTilesInCluster = 8;
 
-// For so many blocks: a power of two; at least two, since store_async needs another block.
+// A power of two; at least 2, since store_async needs another block.
 int cluster_size(int64_t blocks) {
   int size = 2;
   while (size < blocks)
@@ -29,7 +29,7 @@ int most_ranges(const DeviceShape &shape) {
   return kMostSideBySide / static_cast<int>(shape.num_directions);
 }
 
-// Why such a layer cannot be persistent on any device; empty where it may be.
+// Why such a layer cannot be persistent on any device; empty if it may be.
 std::string obstacle(const DeviceShape &shape, int64_t batch, int64_t time_steps) {
   if (shape.form == Form::float32)
     return "weights are float32";
@@ -43,16 +43,16 @@ std::string obstacle(const DeviceShape &shape, int64_t batch, int64_t time_steps
   return "";
 }
 
-// Those of so many ranges, of so many rows.
+// Adds the shapes with `ranges` ranges of `rows` rows.
 void add_shapes(const DeviceShape &shape, const PackedLayer *layers, int ranges, int rows,
                 const device::Limits &limits, std::vector<PersistentShape> &shapes) {
-  const Matrix &hh = layers[0].hh;
-  const int blocks = static_cast<int>(divide_up(hh.num_columns, kColumnsOfBlocks));
+  const DeviceMatrix &hh = layers[0].hh;
+  const int fragments = static_cast<int>(divide_up(hh.num_columns, kColumnsOfWarps));
 
   PersistentShape cluster;
   cluster.form = shape.form;
   cluster.cluster = true;
-  cluster.tiles = cluster.blocks = blocks;
+  cluster.tiles = cluster.fragments = fragments;
   cluster.grid = cluster_size(divide_up(hh.num_tiles, cluster.tiles));
   cluster.ranges = ranges;
   cluster.rows = rows;
@@ -69,9 +69,9 @@ void add_shapes(const DeviceShape &shape, const PackedLayer *layers, int ranges,
       shapes.push_back(s);
   };
   add_if(limits.clusters && cluster.grid <= kLargestCluster &&
-             blocks <= most_cluster_tiles(cluster.form),
+             fragments <= most_cluster_tiles(cluster.form),
          cluster);
-  add_if(blocks <= kLargestBlocks &&
+  add_if(fragments <= kMostFragments &&
              grid.grid * shape.num_directions * ranges <= limits.multiprocessors,
          grid);
   if (cluster.tiles > 1 && rows > kRowsForTilesInCluster)
@@ -139,12 +139,12 @@ int at_once(const PersistentShape &shape, const PackedLayer &layer, int device) 
 }
 
 bool fits(const PersistentShape &shape, const PackedLayer &layer, int directions, int device) {
-  // A range of rows waits for its own blocks alone: two clusters may run one after the other.
+  // Blocks wait only for those of their own range, so clusters may also run one after the other.
   return shape.cluster ? most_at_once(shape, layer.hh, device) > 0
                        : at_once(shape, layer, device) >= directions;
 }
 
-int64_t most_packets(const Matrix &hh, int64_t batch) {
+int64_t most_packets(const DeviceMatrix &hh, int64_t batch) {
   int64_t most = 0;
   for (int ranges = fewest_ranges(batch); ranges <= kMostSideBySide; ++ranges)
     most = std::max(most, ranges * range_packets(hh, rows_of_range(batch, ranges)));

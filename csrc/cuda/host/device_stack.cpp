@@ -13,17 +13,17 @@ namespace cuda {
 namespace {
 
 struct MatrixOffsets {
-  int64_t starts, columns, blocks, scales;
+  int64_t starts, columns, fragments, scales;
 };
 
-// The source's strips of 8 rows that are one of 16.
+// The source's strips of 8 rows that make a band.
 struct Halves {
   int64_t strips[2];
 
-  Halves(const MatrixShape &shape, int64_t strip) {
-    const int64_t tile = strip / kStripsPerTile, gate = strip % kStripsPerTile;
+  Halves(const MatrixShape &shape, int64_t band) {
+    const int64_t tile = band / kBandsPerTile, gate = band % kBandsPerTile;
     for (int64_t half = 0; half < 2; ++half)
-      strips[half] = shape.gates ? (2 * tile + half) * kStripsPerTile + gate : 2 * strip + half;
+      strips[half] = shape.gates ? (2 * tile + half) * kBandsPerTile + gate : 2 * band + half;
   }
 };
 
@@ -36,9 +36,9 @@ public:
     record_.form = static_cast<uint32_t>(form_);
     record_.activation_max = source_.activation_max();
     starts_.push_back(0);
-    for (int64_t strip = 0; strip < shape.num_strips(kStripHeight); ++strip) {
+    for (int64_t band = 0; band < shape.num_strips(kBandHeight); ++band) {
       std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())));
-      for_each_block(strip, [&](const Panel &panel, int64_t k, int64_t) {
+      for_each_block(band, [&](const Panel &panel, int64_t k, int64_t) {
         used[static_cast<size_t>((panel.first_column + k) / width())] = true;
       });
       for (size_t column = 0; column < used.size(); ++column)
@@ -57,43 +57,43 @@ public:
       lstm_fastkernels::write(base + at.starts, static_cast<int64_t>(i), starts_[i]);
     for (size_t i = 0; i < columns_.size(); ++i)
       lstm_fastkernels::write(base + at.columns, static_cast<int64_t>(i), columns_[i]);
-    for (int64_t strip = 0; strip + 1 < static_cast<int64_t>(starts_.size()); ++strip)
-      write_strip(strip, base + at.blocks);
-    write_rows<float>(base + at.scales, source_.shape(), kStripHeight,
+    for (int64_t band = 0; band + 1 < static_cast<int64_t>(starts_.size()); ++band)
+      write_band(band, base + at.fragments);
+    write_rows<float>(base + at.scales, source_.shape(), kBandHeight,
                       [&](int64_t row) { return source_.scale(row); });
   }
 
 private:
-  int64_t width() const { return columns_per_block(form_); }
+  int64_t width() const { return columns_per_fragment(form_); }
 
   // Calls visit(panel, k, half) for the source's blocks of 8 x 4 that are not zero.
-  template <class Visit> void for_each_block(int64_t strip, const Visit &visit) const {
-    const Halves halves(source_.shape(), strip);
+  template <class Visit> void for_each_block(int64_t band, const Visit &visit) const {
+    const Halves halves(source_.shape(), band);
     for (int64_t half = 0; half < 2; ++half)
       if (halves.strips[half] < source_.shape().num_strips())
         source_.for_each_block(halves.strips[half],
                                [&](const Panel &panel, int64_t k) { visit(panel, k, half); });
   }
 
-  void write_strip(int64_t strip, uint8_t *blocks) const {
-    const auto begin = columns_.begin() + starts_[static_cast<size_t>(strip)];
-    const auto end = columns_.begin() + starts_[static_cast<size_t>(strip) + 1];
-    for_each_block(strip, [&](const Panel &panel, int64_t k, int64_t half) {
+  void write_band(int64_t band, uint8_t *fragments) const {
+    const auto begin = columns_.begin() + starts_[static_cast<size_t>(band)];
+    const auto end = columns_.begin() + starts_[static_cast<size_t>(band) + 1];
+    for_each_block(band, [&](const Panel &panel, int64_t k, int64_t half) {
       const int64_t column = panel.first_column + k;
       const auto found = std::lower_bound(begin, end, static_cast<uint16_t>(column / width()));
-      uint8_t *block = blocks + (found - columns_.begin()) * bytes_per_block(form_);
+      uint8_t *fragment = fragments + (found - columns_.begin()) * bytes_per_fragment(form_);
       for (int64_t i = 0; i < panel.rows; ++i)
         for (int64_t j = 0; j < std::min<int64_t>(kBlockColumns, panel.columns - k); ++j)
           write_weight(panel.weights + (i * source_.stride() + k + j) * source_.weight_bytes(),
-                       half * kStripRows + i, column % width() + j, block);
+                       half * kStripRows + i, column % width() + j, fragment);
     });
   }
 
-  void write_weight(const uint8_t *weight, int64_t row, int64_t column, uint8_t *block) const {
+  void write_weight(const uint8_t *weight, int64_t row, int64_t column, uint8_t *fragment) const {
     if (form_ == Form::float32)
-      lstm_fastkernels::write(block, row * kFloatColumns + column, read<float>(weight, 0));
+      lstm_fastkernels::write(fragment, row * kFloatColumns + column, read<float>(weight, 0));
     else
-      block[fragment_byte(static_cast<int>(row), static_cast<int>(column))] = *weight;
+      fragment[fragment_byte(static_cast<int>(row), static_cast<int>(column))] = *weight;
   }
 
   MatrixSource source_;
@@ -103,20 +103,20 @@ private:
   std::vector<uint16_t> columns_;
 };
 
-// As packed_stack.h wants a layout.
+// The layout that packed_stack.h asks for.
 struct Layout {
   using Plan = MatrixPlan;
   using Offsets = MatrixOffsets;
   static constexpr Backend kBackend = Backend::cuda;
-  static constexpr int64_t kHeight = kStripHeight;
+  static constexpr int64_t kHeight = kBandHeight;
 
   static Offsets take(Sections &sections, const MatrixShape &shape, const MatrixRecord &record) {
-    const int64_t strips = shape.num_strips(kStripHeight), blocks = record.positions;
+    const int64_t bands = shape.num_strips(kBandHeight), fragments = record.positions;
     Offsets at{};
-    at.starts = sections.take((strips + 1) * int64_t{sizeof(uint32_t)});
-    at.columns = sections.take(blocks * int64_t{sizeof(uint16_t)});
-    at.blocks = sections.take(blocks * bytes_per_block(static_cast<Form>(record.form)));
-    at.scales = sections.take(strips * kStripHeight * int64_t{sizeof(float)});
+    at.starts = sections.take((bands + 1) * int64_t{sizeof(uint32_t)});
+    at.columns = sections.take(fragments * int64_t{sizeof(uint16_t)});
+    at.fragments = sections.take(fragments * bytes_per_fragment(static_cast<Form>(record.form)));
+    at.scales = sections.take(bands * kBandHeight * int64_t{sizeof(float)});
     return at;
   }
 
@@ -130,10 +130,10 @@ struct Layout {
     if (record.activation_max < least || record.activation_max > largest)
       fail("packed weights: activation range " + std::to_string(record.activation_max) +
            " is not possible");
-    const int64_t most = divide_up(shape.columns, columns_per_block(form));
-    if (record.blocks > most || record.positions > shape.num_strips(kStripHeight) * record.blocks)
-      fail("packed weights: " + std::to_string(record.positions) + " blocks, at most " +
-           std::to_string(record.blocks) + " a strip, are not possible");
+    const int64_t most = divide_up(shape.columns, columns_per_fragment(form));
+    if (record.blocks > most || record.positions > shape.num_strips(kBandHeight) * record.blocks)
+      fail("packed weights: " + std::to_string(record.positions) + " fragments, at most " +
+           std::to_string(record.blocks) + " a band, are not possible");
   }
 };
 
@@ -144,17 +144,17 @@ void check_precision(Precision precision, Precision first) {
          std::string(precision_name(first)) + " and " + std::string(precision_name(precision)));
 }
 
-Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
-            const MatrixOffsets &at) {
-  Matrix matrix;
+DeviceMatrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
+                  const MatrixOffsets &at) {
+  DeviceMatrix matrix;
   matrix.starts = reinterpret_cast<const uint32_t *>(base + at.starts);
   matrix.columns = reinterpret_cast<const uint16_t *>(base + at.columns);
-  matrix.blocks = base + at.blocks;
+  matrix.fragments = base + at.fragments;
   matrix.scales = reinterpret_cast<const float *>(base + at.scales);
-  matrix.num_tiles = static_cast<int32_t>(shape.num_tiles(kStripHeight));
+  matrix.num_tiles = static_cast<int32_t>(shape.num_tiles(kBandHeight));
   matrix.num_columns = static_cast<int32_t>(shape.columns);
   matrix.activation_max = record.activation_max;
-  matrix.num_blocks = record.positions;
+  matrix.num_fragments = record.positions;
   return matrix;
 }
 
@@ -173,12 +173,12 @@ PackPlan::~PackPlan() = default;
 size_t PackPlan::bytes() const { return plan_->bytes(); }
 void PackPlan::write(void *packed, size_t bytes) const { plan_->write(packed, bytes); }
 
-size_t head_bytes(const LstmShape &shape) {
+size_t header_bytes(const LstmShape &shape) {
   validate(shape);
   return static_cast<size_t>(head_size(shape));
 }
 
-PackedStack::PackedStack(const void *head, size_t head_bytes, const void *packed,
+PackedStack::PackedStack(const void *header, size_t header_bytes, const void *packed,
                          size_t packed_bytes) {
   if (reinterpret_cast<uintptr_t>(packed) % 16)
     fail("packed weights: device memory must be aligned to 16 bytes");
@@ -200,13 +200,13 @@ PackedStack::PackedStack(const void *head, size_t head_bytes, const void *packed
     added.bias = reinterpret_cast<const float *>(base + at.bias);
     layers.push_back(added);
   };
-  static_cast<LstmShape &>(shape) = read_stack<Layout>(head, head_bytes, packed_bytes, add);
+  static_cast<LstmShape &>(shape) = read_stack<Layout>(header, header_bytes, packed_bytes, add);
   form = shape.form = form_of(precision);
 }
 
-DeviceStack::DeviceStack(const void *head, size_t head_bytes, const void *packed,
+DeviceStack::DeviceStack(const void *header, size_t header_bytes, const void *packed,
                          size_t packed_bytes)
-    : packed_(std::make_shared<PackedStack>(head, head_bytes, packed, packed_bytes)) {}
+    : packed_(std::make_shared<PackedStack>(header, header_bytes, packed, packed_bytes)) {}
 
 const LstmShape &DeviceStack::shape() const { return packed_->shape; }
 

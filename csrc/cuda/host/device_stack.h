@@ -1,5 +1,5 @@
-// The packed form of a stack for CUDA devices: the head of packed_stack.h and the matrices of
-// device_matrix.h, at multiples of 64 bytes.
+// The packed form of a stack for CUDA devices: the header and records of packed_stack.h and the
+// matrices of device_matrix.h, at multiples of 64 bytes.
 #pragma once
 
 #include <cstddef>
@@ -23,8 +23,8 @@ struct DeviceShape : LstmShape {
 };
 
 struct PackedLayer {
-  Matrix ih, hh, hr;
-  const float *bias = nullptr; // [strips of ih][16]
+  DeviceMatrix ih, hh, hr;
+  const float *bias = nullptr; // [bands of ih][16]
 };
 
 struct PackedStack {
@@ -32,8 +32,8 @@ struct PackedStack {
   Form form = Form::signed8;       // of all its matrices: they have one precision
   std::vector<PackedLayer> layers; // [layer * num_directions + direction]
 
-  // As a DeviceStack is made.
-  PackedStack(const void *head, size_t head_bytes, const void *packed, size_t packed_bytes);
+  // As DeviceStack's constructor.
+  PackedStack(const void *header, size_t header_bytes, const void *packed, size_t packed_bytes);
 };
 
 } // namespace cuda

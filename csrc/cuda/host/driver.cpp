@@ -30,7 +30,7 @@ void clear_packets(const Call &call) {
              packets.row_bytes / int64_t{sizeof(float)}, call.stream);
 }
 
-// What kernels find in memory when the first chunk is run.
+// Initializes device memory before the first chunk.
 void prepare(const Call &call) {
   const LstmArguments &a = call.arguments;
   if (call.memory.starts)
@@ -65,7 +65,7 @@ void run(const PackedStack &stack, const LstmArguments &arguments, const Schedul
   if (reinterpret_cast<uintptr_t>(queue.workspace) % kWorkspaceAlignment)
     fail("the workspace must be aligned to " + std::to_string(kWorkspaceAlignment) + " bytes");
   int64_t side_by_side = 1;
-  for (const Group &group : groups_of(plan.layers))
+  for (const LayerGroup &group : groups_of(plan.layers))
     side_by_side = std::max(side_by_side, group.count);
   CallMemory memory = memory_of(stack, arguments, schedule, static_cast<int>(side_by_side),
                                 plan.chunk_rows, queue.workspace);

@@ -1,4 +1,4 @@
-// A call's launches, in order.
+// Runs a call.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// Device memory that run() needs with any choices, aligned to 256 bytes.
+// Bytes of device memory that run() needs with any plan, aligned to 256 bytes.
 int64_t workspace_of(const PackedStack &stack, const LstmArguments &arguments,
                      const Schedule &schedule, int64_t chunk_rows = 0);
 
-// Enqueues a call with at least one row on the current device. Throws Error where the queue's
-// workspace does not do.
+// Enqueues a call with at least one row on the current device. Throws Error if the queue's
+// workspace is too small or misaligned.
 void run(const PackedStack &stack, const LstmArguments &arguments, const Schedule &schedule,
          const Plan &plan, const Queue &queue);
 

@@ -21,8 +21,8 @@ std::vector<MatrixPlan> matrices_of(const PackedStack &stack, int64_t layer) {
       continue;
     const MatrixShape shape{of.rows, of.columns, of.gates == 4};
     const auto &matrix = matrix_of(stack.layers[static_cast<size_t>(of.cell)], of.kind);
-    matrices.push_back({of.name, shape.num_blocks(columns_per_block(stack.form), kStripHeight),
-                        int64_t{matrix.num_blocks}});
+    matrices.push_back({of.name, shape.num_blocks(columns_per_fragment(stack.form), kBandHeight),
+                        int64_t{matrix.num_fragments}});
   }
   return matrices;
 }
@@ -48,7 +48,7 @@ std::vector<LayerPlan> explain(const DeviceStack &stack, const LstmArguments &ar
     return layers;
   const DeviceGuard guard(device);
   const Plan plan = make_plan(packed, arguments, schedule, device);
-  for (const Group &group : groups_of(plan.layers))
+  for (const LayerGroup &group : groups_of(plan.layers))
     for (int64_t i = group.first; i < group.first + group.count; ++i) {
       const Choice &choice = plan.layers[static_cast<size_t>(i)];
       LayerPlan &layer = layers[static_cast<size_t>(i)];
@@ -57,7 +57,7 @@ std::vector<LayerPlan> explain(const DeviceStack &stack, const LstmArguments &ar
                                       : Way::launch_each_step;
       layer.reason = plan.single_step ? "there is one time step" : choice.reason;
       layer.side_by_side = group.count;
-      layer.block_columns = columns_per_block(packed.form);
+      layer.block_columns = columns_per_fragment(packed.form);
       layer.matrices = matrices_of(packed, i);
     }
   return layers;

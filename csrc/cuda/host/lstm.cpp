@@ -1,4 +1,4 @@
-// The interface: arguments are checked here, kernels chosen and launched elsewhere.
+// The public interface: checks arguments. Kernels are chosen and launched elsewhere.
 #include <string>
 
 #include "common/fail.h"

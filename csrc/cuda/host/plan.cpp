@@ -13,13 +13,13 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// The environment may rule persistent kernels out.
+// The environment can disable persistent kernels.
 bool persistent_allowed() {
   const char *const value = std::getenv("LSTM_FASTKERNELS_PERSISTENT");
   return !value || std::string_view(value) != "0";
 }
 
-// Whether there is enough shared memory for it.
+// Whether a layer's only step can be one launch.
 bool single_step_fits(const DeviceShape &shape, const device::Limits &limits) {
   if (shape.proj_size)
     return false;
@@ -29,8 +29,8 @@ bool single_step_fits(const DeviceShape &shape, const device::Limits &limits) {
   return single_step_shared_bytes(shape.form, input, shape.hidden_size) <= limits.shared_bytes;
 }
 
-// Of `most` layers that may run side by side, how many should: one, where a call is too short for
-// them to have work at the same time.
+// How many layers, of at most `most`, should run side by side: one if the call is too short for
+// them to overlap.
 int useful_side_by_side(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
                         int most) {
   const Timeline timeline(schedule, a.time_steps, stack.shape.num_directions);
@@ -45,7 +45,7 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule 
   plan.failed = failure_word(device);
   const DeviceShape &shape = stack.shape;
   const device::Limits &limits = limits_of(device);
-  // All blocks read all of h0: it must not be written to.
+  // All blocks read all of h0, so it must not be overwritten.
   const bool in_place = a.h0 && (a.h_n == a.h0 || a.c_n == a.c0);
   plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
   const int directions = static_cast<int>(shape.num_directions);
@@ -68,8 +68,8 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule 
   return plan;
 }
 
-std::vector<Group> groups_of(const std::vector<Choice> &layers) {
-  std::vector<Group> groups;
+std::vector<LayerGroup> groups_of(const std::vector<Choice> &layers) {
+  std::vector<LayerGroup> groups;
   for (size_t layer = 0; layer < layers.size(); ++layer) {
     const auto joins = [&](const Choice &below, const Choice &choice) {
       return below.persistent && choice.persistent && below.shape == choice.shape &&

@@ -6,7 +6,7 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// make(call, part, more...) for all parts, as one launch takes them.
+// One launch's arguments: make(call, part, more...) for each part.
 template <class Set, class Make, class... More>
 Set together(const Call &call, const std::vector<Part> &parts, const Make &make, More... more) {
   Set set;
@@ -15,7 +15,7 @@ Set together(const Call &call, const std::vector<Part> &parts, const Make &make,
   return set;
 }
 
-// All steps of the chunks at once, each range of rows by its own blocks.
+// One launch for all steps of the chunks; each range of rows has its own blocks.
 void run_persistent_steps(const Call &call, const std::vector<Part> &parts) {
   const PersistentShape &shape = call.choice(parts[0]).shape;
   SideBySide<PersistentArguments> all;

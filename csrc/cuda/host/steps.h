@@ -1,5 +1,5 @@
-// The launches that run a layer's steps. The directions of a layer share their launches, and so do
-// layers whose steps run side by side.
+// The launches that run a layer's steps. The directions of a layer share launches, as do layers
+// that run side by side.
 #pragma once
 
 #include <cstdint>
@@ -10,15 +10,16 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// Between the caller's states and those of a layer.
+// Copy a layer's states from and to the caller.
 void load_layer(const Call &call, int64_t layer);
 void store_layer(const Call &call, int64_t layer);
 
-// Chunks of steps, of layers of one group or of the directions of one layer: quantizes and
-// multiplies their inputs, then runs the steps by one launch, or by one for each.
+// Runs chunks of steps, one for each part: the layers of a group, or the directions of a layer.
+// Quantizes the inputs, multiplies them by W_ih, then runs the steps with one launch, or with one
+// each.
 void run_chunk(const Call &call, const std::vector<Part> &parts);
 
-// A layer of a call of one time step, from the caller's states to the caller's.
+// Runs a layer of a call of one time step, on the caller's states.
 void run_single_step(const Call &call, int64_t layer);
 
 } // namespace cuda

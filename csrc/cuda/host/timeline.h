@@ -1,5 +1,5 @@
-// A call's steps in a direction of travel, 0 forward and 1 in reverse: which rows are at work at
-// each, and which steps are taken together.
+// A call's steps in a direction, 0 forward and 1 reverse: which rows are active in each, and which
+// steps are a chunk.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ struct Chunk {
   int64_t begin = 0, end = 0;
 };
 
-// Of the rows of all time steps, stored without gaps.
+// A part of the rows of all time steps, stored contiguously.
 struct RowSpan {
   int64_t first, count;
 };
@@ -30,14 +30,14 @@ public:
     return direction ? time_steps_ - 1 - step : step;
   }
   int64_t active(int64_t t) const { return schedule_.active(t); }
-  // Rows before time step t, which may be the end.
+  // Rows before time step t, up to t = time_steps.
   int64_t start(int64_t t) const {
     return t < time_steps_ ? schedule_.start(t)
                            : schedule_.start(time_steps_ - 1) + active(time_steps_ - 1);
   }
   int64_t all_rows() const { return start(time_steps_); }
 
-  // Rows that are at work at some step of a chunk.
+  // Rows that are active in some step of a chunk.
   int64_t most_active(const Chunk &chunk, int64_t direction) const {
     return active(earliest(chunk, direction));
   }
@@ -50,14 +50,14 @@ public:
   int64_t row_in(const Chunk &chunk, int64_t step, int64_t direction) const {
     return start(time(step, direction)) - rows(chunk, direction).first;
   }
-  // Rows from this one on take their first step.
+  // Rows from this one on start with this step.
   int64_t first_row(int64_t step, int64_t direction) const {
     if (step == 0)
       return 0;
     return active(direction ? time(step, direction) + 1 : 0);
   }
 
-  // All steps in chunks, each of as many as there are at most, but at least of one.
+  // Splits all steps into chunks, each as long as the limits allow, but at least one step.
   std::vector<Chunk> chunks(int64_t most_rows, int64_t most_steps) const {
     std::vector<Chunk> all;
     for (Chunk chunk; chunk.end < time_steps_; all.push_back(chunk)) {
@@ -70,7 +70,7 @@ public:
   }
 
 private:
-  // Time step of a chunk, whichever way it is travelled.
+  // The earliest time step of a chunk, in either direction.
   int64_t earliest(const Chunk &chunk, int64_t direction) const {
     return direction ? time_steps_ - chunk.end : chunk.begin;
   }

@@ -10,18 +10,18 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// Chunks go through the layers one behind the other: a wavefront. In each wave a layer takes the
-// chunk that the layer below has just given; within a group, the one that it gave in the wave
-// before, so that the group's layers, each at another chunk, are at work at the same time.
+// A wavefront. In each wave a layer runs the chunk that the layer below has just finished; within a
+// group, the one that it finished in the wave before, so that all layers of the group, each at
+// another chunk, run concurrently.
 void run_forward(const Call &call, const std::vector<Chunk> &chunks) {
-  const std::vector<Group> groups = groups_of(call.plan.layers);
+  const std::vector<LayerGroup> groups = groups_of(call.plan.layers);
   for (int64_t layer = 0; layer < call.shape.num_layers; ++layer)
     load_layer(call, layer);
   const int64_t num_chunks = static_cast<int64_t>(chunks.size());
   const int64_t last_behind = call.shape.num_layers - static_cast<int64_t>(groups.size());
   for (int64_t wave = 0; wave < num_chunks + last_behind; ++wave) {
     int64_t behind = 0; // the chunks between a layer and the first
-    for (const Group &group : groups) {
+    for (const LayerGroup &group : groups) {
       std::vector<Part> parts;
       for (int64_t i = 0; i < group.count; ++i) {
         const int64_t chunk = wave - behind - i;
@@ -37,7 +37,7 @@ void run_forward(const Call &call, const std::vector<Chunk> &chunks) {
     store_layer(call, layer);
 }
 
-// Both directions of a layer need all of the layer below.
+// Both directions of a layer need the whole output of the layer below.
 void run_bidirectional(const Call &call, const std::vector<Chunk> &chunks) {
   for (int64_t layer = 0; layer < call.shape.num_layers; ++layer) {
     load_layer(call, layer);

@@ -1,4 +1,5 @@
-// Within a cluster, through distributed shared memory: stores that count on the receiver's barrier.
+// Exchange within a cluster: asynchronous stores into distributed shared memory, which the
+// receiver's mbarrier counts.
 #pragma once
 
 #include "cuda/kernels/exchange.h"
@@ -33,7 +34,7 @@ public:
     device::cluster_sync();
   }
 
-  // To all blocks, the own one too; a warp to one after the other.
+  // Sends to all blocks, its own included; each warp serves some of them.
   LFK_DEVICE void send(int step, int active) {
     const int to = (step + 1) % 2;
     const Words4 *const own = reinterpret_cast<const Words4 *>(memory_.own());
@@ -55,18 +56,18 @@ public:
     }
   }
 
-  template <int kBlocks, class Wanted, class Visit>
+  template <int kFragments, class Wanted, class Visit>
   LFK_DEVICE bool receive(int step, const Pass &pass, int first_column, const Wanted &wanted,
                           const Visit &visit) {
     const int turn = step % 2;
     if (pass.first == 0 && step > 0 && !wait(turn, (step - 1) / 2 % 2, pass.sent))
       return false;
-    const uint8_t *const h = memory_.h(turn) +
-                             (pass.first + device::lane() / 4) * memory_.layout.h_stride +
-                             device::lane() % 4 * lane_bytes(F) + first_column * block_row_bytes(F);
-    LFK_UNROLLED (b, kBlocks)
+    const uint8_t *const h =
+        memory_.h(turn) + (pass.first + device::lane() / 4) * memory_.layout.h_stride +
+        device::lane() % 4 * lane_bytes(F) + first_column * fragment_row_bytes(F);
+    LFK_UNROLLED (b, kFragments)
       if (pass.first < pass.active && wanted(b))
-        visit(b, 0, load_columns<F>(h + b * block_row_bytes(F)));
+        visit(b, 0, load_columns<F>(h + b * fragment_row_bytes(F)));
     return true;
   }
 
@@ -74,7 +75,7 @@ public:
   LFK_DEVICE void end() { device::cluster_sync(); }
 
 private:
-  // Of 16 bytes: of a tile's units, and of all tiles.
+  // Pieces of 16 bytes: of a tile's units, and of all tiles of a block.
   static constexpr int kTilePieces = activation_bytes(F), kPieces = kTiles * kTilePieces;
 
   LFK_DEVICE bool wait(int turn, int parity, int sent) {

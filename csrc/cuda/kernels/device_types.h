@@ -1,4 +1,4 @@
-// What kernels and those who launch them both speak of.
+// Types shared by kernels and host code.
 #pragma once
 
 #include <cstddef>
@@ -7,12 +7,12 @@
 namespace lstm_fastkernels {
 namespace device {
 
-// 16 bytes that are stored and loaded at once.
+// 16 bytes, stored and loaded at once.
 struct alignas(16) Words4 {
   uint32_t words[4];
 };
 
-// What decides which kernels a device can run.
+// Device properties that decide which kernels it can run.
 struct Limits {
   int multiprocessors = 0;
   size_t shared_bytes = 0; // of a block, at most

@@ -12,7 +12,7 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// What is known of a device; made when it is asked for, and never moved.
+// Created on first use, and never moved.
 struct Device {
   device::Limits limits;
   device::SharedWord failure;
@@ -36,7 +36,7 @@ DeviceGuard::DeviceGuard(int device) : before_(device::exchange_device(device)) 
 DeviceGuard::~DeviceGuard() {
   try {
     device::exchange_device(before_);
-  } catch (const std::exception &) { // it was current before, and there is no one to tell
+  } catch (const std::exception &) { // a destructor must not throw
   }
 }
 

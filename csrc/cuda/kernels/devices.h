@@ -1,4 +1,4 @@
-// Devices, as the host sees them. All throw Error where there is no such device.
+// Devices, for the host. All of these throw Error if there is no such device.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// Makes a device the current one of this thread, for a scope.
+// Sets this thread's current device for a scope.
 class DeviceGuard {
 public:
   explicit DeviceGuard(int device);
@@ -20,13 +20,14 @@ private:
   int before_;
 };
 
-// Asked once for each device.
+// Queried once for each device.
 const device::Limits &limits_of(int device);
 
-// The word that a kernel sets to 1 where it waited too long: the host does not wait for kernels.
+// The word that a kernel sets to 1 when a wait times out. The host reads it later, without waiting
+// for kernels.
 uint32_t *failure_word(int device);
 
-// Throws Error, once, where a kernel has set it since the last time.
+// Throws Error if a kernel has set that word, and clears it.
 void check_failure(int device);
 
 } // namespace cuda

@@ -1,26 +1,26 @@
-// How the blocks of a persistent kernel give each other their share of h after a step. An exchange
-// has, beside the constants
+// How the blocks of a persistent kernel exchange h after a step. An exchange has the constants
 //
-//   kForm     of the activations, 8 or 16 bits
-//   kCluster  whether its blocks must be a cluster
+//   kForm     of the activations: 8 or 16 bits
+//   kCluster  whether its blocks are a cluster
 //   kTiles    tiles of a block
 //   kGroups   groups of 8 rows that a pass over the columns multiplies together
 //
-//   begin()             before any block sends
-//   send(step, active)  the own share of h after the step, of rows 0 .. active - 1, and which rows
-//                       have a NaN
-//   receive<kBlocks>(step, pass, first_column, wanted, visit)
-//                       h as the step reads it: calls visit(b, group, columns) with a lane's 8
-//                       columns of the block of columns first_column + b, for those b < kBlocks
-//                       that wanted(b), and for each group of the pass. The first pass also waits
-//                       for all other blocks. False, for all lanes of a warp, where patience runs
-//                       out
-//   end()               before the block returns
+// and the functions
 //
-// Steps count from the kernel's first one. Every block waits for all others in each step, whether
-// it wants their columns or not: nobody is more than a step ahead, and two buffers that take turns
-// are enough. Who sends h after step k + 1 has all shares of step k; their senders have read those
-// of step k - 1, which lay where k + 1 goes.
+//   begin()             called before any block sends
+//   send(step, active)  sends this block's h after the step, rows 0 .. active - 1, and which rows
+//                       have a NaN
+//   receive<kFragments>(step, pass, first_column, wanted, visit)
+//                       h for the step: calls visit(b, group, columns) with a lane's 8 columns of
+//                       fragment column first_column + b, for each b < kFragments with wanted(b)
+//                       and each group of the pass. The first pass also waits for all other blocks.
+//                       False, in all lanes of a warp, if the wait times out
+//   end()               called before the block returns
+//
+// Steps count from the kernel's first one. In each step every block waits for all others, even for
+// those whose columns it does not need. So no block is more than a step ahead, and two alternating
+// buffers suffice: a block that sends h after step k + 1 has received all of step k; their senders
+// had read step k - 1, whose buffer k + 1 reuses.
 #pragma once
 
 #include <cmath>
@@ -33,39 +33,39 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// Where a block stands among those of its direction.
+// A block's place among the blocks of its direction.
 template <int kTiles> class BlockPlace {
 public:
-  LFK_DEVICE explicit BlockPlace(const Matrix &hh) : hh_(hh) {}
+  LFK_DEVICE explicit BlockPlace(const DeviceMatrix &hh) : hh_(hh) {}
 
   LFK_DEVICE int block() const { return device::block_index().x; }
-  // That have tiles.
+  // Blocks that have tiles.
   LFK_DEVICE int blocks() const { return (hh_.num_tiles + kTiles - 1) / kTiles; }
   LFK_DEVICE int first_tile() const { return block() * kTiles; }
-  // Its own; none if it fills up a cluster.
+  // This block's tiles; none if it only fills up a cluster.
   LFK_DEVICE int tiles() const {
     const int left = hh_.num_tiles - first_tile();
     return left < 0 ? 0 : left < kTiles ? left : kTiles;
   }
 
 private:
-  const Matrix &hh_;
+  const DeviceMatrix &hh_;
 };
 
-// Rows of h that are read together.
+// Rows of h that are multiplied together.
 struct Pass {
   int first;  // its first row
-  int sent;   // rows that took the step before; what others read was there when the kernel began
-  int active; // rows that take this one
+  int sent;   // rows active in the step before; other rows' h was there when the kernel began
+  int active; // rows active in this step
 };
 
-// Counts in units of 2^20 ns, about a millisecond: registers are dear where it is used.
+// A time-out. Counts in units of 2^20 ns, about a millisecond, to save registers.
 class Patience {
 public:
-  // Called once for each time that a wait finds nothing; true when it has lasted `ns`.
+  // To be called after each failed poll; true when the wait has lasted `ns`.
   LFK_DEVICE bool ran_out(uint64_t ns) {
     device::pause();
-    if (++polls_ % 64) // not more: those of a cluster's barrier take their time
+    if (++polls_ % 64) // no more: polls of a cluster's barrier may block for a while
       return false;
     const auto now = static_cast<uint32_t>(device::global_timer_ns() >> 20);
     if (polls_ == 64)
@@ -77,7 +77,7 @@ private:
   uint32_t start_ = 0, polls_ = 0;
 };
 
-// Scales of the rows whose bits are set become NaN.
+// Sets the scales of rows whose bits are set to NaN.
 LFK_DEVICE void mark_rows(uint32_t low, uint32_t high, float *scales) {
   for (int row = 0; low | high; ++row) {
     if (low & 1)

@@ -1,4 +1,4 @@
-// device.h on the GPU: the host's side.
+// device.h on the GPU: host code.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,13 +11,13 @@
 namespace lstm_fastkernels {
 namespace device {
 
-constexpr size_t kUnaskedSharedBytes = 48 * 1024; // what a kernel may have without asking for it
+constexpr size_t kDefaultSharedBytes = 48 * 1024; // more must be asked for
 constexpr int kPortableCluster = 8;
 
 inline void check(cudaError_t status, const char *what) {
   if (status == cudaSuccess)
     return;
-  cudaGetLastError(); // or a later call that has nothing to do with it would report it
+  cudaGetLastError(); // clears it, or an unrelated later call would report it
   throw Error(ErrorCode::device, std::string(what) + ": " + cudaGetErrorString(status));
 }
 
@@ -40,7 +40,6 @@ inline int attribute_of(int device, cudaDeviceAttr attribute) {
   return value;
 }
 
-// Of a block.
 inline int most_shared_bytes(int device) {
   return attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin);
 }
@@ -55,7 +54,7 @@ inline Limits limits_of(int device) {
 
 inline SharedWord allocate_shared_word(int device) {
   const int before = exchange_device(device);
-  // Allowed while another stream is captured: nothing of it belongs to the graph.
+  // Allowed during a capture: this allocation is no part of the graph.
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   check(cudaThreadExchangeStreamCaptureMode(&mode), "leaving a capture");
   void *host = nullptr, *on_device = nullptr;
@@ -71,15 +70,15 @@ inline SharedWord allocate_shared_word(int device) {
   return {static_cast<uint32_t *>(host), static_cast<uint32_t *>(on_device)};
 }
 
-// A launch's attributes, and the kernel's that they need. Those of a kernel are the same for every
-// launch: another thread's, of another size, may come between.
+// A launch's attributes, and the kernel attributes that it needs. The latter are the same for every
+// launch of a kernel, since other threads may launch it in other sizes.
 class Configuration {
 public:
   Configuration(const void *kernel, const Launch &shape, void *stream) {
     const auto allow = [&](cudaFuncAttribute attribute, int value) {
       check(cudaFuncSetAttribute(kernel, attribute, value), "preparing a kernel");
     };
-    if (shape.shared_bytes > kUnaskedSharedBytes)
+    if (shape.shared_bytes > kDefaultSharedBytes)
       allow(cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes(current_device()));
     if (shape.cluster > kPortableCluster)
       allow(cudaFuncAttributeNonPortableClusterSizeAllowed, 1);

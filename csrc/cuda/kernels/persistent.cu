@@ -20,7 +20,7 @@ PersistentKernel instance(const PersistentShape &shape) {
                                         : many_rows_grid_instance(shape);
 }
 
-device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int count) {
+device::Launch launch_of(const PersistentShape &shape, const DeviceMatrix &hh, int count) {
   device::Launch launch;
   launch.grid = {shape.grid, 1, count};
   launch.threads = kPersistentThreads;
@@ -34,14 +34,14 @@ device::Launch launch_of(const PersistentShape &shape, const Matrix &hh, int cou
 
 } // namespace
 
-size_t shared_bytes(const PersistentShape &shape, const Matrix &hh) {
+size_t shared_bytes(const PersistentShape &shape, const DeviceMatrix &hh) {
   const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
   const SharedLayout layout(
       {shape.form, shape.rows, hh.num_columns, shape.tiles, blocks, shape.cluster});
   return static_cast<size_t>(layout.bytes);
 }
 
-int most_at_once(const PersistentShape &shape, const Matrix &hh, int device) {
+int most_at_once(const PersistentShape &shape, const DeviceMatrix &hh, int device) {
   const PersistentKernel kernel = instance(shape);
   const device::Launch launch = launch_of(shape, hh, 1);
   static std::mutex mutex;
@@ -54,7 +54,7 @@ int most_at_once(const PersistentShape &shape, const Matrix &hh, int device) {
   return found->second;
 }
 
-int64_t range_packets(const Matrix &hh, int rows) {
+int64_t range_packets(const DeviceMatrix &hh, int rows) {
   const int most_passes = static_cast<int>(divide_up(rows, 8));
   return int64_t{2} * step_packets(hh.num_tiles, most_passes);
 }

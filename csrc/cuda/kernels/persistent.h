@@ -1,5 +1,5 @@
-// The persistent path: one launch for a run of time steps. Each block holds the recurrent weights
-// of its units in registers and their c in shared memory; after each step the blocks exchange h,
+// The persistent path: one launch for many time steps. Each block keeps the recurrent weights of
+// its units in registers and their c in shared memory. After each step the blocks exchange h:
 // within a cluster through distributed shared memory, across the grid through L2.
 #pragma once
 
@@ -14,31 +14,31 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-constexpr int kPersistentRows = 64; // that a block takes at most
+constexpr int kPersistentRows = 64; // of a block, at most
 constexpr int kPersistentWarps = 8; // of a block; each has an eighth of the columns
 constexpr int kPersistentThreads = kPersistentWarps * 32;
 constexpr int kLargestCluster = 16;
-// Tiles of a block in a cluster: as many as there are registers for the sums of.
+// Tiles of a block in a cluster; limited by accumulator registers.
 constexpr int most_cluster_tiles(Form form) { return form == Form::signed8 ? 3 : 2; }
-constexpr int kLargestBlocks = 8;                // of a strip that a warp holds
+constexpr int kMostFragments = 8;                // of each band in a warp's registers
 constexpr int64_t kMostSteps = int64_t{1} << 30; // of a launch
-constexpr int kFewRows = 8;                      // of a batch that are multiplied at once
+constexpr int kFewRows = 8;                      // batches of one group have their own instances
 
 // Which instance of the kernel, and how it is launched.
 struct PersistentShape {
   Form form = Form::signed8;
   bool cluster = false;
   bool few_rows = false; // int8 on the grid, for at most kFewRows
-  int tiles = 1;         // of a block of the grid
-  int blocks = 1;        // of a strip that a warp holds
-  int grid = 1; // blocks of each direction and range; a cluster may have some without units
-  // The batch is split into ranges of rows, each with blocks of its own, at work at the same time.
+  int tiles = 1;         // of a block
+  int fragments = 1;     // of each band in a warp's registers
+  int grid = 1;          // blocks of each direction and range; in a cluster, some may have no units
+  // The batch is split into ranges of rows. Each has its own blocks; all ranges run concurrently.
   int ranges = 1;
   int rows = 0; // of each range; the last may have fewer
 
   bool operator==(const PersistentShape &o) const {
     return form == o.form && cluster == o.cluster && few_rows == o.few_rows && tiles == o.tiles &&
-           blocks == o.blocks && grid == o.grid && ranges == o.ranges && rows == o.rows;
+           fragments == o.fragments && grid == o.grid && ranges == o.ranges && rows == o.rows;
   }
 };
 
@@ -47,36 +47,36 @@ struct PersistentArguments {
   Rows rows;
   int64_t row_begin = 0;
   int32_t num_rows = 0;
-  Matrix hh;
+  DeviceMatrix hh;
   int64_t begin = 0, end = 0; // steps in the direction of travel, at most kMostSteps
   int32_t reverse = 0;
-  int32_t blocks = 1; // as in PersistentShape
+  int32_t fragments = 1; // as in PersistentShape
   int32_t hidden_size = 0;
-  // Of the range: its first row comes first.
-  QuantizedRows h[2]; // as in StepArguments, read and written by turns
+  // From the range's first row on.
+  QuantizedRows h[2]; // as in StepArguments, read and written alternately
   const float *first_scales = nullptr;
   float *c = nullptr, *last_h = nullptr; // [num_rows][units_stride]
   int64_t units_stride = 0;
   // Of all rows.
-  const float *input_gates = nullptr; // of rows from first_row on, without gaps
+  const float *input_gates = nullptr; // of rows from first_row on, contiguous
   int64_t first_row = 0;
   Plane y;
   device::Words4 *packets = nullptr; // of the range; unused in a cluster
   uint32_t epoch = 0;                // steps that went through `packets` before
-  uint32_t *failed = nullptr;        // set to 1 where a wait takes too long
+  uint32_t *failed = nullptr;        // set to 1 if a wait times out
   uint64_t patience_ns = 0;
 };
 
-// Packets of a range, from the first one to the first of the next; a call starts with them zero.
-int64_t range_packets(const Matrix &hh, int rows);
+// Packets of a range. A call starts with all of them zero.
+int64_t range_packets(const DeviceMatrix &hh, int rows);
 
 // Shared memory of a block.
-size_t shared_bytes(const PersistentShape &shape, const Matrix &hh);
+size_t shared_bytes(const PersistentShape &shape, const DeviceMatrix &hh);
 
-// Blocks, or clusters, of a shape that a device has at work at once. The driver is asked once.
-int most_at_once(const PersistentShape &shape, const Matrix &hh, int device);
+// How many blocks, or clusters, of a shape are resident on a device at once. Asks the driver once.
+int most_at_once(const PersistentShape &shape, const DeviceMatrix &hh, int device);
 
-// Runs steps begin .. end - 1 as so many calls of step() do.
+// Runs steps begin .. end - 1, with the results of as many calls of step().
 void run_persistent(const PersistentShape &shape, const SideBySide<PersistentArguments> &arguments,
                     void *stream);
 

@@ -4,7 +4,7 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// As many tiles a block as blocks a warp: both are the hidden size / 256, rounded up.
+// A block has as many tiles as a warp has fragments of a band: hidden size / 256, rounded up.
 template <int kTiles> using Int8Cluster = ClusterExchange<Form::signed8, kTiles>;
 template <int kTiles> using Int16Cluster = ClusterExchange<Form::signed16, kTiles>;
 

@@ -1,4 +1,4 @@
-// From the numbers of a PersistentShape to its instance of the kernel.
+// Finds the kernel instance of a PersistentShape.
 #pragma once
 
 #include <string>
@@ -11,17 +11,19 @@ namespace cuda {
 
 using PersistentKernel = void (*)(const SideBySide<PersistentArguments>);
 
-// The first instance that has registers for the shape's blocks a warp, of those with so many;
-// Exchange<n> is that of n. Not an alias of an unnamed namespace: two of one name would be taken
-// for one.
-template <template <int> class Exchange, int... kBlocks>
+// The first instance, of those for kFragments... fragments, with registers for the shape's.
+// Exchange<n> is the exchange for n fragments; an alias in an unnamed namespace would not do: nvcc
+// mistakes two of the same name for one.
+template <template <int> class Exchange, int... kFragments>
 PersistentKernel persistent_instance(const PersistentShape &shape) {
   PersistentKernel found = nullptr;
-  ((found =
-        !found && shape.blocks <= kBlocks ? persistent_kernel<Exchange<kBlocks>, kBlocks> : found),
+  ((found = !found && shape.fragments <= kFragments
+                ? persistent_kernel<Exchange<kFragments>, kFragments>
+                : found),
    ...);
   if (!found)
-    fail("there is no persistent kernel for " + std::to_string(shape.blocks) + " blocks a warp");
+    fail("there is no persistent kernel for " + std::to_string(shape.fragments) +
+         " fragments a warp");
   return found;
 }
 

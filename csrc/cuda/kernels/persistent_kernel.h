@@ -1,13 +1,14 @@
 // The persistent kernel. A step of a block with `kTiles` tiles of 16 units:
 //
-//   multiply  each of 8 warps has an eighth of the columns and keeps its weights in registers. It
-//             takes h of its columns from the exchange as it comes, one mma for each gate, 32
-//             columns and 8 rows; a lane's sums, four gates of a unit, go to shared memory
-//   finish    a thread takes a unit of a row: adds the warps' sums, gates, c, h
-//   send      the block's share of h
+//   multiply  Each of 8 warps keeps the weights of an eighth of the columns in registers. It
+//   receives
+//             h of these columns and issues one mma for each gate, 32 columns and 8 rows. A lane
+//             stores its sums, the four gates of a unit, to shared memory
+//   finish    Each thread computes a unit of a row: adds the warps' sums, then gates, c and h
+//   send      The block sends its h to the other blocks
 //
-// with a barrier of the block after each of the first two. Input products are copied to shared
-// memory one step ahead.
+// with a block barrier after each of the first two. Input products are copied to shared memory one
+// step ahead.
 #pragma once
 
 #include <cmath>
@@ -21,8 +22,8 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// Fragments that are zero are neither waited for nor multiplied.
-template <class Exchange, int kBlocks> class PersistentBlock {
+// Zero fragments are neither waited for nor multiplied.
+template <class Exchange, int kFragments> class PersistentBlock {
 public:
   LFK_DEVICE explicit PersistentBlock(const PersistentArguments &a)
       : a_(a), memory_(sizes(a)), place_(a.hh), exchange_(a, memory_) {}
@@ -45,14 +46,14 @@ private:
   static constexpr Form kForm = Exchange::kForm;
   static constexpr int kTiles = Exchange::kTiles;
   static constexpr int kGroups = Exchange::kGroups;
-  static constexpr int kBlockRows = kTiles * kTileHeight;
-  static constexpr int kUnits = kTiles * kStripHeight;
+  static constexpr int kRowsOfTiles = kTiles * kTileHeight;
+  static constexpr int kUnits = kTiles * kBandHeight;
 
-  // What a step works on.
+  // The rows of a step.
   struct Step {
     int row;    // where its input products begin
-    int active; // rows at work
-    int first;  // rows from this one on take their first step
+    int active; // active rows
+    int first;  // rows from this one on start with this step
   };
 
   LFK_DEVICE static SharedSizes sizes(const PersistentArguments &a) {
@@ -63,14 +64,14 @@ private:
             BlockPlace<kTiles>(a.hh).blocks(),
             Exchange::kCluster};
   }
-  LFK_DEVICE int first_unit() const { return place_.first_tile() * kStripHeight; }
+  LFK_DEVICE int first_unit() const { return place_.first_tile() * kBandHeight; }
 
   // Steps count from the kernel's first one.
   LFK_DEVICE int64_t time(int step) const {
     const int64_t travelled = a_.begin + step;
     return a_.reverse ? a_.rows.time_steps - 1 - travelled : travelled;
   }
-  // Rows of this kernel among the first so many of the batch.
+  // How many of the batch's first rows belong to this kernel's range.
   LFK_DEVICE int rows_of(int64_t first_ones) const {
     const int64_t rows = first_ones - a_.row_begin;
     return rows < 0 ? 0 : rows < a_.num_rows ? static_cast<int>(rows) : a_.num_rows;
@@ -88,24 +89,24 @@ private:
     return s;
   }
 
-  // Counted in blocks of 32; the first one of this warp.
+  // In fragments: all columns, and the first of this warp.
   LFK_DEVICE int columns() const {
     return (a_.hh.num_columns + kFragmentColumns - 1) / kFragmentColumns;
   }
-  LFK_DEVICE int first_column() const { return device::warp() * a_.blocks; }
+  LFK_DEVICE int first_column() const { return device::warp() * a_.fragments; }
 
   LFK_DEVICE void load_weights() {
-    const Matrix &m = a_.hh;
+    const DeviceMatrix &m = a_.hh;
     kept_ = 0;
     LFK_UNROLLED (tile, kTiles) {
       LFK_UNROLLED (gate, kGates) {
-        const int strip = (place_.first_tile() + tile) * kGates + gate;
-        const uint32_t begin = tile < place_.tiles() ? m.starts[strip] : 0;
-        const uint32_t end = tile < place_.tiles() ? m.starts[strip + 1] : 0;
-        uint32_t position = first_block(begin, end);
-        LFK_UNROLLED (b, kBlocks) {
+        const int band = (place_.first_tile() + tile) * kGates + gate;
+        const uint32_t begin = tile < place_.tiles() ? m.starts[band] : 0;
+        const uint32_t end = tile < place_.tiles() ? m.starts[band + 1] : 0;
+        uint32_t position = first_fragment(begin, end);
+        LFK_UNROLLED (b, kFragments) {
           const bool exists =
-              b < a_.blocks && position < end && m.columns[position] == first_column() + b;
+              b < a_.fragments && position < end && m.columns[position] == first_column() + b;
           const Words4 loaded = exists ? load_fragment(m, position++) : Words4{};
           LFK_UNROLLED (i, 4)
             weights_[tile][gate][b][i] = loaded.words[i];
@@ -115,13 +116,12 @@ private:
     }
     LFK_ROLLED
     for (int i = device::thread_index(); i < place_.tiles() * kTileHeight; i += kPersistentThreads)
-      memory_.weight_scales()[i / kTileHeight * kStripHeight + i % kStripHeight]
-          .of_gate[i % kTileHeight / kStripHeight] =
-          m.scales[place_.first_tile() * kTileHeight + i];
+      memory_.weight_scales()[i / kTileHeight * kBandHeight + i % kBandHeight]
+          .of_gate[i % kTileHeight / kBandHeight] = m.scales[place_.first_tile() * kTileHeight + i];
   }
 
-  // A strip's first block from this warp's columns on. Without zeros there is nothing to search.
-  LFK_DEVICE uint32_t first_block(uint32_t begin, uint32_t end) const {
+  // A band's first fragment at or after this warp's columns. Dense bands need no search.
+  LFK_DEVICE uint32_t first_fragment(uint32_t begin, uint32_t end) const {
     const uint32_t before = first_column() < columns() ? first_column() : columns();
     const uint32_t from_it = columns() - before;
     uint32_t low = end - begin > from_it ? end - from_it : begin;
@@ -140,7 +140,7 @@ private:
     const int rows = a_.num_rows;
     LFK_ROLLED
     for (int row = device::thread_index(); row < rows; row += kPersistentThreads) {
-      // Not the second for a single step: a block that is done may write it already.
+      // A single step does not read the second, which a finished block may be writing.
       for (int i = 0; i < 2 && a_.begin + i < a_.end; ++i)
         memory_.scales(i)[row] = a_.h[(a_.begin + i) % 2].scales[row];
       memory_.first_scales()[row] = a_.first_scales[row];
@@ -148,7 +148,7 @@ private:
     LFK_ROLLED
     for (int i = device::thread_index(); i < rows * kUnits; i += kPersistentThreads) {
       const int64_t from = i / kUnits * a_.units_stride + first_unit() + i % kUnits;
-      const bool exists = i % kUnits < place_.tiles() * kStripHeight;
+      const bool exists = i % kUnits < place_.tiles() * kBandHeight;
       memory_.c()[i] = exists ? a_.c[from] : 0.0f;
       memory_.last_h()[i] = exists ? a_.last_h[from] : 0.0f;
     }
@@ -158,9 +158,9 @@ private:
     }
   }
 
-  // Starts the copies of a step's input products.
+  // Starts copying a step's input products.
   LFK_DEVICE void copy_gates(int step, const Step &s) {
-    constexpr int kPieces = kBlockRows / 4;
+    constexpr int kPieces = kRowsOfTiles / 4;
     float *const to = memory_.gates(step % 2);
     LFK_ROLLED
     for (int i = device::thread_index(); i < s.active * kPieces; i += kPersistentThreads) {
@@ -176,7 +176,7 @@ private:
   LFK_DEVICE void run_steps() {
     const int count = static_cast<int>(a_.end - a_.begin);
     copy_gates(0, step_at(0));
-    int sent = 0; // rows of the step before
+    int sent = 0; // active rows of the step before
     for (int k = 0; k < count; ++k) {
       const Step s = step_at(k);
       const bool last = k + 1 == count;
@@ -202,8 +202,8 @@ private:
     }
   }
 
-  // Sums of products of this warp's weights with rows of h, into shared memory; waits for h, also
-  // where there are no rows.
+  // Stores this warp's sums of products with h to shared memory. Waits for h even if no row is
+  // active.
   LFK_DEVICE bool multiply(int k, int sent, int active) {
     const auto wanted = [&](int b) { return (kept_ >> b * kGates & 15) != 0; };
     int first = 0;
@@ -217,8 +217,8 @@ private:
           }
         }
       };
-      if (!exchange_.template receive<kBlocks>(k, {first, sent, active}, first_column(), wanted,
-                                               visit))
+      if (!exchange_.template receive<kFragments>(k, {first, sent, active}, first_column(), wanted,
+                                                  visit))
         return false;
       store_sums(sums, first, active);
       first += kGroups * 8;
@@ -234,7 +234,7 @@ private:
       LFK_UNROLLED (group, kGroups) {
         LFK_UNROLLED (i, 4) {
           const int row = first + group * 8 + device::lane() % 4 * 2 + i % 2;
-          const int unit = tile * kStripHeight + device::lane() / 4 + i / 2 * 8;
+          const int unit = tile * kBandHeight + device::lane() / 4 + i / 2 * 8;
           Words4 gates;
           LFK_UNROLLED (gate, kGates)
             gates.words[gate] = static_cast<uint32_t>(sums[tile][group][gate][i]);
@@ -249,7 +249,7 @@ private:
   template <class Visit> LFK_DEVICE void for_each_unit(int rows, const Visit &visit) const {
     LFK_ROLLED
     for (int i = device::thread_index(); i < rows * kUnits; i += kPersistentThreads)
-      if (i % kUnits < place_.tiles() * kStripHeight)
+      if (i % kUnits < place_.tiles() * kBandHeight)
         visit(i / kUnits, i % kUnits);
   }
 
@@ -264,11 +264,11 @@ private:
     const float scale = row < s.first ? memory_.scales(turn)[row] : memory_.first_scales()[row];
     const UnitScales scales = memory_.weight_scales()[unit];
     const float *const in = memory_.gates(turn) + row * memory_.layout.gates_stride +
-                            unit / kStripHeight * kTileHeight + unit % kStripHeight;
+                            unit / kBandHeight * kTileHeight + unit % kBandHeight;
     float gates[kGates];
     LFK_UNROLLED (g, kGates)
       gates[g] = std::fma(static_cast<float>(static_cast<int32_t>(sums[g])),
-                          scale * scales.of_gate[g], in[g * kStripHeight]);
+                          scale * scales.of_gate[g], in[g * kBandHeight]);
     const int at = row * kUnits + unit;
     const float h = update_cell(gates, memory_.c()[at]);
     memory_.last_h()[at] = h;
@@ -283,12 +283,12 @@ private:
       store_value(a_.y.at(a_.rows, time(k), a_.row_begin + row, s.row + row), a_.y.type, u, h);
   }
 
-  // Of quantized h.
+  // The largest magnitude of quantized h.
   LFK_DEVICE int32_t largest() const { return kForm == Form::signed8 ? 127 : a_.hh.activation_max; }
 
-  // What is left of this block's outputs becomes NaN, and the host hears of it.
+  // Fills the rest of this block's outputs with NaN and reports the failure to the host.
   LFK_DEVICE void fail(int k, int count) {
-    device::wait_copies<0>(); // or those of the next step would be under way when the block ends
+    device::wait_copies<0>(); // the next step's must not outlive the block
     for (; k < count; ++k) {
       const Step s = step_at(k);
       for_each_unit(s.active, [&](int row, int unit) { store_y(k, s, row, unit, NAN); });
@@ -303,7 +303,7 @@ private:
     device::sync_threads();
   }
 
-  // For the caller, or for the launch that goes on.
+  // For the caller, or for the launch of the next chunk.
   LFK_DEVICE void store_state() {
     for_each_unit(a_.num_rows, [&](int row, int unit) {
       const int64_t to = row * a_.units_stride + first_unit() + unit;
@@ -311,7 +311,7 @@ private:
       a_.last_h[to] = memory_.last_h()[row * kUnits + unit];
     });
     const QuantizedRows &to = a_.h[a_.end % 2];
-    // Others have not started, or are done.
+    // Other rows have not started, or have ended.
     const int active = step_at(static_cast<int>(a_.end - a_.begin) - 1).active;
     constexpr int kBytes = activation_bytes(kForm);
     for_each_unit(active, [&](int row, int unit) {
@@ -329,14 +329,14 @@ private:
   const BlockMemory memory_;
   const BlockPlace<kTiles> place_;
   Exchange exchange_;
-  uint32_t weights_[kTiles][kGates][kBlocks][4];
-  uint32_t kept_; // a bit for each block of columns and gate: whether any tile's is not zero
+  uint32_t weights_[kTiles][kGates][kFragments][4];
+  uint32_t kept_; // a bit for each fragment and gate: not zero in some tile; the same in all lanes
 };
 
-template <class Exchange, int kBlocks>
+template <class Exchange, int kFragments>
 LFK_KERNEL(kPersistentThreads, 1)
 persistent_kernel(LFK_PARAMETERS(SideBySide<PersistentArguments>) all) {
-  PersistentBlock<Exchange, kBlocks>(all.of[device::block_index().z]).run();
+  PersistentBlock<Exchange, kFragments>(all.of[device::block_index().z]).run();
 }
 
 } // namespace cuda

@@ -4,7 +4,7 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// As many rows a pass as there are registers for, beside the weights.
+// Rows a pass are limited by accumulator registers.
 template <int n> using ManyRowsGrid = GridExchange<Form::signed8, (n > 6) ? 2 : 3>;
 
 PersistentKernel many_rows_grid_instance(const PersistentShape &shape) {

@@ -1,5 +1,4 @@
-// The kernels of the plain path, as its driver sees them. Each runs several directions of a layer,
-// or layers, at once.
+// Launchers of the plain path's kernels. Each launch runs several directions of a layer, or layers.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +13,7 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// The arguments of what one launch runs at the same time.
+// The arguments of one launch: up to kMost directions or layers.
 template <class A, int kMost> struct Together {
   A of[kMost];
   int count = 0;
@@ -30,7 +29,7 @@ template <class A> using Directions = Together<A, 2>;
 constexpr int kMostSideBySide = 4;
 template <class A> using SideBySide = Together<A, kMostSideBySide>; // directions, or layers
 
-// h0 and c0 into float rows, and h0 quantized.
+// Copies h0 and c0 into float rows, and quantizes h0.
 struct LoadStateArguments {
   Rows rows;
   const void *h0 = nullptr, *c0 = nullptr; // null: zeros
@@ -38,27 +37,27 @@ struct LoadStateArguments {
   int32_t h_columns = 0, c_columns = 0;
   float *h = nullptr, *c = nullptr;
   int64_t h_stride = 0, c_stride = 0;
-  // Of h0, with its scale in first_scales.
+  // Quantized h0, with its scales in first_scales.
   QuantizedRows quantized[2];
   float *first_scales = nullptr;
-  float floor = 0; // the smallest magnitude that scales a row
+  float min_absmax = 0; // a row's scale comes from no smaller magnitude
   int32_t activation_max = 127;
-  // What a step quantizes o tanh(c) into, where that is not `quantized`; its scales are constant.
+  // With a projection, where a step puts quantized o tanh(c); its scales are constant.
   QuantizedRows unprojected;
   int32_t unprojected_max = 127;
 };
 
-// Rows first .. first + count - 1 of all rows without gaps, quantized for a matrix.
+// Quantizes rows first .. first + count - 1 of all time steps' rows for a matrix.
 struct QuantizeArguments {
   Rows rows;
   int64_t first = 0, count = 0;
   Plane in;
-  int64_t in_chunk_row = 0; // of the first row
+  int64_t in_chunk_row = 0; // the first row's place in the chunk
   int32_t columns = 0;
   QuantizedRows out;
-  float floor = 0;
+  float min_absmax = 0;
   int32_t activation_max = 127;
-  // Where the row goes as it is, too; base null: nowhere.
+  // Optional copy of the rows as they are; base null: none.
   Plane copy;
   int64_t copy_chunk_row = 0;
 };
@@ -66,35 +65,35 @@ struct QuantizeArguments {
 // out[row][padded rows of the matrix] = fma(products, scale of x's row * scale of the weight row,
 // bias).
 struct ProductsArguments {
-  Matrix matrix;
+  DeviceMatrix matrix;
   const float *bias = nullptr; // null: none
   int64_t count = 0;
   QuantizedRows x;
   float *out = nullptr;
 };
 
-// Recurrent products, gates, c, h and the quantization of h at one time step.
+// One time step: recurrent products, gates, c, h and quantized h.
 struct StepArguments {
   Rows rows;
-  Matrix hh;
+  DeviceMatrix hh;
   int64_t t = 0;
-  int32_t active = 0; // rows at work
+  int32_t active = 0; // active rows
   int32_t hidden_size = 0;
   QuantizedRows h_in;
-  // Rows from first_row on take their first step and read their scale here.
+  // Scales of rows from first_row on, for which this is the first step.
   const float *first_scales = nullptr;
   int32_t first_row = 0;
   const float *input_gates = nullptr; // [active][padded rows of hh]
   float *c = nullptr, *h = nullptr;   // [active][units_stride]; h: o tanh(c)
   int64_t units_stride = 0;
-  // A row with a NaN in it has its scale set to NaN; scales are constant otherwise.
+  // The kernel sets the scale of a row with a NaN to NaN; scales are constant otherwise.
   QuantizedRows h_out;
   int32_t h_out_max = 127;
-  Plane y; // where h goes, too; base null: nowhere
+  Plane y; // optional copy of h; base null: none
   int64_t y_chunk_row = 0;
 };
 
-// Float rows of h and c to the caller.
+// Copies float rows of h and c to the caller.
 struct StoreStateArguments {
   Rows rows;
   const float *h = nullptr, *c = nullptr;
@@ -104,18 +103,18 @@ struct StoreStateArguments {
   DataType type = DataType::float32;
 };
 
-// Without rows they do nothing. Throw Error where CUDA refuses a launch.
+// No-ops without rows. Throw Error if CUDA refuses a launch.
 void load_state(Form form, const Directions<LoadStateArguments> &arguments, void *stream);
 void quantize_rows(Form form, const SideBySide<QuantizeArguments> &arguments, void *stream);
 void products(Form form, const SideBySide<ProductsArguments> &arguments, void *stream);
 void step(Form form, const Directions<StepArguments> &arguments, void *stream);
 void store_state(const Directions<StoreStateArguments> &arguments, void *stream);
 
-// Zeros into the first `columns` of [time_steps][batch] rows of a strided plane.
+// Clears the first `columns` of [time_steps][batch] rows of a strided plane.
 void clear_rows(const Plane &plane, int64_t time_steps, int64_t batch, int64_t columns,
                 void *stream);
 
-// From host memory, which is read before it returns; can be captured into a CUDA graph.
+// Copies from host memory, which is read before it returns; can be captured into a CUDA graph.
 void upload(const int64_t *values, int64_t count, int64_t *to, void *stream);
 
 } // namespace cuda

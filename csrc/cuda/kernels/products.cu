@@ -1,10 +1,10 @@
-// A matrix times many rows: the input products of a run of time steps, and projections.
+// A matrix times many rows: input products of a chunk of time steps, and projections.
 //
-// int8 and int16: a block forms 8 strips, a warp each, for 64 rows. The rows' activations go
-// through shared memory in chunks of 256 bytes, the next chunk while one is multiplied. Weights are
-// read from L2 where they are used, 16 bytes a lane.
+// int8 and int16: a block multiplies 8 bands, one for each warp, with 64 rows. The rows'
+// activations go through shared memory in double-buffered chunks of 256 bytes. Weights are read
+// from L2, 16 bytes a lane.
 //
-// float32: a block forms one strip for 64 rows, a thread four sums of one weight row.
+// float32: a block multiplies one band with 64 rows; a thread computes four sums of a weight row.
 #include <algorithm>
 #include <cmath>
 
@@ -21,13 +21,13 @@ using namespace device;
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-constexpr int kBlockRows = 64; // of activations
-constexpr int kGroups = kBlockRows / 8;
+constexpr int kRowsOfBlock = 64; // of activations
+constexpr int kGroups = kRowsOfBlock / 8;
 constexpr int kChunkBytes = 256;
 
-// From row to row in shared memory: 8 rows apart in 32 bytes, or 2 in 64, meet different banks.
+// Row stride in shared memory: 8 rows of 32 bytes, or 2 of 64, do not conflict in banks.
 template <Form F> constexpr int kSharedStride = kChunkBytes + (F == Form::signed8 ? 32 : 64);
-template <Form F> constexpr int kStageBytes = kBlockRows * kSharedStride<F>;
+template <Form F> constexpr int kStageBytes = kRowsOfBlock * kSharedStride<F>;
 
 LFK_DEVICE void store_product(const ProductsArguments &a, int64_t row, int64_t weight_row,
                               float sum) {
@@ -36,12 +36,12 @@ LFK_DEVICE void store_product(const ProductsArguments &a, int64_t row, int64_t w
                a.bias ? a.bias[weight_row] : -0.0f); // adding -0 changes nothing
 }
 
-// Starts the copies of a chunk of this block's rows. Rows past the last are the last one again.
+// Starts copying a chunk of this block's rows. Rows past the end repeat the last one.
 template <Form F>
 LFK_DEVICE void copy_chunk(const ProductsArguments &a, int64_t first, int64_t chunk,
                            uint8_t *stage) {
   constexpr int kPieces = kChunkBytes / 16;
-  for (int i = thread_index(); i < kBlockRows * kPieces; i += kThreads) {
+  for (int i = thread_index(); i < kRowsOfBlock * kPieces; i += kThreads) {
     const int64_t row = first + i / kPieces < a.count ? first + i / kPieces : a.count - 1;
     const int64_t byte = chunk * kChunkBytes + i % kPieces * 16;
     if (byte < a.x.stride)
@@ -54,16 +54,16 @@ LFK_DEVICE void copy_chunk(const ProductsArguments &a, int64_t first, int64_t ch
 template <Form F>
 LFK_KERNEL(kThreads, 2)
 products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
-  constexpr int kBlocksAChunk = kChunkBytes / block_row_bytes(F);
+  constexpr int kFragmentsAChunk = kChunkBytes / fragment_row_bytes(F);
   const ProductsArguments &a = all.of[block_index().z];
-  const Matrix &m = a.matrix;
-  const int64_t first = int64_t{block_index().x} * kBlockRows;
+  const DeviceMatrix &m = a.matrix;
+  const int64_t first = int64_t{block_index().x} * kRowsOfBlock;
   if (first >= a.count)
     return;
-  const int strip = block_index().y * kWarps + warp();
-  const bool exists = strip < m.num_tiles * kStripsPerTile;
-  uint32_t position = exists ? m.starts[strip] : 0;
-  const uint32_t end = exists ? m.starts[strip + 1] : 0;
+  const int band = block_index().y * kWarps + warp();
+  const bool exists = band < m.num_tiles * kBandsPerTile;
+  uint32_t position = exists ? m.starts[band] : 0;
+  const uint32_t end = exists ? m.starts[band + 1] : 0;
   const int lane_row = lane() / 4, lane_column = lane() % 4;
 
   uint8_t *const stages = shared_memory<uint8_t>();
@@ -79,11 +79,11 @@ products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
     }
     sync_threads();
     const uint8_t *stage = stages + chunk % 2 * kStageBytes<F>;
-    const int64_t chunk_end = (chunk + 1) * kBlocksAChunk;
+    const int64_t chunk_end = (chunk + 1) * kFragmentsAChunk;
     while (position < end && m.columns[position] < chunk_end) {
       const Words4 weights = load_fragment(m, position);
-      const int column = m.columns[position++] % kBlocksAChunk;
-      const uint8_t *q = stage + lane_row * kSharedStride<F> + column * block_row_bytes(F) +
+      const int column = m.columns[position++] % kFragmentsAChunk;
+      const uint8_t *q = stage + lane_row * kSharedStride<F> + column * fragment_row_bytes(F) +
                          lane_column * lane_bytes(F);
       for (int group = 0; group < kGroups; ++group)
         sums[group].add(weights.words, load_columns<F>(q + group * 8 * kSharedStride<F>));
@@ -96,22 +96,22 @@ products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
     for (int i = 0; i < 4; ++i) {
       const int64_t row = first + group * 8 + lane_column * 2 + i % 2;
       if (row < a.count)
-        store_product(a, row, int64_t{strip} * kStripHeight + lane_row + i / 2 * 8,
+        store_product(a, row, int64_t{band} * kBandHeight + lane_row + i / 2 * 8,
                       static_cast<float>(sums[group][i]));
     }
 }
 
 LFK_KERNEL(kThreads, 2) float_products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
   const ProductsArguments &a = all.of[block_index().z];
-  const int strip = block_index().y;
-  if (strip >= a.matrix.num_tiles * kStripsPerTile)
+  const int band = block_index().y;
+  if (band >= a.matrix.num_tiles * kBandsPerTile)
     return;
-  const int weight_row = thread_index() % kStripHeight;
-  for (int i = thread_index() / kStripHeight; i < kBlockRows; i += kThreads / kStripHeight) {
-    const int64_t row = int64_t{block_index().x} * kBlockRows + i;
+  const int weight_row = thread_index() % kBandHeight;
+  for (int i = thread_index() / kBandHeight; i < kRowsOfBlock; i += kThreads / kBandHeight) {
+    const int64_t row = int64_t{block_index().x} * kRowsOfBlock + i;
     if (row < a.count)
-      store_product(a, row, int64_t{strip} * kStripHeight + weight_row,
-                    ordered_sum(a.matrix, strip, weight_row, a.x.data + row * a.x.stride));
+      store_product(a, row, int64_t{band} * kBandHeight + weight_row,
+                    ordered_sum(a.matrix, band, weight_row, a.x.data + row * a.x.stride));
   }
 }
 
@@ -121,13 +121,13 @@ void products(Form form, const SideBySide<ProductsArguments> &all, void *stream)
   const int64_t count = all.most(&ProductsArguments::count);
   if (count == 0)
     return;
-  const int strips = all.of[0].matrix.num_tiles * kStripsPerTile;
+  const int bands = all.of[0].matrix.num_tiles * kBandsPerTile;
   Launch shape;
   shape.threads = kThreads;
-  shape.grid = {static_cast<int>(divide_up(count, kBlockRows)),
-                static_cast<int>(divide_up(strips, kWarps)), all.count};
+  shape.grid = {static_cast<int>(divide_up(count, kRowsOfBlock)),
+                static_cast<int>(divide_up(bands, kWarps)), all.count};
   if (form == Form::float32) {
-    shape.grid.y = strips;
+    shape.grid.y = bands;
     return launch(float_products_kernel, shape, stream, all);
   }
   const bool wide = form == Form::signed16;

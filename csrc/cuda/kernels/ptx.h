@@ -1,4 +1,4 @@
-// device.h on the GPU: what every kernel uses.
+// device.h on the GPU: primitives of every kernel.
 #pragma once
 
 #include "cuda/kernels/device.h"
@@ -27,7 +27,7 @@ template <class T> LFK_DEVICE T *shared_memory() {
 
 LFK_DEVICE void sync_threads() { __syncthreads(); }
 
-// Volatile, though they are pure: they must not move to where some lanes do not come.
+// Volatile although pure: they must not move into code that only some lanes run.
 LFK_DEVICE void mma_s8s8(int32_t (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
                "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

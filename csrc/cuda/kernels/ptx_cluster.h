@@ -1,9 +1,9 @@
-// device.h on the GPU: what kernels use that talk across blocks.
+// device.h on the GPU: communication between blocks.
 #pragma once
 
 #include "cuda/kernels/ptx.h"
 
-// Elsewhere no such kernel is launched; it must compile all the same.
+// Kernels with clusters compile for older devices, but are never launched there.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define LFK_FOR_CLUSTERS(...) __VA_ARGS__
 #else
@@ -46,7 +46,7 @@ public:
         "mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(address()),
         "r"(bytes) : "memory"));
   }
-  // Acquires what other blocks of the cluster stored.
+  // Acquires stores of other blocks of the cluster.
   LFK_DEVICE bool try_wait(int parity) {
     uint32_t done = 0;
     LFK_FOR_CLUSTERS(
@@ -79,7 +79,7 @@ LFK_DEVICE void store_async(RemotePointer<Words4> to, const Words4 &value,
 
 #undef LFK_FOR_CLUSTERS
 
-// One b128, not a vector: the parts of a vector may be stored and loaded one by one.
+// One b128, not a vector: a vector's parts may be stored and loaded separately.
 LFK_DEVICE void store_packet(Words4 *to, const Words4 &value) {
   asm volatile("{\n"
                ".reg .b128 packet;\n"

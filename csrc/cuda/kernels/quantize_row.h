@@ -1,4 +1,4 @@
-// Quantizing a row by a warp.
+// Quantizing a row with a warp.
 #pragma once
 
 #include <cmath>
@@ -20,11 +20,12 @@ LFK_DEVICE float largest_of_warp(float m) {
   return m;
 }
 
-// A warp quantizes value(0) .. value(columns - 1) as a row; `extra_finite` false makes it NaN, too.
+// Quantizes value(0) .. value(columns - 1) into a row, which becomes NaN if a value is not finite
+// or `extra_finite` is false.
 template <Form F, class Value>
-LFK_DEVICE RowScale quantize_row(int columns, float floor, int32_t max, bool extra_finite,
+LFK_DEVICE RowScale quantize_row(int columns, float min_absmax, int32_t max, bool extra_finite,
                                  const QuantizedRows &out, int64_t row, const Value &value) {
-  float m = floor;
+  float m = min_absmax;
   bool finite = extra_finite;
   for (int i = device::lane(); i < columns; i += kLanes) {
     const float magnitude = std::fabs(value(i));

@@ -1,4 +1,4 @@
-// Kernels that go over rows: a warp each.
+// Kernels over rows, one warp for each.
 #include <algorithm>
 #include <cmath>
 
@@ -15,7 +15,7 @@ namespace {
 using namespace device;
 
 constexpr int kWarps = 4;
-constexpr int kUploaded = 256; // values in a launch's parameters
+constexpr int kUploaded = 256; // values in one launch's parameters
 
 LFK_DEVICE int64_t row_of_warp() { return int64_t{block_index().x} * kWarps + warp(); }
 
@@ -29,7 +29,8 @@ quantize_kernel(LFK_PARAMETERS(SideBySide<QuantizeArguments>) all) {
   const int64_t t = a.rows.time_of(a.first + n), row = a.first + n - a.rows.start(t);
   const uint8_t *in = a.in.at(a.rows, t, row, a.in_chunk_row + n);
   const auto value = [&](int64_t i) { return load_value(in, a.in.type, i); };
-  const RowScale by = quantize_row<F>(a.columns, a.floor, a.activation_max, true, a.out, n, value);
+  const RowScale by =
+      quantize_row<F>(a.columns, a.min_absmax, a.activation_max, true, a.out, n, value);
   if (lane() == 0)
     a.out.scales[n] = by.scale;
   if (!a.copy.base)
@@ -64,7 +65,7 @@ load_state_kernel(LFK_PARAMETERS(Directions<LoadStateArguments>) all) {
     if (!quantized.data)
       continue;
     const RowScale by =
-        quantize_row<F>(a.h_columns, a.floor, a.activation_max, finite, quantized, row, h0);
+        quantize_row<F>(a.h_columns, a.min_absmax, a.activation_max, finite, quantized, row, h0);
     if (lane() == 0) {
       quantized.scales[row] = 1.0f / static_cast<float>(a.activation_max);
       a.first_scales[row] = by.scale;

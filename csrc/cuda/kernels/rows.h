@@ -1,4 +1,4 @@
-// Rows of a call, as kernels see them.
+// Rows of a call, for kernels.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +14,15 @@ namespace cuda {
 struct Rows {
   int64_t batch = 0, time_steps = 0;
   int64_t count = 0;               // of all time steps
-  const int64_t *starts = nullptr; // [time_steps]; null: every row is at work at each step
-  const int64_t *order = nullptr;  // [batch]; null: rows are taken as they come
+  const int64_t *starts = nullptr; // [time_steps]; null: all rows are always active
+  const int64_t *order = nullptr;  // [batch]; null: the caller's order
 
   LFK_HOST_DEVICE int64_t start(int64_t t) const { return starts ? starts[t] : t * batch; }
-  // Past the last row of time step t, or of t - 1 for a t that is the end.
+  // One past the last row of time step t; for t = time_steps, of the last step.
   LFK_HOST_DEVICE int64_t end(int64_t t) const { return t + 1 < time_steps ? start(t + 1) : count; }
   LFK_HOST_DEVICE int64_t caller_row(int64_t row) const { return order ? order[row] : row; }
 
-  // The time step of row n of all rows without gaps.
+  // The time step of row n of all time steps' rows.
   LFK_HOST_DEVICE int64_t time_of(int64_t n) const {
     if (!starts)
       return n / batch;
@@ -35,8 +35,8 @@ struct Rows {
   }
 };
 
-// Quantized activations: rows of integers, or floats, and one scale a row. The columns up to a
-// whole block are there and zero.
+// Quantized activations: rows of integers, or floats, and one scale a row. Columns are padded with
+// zeros to whole fragments.
 struct QuantizedRows {
   uint8_t *data = nullptr;
   int64_t stride = 0; // bytes from row to row

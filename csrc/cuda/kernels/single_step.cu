@@ -1,5 +1,5 @@
-// A block has a tile and 8 rows. It quantizes the rows' inputs and h for itself, as all blocks do,
-// forms both matrices' sums, and a thread finishes a unit of a row.
+// A block has a tile and 8 rows. Each block quantizes the rows' inputs and h for itself and
+// computes both matrices' sums; then each thread finishes units of rows.
 #include "cuda/kernels/single_step.h"
 
 #include <algorithm>
@@ -22,12 +22,12 @@ constexpr int kRows = 8;
 
 template <Form F> using BlockSums = TileSums<F, kRows / 8>;
 
-// From one quantized row to the next, in bytes: rows a lane's neighbours read meet different banks.
+// Bytes from row to row; neighbouring lanes read different banks.
 LFK_HOST_DEVICE int64_t shared_stride(Form form, int64_t columns) {
   return (quantized_bytes(form, columns) + 127) / 128 * 128 + 4 * lane_bytes(form);
 }
 
-// Where the arrays of a block begin.
+// Byte offsets of a block's arrays.
 struct SharedOffsets {
   int64_t x, h, ih_sums, hh_sums, scales, bytes;
 };
@@ -47,7 +47,7 @@ LFK_DEVICE float state_at(const SingleStepArguments &a, const void *state, int64
   return state ? load_value(state, a.state_type, a.rows.caller_row(row) * a.hidden_size + i) : 0.0f;
 }
 
-// A warp quantizes row n of the block: the input's first, then h's.
+// Each warp quantizes some of the block's rows: those of the input first, then those of h.
 template <Form F>
 LFK_DEVICE void quantize_rows_of_block(const SingleStepArguments &a, int64_t first, int count,
                                        const QuantizedRows &x, const QuantizedRows &h) {
@@ -57,7 +57,7 @@ LFK_DEVICE void quantize_rows_of_block(const SingleStepArguments &a, int64_t fir
     RowScale by;
     if (n < count) {
       const uint8_t *in = a.x.at(a.rows, 0, row, row);
-      by = quantize_row<F>(a.input_size, a.x_floor, a.ih.activation_max, true, x, local,
+      by = quantize_row<F>(a.input_size, a.x_min_absmax, a.ih.activation_max, true, x, local,
                            [&](int64_t i) { return load_value(in, a.x.type, i); });
     } else {
       bool finite = true;
@@ -92,14 +92,14 @@ single_step_kernel(LFK_PARAMETERS(Directions<SingleStepArguments>) all) {
   hh.form(a.hh, tile, h, 0, count);
   sync_threads();
 
-  for (int i = thread_index(); i < kStripHeight * count; i += kStepThreads) {
-    const int n = i / kStripHeight, unit = i % kStripHeight;
-    const int64_t u = int64_t{tile} * kStripHeight + unit, row = first + n;
+  for (int i = thread_index(); i < kBandHeight * count; i += kStepThreads) {
+    const int n = i / kBandHeight, unit = i % kBandHeight;
+    const int64_t u = int64_t{tile} * kBandHeight + unit, row = first + n;
     if (u >= a.hidden_size)
       continue;
     float gates[kGates];
     for (int g = 0; g < kGates; ++g) {
-      const int r = g * kStripHeight + unit;
+      const int r = g * kBandHeight + unit;
       const int64_t of_matrix = int64_t{tile} * kTileHeight + r;
       const float in =
           std::fma(ih.at(r, n), x.scales[n] * a.ih.scales[of_matrix], a.bias[of_matrix]);

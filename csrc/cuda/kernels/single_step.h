@@ -1,4 +1,4 @@
-// One time step of a layer in one launch, from the caller's state to the caller's state: streaming.
+// One time step of a layer in one launch, for streaming: reads and writes the caller's state.
 #pragma once
 
 #include <cstddef>
@@ -12,20 +12,20 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-// One direction. Nothing that is read may be written.
+// Of one direction. Outputs must not overlap inputs.
 struct SingleStepArguments {
-  Matrix ih, hh;
+  DeviceMatrix ih, hh;
   const float *bias = nullptr;
   Rows rows; // of one time step
   int32_t input_size = 0, hidden_size = 0;
-  float x_floor = 0; // the smallest magnitude that scales a row of the input
+  float x_min_absmax = 0; // as min_absmax in QuantizeArguments
   Plane x, y;
   const void *h0 = nullptr, *c0 = nullptr; // [batch][hidden_size]; null: zeros
   void *h_n = nullptr, *c_n = nullptr;
   DataType state_type = DataType::float32;
 };
 
-// Of a block.
+// Shared memory of a block.
 size_t single_step_shared_bytes(Form form, int64_t input_size, int64_t hidden_size);
 
 void single_step(Form form, const Directions<SingleStepArguments> &arguments, void *stream);

@@ -1,6 +1,7 @@
 // One time step: recurrent products, gates, c, h and the quantized h, in one launch.
 //
-// A block has a tile and 8 or 32 rows. When it has their sums, a thread takes a unit of a row.
+// A block has a tile and 8 or 32 rows. Once their sums are there, each thread finishes units of
+// rows.
 #include <algorithm>
 #include <cmath>
 
@@ -24,10 +25,10 @@ LFK_DEVICE void finish_unit(const StepArguments &a, const TileSums<F, kGroups> &
   const float *in = a.input_gates + row * a.hh.padded_rows() + tile_row;
   float gates[kGates];
   for (int g = 0; g < kGates; ++g) {
-    const int i = g * kStripHeight;
+    const int i = g * kBandHeight;
     gates[g] = std::fma(sums.at(i + unit, n), scale * a.hh.scales[tile_row + i], in[i]);
   }
-  const int64_t u = int64_t{tile} * kStripHeight + unit;
+  const int64_t u = int64_t{tile} * kBandHeight + unit;
   const int64_t at = row * a.units_stride + u;
   const float h = update_cell(gates, a.c[at]);
   a.h[at] = h;
@@ -49,10 +50,10 @@ step_kernel(LFK_PARAMETERS(Directions<StepArguments>) all) {
   const TileSums<F, kGroups> sums(shared_memory<uint8_t>());
   sums.form(a.hh, tile, a.h_in, first, a.active);
   sync_threads();
-  for (int i = thread_index(); i < kStripHeight * kGroups * 8; i += kStepThreads) {
-    const int n = i / kStripHeight;
+  for (int i = thread_index(); i < kBandHeight * kGroups * 8; i += kStepThreads) {
+    const int n = i / kBandHeight;
     if (first + n < a.active)
-      finish_unit(a, sums, tile, i % kStripHeight, first + n, n);
+      finish_unit(a, sums, tile, i % kBandHeight, first + n, n);
   }
 }
 

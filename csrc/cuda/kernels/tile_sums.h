@@ -1,6 +1,6 @@
 // Products of a tile, the four gates of 16 units, with 8 kGroups rows of quantized activations, by
-// a block of 16 warps. int8 and int16: warp w forms gate w % 4 over a part of its blocks; the parts
-// meet in shared memory. float32: a thread forms whole sums.
+// a block of 16 warps. int8 and int16: warp w computes gate w % 4 over a part of its fragments; the
+// parts are added in shared memory. float32: a thread computes whole sums.
 #pragma once
 
 #include "cuda/kernels/device.h"
@@ -15,7 +15,7 @@ constexpr int kStepThreads = kStepWarps * 32;
 
 template <Form F, int kGroups> class TileSums {
 public:
-  // Parts into which the sums of a row are cut.
+  // Partial sums of a row.
   static constexpr int kParts = F == Form::float32 ? 1 : kStepWarps / kGates;
   // [part][row of the tile][activation row], of int32 or float.
   static constexpr int kStride = kGroups * 8 + 1;
@@ -23,8 +23,8 @@ public:
 
   LFK_DEVICE explicit TileSums(uint8_t *shared) : shared_(shared) {}
 
-  // Of activation rows first .. first + 8 kGroups - 1, of which there are `count` in all.
-  LFK_DEVICE void form(const Matrix &m, int tile, const QuantizedRows &x, int first,
+  // For activation rows first .. first + 8 kGroups - 1 of `count`.
+  LFK_DEVICE void form(const DeviceMatrix &m, int tile, const QuantizedRows &x, int first,
                        int count) const {
     if constexpr (F == Form::float32)
       form_floats(m, tile, x, first, count);
@@ -32,7 +32,7 @@ public:
       form_integers(m, tile, x, first, count);
   }
 
-  // Of a row of the tile and activation row first + n, after a barrier.
+  // The sum of a row of the tile with activation row first + n; call after a barrier.
   LFK_DEVICE float at(int row, int n) const {
     const int place = row * kStride + n;
     if constexpr (F == Form::float32) {
@@ -46,11 +46,11 @@ public:
   }
 
 private:
-  LFK_DEVICE void form_integers(const Matrix &m, int tile, const QuantizedRows &x, int first,
+  LFK_DEVICE void form_integers(const DeviceMatrix &m, int tile, const QuantizedRows &x, int first,
                                 int count) const {
     const int part = device::warp() / kGates, gate = device::warp() % kGates;
     const uint32_t begin = m.starts[tile * kGates + gate];
-    const uint32_t blocks = m.starts[tile * kGates + gate + 1] - begin;
+    const uint32_t fragments = m.starts[tile * kGates + gate + 1] - begin;
     const uint8_t *q[kGroups];
     for (int group = 0; group < kGroups; ++group) {
       const int row = first + group * 8 + device::lane() / 4;
@@ -58,14 +58,14 @@ private:
           x.data + (row < count ? row : count - 1) * x.stride + device::lane() % 4 * lane_bytes(F);
     }
     Sums<F> sums[kGroups];
-    const uint32_t end = begin + blocks * (part + 1) / kParts;
-    for (uint32_t i = begin + blocks * part / kParts; i < end; ++i) {
+    const uint32_t end = begin + fragments * (part + 1) / kParts;
+    for (uint32_t i = begin + fragments * part / kParts; i < end; ++i) {
       const Words4 weights = load_fragment(m, i);
-      const int64_t column = int64_t{m.columns[i]} * block_row_bytes(F);
+      const int64_t column = int64_t{m.columns[i]} * fragment_row_bytes(F);
       for (int group = 0; group < kGroups; ++group)
         sums[group].add(weights.words, load_columns<F>(q[group] + column));
     }
-    const int row = part * kTileHeight + gate * kStripHeight + device::lane() / 4;
+    const int row = part * kTileHeight + gate * kBandHeight + device::lane() / 4;
     for (int group = 0; group < kGroups; ++group)
       for (int i = 0; i < 4; ++i)
         reinterpret_cast<int32_t *>(
@@ -73,14 +73,14 @@ private:
             sums[group][i];
   }
 
-  LFK_DEVICE void form_floats(const Matrix &m, int tile, const QuantizedRows &x, int first,
+  LFK_DEVICE void form_floats(const DeviceMatrix &m, int tile, const QuantizedRows &x, int first,
                               int count) const {
     const int row = device::thread_index() % kTileHeight;
     for (int n = device::thread_index() / kTileHeight; n < kGroups * 8;
          n += kStepThreads / kTileHeight)
       if (first + n < count)
         reinterpret_cast<float *>(shared_)[row * kStride + n] =
-            ordered_sum(m, tile * kGates + row / kStripHeight, row % kStripHeight,
+            ordered_sum(m, tile * kGates + row / kBandHeight, row % kBandHeight,
                         x.data + (first + n) * x.stride);
   }
 

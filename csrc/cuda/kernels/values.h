@@ -1,4 +1,4 @@
-// A caller's values, one by one.
+// Loads and stores of single values in a caller's types.
 #pragma once
 
 #include "common/form.h"

@@ -29,19 +29,19 @@ private:
   std::unique_ptr<const Plan> plan_;
 };
 
-// The packed form starts with a head that the host needs, too, since it cannot look into device
+// The packed form starts with a header that the host needs, too, since it cannot look into device
 // memory without waiting for it. Throws Error for a shape that validate refuses.
-LSTM_FASTKERNELS_API size_t head_bytes(const LstmShape &shape);
+LSTM_FASTKERNELS_API size_t header_bytes(const LstmShape &shape);
 
 struct PackedStack; // the library's own
 
 // A packed stack on a device, checked once. Copies share what was read.
 class LSTM_FASTKERNELS_API DeviceStack {
 public:
-  // The head is host memory, read before the constructor returns; `packed` is device memory,
-  // aligned to 16 bytes, that must live as long. Throws Error unless the head is consistent and
+  // The header is host memory, read before the constructor returns; `packed` is device memory,
+  // aligned to 16 bytes, that must live as long. Throws Error unless the header is consistent and
   // belongs to a packed form of exactly packed_bytes. Does not look into device memory.
-  DeviceStack(const void *head, size_t head_bytes, const void *packed, size_t packed_bytes);
+  DeviceStack(const void *header, size_t header_bytes, const void *packed, size_t packed_bytes);
 
   const LstmShape &shape() const;
   const PackedStack &packed() const { return *packed_; }

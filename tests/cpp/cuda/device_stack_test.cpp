@@ -1,4 +1,4 @@
-// The packed form for CUDA devices: where each weight lies, and which heads are refused.
+// The packed form for CUDA devices: where each weight lies, and which headers are refused.
 #include <cstring>
 
 #include "check.h"
@@ -10,25 +10,25 @@
 namespace lstm_fastkernels {
 namespace {
 
-// The weight of a row, counted with padding, and column as the kernels find it; 0 where its block
-// is left out.
-float weight_at(const cuda::Matrix &m, Form form, int64_t row, int64_t column) {
-  const int64_t strip = row / 16, width = form == Form::float32 ? 4 : 32;
-  for (uint32_t i = m.starts[strip]; i < m.starts[strip + 1]; ++i) {
+// The weight of a row, counted with padding, and column as the kernels find it; 0 where its
+// fragment is left out.
+float weight_at(const cuda::DeviceMatrix &m, Form form, int64_t row, int64_t column) {
+  const int64_t band = row / 16, width = form == Form::float32 ? 4 : 32;
+  for (uint32_t i = m.starts[band]; i < m.starts[band + 1]; ++i) {
     if (m.columns[i] != column / width)
       continue;
     const int64_t r = row % 16, k = column % width;
     if (form == Form::float32)
-      return reinterpret_cast<const float *>(m.blocks)[int64_t{i} * 64 + r * 4 + k];
+      return reinterpret_cast<const float *>(m.fragments)[int64_t{i} * 64 + r * 4 + k];
     // PTX: lane 4 g + t holds rows g (a0, a2) and g + 8 (a1, a3); a0 and a1 are the first 4 of its
     // columns, which we number 8 t .. 8 t + 7.
     const int64_t lane = r % 8 * 4 + k / 8, reg = (k % 8 >= 4 ? 2 : 0) + (r >= 8 ? 1 : 0);
-    return static_cast<int8_t>(m.blocks[int64_t{i} * 512 + lane * 16 + reg * 4 + k % 4]);
+    return static_cast<int8_t>(m.fragments[int64_t{i} * 512 + lane * 16 + reg * 4 + k % 4]);
   }
   return 0.0f;
 }
 
-void check_matrix(const SourceMatrix &source, const cuda::Matrix &m, Form form) {
+void check_matrix(const SourceMatrix &source, const cuda::DeviceMatrix &m, Form form) {
   CHECK(m.num_columns == source.columns);
   const int64_t gate_rows = source.rows / source.gates;
   for (int64_t row = 0; row < source.rows; ++row) {
@@ -66,41 +66,41 @@ TEST(every_weight_is_in_its_place) {
         }
 }
 
-TEST(heads_that_do_not_fit_are_refused) {
+TEST(headers_that_do_not_fit_are_refused) {
   const TypedShape shape = shape_of(40, 20, 10, 2, 2, kInt16);
   const StackOnDevice good(random_stack(shape, Weights::any, 6));
   using Bytes = std::vector<uint8_t>;
   const auto begin = good.packed().begin();
-  const Bytes good_head(begin, begin + static_cast<std::ptrdiff_t>(cuda::head_bytes(shape)));
+  const Bytes good_header(begin, begin + static_cast<std::ptrdiff_t>(cuda::header_bytes(shape)));
   const DeviceMemory memory(16);
   const auto read = [&](const auto &change, size_t packed_bytes) {
-    Bytes head = good_head;
-    change(head);
-    return cuda::DeviceStack(head.data(), head.size(), memory.data(), packed_bytes).shape();
+    Bytes header = good_header;
+    change(header);
+    return cuda::DeviceStack(header.data(), header.size(), memory.data(), packed_bytes).shape();
   };
   const auto refused = [&](const auto &change) { read(change, good.packed().size()); };
-  const auto set = [](Bytes &head, size_t at, uint32_t value) {
-    std::memcpy(head.data() + at, &value, sizeof value);
+  const auto set = [](Bytes &header, size_t at, uint32_t value) {
+    std::memcpy(header.data() + at, &value, sizeof value);
   };
   CHECK(read([](Bytes &) {}, good.packed().size()).hidden_size == 20);
-  CHECK_THROWS(refused([](Bytes &head) { head.resize(40); }), "at least 64 bytes");
-  CHECK_THROWS(refused([](Bytes &head) { head.resize(64); }), "bytes for these sizes");
-  CHECK_THROWS(refused([](Bytes &head) { head[0] = 'x'; }), "bad magic number");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 8, 77); }), "expected version");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 12, 1); }), "expected the CUDA layout");
+  CHECK_THROWS(refused([](Bytes &header) { header.resize(40); }), "at least 64 bytes");
+  CHECK_THROWS(refused([](Bytes &header) { header.resize(64); }), "bytes for these sizes");
+  CHECK_THROWS(refused([](Bytes &header) { header[0] = 'x'; }), "bad magic number");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 8, 77); }), "expected version");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 12, 1); }), "expected the CUDA layout");
   CHECK_THROWS(read([](Bytes &) {}, good.packed().size() - 1), "bytes for these sizes");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 36, 0); }), "hidden_size must be in");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 36, 2000); }), "bytes for these sizes");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 72, 1); }), "unknown form");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 76, 40000); }), "activation range");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 76, 0); }), "activation range");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 80, 1); }), "are not possible");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 80, 3); }), "are not possible");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 84, 4 * 2 * 2 + 1); }), "are not possible");
-  CHECK_THROWS(refused([&](Bytes &head) { set(head, 84, 4 * 2 * 2 - 1); }),
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 36, 0); }), "hidden_size must be in");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 36, 2000); }), "bytes for these sizes");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 72, 1); }), "unknown form");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 76, 40000); }), "activation range");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 76, 0); }), "activation range");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 80, 1); }), "are not possible");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 80, 3); }), "are not possible");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 84, 4 * 2 * 2 + 1); }), "are not possible");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 84, 4 * 2 * 2 - 1); }),
                "bytes for these sizes");
 
-  CHECK_THROWS(cuda::DeviceStack(good_head.data(), good_head.size(), memory.data() + 8,
+  CHECK_THROWS(cuda::DeviceStack(good_header.data(), good_header.size(), memory.data() + 8,
                                  good.packed().size()),
                "aligned to 16 bytes");
   // What was packed for the CPU is not taken, nor the other way round.

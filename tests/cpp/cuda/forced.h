@@ -21,10 +21,10 @@ inline cuda::DeviceShape device_shape(const TypedShape &shape) {
   return of;
 }
 
-inline cuda::PersistentShape grid_of(int64_t hidden, int blocks, int64_t rows) {
+inline cuda::PersistentShape grid_of(int64_t hidden, int fragments, int64_t rows) {
   cuda::PersistentShape shape;
   shape.few_rows = rows <= cuda::kFewRows;
-  shape.blocks = blocks;
+  shape.fragments = fragments;
   shape.grid = static_cast<int>((hidden + kUnitsOfTile - 1) / kUnitsOfTile);
   return shape;
 }
@@ -39,14 +39,14 @@ inline cuda::PersistentShape cluster_of(int64_t hidden, int tiles, int size = 2)
   return shape;
 }
 
-// For a hidden size up to 256: with as few blocks as there must be, and with more; and for few rows
-// also those for many.
+// For a hidden size up to 256: with as few fragments a warp as it needs, and with more; and for few
+// rows also those for many.
 inline std::vector<cuda::PersistentShape> shapes_of(int64_t hidden, int64_t rows) {
   std::vector<cuda::PersistentShape> shapes = {cluster_of(hidden, 1), cluster_of(hidden, 2)};
   for (const int64_t kernel_rows : {rows, cuda::kFewRows + int64_t{1}})
-    for (int blocks : {1, 2}) {
-      shapes.push_back(grid_of(hidden, blocks, kernel_rows));
-      if (rows > cuda::kFewRows && blocks == 2)
+    for (int fragments : {1, 2}) {
+      shapes.push_back(grid_of(hidden, fragments, kernel_rows));
+      if (rows > cuda::kFewRows && fragments == 2)
         return shapes;
     }
   return shapes;
@@ -68,7 +68,7 @@ inline cuda::PersistentShape of_form(cuda::PersistentShape shape, Form form) {
 
 inline std::string name_of(const cuda::PersistentShape &s) {
   return check::text(s.form == Form::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid",
-                     " of ", s.grid, s.few_rows ? " for few rows" : "", " blocks ", s.blocks,
+                     " of ", s.grid, s.few_rows ? " for few rows" : "", " fragments ", s.fragments,
                      " ranges ", s.ranges);
 }
 

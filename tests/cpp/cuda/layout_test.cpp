@@ -53,7 +53,7 @@ template <class Test> void for_each_shape(const Test &test) {
         }
 }
 
-TEST(gapless_rows) {
+TEST(contiguous_rows) {
   const std::vector<int64_t> batch_sizes = {9, 8, 3, 2, 2};
   for_each_shape([&](const LstmShape &shape, const SourceStack &stack) {
     const Sequence sequence = random_sequence(shape, 5, 9, 92);

@@ -32,7 +32,7 @@ void DeviceMemory::Delete::operator()(uint8_t *p) const { ::operator delete[](p,
 
 StackOnDevice::StackOnDevice(const SourceStack &stack)
     : packed_(pack_for_device(stack)), device_(packed_.size()),
-      view_(packed_.data(), cuda::head_bytes(stack.shape), device_.data(), packed_.size()) {
+      view_(packed_.data(), cuda::header_bytes(stack.shape), device_.data(), packed_.size()) {
   std::memcpy(device_.data(), packed_.data(), packed_.size());
 }
 

@@ -42,7 +42,7 @@ std::string described(const Choice &c) {
   if (!c.persistent)
     return c.reason;
   return check::text(s.form == Form::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid", ' ',
-                     s.grid, " tiles ", s.tiles, " blocks ", s.blocks,
+                     s.grid, " tiles ", s.tiles, " fragments ", s.fragments,
                      s.few_rows ? " few rows" : "",
                      s.ranges > 1 ? check::text(" ranges ", s.ranges, " of ", s.rows) : "");
 }
@@ -56,54 +56,54 @@ std::string described(const Choice &c) {
 TEST(what_is_chosen) {
   const std::string too_large = "the hidden size or the batch is too large for this device";
   // Few rows, or one tile a block: a cluster, as long as there is one.
-  CHECK_DESCRIBED(choose(1, 1, 1, kH100), "cluster 2 tiles 1 blocks 1");
-  CHECK_DESCRIBED(choose(151, 8, 2, kH100), "cluster 16 tiles 1 blocks 1");
-  CHECK_DESCRIBED(choose(256, 1, 1, kH100), "cluster 16 tiles 1 blocks 1");
-  CHECK_DESCRIBED(choose(257, 1, 1, kH100), "cluster 16 tiles 2 blocks 2");
-  CHECK_DESCRIBED(choose(512, 1, 1, kH100), "cluster 16 tiles 2 blocks 2");
-  CHECK_DESCRIBED(choose(513, 1, 1, kH100), "cluster 16 tiles 3 blocks 3");
-  CHECK_DESCRIBED(choose(768, 8, 1, kH100), "cluster 16 tiles 3 blocks 3");
-  CHECK_DESCRIBED(choose(769, 8, 1, kH100), "grid 49 tiles 1 blocks 4 few rows");
-  CHECK_DESCRIBED(choose(256, 64, 2, kH100), "cluster 16 tiles 1 blocks 1");
-  CHECK_DESCRIBED(choose(256, 1, 1, kA100), "grid 16 tiles 1 blocks 1 few rows");
+  CHECK_DESCRIBED(choose(1, 1, 1, kH100), "cluster 2 tiles 1 fragments 1");
+  CHECK_DESCRIBED(choose(151, 8, 2, kH100), "cluster 16 tiles 1 fragments 1");
+  CHECK_DESCRIBED(choose(256, 1, 1, kH100), "cluster 16 tiles 1 fragments 1");
+  CHECK_DESCRIBED(choose(257, 1, 1, kH100), "cluster 16 tiles 2 fragments 2");
+  CHECK_DESCRIBED(choose(512, 1, 1, kH100), "cluster 16 tiles 2 fragments 2");
+  CHECK_DESCRIBED(choose(513, 1, 1, kH100), "cluster 16 tiles 3 fragments 3");
+  CHECK_DESCRIBED(choose(768, 8, 1, kH100), "cluster 16 tiles 3 fragments 3");
+  CHECK_DESCRIBED(choose(769, 8, 1, kH100), "grid 49 tiles 1 fragments 4 few rows");
+  CHECK_DESCRIBED(choose(256, 64, 2, kH100), "cluster 16 tiles 1 fragments 1");
+  CHECK_DESCRIBED(choose(256, 1, 1, kA100), "grid 16 tiles 1 fragments 1 few rows");
   // More rows: the grid, where it fits.
-  CHECK_DESCRIBED(choose(257, 9, 1, kH100), "grid 17 tiles 1 blocks 2");
-  CHECK_DESCRIBED(choose(768, 64, 1, kA100), "grid 48 tiles 1 blocks 3 ranges 2 of 32");
-  CHECK_DESCRIBED(choose(768, 56, 1, kA100), "grid 48 tiles 1 blocks 3");
+  CHECK_DESCRIBED(choose(257, 9, 1, kH100), "grid 17 tiles 1 fragments 2");
+  CHECK_DESCRIBED(choose(768, 64, 1, kA100), "grid 48 tiles 1 fragments 3 ranges 2 of 32");
+  CHECK_DESCRIBED(choose(768, 56, 1, kA100), "grid 48 tiles 1 fragments 3");
   CHECK_DESCRIBED(choose(880, 57, 1, kA100), too_large);
-  CHECK_DESCRIBED(choose(320, 8, 1, kSmall), "grid 20 tiles 1 blocks 2 few rows");
+  CHECK_DESCRIBED(choose(320, 8, 1, kSmall), "grid 20 tiles 1 fragments 2 few rows");
   CHECK_DESCRIBED(choose(321, 8, 1, kSmall), too_large);
-  CHECK_DESCRIBED(choose(160, 8, 2, kSmall), "grid 10 tiles 1 blocks 1 few rows");
+  CHECK_DESCRIBED(choose(160, 8, 2, kSmall), "grid 10 tiles 1 fragments 1 few rows");
   CHECK_DESCRIBED(choose(161, 8, 2, kSmall), too_large);
-  CHECK_DESCRIBED(choose(320, 32, 1, kSmall), "grid 20 tiles 1 blocks 2");
+  CHECK_DESCRIBED(choose(320, 32, 1, kSmall), "grid 20 tiles 1 fragments 2");
   CHECK_DESCRIBED(choose(320, 33, 1, kSmall), too_large);
-  CHECK_DESCRIBED(choose(320, 16, 1, {20, 227 * 1024, true}), "grid 20 tiles 1 blocks 2");
-  CHECK_DESCRIBED(choose(512, 16, 1, {20, 227 * 1024, true}), "cluster 16 tiles 2 blocks 2");
+  CHECK_DESCRIBED(choose(320, 16, 1, {20, 227 * 1024, true}), "grid 20 tiles 1 fragments 2");
+  CHECK_DESCRIBED(choose(512, 16, 1, {20, 227 * 1024, true}), "cluster 16 tiles 2 fragments 2");
   // As large as a device takes.
-  CHECK_DESCRIBED(choose(1056, 1, 2, kH100), "grid 66 tiles 1 blocks 5 few rows");
+  CHECK_DESCRIBED(choose(1056, 1, 2, kH100), "grid 66 tiles 1 fragments 5 few rows");
   CHECK_DESCRIBED(choose(1057, 1, 2, kH100), too_large);
-  CHECK_DESCRIBED(choose(2048, 64, 1, kH100), "grid 128 tiles 1 blocks 8");
+  CHECK_DESCRIBED(choose(2048, 64, 1, kH100), "grid 128 tiles 1 fragments 8");
   CHECK_DESCRIBED(choose(2049, 1, 1, kH100), too_large);
-  CHECK_DESCRIBED(choose(1728, 1, 1, kA100), "grid 108 tiles 1 blocks 7 few rows");
+  CHECK_DESCRIBED(choose(1728, 1, 1, kA100), "grid 108 tiles 1 fragments 7 few rows");
   CHECK_DESCRIBED(choose(1729, 1, 1, kA100), too_large);
   // A batch in ranges of rows.
-  CHECK_DESCRIBED(choose(512, 256, 1, kH100), "grid 32 tiles 1 blocks 2 ranges 4 of 64");
-  CHECK_DESCRIBED(choose(528, 256, 1, kH100), "grid 33 tiles 1 blocks 3 ranges 4 of 64");
+  CHECK_DESCRIBED(choose(512, 256, 1, kH100), "grid 32 tiles 1 fragments 2 ranges 4 of 64");
+  CHECK_DESCRIBED(choose(528, 256, 1, kH100), "grid 33 tiles 1 fragments 3 ranges 4 of 64");
   CHECK_DESCRIBED(choose(529, 256, 1, kH100), too_large);
-  CHECK_DESCRIBED(choose(1056, 65, 1, kH100), "grid 66 tiles 1 blocks 5 ranges 2 of 40");
+  CHECK_DESCRIBED(choose(1056, 65, 1, kH100), "grid 66 tiles 1 fragments 5 ranges 2 of 40");
   CHECK_DESCRIBED(choose(1057, 65, 1, kH100), too_large);
-  CHECK_DESCRIBED(choose(528, 128, 2, kH100), "grid 33 tiles 1 blocks 3 ranges 2 of 64");
-  CHECK_DESCRIBED(choose(256, 128, 2, kH100), "cluster 16 tiles 1 blocks 1 ranges 2 of 64");
-  CHECK_DESCRIBED(choose(160, 64, 1, kSmall), "grid 10 tiles 1 blocks 1 ranges 2 of 32");
+  CHECK_DESCRIBED(choose(528, 128, 2, kH100), "grid 33 tiles 1 fragments 3 ranges 2 of 64");
+  CHECK_DESCRIBED(choose(256, 128, 2, kH100), "cluster 16 tiles 1 fragments 1 ranges 2 of 64");
+  CHECK_DESCRIBED(choose(160, 64, 1, kSmall), "grid 10 tiles 1 fragments 1 ranges 2 of 32");
 }
 
 TEST(what_is_chosen_for_int16) {
   const auto choose16 = [](int64_t hidden, int64_t rows) {
     return choose(hidden, rows, 1, kH100, kInt16);
   };
-  CHECK_DESCRIBED(choose16(512, 8), "int16 cluster 16 tiles 2 blocks 2");
-  CHECK_DESCRIBED(choose16(513, 8), "int16 grid 33 tiles 1 blocks 3");
-  CHECK_DESCRIBED(choose16(2048, 64), "int16 grid 128 tiles 1 blocks 8");
+  CHECK_DESCRIBED(choose16(512, 8), "int16 cluster 16 tiles 2 fragments 2");
+  CHECK_DESCRIBED(choose16(513, 8), "int16 grid 33 tiles 1 fragments 3");
+  CHECK_DESCRIBED(choose16(2048, 64), "int16 grid 128 tiles 1 fragments 8");
 }
 
 // What docs/cuda.md says.
@@ -137,7 +137,7 @@ TEST(what_the_device_does_not_place_is_not_chosen) {
   const cuda::DeviceShape shape = device_shape(shape_of(5, 512));
   const auto no_cluster = [](const cuda::PersistentShape &s) { return !s.cluster; };
   CHECK_DESCRIBED(cuda::choose(shape, &layer, 1, 10, kH100, no_cluster),
-                  "grid 32 tiles 1 blocks 2 few rows");
+                  "grid 32 tiles 1 fragments 2 few rows");
   const auto none = [](const cuda::PersistentShape &) { return false; };
   CHECK(!cuda::choose(shape, &layer, 1, 10, kH100, none).persistent);
 }
@@ -171,10 +171,10 @@ cuda::SharedLayout layout_of(const cuda::PersistentShape &s, int64_t hidden, int
 void check_shape(const cuda::PersistentShape &s, int64_t hidden, int64_t rows, int64_t directions,
                  const Limits &limits) {
   const int64_t tiles = divide_up(hidden, 16);
-  CHECK(s.blocks * 256 >= hidden);
+  CHECK(s.fragments * 256 >= hidden);
   if (s.cluster) {
     CHECK(limits.clusters);
-    CHECK(s.tiles == s.blocks && s.grid * s.tiles >= tiles);
+    CHECK(s.tiles == s.fragments && s.grid * s.tiles >= tiles);
     CHECK(1 < s.grid && s.grid <= 16 && (s.grid & (s.grid - 1)) == 0);
   } else {
     CHECK(s.tiles == 1 && s.grid == tiles);
@@ -246,8 +246,8 @@ TEST(all_blocks_are_at_work_at_once) {
   CHECK(fits(cluster_of(256, 1, 16), 256, 2));
   CHECK(fits(cluster_of(256, 1, 16), 256, 9)); // they do not wait for each other
   for (int64_t rows : {8, 9})
-    CHECK_THROWS(fits(grid_of(40, 9, rows), 40, 1), "no persistent kernel for 9 blocks");
-  CHECK_THROWS(fits(cluster_of(40, 4), 40, 1), "no persistent kernel for 4 blocks");
+    CHECK_THROWS(fits(grid_of(40, 9, rows), 40, 1), "no persistent kernel for 9 fragments");
+  CHECK_THROWS(fits(cluster_of(40, 4), 40, 1), "no persistent kernel for 4 fragments");
 }
 
 TEST(arrays_of_shared_memory) {

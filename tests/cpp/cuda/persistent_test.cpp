@@ -5,133 +5,15 @@
 
 #include "check.h"
 #include "common/schedule.h"
-#include "forced.h"
 #include "lstm_fastkernels/data_type.h"
-#include "on_device.h"
 #include "orders.h"
-#include "stack.h"
+#include "persistent_case.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
 namespace {
 
 using cuda::PersistentShape;
-
-// A stack and a sequence, and what comes of them.
-class Case {
-public:
-  Case(const SourceStack &stack, const Sequence &sequence, std::vector<int64_t> lengths = {})
-      : on_device_(stack), sequence_(sequence), lengths_(std::move(lengths)),
-        precision_(stack.precision()), expected_(forward(stack.packed(), sequence, 1, lengths_)) {}
-
-  // With so many steps a chunk, or all of them.
-  void check(const cuda::Plan &plan, int64_t steps = 0) const {
-    WITH("steps a chunk ", steps);
-    check_same(forward(on_device_, sequence_, plan, steps, lengths_), expected_);
-    CHECK(*plan.failed == 0);
-  }
-  // As the shape says, but of the form of the activations.
-  void check(PersistentShape shape, int64_t steps = 0) const {
-    shape = of_form(shape, cuda::form_of(precision_));
-    WITH(name_of(shape));
-    check(plan_of(shape, sequence_.shape.num_layers), steps);
-  }
-
-  const Result &expected() const { return expected_; }
-
-private:
-  StackOnDevice on_device_;
-  Sequence sequence_;
-  std::vector<int64_t> lengths_;
-  Precision precision_;
-  Result expected_;
-};
-
-struct Size {
-  int blocks; // of a strip; tiles of a cluster's block
-  int64_t hidden, T, B, directions;
-};
-
-constexpr Precision kForms[] = {kInt8, kInt16};
-
-Case random_case(const Size &s, uint64_t seed, float density = 1.0f, Precision precision = kInt8) {
-  const TypedShape shape = shape_of(3, s.hidden, 0, 1, s.directions, precision);
-  SourceStack stack = random_stack(shape, Weights::any, seed);
-  if (density < 1.0f)
-    for (SourceLayer &layer : stack.layers)
-      layer.hh.prune({16, 32}, density, seed + 1);
-  return Case(stack, random_sequence(shape, s.T, s.B, seed + 2));
-}
-
-template <class Test> void for_each_size(const std::vector<Size> &sizes, const Test &test) {
-  for (const Size &s : sizes) {
-    WITH("hidden ", s.hidden, " T ", s.T, " B ", s.B, " directions ", s.directions);
-    test(s);
-  }
-}
-
-TEST(every_cluster) {
-  const std::vector<Size> sizes = {{1, 1, 3, 1, 2},   {1, 15, 7, 9, 1},  {1, 16, 2, 64, 1},
-                                   {1, 17, 7, 7, 2},  {1, 151, 3, 8, 2}, {1, 255, 2, 33, 1},
-                                   {2, 17, 3, 33, 1}, {2, 257, 3, 9, 1}, {2, 300, 2, 32, 1},
-                                   {2, 300, 3, 1, 2}, {3, 31, 7, 9, 1},  {3, 520, 2, 8, 1},
-                                   {3, 768, 2, 9, 1}};
-  for_each_size(sizes, [](const Size &s) {
-    random_case(s, 101).check(cluster_of(s.hidden, s.blocks));
-    if (s.blocks <= cuda::most_cluster_tiles(Form::signed16))
-      random_case(s, 102, 1.0f, kInt16).check(cluster_of(s.hidden, s.blocks));
-  });
-}
-
-TEST(every_grid) {
-  const std::vector<Size> sizes = {
-      {1, 1, 3, 1, 2},    {1, 15, 7, 9, 1},   {1, 16, 2, 64, 1},  {1, 17, 7, 7, 2},
-      {1, 151, 3, 8, 1},  {1, 255, 2, 33, 1}, {2, 257, 3, 9, 2},  {2, 300, 2, 64, 1},
-      {3, 520, 2, 8, 1},  {3, 768, 3, 25, 1}, {4, 790, 2, 2, 1},  {4, 800, 2, 17, 1},
-      {5, 1050, 2, 1, 1}, {5, 1050, 2, 9, 1}, {6, 1300, 2, 1, 1}, {6, 1300, 2, 16, 1}};
-  for_each_size(sizes, [](const Size &s) {
-    random_case(s, 103).check(grid_of(s.hidden, s.blocks, s.B));
-    random_case(s, 104, 0.1f).check(grid_of(s.hidden, s.blocks, s.B));
-    if (s.blocks <= 3 || s.B > 8) {
-      random_case(s, 105, 1.0f, kInt16).check(grid_of(s.hidden, s.blocks, s.B));
-      random_case(s, 106, 0.1f, kInt16).check(grid_of(s.hidden, s.blocks, s.B));
-    }
-  });
-}
-
-// As many blocks as the emulator runs at once; of 8, the last warps hold none.
-TEST(the_largest_grids) {
-  for (const auto &[B, blocks] : {std::pair(1, 7), {9, 7}, {9, 8}}) {
-    WITH("batch ", B);
-    const Case of = random_case({7, 1792, 2, B, 1}, 105, 0.3f);
-    of.check(grid_of(1792, blocks, B));
-  }
-}
-
-// Passes over the columns take 8, 16 or 24 rows.
-TEST(every_number_of_rows) {
-  for (Precision precision : kForms)
-    for (int64_t B = 1; B <= 64; B += B < 26 ? 1 : 6) {
-      const Case of = random_case({1, 40, 3, B, 2}, 107, 1.0f, precision);
-      WITH("batch ", B);
-      of.check(grid_of(40, 1, B));
-      of.check(grid_of(40, 7, B)); // 16 rows a pass
-      of.check(cluster_of(40, 1));
-    }
-}
-
-// Where there are too few blocks for all warps, and too few tiles for all blocks.
-TEST(more_room_than_needed) {
-  for (int64_t B : {5, 9})
-    for (float density : {0.3f, 1.0f}) {
-      const Case of = random_case({1, 70, 4, B, 2}, 109, density);
-      for (int blocks = 1; blocks <= cuda::kLargestBlocks; ++blocks)
-        of.check(grid_of(70, blocks, B));
-      for (int tiles : {1, 2, 3})
-        for (int size : {2, 8, 16})
-          of.check(cluster_of(70, tiles, size));
-    }
-}
 
 TEST(persistent_in_every_order) {
   for (int64_t hidden : {40, 151})
@@ -170,7 +52,7 @@ TEST(layers_of_every_kind) {
   }
 }
 
-// Rows that end early, or start late in reverse; steps at which none is at work; one row alone.
+// Rows that end early, or start late in reverse; steps at which none is active; one row alone.
 TEST(persistent_rows_of_other_lengths) {
   const std::vector<int64_t> all_lengths[] = {{7, 1, 3, 6, 2, 1, 1, 4, 5},
                                               {1, 1, 1, 1, 1, 1, 1, 1, 1},
@@ -247,7 +129,7 @@ TEST(a_workspace_is_used_again) {
   });
 }
 
-// Weights that are zero throughout in some blocks, strips, or units.
+// Weights that are zero throughout in some fragments, bands, or units.
 TEST(persistent_zeros) {
   const TypedShape shape = shape_of(3, 200, 0, 1, 1);
   SourceStack stack = random_stack(shape, Weights::any, 123);

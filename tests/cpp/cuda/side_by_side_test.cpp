@@ -78,7 +78,7 @@ TEST(which_layers_are_a_group) {
   const auto counts = [](const std::vector<cuda::Choice> &layers) {
     std::vector<int64_t> found;
     int64_t next = 0;
-    for (const cuda::Group &group : cuda::groups_of(layers)) {
+    for (const cuda::LayerGroup &group : cuda::groups_of(layers)) {
       CHECK(group.first == next);
       next += group.count;
       found.push_back(group.count);

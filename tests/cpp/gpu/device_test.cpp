@@ -65,7 +65,7 @@ private:
 
   Result forward_on_device(const Sequence &sequence, const std::vector<int64_t> &lengths) const {
     const DeviceMemory x(sequence.x), h0(sequence.h0), c0(sequence.c0);
-    const cuda::DeviceStack stack{packed_.data(), cuda::head_bytes(shape_), weights_.data(),
+    const cuda::DeviceStack stack{packed_.data(), cuda::header_bytes(shape_), weights_.data(),
                                   packed_.size()};
     Result result;
     LstmArguments a = arguments_for(sequence, result);
@@ -97,7 +97,7 @@ private:
   DeviceMemory weights_;
 };
 
-SourceStack some_stack(const LstmShape &shape) { return random_stack(shape, Weights::any, 1); }
+SourceStack some_stack(const TypedShape &shape) { return random_stack(shape, Weights::any, 1); }
 
 // The dense stack, and one that keeps a tenth of its 16x32 blocks.
 std::vector<SourceStack> dense_and_sparse(const SourceStack &stack) {
