@@ -23,6 +23,7 @@ LARGEST_BYTES = 25 << 20  # of the folder, which is to be carried
 STAMP = FOLDER / "built-from"
 
 OPS = "_ops.abi3.so"
+KERNELS = "lib/liblstm_fastkernels_cuda.so"  # which it links
 PACKAGE = ROOT / "lstm_fastkernels"
 LIBRARIES = [f"lstm_fastkernels/lib/liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
 INCLUDES = ["-Icsrc/include", "-Icsrc", "-Itests/cpp/support"]
@@ -48,6 +49,7 @@ def build(names: Iterable[str], architecture: str) -> None:
     environment = os.environ | {
         "USE_CUDA": "1",
         "CUDA_ARCHS": f"{architecture}-real",
+        "LSTM_FASTKERNELS_CUDA_STATIC": "1",  # what the C++ programs link
         "LSTM_FASTKERNELS_FILE": "1" if importlib.util.find_spec("nlohmann_json") else "0",
         "NVCC_APPEND_FLAGS": NVCC_FLAGS,
     }
@@ -63,7 +65,8 @@ def build(names: Iterable[str], architecture: str) -> None:
     for name in names:
         if name == OPS:
             build_package()
-            call("strip", "-o", FOLDER / OPS, PACKAGE / OPS)
+            for part in (OPS, KERNELS):
+                call("strip", "-o", FOLDER / Path(part).name, PACKAGE / part)
             continue
         # A prebuilt ops library comes without them.
         if not all((ROOT / part).exists() for part in CPP_PROGRAMS[name] if part in LIBRARIES):
@@ -77,7 +80,7 @@ def prebuild(architecture: str) -> int:
     STAMP.unlink(missing_ok=True)
     build(PROGRAMS, architecture)
     STAMP.write_text(digest(architecture))
-    return sum((FOLDER / name).stat().st_size for name in PROGRAMS)
+    return sum(path.stat().st_size for path in FOLDER.iterdir())
 
 
 def digest(architecture: str) -> str:
@@ -95,7 +98,9 @@ def missing(architecture: str) -> dict[str, str]:
         return dict.fromkeys(PROGRAMS, "not prebuilt")
     if STAMP.read_text() != digest(architecture):
         return dict.fromkeys(PROGRAMS, "prebuilt from other sources or for another architecture")
-    shutil.copy(FOLDER / OPS, PACKAGE / OPS)
+    for part in (OPS, KERNELS):
+        (PACKAGE / part).parent.mkdir(exist_ok=True)
+        shutil.copy(FOLDER / Path(part).name, PACKAGE / part)
     return {name: why for name in PROGRAMS if (why := obstacle(name))}
 
 

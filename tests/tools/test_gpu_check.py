@@ -255,7 +255,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_programs, "STAMP", tmp_path / "built/built-from")
     (tmp_path / "setup.py").write_text("1")
     (tmp_path / "lstm_fastkernels.py").write_text("def cuda_built(): return True")
-    for name in gpu_programs.PROGRAMS:
+    for name in (*gpu_programs.PROGRAMS, Path(gpu_programs.KERNELS).name):
         program = tmp_path / "built" / name
         program.write_text('#!/bin/sh\n[ "$1" = --list ]\n')
         program.chmod(0o755)
@@ -266,6 +266,7 @@ def folder(tmp_path, monkeypatch):
 def test_programs_that_load_are_not_built(folder):
     assert gpu_programs.missing("90") == {}
     assert (folder / "package" / gpu_programs.OPS).exists()
+    assert (folder / "package" / gpu_programs.KERNELS).exists()
 
 
 def test_programs_that_do_not_load_are_built(folder):

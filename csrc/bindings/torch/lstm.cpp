@@ -195,8 +195,8 @@ std::string describe_call(Inputs in, bool brief) {
     return call.stack->on_cuda ? call.stack->on_cuda->brief(a) : "";
   std::ostringstream lines;
   lines << "on " << text(call.device) << ", T=" << a.time_steps << ", B=" << a.batch_size;
-  for (const std::string &line : call.device.is_cpu() ? describe(plan_call(call.stack->parsed, a))
-                                                      : describe_on_cuda(in.packed, *in.header, a))
+  for (const std::string &line : call.stack->on_cpu ? describe(plan_call(*call.stack->on_cpu, a))
+                                                    : call.stack->on_cuda->describe(a))
     lines << '\n' << line;
   return lines.str();
 }
