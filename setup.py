@@ -1,8 +1,8 @@
 """Builds three products from one core.
 
 The C++ library comes first, by CMake; it is installed into the package, where C++ programs find it.
-The torch ops (on torch's stable ABI) and the NumPy runtime link its static form. CUDA kernels are in
-the package once, in a shared library that the ops link.
+The torch ops (on torch's stable ABI) and the NumPy runtime link its static form. CUDA kernels are
+in the package once, in a shared library that the ops link.
 
 From the environment:
   USE_CUDA               1 or 0: with or without CUDA kernels; by default, with if nvcc is there

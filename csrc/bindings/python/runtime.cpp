@@ -191,8 +191,7 @@ private:
       fail("x must have " + std::to_string(shape().input_size) + " columns, got " +
            sizes_of(given));
     State &h_and_c = state.state;
-    if (h_and_c.layers() != shape().num_cells() ||
-        h_and_c.output_size() != shape().output_size() ||
+    if (h_and_c.layers() != shape().num_cells() || h_and_c.output_size() != shape().output_size() ||
         h_and_c.hidden_size() != shape().hidden_size)
       fail("state: it was made for another LSTM");
     if (h_and_c.batch_size() != batch_size)
