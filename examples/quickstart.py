@@ -72,7 +72,6 @@ def make_candidates(model: CharLM) -> list[Candidate]:
     """Make the rows of the table, the float model first."""
     dynamic = quantize_dynamic(model)
     pruned, metadata = load_model(PRUNED_WEIGHTS)
-    pruned.lstm = pruned.lstm.to_dense()
     zeros = f"{float(metadata['sparsity']):.0%} zeros"
     return [
         Candidate("nn.LSTM, float32", model, float_bytes(model.lstm)),

@@ -9,7 +9,7 @@
 namespace lstm_fastkernels {
 
 struct Plane {
-  enum class Addressing { strided, gapless, chunk } addressing = Addressing::strided;
+  enum class Addressing { strided, contiguous, chunk } addressing = Addressing::strided;
   uint8_t *base = nullptr;
   DataType type = DataType::float32;
   int64_t row_bytes = 0;
@@ -22,7 +22,7 @@ struct Plane {
     switch (addressing) {
     case Addressing::strided:
       return base + t * time_bytes + schedule.caller_row(row) * row_bytes;
-    case Addressing::gapless:
+    case Addressing::contiguous:
       return base + (schedule.start(t) + row) * row_bytes;
     default:
       return base + chunk_row * row_bytes;
@@ -39,7 +39,8 @@ struct Plane {
 inline Plane caller_plane(const LstmArguments &a, const void *data, int64_t time_stride,
                           int64_t row_stride) {
   const int64_t size = bytes_of(a.data_type);
-  const auto addressing = a.batch_sizes ? Plane::Addressing::gapless : Plane::Addressing::strided;
+  const auto addressing =
+      a.batch_sizes ? Plane::Addressing::contiguous : Plane::Addressing::strided;
   return {addressing, static_cast<uint8_t *>(const_cast<void *>(data)), a.data_type,
           row_stride * size, time_stride * size};
 }

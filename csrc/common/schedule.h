@@ -1,5 +1,5 @@
-// Which rows are at work at which time step. Rows are taken by decreasing length, so that the ones
-// at work are always the first active(t).
+// Which rows are active at which time step. Rows are sorted by decreasing length, so that the
+// active ones are always the first active(t).
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,11 @@ public:
   explicit Schedule(const LstmArguments &a);
 
   int64_t active(int64_t t) const { return active_.empty() ? batch_ : active_[index(t)]; }
-  // Rows at work before time step t: where step t begins when rows are stored without gaps.
+  // Active rows of all steps before t: where step t begins when rows are stored contiguously.
   int64_t start(int64_t t) const { return start_.empty() ? t * batch_ : start_[index(t)]; }
   int64_t caller_row(int64_t row) const { return order_.empty() ? row : order_[index(row)]; }
 
-  // Of all time steps; empty where every row is at work at each.
+  // Of all time steps; empty where every row is active at each.
   const std::vector<int64_t> &starts() const { return start_; }
   // caller_row of all rows; empty where they are taken as they come.
   const std::vector<int64_t> &order() const { return order_; }

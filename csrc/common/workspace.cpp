@@ -42,7 +42,7 @@ Workspace::~Workspace() {
   kept.size = kept.block ? peak : 0;
 }
 
-void *Workspace::take_bytes(size_t bytes) {
+void *Workspace::allocate_bytes(size_t bytes) {
   bytes += kAlignment;
   const size_t at = kept.used, end = at + bytes;
   std::byte *room;

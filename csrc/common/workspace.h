@@ -17,12 +17,12 @@ public:
   Workspace(const Workspace &) = delete;
   Workspace &operator=(const Workspace &) = delete;
 
-  template <class T> T *take(int64_t count) {
-    return static_cast<T *>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
+  template <class T> T *allocate(int64_t count) {
+    return static_cast<T *>(allocate_bytes(static_cast<size_t>(count) * sizeof(T)));
   }
 
 private:
-  void *take_bytes(size_t bytes);
+  void *allocate_bytes(size_t bytes);
 
   size_t mark_;
   std::vector<std::unique_ptr<std::byte[]>> overflow_; // what the kept block had no room for

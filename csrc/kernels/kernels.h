@@ -7,7 +7,7 @@
 
 namespace lstm_fastkernels {
 
-// Quantized activation rows: integers of a Form, and one scale a row.
+// Quantized activation rows: as an Arithmetic multiplies them, and one scale a row.
 struct ActivationRows {
   uint8_t *data = nullptr;
   int64_t stride = 0; // bytes from row to row, at least activation_row_bytes
@@ -17,20 +17,20 @@ struct ActivationRows {
 };
 
 // Room for one row of n activations: kernels write whole groups of 8.
-inline int64_t activation_row_bytes(Form form, int64_t n) {
-  return round_up(n, kTileUnits) * activation_bytes(form);
+inline int64_t activation_row_bytes(Arithmetic arithmetic, int64_t n) {
+  return round_up(n, kTileUnits) * activation_bytes(arithmetic);
 }
 
 // One time step of one layer and direction. Float rows are [rows][num_tiles * 32] for gates and
 // [rows][num_tiles * 8] for c and h, contiguous.
 struct StepArguments {
   int64_t rows = 0;
-  ActivationRows h_in;                // in hh's form
+  ActivationRows h_in;                // in hh's arithmetic
   const float *input_gates = nullptr; // bias and input products, in tile order
   float *c = nullptr;                 // in and out
   float *h = nullptr;                 // out: o tanh(c)
   ActivationRows h_out;               // h quantized with the scale 1 / h_out_max, which is there
-  Form h_out_form = Form::offset8;
+  Arithmetic h_out_arithmetic = Arithmetic::offset8;
   int32_t h_out_max = 127;
 };
 

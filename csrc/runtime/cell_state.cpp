@@ -6,11 +6,12 @@
 
 namespace lstm_fastkernels {
 
-ActivationRows take_rows(Workspace &memory, const Matrix &target, int64_t rows, int64_t columns) {
+ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t rows,
+                             int64_t columns) {
   ActivationRows taken;
-  taken.stride = round_up(activation_row_bytes(target.form, columns), 32);
-  taken.data = memory.take<uint8_t>(rows * taken.stride);
-  taken.scales = memory.take<float>(rows);
+  taken.stride = round_up(activation_row_bytes(target.arithmetic, columns), 32);
+  taken.data = memory.allocate<uint8_t>(rows * taken.stride);
+  taken.scales = memory.allocate<float>(rows);
   return taken;
 }
 
@@ -18,14 +19,14 @@ CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange
     : call_(call), cell_(cell), weights_(call.stack.layers[static_cast<size_t>(cell)]),
       rows_(rows) {
   const int64_t count = rows.size();
-  c_ = memory.take<float>(count * call.units_per_row());
-  cell_output_ = memory.take<float>(count * call.units_per_row());
+  c_ = memory.allocate<float>(count * call.units_per_row());
+  cell_output_ = memory.allocate<float>(count * call.units_per_row());
   for (ActivationRows &h : quantized_)
-    h = take_rows(memory, weights_.hh, count, call.units_per_row());
+    h = allocate_rows(memory, weights_.hh, count, call.units_per_row());
   if (call.stack.shape.proj_size) {
     h_stride_ = weights_.hr.num_tiles * kTileRows;
-    h_ = memory.take<float>(count * h_stride_);
-    unprojected_ = take_rows(memory, weights_.hr, count, call.units_per_row());
+    h_ = memory.allocate<float>(count * h_stride_);
+    unprojected_ = allocate_rows(memory, weights_.hr, count, call.units_per_row());
   } else {
     h_stride_ = call.units_per_row();
     h_ = cell_output_;
@@ -44,7 +45,7 @@ void CellState::step(int64_t count, const float *input_gates) {
   a.c = c_;
   a.h = cell_output_;
   a.h_out = projected ? unprojected_ : next;
-  a.h_out_form = consumer.form;
+  a.h_out_arithmetic = consumer.arithmetic;
   a.h_out_max = consumer.activation_max;
   std::fill_n(a.h_out.scales, count, 1.0f / static_cast<float>(a.h_out_max));
   call_.kernels.step(weights_.hh, all_tiles(weights_.hh), a);

@@ -31,7 +31,8 @@ struct Call {
   float input_min_absmax(int64_t layer) const { return layer == 0 ? 0.0f : h_min_absmax(); }
 };
 
-ActivationRows take_rows(Workspace &memory, const Matrix &target, int64_t rows, int64_t columns);
+ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t rows,
+                             int64_t columns);
 
 class CellState {
 public:

@@ -41,7 +41,7 @@ void Lstm::forward(const float *x, int64_t time_steps, int64_t batch_size, State
   if (state.batch_size() != batch_size)
     fail("state: it holds " + std::to_string(state.batch_size()) + " rows, batch_size is " +
          std::to_string(batch_size));
-  const auto stride = [](int64_t given, int64_t gapless) { return given ? given : gapless; };
+  const auto stride = [](int64_t given, int64_t contiguous) { return given ? given : contiguous; };
   const int64_t columns = sizes.num_directions * sizes.output_size();
   LstmArguments a;
   a.time_steps = time_steps;

@@ -19,8 +19,9 @@ bool all_zero(const uint8_t *bytes, int64_t count) {
 
 // Blocks of a dense matrix that are not zero. A block is all of its groups for 8 rows.
 int64_t kept_in_tiles(const Matrix &matrix) {
-  const int64_t group_bytes = columns_per_group(matrix.form) * weight_bytes(matrix.form);
-  const int64_t groups_a_block = kBlockColumns / columns_per_group(matrix.form);
+  const int64_t group_bytes =
+      columns_per_group(matrix.arithmetic) * weight_bytes(matrix.arithmetic);
+  const int64_t groups_a_block = kBlockColumns / columns_per_group(matrix.arithmetic);
   int64_t kept = 0;
   for (int64_t strip = 0; strip < matrix.num_tiles * kStripsPerTile; ++strip) {
     const uint8_t *const rows = matrix.tiles + strip / kStripsPerTile * matrix.tile_bytes() +
@@ -45,20 +46,21 @@ int64_t kept_in_slices(const Matrix &matrix) {
       if (s > 0 && slice.strips[s] == slice.strips[s - 1])
         continue;
       for (int64_t position = slice.start; position < slice.start + slice.length; ++position)
-        kept += !all_zero(matrix.blocks + (position * kSliceStrips + s) * block_bytes(matrix.form),
-                          block_bytes(matrix.form));
+        kept += !all_zero(matrix.blocks +
+                              (position * kSliceStrips + s) * block_bytes(matrix.arithmetic),
+                          block_bytes(matrix.arithmetic));
     }
   }
   return kept;
 }
 
-const char *form_text(Form form) {
-  switch (form) {
-  case Form::offset8:
+const char *products_text(Arithmetic arithmetic) {
+  switch (arithmetic) {
+  case Arithmetic::offset8:
     return "8-bit, the weights are pair-safe";
-  case Form::signed8:
+  case Arithmetic::signed8:
     return "8-bit by signs, the weights are not pair-safe or a row's sum exceeds 16 bits";
-  case Form::signed16:
+  case Arithmetic::signed16:
     return "16-bit activations";
   default:
     return "float32, always in blocks";
@@ -73,7 +75,7 @@ MatrixPlan matrix_plan(const MatrixName &of, const Matrix &matrix, const MatrixS
   plan.blocks = shape.num_blocks(kBlockColumns);
   plan.nonzero = matrix.is_sparse() ? kept_in_slices(matrix) : kept_in_tiles(matrix);
   plan.stored = matrix.is_sparse() ? matrix.positions * kSliceStrips : plan.blocks;
-  plan.products = form_text(matrix.form);
+  plan.products = products_text(matrix.arithmetic);
   return plan;
 }
 

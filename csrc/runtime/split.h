@@ -13,7 +13,7 @@ constexpr int64_t kProductsWorthAThread = int64_t{1} << 25;
 struct Split {
   int64_t products; // of the whole call
   int64_t ranges;   // of rows, each with all directions
-  int threads;      // at work, at most
+  int threads;      // active, at most
 };
 
 // Of a call with at least one row.

@@ -79,7 +79,7 @@ private:
     const float *values = reinterpret_cast<const float *>(row);
     Workspace memory;
     if (type != DataType::float32) {
-      float *widened = memory.take<float>(columns);
+      float *widened = memory.allocate<float>(columns);
       widen(row, type, columns, widened);
       values = widened;
     }
@@ -109,18 +109,18 @@ void run_forward(const Call &call, RowRange rows) {
   const LstmShape &shape = call.stack.shape;
   const LstmArguments &a = call.arguments;
   const int64_t most_rows = rows_a_chunk(call, rows.size());
-  float *gates = memory.take<float>(most_rows * call.gates_per_row());
-  float *between = memory.take<float>(most_rows * shape.output_size());
+  float *gates = memory.allocate<float>(most_rows * call.gates_per_row());
+  float *between = memory.allocate<float>(most_rows * shape.output_size());
   const Plane layers_plane{Plane::Addressing::chunk, reinterpret_cast<uint8_t *>(between),
                            DataType::float32, shape.output_size() * int64_t{sizeof(float)}};
   const Plane x = x_plane(a), y = y_plane(a);
   static_assert(std::is_trivially_destructible_v<Direction>);
-  Direction *const layers = memory.take<Direction>(shape.num_layers);
-  ActivationRows *const quantized = memory.take<ActivationRows>(shape.num_layers);
+  Direction *const layers = memory.allocate<Direction>(shape.num_layers);
+  ActivationRows *const quantized = memory.allocate<ActivationRows>(shape.num_layers);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     new (layers + layer) Direction(call, memory, layer, 0, rows);
     const Matrix &ih = call.stack.layers[static_cast<size_t>(layer)].ih;
-    quantized[layer] = take_rows(memory, ih, most_rows, shape.layer_input_size(layer));
+    quantized[layer] = allocate_rows(memory, ih, most_rows, shape.layer_input_size(layer));
   }
   for (Chunk chunk{0, 0}; chunk.end < a.time_steps;) {
     chunk = layers[0].next_chunk(chunk.end, most_rows);
@@ -139,10 +139,11 @@ void run_direction(const Call &call, int64_t layer, int64_t direction, RowRange 
   Workspace memory;
   const LstmShape &shape = call.stack.shape;
   const int64_t most_rows = rows_a_chunk(call, rows.size());
-  float *gates = memory.take<float>(most_rows * call.gates_per_row());
+  float *gates = memory.allocate<float>(most_rows * call.gates_per_row());
   Direction state(call, memory, layer, direction, rows);
   const Matrix &ih = call.stack.layers[static_cast<size_t>(layer * 2 + direction)].ih;
-  const ActivationRows quantized = take_rows(memory, ih, most_rows, shape.layer_input_size(layer));
+  const ActivationRows quantized =
+      allocate_rows(memory, ih, most_rows, shape.layer_input_size(layer));
   const Plane columns = out.columns_from(direction * shape.output_size());
   for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps;) {
     chunk = state.next_chunk(chunk.end, most_rows);
@@ -165,8 +166,8 @@ void run_bidirectional(const Call &call, const Split &split) {
   Workspace memory;
   Plane planes[2];
   for (int64_t i = 0; i < std::min<int64_t>(2, shape.num_layers - 1); ++i)
-    planes[i] = {Plane::Addressing::gapless,
-                 reinterpret_cast<uint8_t *>(memory.take<float>(all_rows * width)),
+    planes[i] = {Plane::Addressing::contiguous,
+                 reinterpret_cast<uint8_t *>(memory.allocate<float>(all_rows * width)),
                  DataType::float32, width * int64_t{sizeof(float)}};
   const Plane x = x_plane(a), y = y_plane(a);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {

@@ -25,7 +25,7 @@
 #include <cstring>
 #include <vector>
 
-#include "common/form.h"
+#include "common/arithmetic.h"
 #include "common/rounding.h"
 #include "lstm_fastkernels/weights.h"
 
@@ -40,8 +40,10 @@ constexpr int kBlockColumns = 4;
 constexpr int kSliceStrips = 8;
 constexpr int kWindowTiles = 16;
 
-constexpr int columns_per_group(Form form) { return 4 / activation_bytes(form); }
-constexpr int block_bytes(Form form) { return kStripRows * kBlockColumns * weight_bytes(form); }
+constexpr int columns_per_group(Arithmetic arithmetic) { return 4 / activation_bytes(arithmetic); }
+constexpr int block_bytes(Arithmetic arithmetic) {
+  return kStripRows * kBlockColumns * weight_bytes(arithmetic);
+}
 
 // Reads element i of an array of T that may be misaligned.
 template <class T> T read(const uint8_t *array, int64_t i) {
@@ -64,17 +66,18 @@ struct Matrix {
   const uint8_t *columns = nullptr; // uint16 [positions][8]
   const uint8_t *blocks = nullptr;  // int8 or float [positions][8][groups][8][columns_per_group]
 
-  const uint8_t *row_sums = nullptr; // int16 [num_tiles][32], of the weights; Form::offset8 only
-  const uint8_t *scales = nullptr;   // float [num_tiles][32]; 1 for Form::float32
+  const uint8_t *row_sums =
+      nullptr; // int16 [num_tiles][32], of the weights; Arithmetic::offset8 only
+  const uint8_t *scales = nullptr; // float [num_tiles][32]; 1 for Arithmetic::float32
   int64_t num_tiles = 0;
   int64_t groups = 0;
   int64_t positions = 0;
   Precision precision;
-  Form form = Form::offset8;
-  int32_t activation_max = 127; // A: activations are integers in [-A, A]; 1 for Form::float32
+  Arithmetic arithmetic = Arithmetic::offset8;
+  int32_t activation_max = 127; // A: activations are integers in [-A, A]; 1 for Arithmetic::float32
 
   bool is_sparse() const { return slices != nullptr; }
-  int64_t tile_bytes() const { return groups * kTileRows * columns_per_group(form); }
+  int64_t tile_bytes() const { return groups * kTileRows * columns_per_group(arithmetic); }
   // Products of one row of activations.
   int64_t products() const {
     return is_sparse() ? positions * kSliceStrips * kStripRows * kBlockColumns

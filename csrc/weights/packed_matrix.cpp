@@ -8,48 +8,49 @@ namespace {
 
 int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
 
-Form choose(Precision precision, const Proof &proof) {
+Arithmetic choose(Precision precision, const Proof &proof) {
   if (precision.weights == WeightType::float32)
-    return Form::float32;
+    return Arithmetic::float32;
   if (precision.activations == ActivationType::int16)
-    return Form::signed16;
-  return proof.pair_safe && proof.short_sums ? Form::offset8 : Form::signed8;
+    return Arithmetic::signed16;
+  return proof.pair_safe && proof.short_sums ? Arithmetic::offset8 : Arithmetic::signed8;
 }
 
-bool possible(Form form, Precision precision) {
-  if (form == Form::offset8)
+bool possible(Arithmetic arithmetic, Precision precision) {
+  if (arithmetic == Arithmetic::offset8)
     return precision == Precision{WeightType::int8, ActivationType::int8};
-  return form == choose(precision, {false, false, 0});
+  return arithmetic == choose(precision, {false, false, 0});
 }
 
 } // namespace
 
-MatrixOffsets CpuLayout::take(Sections &sections, const MatrixShape &shape,
-                              const MatrixRecord &record) {
-  const Form form = static_cast<Form>(record.form);
+MatrixOffsets CpuLayout::place(Sections &sections, const MatrixShape &shape,
+                               const MatrixRecord &record) {
+  const Arithmetic arithmetic = static_cast<Arithmetic>(record.arithmetic);
   const int64_t rows = shape.num_tiles() * kTileRows;
   const int64_t slots = int64_t{record.positions} * kSliceStrips;
-  const bool offset_possible = form == Form::offset8 || form == Form::signed8;
+  const bool offset_possible =
+      arithmetic == Arithmetic::offset8 || arithmetic == Arithmetic::signed8;
   MatrixOffsets at{};
   if (record.blocks) {
-    at.slices = sections.take(num_slices(shape) * int64_t{sizeof(Slice)});
-    at.columns = sections.take(slots * int64_t{sizeof(uint16_t)});
-    at.blocks = sections.take(slots * block_bytes(form));
+    at.slices = sections.add(num_slices(shape) * int64_t{sizeof(Slice)});
+    at.columns = sections.add(slots * int64_t{sizeof(uint16_t)});
+    at.blocks = sections.add(slots * block_bytes(arithmetic));
   } else {
-    at.tiles = sections.take(rows * round_up(shape.columns, columns_per_group(form)));
+    at.tiles = sections.add(rows * round_up(shape.columns, columns_per_group(arithmetic)));
   }
-  at.row_sums = sections.take(offset_possible ? rows * int64_t{sizeof(int16_t)} : 0);
-  at.scales = sections.take(rows * int64_t{sizeof(float)});
+  at.row_sums = sections.add(offset_possible ? rows * int64_t{sizeof(int16_t)} : 0);
+  at.scales = sections.add(rows * int64_t{sizeof(float)});
   return at;
 }
 
 void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
-  const Form form = static_cast<Form>(record.form);
+  const Arithmetic arithmetic = static_cast<Arithmetic>(record.arithmetic);
   precision_name(record.precision()); // throws where there is none
-  if (!possible(form, record.precision()))
-    fail("packed weights: unknown form " + std::to_string(record.form));
-  const bool range_possible = form == Form::float32 ? record.activation_max == 1
-                              : form == Form::signed16
+  if (!possible(arithmetic, record.precision()))
+    fail("packed weights: unknown arithmetic " + std::to_string(record.arithmetic));
+  const bool range_possible = arithmetic == Arithmetic::float32 ? record.activation_max == 1
+                              : arithmetic == Arithmetic::signed16
                                   ? record.activation_max >= 1 && record.activation_max <= 32767
                                   : record.activation_max == 127;
   if (!range_possible)
@@ -57,7 +58,7 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
          " is not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
   if (record.blocks ? record.blocks != 1 || record.positions > most
-                    : form == Form::float32 || record.positions != 0)
+                    : arithmetic == Arithmetic::float32 || record.positions != 0)
     fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
          std::to_string(record.positions) + " positions is not possible");
 }
@@ -66,7 +67,7 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
             const MatrixOffsets &at) {
   Matrix matrix;
   matrix.precision = record.precision();
-  matrix.form = static_cast<Form>(record.form);
+  matrix.arithmetic = static_cast<Arithmetic>(record.arithmetic);
   if (record.blocks) {
     matrix.slices = base + at.slices;
     matrix.columns = base + at.columns;
@@ -77,7 +78,7 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
   matrix.row_sums = base + at.row_sums;
   matrix.scales = base + at.scales;
   matrix.num_tiles = shape.num_tiles();
-  matrix.groups = divide_up(shape.columns, columns_per_group(matrix.form));
+  matrix.groups = divide_up(shape.columns, columns_per_group(matrix.arithmetic));
   matrix.positions = record.positions;
   matrix.activation_max = record.activation_max;
   return matrix;
@@ -86,12 +87,12 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
 MatrixPacker::MatrixPacker(const MatrixShape &shape, const WeightMatrix &source,
                            const std::string &name)
     : source_(shape, source, name) {
-  const Form form = choose(source.precision, source_.proof());
+  const Arithmetic arithmetic = choose(source.precision, source_.proof());
   record_.weights = source.precision.weights;
   record_.activations = source.precision.activations;
-  record_.form = static_cast<uint32_t>(form);
+  record_.arithmetic = static_cast<uint32_t>(arithmetic);
   record_.activation_max = source_.activation_max();
-  if (source_.in_blocks() || form == Form::float32)
+  if (source_.in_blocks() || arithmetic == Arithmetic::float32)
     plan_slices();
 }
 
@@ -129,7 +130,7 @@ void MatrixPacker::write(uint8_t *base, const MatrixOffsets &at) const {
     write_slices(base + at.slices, base + at.columns, base + at.blocks);
   else
     write_tiles(base + at.tiles);
-  if (form() == Form::offset8)
+  if (arithmetic() == Arithmetic::offset8)
     write_rows<int16_t>(base + at.row_sums, source_.shape(), kStripRows, [&](int64_t row) {
       return static_cast<int16_t>(source_.row_sums()[static_cast<size_t>(row)]);
     });
@@ -138,7 +139,7 @@ void MatrixPacker::write(uint8_t *base, const MatrixOffsets &at) const {
 }
 
 void MatrixPacker::write_tiles(uint8_t *tiles) const {
-  const int64_t group = columns_per_group(form());
+  const int64_t group = columns_per_group(arithmetic());
   const int64_t tile_bytes = kTileRows * round_up(source_.shape().columns, group);
   for (int64_t strip = 0; strip < source_.shape().num_strips(); ++strip)
     source_.for_each_panel(strip, [&](const Panel &panel) {
@@ -162,7 +163,7 @@ void MatrixPacker::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *bloc
       for (size_t i = 0; i < strip.blocks.size(); ++i) {
         const int64_t slot = static_cast<int64_t>((start + i) * kSliceStrips + s);
         lstm_fastkernels::write(columns, slot, strip.blocks[i].column);
-        write_block(strip.index, strip.blocks[i], blocks + slot * block_bytes(form()));
+        write_block(strip.index, strip.blocks[i], blocks + slot * block_bytes(arithmetic()));
       }
     }
     lstm_fastkernels::write(slices, static_cast<int64_t>(n), slice);
@@ -171,7 +172,7 @@ void MatrixPacker::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *bloc
 }
 
 void MatrixPacker::write_block(int64_t strip, const Block &from, uint8_t *block) const {
-  const int64_t group = columns_per_group(form()), size = source_.weight_bytes();
+  const int64_t group = columns_per_group(arithmetic()), size = source_.weight_bytes();
   const int64_t left = source_.shape().columns - int64_t{from.column} * kBlockColumns;
   for (int64_t i = 0; i < source_.shape().strip_rows(strip); ++i)
     for (int64_t k = 0; k < std::min<int64_t>(kBlockColumns, left); ++k)

@@ -35,7 +35,7 @@ private:
     std::vector<Block> blocks;
   };
 
-  Form form() const { return static_cast<Form>(record_.form); }
+  Arithmetic arithmetic() const { return static_cast<Arithmetic>(record_.arithmetic); }
   void plan_slices();
   std::vector<Block> blocks_of(int64_t strip) const;
   void write_tiles(uint8_t *tiles) const;
@@ -54,7 +54,7 @@ struct CpuLayout {
   static constexpr Backend kBackend = Backend::cpu;
   static constexpr int64_t kHeight = kStripRows;
 
-  static Offsets take(Sections &sections, const MatrixShape &shape, const MatrixRecord &record);
+  static Offsets place(Sections &sections, const MatrixShape &shape, const MatrixRecord &record);
   static void check(const MatrixShape &shape, const MatrixRecord &record);
 };
 

@@ -2,7 +2,7 @@
 // then each layer's sections. A backend's layout says what a matrix looks like:
 //
 //   Plan      a validated matrix: Plan(shape, source, name), record(), write()
-//   Offsets   where a matrix's sections lie; take(sections, shape, record) walks over them
+//   Offsets   where a matrix's sections lie; place(sections, shape, record) adds them
 //   check     refuses a record that no matrix of a shape can have
 //   kBackend  what the header says, kHeight: rows of a strip
 #pragma once
@@ -33,7 +33,7 @@ static_assert(sizeof(PackHeader) == 64);
 struct MatrixRecord {
   WeightType weights;
   ActivationType activations;
-  uint32_t form;
+  uint32_t arithmetic;
   int32_t activation_max;
   uint32_t blocks;    // CPU: 0 dense, 1 block-sparse; CUDA: of the longest strip
   uint32_t positions; // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
@@ -60,7 +60,7 @@ inline MatrixShape hr_shape(const LstmShape &shape) {
 }
 
 // Bytes of the header and the records.
-inline int64_t head_size(const LstmShape &shape) {
+inline int64_t header_size(const LstmShape &shape) {
   return int64_t{sizeof(PackHeader)} + shape.num_cells() * int64_t{sizeof(LayerRecord)};
 }
 
@@ -74,7 +74,7 @@ LstmShape read_header(const PackHeader &header, Backend backend);
 class Sections {
 public:
   explicit Sections(int64_t start) : offset_(start) {}
-  int64_t take(int64_t bytes) {
+  int64_t add(int64_t bytes) {
     const int64_t at = offset_;
     offset_ += round_up(bytes, 64);
     return at;
@@ -107,15 +107,15 @@ template <class Layout> struct LayerOffsets {
 };
 
 template <class Layout>
-LayerOffsets<Layout> take_layer(Sections &sections, const LstmShape &shape, int64_t layer,
-                                const LayerRecord &record) {
+LayerOffsets<Layout> place_layer(Sections &sections, const LstmShape &shape, int64_t layer,
+                                 const LayerRecord &record) {
   LayerOffsets<Layout> at{};
-  at.ih = Layout::take(sections, ih_shape(shape, layer), record.ih);
-  at.hh = Layout::take(sections, hh_shape(shape), record.hh);
+  at.ih = Layout::place(sections, ih_shape(shape, layer), record.ih);
+  at.hh = Layout::place(sections, hh_shape(shape), record.hh);
   if (shape.proj_size)
-    at.hr = Layout::take(sections, hr_shape(shape), record.hr);
+    at.hr = Layout::place(sections, hr_shape(shape), record.hr);
   const int64_t rows = hh_shape(shape).num_strips(Layout::kHeight) * Layout::kHeight;
-  at.bias = sections.take(rows * int64_t{sizeof(float)});
+  at.bias = sections.add(rows * int64_t{sizeof(float)});
   return at;
 }
 
@@ -125,10 +125,10 @@ public:
   // Throws Error, naming the matrix.
   StackPlan(const LstmShape &shape, const CellWeights *cells) : shape_(shape) {
     validate(shape);
-    Sections sections(head_size(shape));
+    Sections sections(header_size(shape));
     for (int64_t i = 0; i < shape.num_cells(); ++i) {
       layers_.push_back(plan_layer(i, cells[i]));
-      take_layer<Layout>(sections, shape, i / shape.num_directions, layers_.back().record);
+      place_layer<Layout>(sections, shape, i / shape.num_directions, layers_.back().record);
     }
     bytes_ = static_cast<size_t>(sections.bytes());
   }
@@ -143,11 +143,11 @@ public:
     uint8_t *base = static_cast<uint8_t *>(packed);
     std::fill_n(base, bytes_, uint8_t{0});
     lstm_fastkernels::write(base, 0, make_header(shape_, Layout::kBackend, bytes_));
-    Sections sections(head_size(shape_));
+    Sections sections(header_size(shape_));
     for (int64_t i = 0; i < shape_.num_cells(); ++i) {
       const Layer &plan = layers_[static_cast<size_t>(i)];
       const LayerOffsets<Layout> at =
-          take_layer<Layout>(sections, shape_, i / shape_.num_directions, plan.record);
+          place_layer<Layout>(sections, shape_, i / shape_.num_directions, plan.record);
       lstm_fastkernels::write(base + sizeof(PackHeader), i, plan.record);
       const typename Layout::Offsets *const offsets[] = {&at.ih, &at.hh, &at.hr};
       for (size_t m = 0; m < plan.matrices.size(); ++m)
@@ -199,8 +199,8 @@ LstmShape read_stack(const void *packed, size_t readable, size_t bytes, const Vi
          std::to_string(readable));
   std::memcpy(&header, packed, sizeof header);
   const LstmShape shape = read_header(header, Layout::kBackend);
-  Sections sections(head_size(shape));
-  if (static_cast<int64_t>(readable) >= head_size(shape))
+  Sections sections(header_size(shape));
+  if (static_cast<int64_t>(readable) >= header_size(shape))
     for (int64_t i = 0; i < shape.num_cells(); ++i) {
       const int64_t layer = i / shape.num_directions;
       const LayerRecord record =
@@ -209,7 +209,7 @@ LstmShape read_stack(const void *packed, size_t readable, size_t bytes, const Vi
       Layout::check(hh_shape(shape), record.hh);
       if (shape.proj_size)
         Layout::check(hr_shape(shape), record.hr);
-      const LayerOffsets<Layout> at = take_layer<Layout>(sections, shape, layer, record);
+      const LayerOffsets<Layout> at = place_layer<Layout>(sections, shape, layer, record);
       if (sections.bytes() <= static_cast<int64_t>(bytes))
         visit(shape, layer, record, at);
     }

@@ -132,7 +132,8 @@ def test_a_text_that_ends_inside_a_character(program, path, end):
 def test_the_pruned_model(program, path):
     shutil.copy(EXAMPLES / "char_lm_pruned.safetensors", path)
     model, _ = load_model(path)
-    assert isinstance(model.lstm, lfk.FastSparseLSTM)
+    assert isinstance(model.lstm, lfk.FastQuantLSTM)
+    assert "8x4 blocks" in repr(model.lstm)
     text = (EXAMPLES / "char_lm.py").read_bytes()
     check_score(program, model, path, text, lfk.supported_isas())
 

@@ -28,7 +28,7 @@ template <class T> T *state_rows(const Call &call, T *states, const Part &p, int
 
 QuantizedRows quantized_input(const Call &call, const Part &p) {
   QuantizedRows rows = p.slot.input;
-  rows.stride = quantized_bytes(call.stack.form, call.shape.layer_input_size(p.layer));
+  rows.stride = quantized_bytes(call.stack.arithmetic, call.shape.layer_input_size(p.layer));
   return rows;
 }
 

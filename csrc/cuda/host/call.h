@@ -62,7 +62,7 @@ struct Call {
       return y_plane(arguments);
     Plane plane;
     plane.addressing =
-        shape.num_directions == 2 ? Plane::Addressing::gapless : Plane::Addressing::chunk;
+        shape.num_directions == 2 ? Plane::Addressing::contiguous : Plane::Addressing::chunk;
     plane.base = reinterpret_cast<uint8_t *>(memory.after(layer));
     plane.row_bytes = shape.num_directions * shape.output_size() * int64_t{sizeof(float)};
     return plane;

@@ -22,9 +22,9 @@ public:
     used_ += round_up(count * int64_t{sizeof(T)}, kWorkspaceAlignment);
     return base_ ? reinterpret_cast<T *>(base_ + at) : nullptr;
   }
-  QuantizedRows allocate_rows(Form form, int64_t rows, int64_t columns) {
+  QuantizedRows allocate_rows(Arithmetic arithmetic, int64_t rows, int64_t columns) {
     QuantizedRows allocated;
-    allocated.stride = quantized_bytes(form, columns);
+    allocated.stride = quantized_bytes(arithmetic, columns);
     allocated.data = allocate<uint8_t>(rows * allocated.stride);
     allocated.scales = allocate<float>(rows);
     return allocated;
@@ -41,12 +41,12 @@ public:
     s.h = s.cell_output = allocate<float>(rows * s.units_stride);
     s.h_stride = s.units_stride;
     for (QuantizedRows &quantized : s.quantized)
-      quantized = allocate_rows(stack.form, rows, shape.output_size());
+      quantized = allocate_rows(stack.arithmetic, rows, shape.output_size());
     s.first_scales = allocate<float>(rows);
     if (shape.proj_size) {
       s.h_stride = any.hr.padded_rows();
       s.h = allocate<float>(rows * s.h_stride);
-      s.unprojected = allocate_rows(stack.form, rows, shape.hidden_size);
+      s.unprojected = allocate_rows(stack.arithmetic, rows, shape.hidden_size);
       s.quantized[1] = s.quantized[0];
       s.first_scales = s.quantized[0].scales;
     }
@@ -87,8 +87,8 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
   const int64_t inner_width = shape.num_directions * shape.output_size();
   slots.resize(static_cast<size_t>(shape.num_directions * side_by_side));
   for (Slot &slot : slots) {
-    slot.input =
-        workspace.allocate_rows(stack.form, chunk_rows, std::max(shape.input_size, inner_width));
+    slot.input = workspace.allocate_rows(stack.arithmetic, chunk_rows,
+                                         std::max(shape.input_size, inner_width));
     slot.gates = workspace.allocate<float>(chunk_rows * hh.padded_rows());
   }
   // Layers that run one after the other alternate between two buffers.

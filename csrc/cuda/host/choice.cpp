@@ -31,7 +31,7 @@ int most_ranges(const DeviceShape &shape) {
 
 // Why such a layer cannot be persistent on any device; empty if it may be.
 std::string obstacle(const DeviceShape &shape, int64_t batch, int64_t time_steps) {
-  if (shape.form == Form::float32)
+  if (shape.arithmetic == Arithmetic::float32)
     return "weights are float32";
   if (shape.proj_size)
     return "there is a projection";
@@ -50,7 +50,7 @@ void add_shapes(const DeviceShape &shape, const PackedLayer *layers, int ranges,
   const int fragments = static_cast<int>(divide_up(hh.num_columns, kColumnsOfWarps));
 
   PersistentShape cluster;
-  cluster.form = shape.form;
+  cluster.arithmetic = shape.arithmetic;
   cluster.cluster = true;
   cluster.tiles = cluster.fragments = fragments;
   cluster.grid = cluster_size(divide_up(hh.num_tiles, cluster.tiles));
@@ -59,7 +59,7 @@ void add_shapes(const DeviceShape &shape, const PackedLayer *layers, int ranges,
 
   PersistentShape grid = cluster;
   grid.cluster = false;
-  grid.few_rows = grid.form == Form::signed8 && rows <= kFewRows;
+  grid.few_rows = grid.arithmetic == Arithmetic::signed8 && rows <= kFewRows;
   grid.tiles = 1;
   grid.grid = hh.num_tiles;
 
@@ -69,7 +69,7 @@ void add_shapes(const DeviceShape &shape, const PackedLayer *layers, int ranges,
       shapes.push_back(s);
   };
   add_if(limits.clusters && cluster.grid <= kLargestCluster &&
-             fragments <= most_cluster_tiles(cluster.form),
+             fragments <= most_cluster_tiles(cluster.arithmetic),
          cluster);
   add_if(fragments <= kMostFragments &&
              grid.grid * shape.num_directions * ranges <= limits.multiprocessors,

@@ -30,10 +30,10 @@ struct Halves {
 class MatrixPlan {
 public:
   MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, const std::string &name)
-      : source_(shape, source, name), form_(form_of(source.precision)) {
+      : source_(shape, source, name), arithmetic_(arithmetic_of(source.precision)) {
     record_.weights = source.precision.weights;
     record_.activations = source.precision.activations;
-    record_.form = static_cast<uint32_t>(form_);
+    record_.arithmetic = static_cast<uint32_t>(arithmetic_);
     record_.activation_max = source_.activation_max();
     starts_.push_back(0);
     for (int64_t band = 0; band < shape.num_strips(kBandHeight); ++band) {
@@ -64,7 +64,7 @@ public:
   }
 
 private:
-  int64_t width() const { return columns_per_fragment(form_); }
+  int64_t width() const { return columns_per_fragment(arithmetic_); }
 
   // Calls visit(panel, k, half) for the source's blocks of 8 x 4 that are not zero.
   template <class Visit> void for_each_block(int64_t band, const Visit &visit) const {
@@ -81,7 +81,7 @@ private:
     for_each_block(band, [&](const Panel &panel, int64_t k, int64_t half) {
       const int64_t column = panel.first_column + k;
       const auto found = std::lower_bound(begin, end, static_cast<uint16_t>(column / width()));
-      uint8_t *fragment = fragments + (found - columns_.begin()) * bytes_per_fragment(form_);
+      uint8_t *fragment = fragments + (found - columns_.begin()) * bytes_per_fragment(arithmetic_);
       for (int64_t i = 0; i < panel.rows; ++i)
         for (int64_t j = 0; j < std::min<int64_t>(kBlockColumns, panel.columns - k); ++j)
           write_weight(panel.weights + (i * source_.stride() + k + j) * source_.weight_bytes(),
@@ -90,14 +90,14 @@ private:
   }
 
   void write_weight(const uint8_t *weight, int64_t row, int64_t column, uint8_t *fragment) const {
-    if (form_ == Form::float32)
+    if (arithmetic_ == Arithmetic::float32)
       lstm_fastkernels::write(fragment, row * kFloatColumns + column, read<float>(weight, 0));
     else
       fragment[fragment_byte(static_cast<int>(row), static_cast<int>(column))] = *weight;
   }
 
   MatrixSource source_;
-  Form form_;
+  Arithmetic arithmetic_;
   MatrixRecord record_{};
   std::vector<uint32_t> starts_;
   std::vector<uint16_t> columns_;
@@ -110,34 +110,37 @@ struct Layout {
   static constexpr Backend kBackend = Backend::cuda;
   static constexpr int64_t kHeight = kBandHeight;
 
-  static Offsets take(Sections &sections, const MatrixShape &shape, const MatrixRecord &record) {
+  static Offsets place(Sections &sections, const MatrixShape &shape, const MatrixRecord &record) {
     const int64_t bands = shape.num_strips(kBandHeight), fragments = record.positions;
     Offsets at{};
-    at.starts = sections.take((bands + 1) * int64_t{sizeof(uint32_t)});
-    at.columns = sections.take(fragments * int64_t{sizeof(uint16_t)});
-    at.fragments = sections.take(fragments * bytes_per_fragment(static_cast<Form>(record.form)));
-    at.scales = sections.take(bands * kBandHeight * int64_t{sizeof(float)});
+    at.starts = sections.add((bands + 1) * int64_t{sizeof(uint32_t)});
+    at.columns = sections.add(fragments * int64_t{sizeof(uint16_t)});
+    at.fragments =
+        sections.add(fragments * bytes_per_fragment(static_cast<Arithmetic>(record.arithmetic)));
+    at.scales = sections.add(bands * kBandHeight * int64_t{sizeof(float)});
     return at;
   }
 
   static void check(const MatrixShape &shape, const MatrixRecord &record) {
     precision_name(record.precision()); // throws where there is none
-    const Form form = form_of(record.precision());
-    if (record.form != static_cast<uint32_t>(form))
-      fail("packed weights: unknown form " + std::to_string(record.form));
-    const int32_t largest = form == Form::signed16 ? 32767 : form == Form::signed8 ? 127 : 1;
-    const int32_t least = form == Form::signed16 ? 1 : largest;
+    const Arithmetic arithmetic = arithmetic_of(record.precision());
+    if (record.arithmetic != static_cast<uint32_t>(arithmetic))
+      fail("packed weights: unknown arithmetic " + std::to_string(record.arithmetic));
+    const int32_t largest = arithmetic == Arithmetic::signed16  ? 32767
+                            : arithmetic == Arithmetic::signed8 ? 127
+                                                                : 1;
+    const int32_t least = arithmetic == Arithmetic::signed16 ? 1 : largest;
     if (record.activation_max < least || record.activation_max > largest)
       fail("packed weights: activation range " + std::to_string(record.activation_max) +
            " is not possible");
-    const int64_t most = divide_up(shape.columns, columns_per_fragment(form));
+    const int64_t most = divide_up(shape.columns, columns_per_fragment(arithmetic));
     if (record.blocks > most || record.positions > shape.num_strips(kBandHeight) * record.blocks)
       fail("packed weights: " + std::to_string(record.positions) + " fragments, at most " +
            std::to_string(record.blocks) + " a band, are not possible");
   }
 };
 
-// Kernels of a call are of one form, for now.
+// The kernels of a call share one arithmetic, for now.
 void check_precision(Precision precision, Precision first) {
   if (precision != first)
     fail("on CUDA devices all matrices of an LSTM must have one precision, got " +
@@ -175,7 +178,7 @@ void PackPlan::write(void *packed, size_t bytes) const { plan_->write(packed, by
 
 size_t header_bytes(const LstmShape &shape) {
   validate(shape);
-  return static_cast<size_t>(head_size(shape));
+  return static_cast<size_t>(header_size(shape));
 }
 
 PackedStack::PackedStack(const void *header, size_t header_bytes, const void *packed,
@@ -201,7 +204,7 @@ PackedStack::PackedStack(const void *header, size_t header_bytes, const void *pa
     layers.push_back(added);
   };
   static_cast<LstmShape &>(shape) = read_stack<Layout>(header, header_bytes, packed_bytes, add);
-  form = shape.form = form_of(precision);
+  arithmetic = shape.arithmetic = arithmetic_of(precision);
 }
 
 DeviceStack::DeviceStack(const void *header, size_t header_bytes, const void *packed,

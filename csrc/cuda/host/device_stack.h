@@ -11,15 +11,15 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-inline Form form_of(Precision precision) {
-  return precision.weights == WeightType::float32         ? Form::float32
-         : precision.activations == ActivationType::int16 ? Form::signed16
-                                                          : Form::signed8;
+inline Arithmetic arithmetic_of(Precision precision) {
+  return precision.weights == WeightType::float32         ? Arithmetic::float32
+         : precision.activations == ActivationType::int16 ? Arithmetic::signed16
+                                                          : Arithmetic::signed8;
 }
 
 // The sizes of a stack, and the form of all its matrices.
 struct DeviceShape : LstmShape {
-  Form form = Form::signed8;
+  Arithmetic arithmetic = Arithmetic::signed8;
 };
 
 struct PackedLayer {
@@ -29,8 +29,8 @@ struct PackedLayer {
 
 struct PackedStack {
   DeviceShape shape;
-  Form form = Form::signed8;       // of all its matrices: they have one precision
-  std::vector<PackedLayer> layers; // [layer * num_directions + direction]
+  Arithmetic arithmetic = Arithmetic::signed8; // of all its matrices: they have one precision
+  std::vector<PackedLayer> layers;             // [layer * num_directions + direction]
 
   // As DeviceStack's constructor.
   PackedStack(const void *header, size_t header_bytes, const void *packed, size_t packed_bytes);

@@ -21,7 +21,8 @@ std::vector<MatrixPlan> matrices_of(const PackedStack &stack, int64_t layer) {
       continue;
     const MatrixShape shape{of.rows, of.columns, of.gates == 4};
     const auto &matrix = matrix_of(stack.layers[static_cast<size_t>(of.cell)], of.kind);
-    matrices.push_back({of.name, shape.num_blocks(columns_per_fragment(stack.form), kBandHeight),
+    matrices.push_back({of.name,
+                        shape.num_blocks(columns_per_fragment(stack.arithmetic), kBandHeight),
                         int64_t{matrix.num_fragments}});
   }
   return matrices;
@@ -57,7 +58,7 @@ std::vector<LayerPlan> explain(const DeviceStack &stack, const LstmArguments &ar
                                       : Way::launch_each_step;
       layer.reason = plan.single_step ? "there is one time step" : choice.reason;
       layer.side_by_side = group.count;
-      layer.block_columns = columns_per_fragment(packed.form);
+      layer.block_columns = columns_per_fragment(packed.arithmetic);
       layer.matrices = matrices_of(packed, i);
     }
   return layers;

@@ -26,7 +26,8 @@ bool single_step_fits(const DeviceShape &shape, const device::Limits &limits) {
   int64_t input = shape.input_size;
   if (shape.num_layers > 1)
     input = std::max(input, shape.layer_input_size(1));
-  return single_step_shared_bytes(shape.form, input, shape.hidden_size) <= limits.shared_bytes;
+  return single_step_shared_bytes(shape.arithmetic, input, shape.hidden_size) <=
+         limits.shared_bytes;
 }
 
 // How many layers, of at most `most`, should run side by side: one if the call is too short for

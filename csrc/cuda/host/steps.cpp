@@ -29,14 +29,14 @@ void run_persistent_steps(const Call &call, const std::vector<Part> &parts) {
 }
 
 void run_step(const Call &call, const std::vector<Part> &parts, int64_t s) {
-  step(call.stack.form, together<Directions<StepArguments>>(call, parts, step_arguments, s),
+  step(call.stack.arithmetic, together<Directions<StepArguments>>(call, parts, step_arguments, s),
        call.stream);
   if (!call.shape.proj_size)
     return;
-  products(call.stack.form,
+  products(call.stack.arithmetic,
            together<SideBySide<ProductsArguments>>(call, parts, projection_arguments, s),
            call.stream);
-  quantize_rows(call.stack.form,
+  quantize_rows(call.stack.arithmetic,
                 together<SideBySide<QuantizeArguments>>(call, parts, projected_arguments, s),
                 call.stream);
 }
@@ -44,7 +44,7 @@ void run_step(const Call &call, const std::vector<Part> &parts, int64_t s) {
 } // namespace
 
 void load_layer(const Call &call, int64_t layer) {
-  load_state(call.stack.form,
+  load_state(call.stack.arithmetic,
              together<Directions<LoadStateArguments>>(call, call.directions_of(layer),
                                                       load_state_arguments),
              call.stream);
@@ -57,9 +57,9 @@ void store_layer(const Call &call, int64_t layer) {
 }
 
 void run_chunk(const Call &call, const std::vector<Part> &parts) {
-  quantize_rows(call.stack.form,
+  quantize_rows(call.stack.arithmetic,
                 together<SideBySide<QuantizeArguments>>(call, parts, input_arguments), call.stream);
-  products(call.stack.form,
+  products(call.stack.arithmetic,
            together<SideBySide<ProductsArguments>>(call, parts, input_products_arguments),
            call.stream);
   if (call.choice(parts[0]).persistent)
@@ -69,7 +69,7 @@ void run_chunk(const Call &call, const std::vector<Part> &parts) {
 }
 
 void run_single_step(const Call &call, int64_t layer) {
-  single_step(call.stack.form,
+  single_step(call.stack.arithmetic,
               together<Directions<SingleStepArguments>>(call, call.directions_of(layer),
                                                         single_step_arguments),
               call.stream);

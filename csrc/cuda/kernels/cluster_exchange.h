@@ -7,9 +7,9 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-template <Form F, int kTilesOfBlock> class ClusterExchange {
+template <Arithmetic F, int kTilesOfBlock> class ClusterExchange {
 public:
-  static constexpr Form kForm = F;
+  static constexpr Arithmetic kArithmetic = F;
   static constexpr bool kCluster = true;
   static constexpr int kTiles = kTilesOfBlock;
   static constexpr int kGroups = 1;

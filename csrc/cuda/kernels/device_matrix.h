@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "common/form.h"
+#include "common/arithmetic.h"
 #include "common/host_device.h"
 
 namespace lstm_fastkernels {
@@ -32,22 +32,22 @@ constexpr int kFragmentColumns = 32;
 constexpr int kFragmentBytes = kBandHeight * kFragmentColumns;
 constexpr int kFloatColumns = 4;
 
-constexpr int columns_per_fragment(Form form) {
-  return form == Form::float32 ? kFloatColumns : kFragmentColumns;
+constexpr int columns_per_fragment(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::float32 ? kFloatColumns : kFragmentColumns;
 }
-constexpr int bytes_per_fragment(Form form) {
-  return kBandHeight * columns_per_fragment(form) * weight_bytes(form);
+constexpr int bytes_per_fragment(Arithmetic arithmetic) {
+  return kBandHeight * columns_per_fragment(arithmetic) * weight_bytes(arithmetic);
 }
 
-// visit(std::integral_constant<Form, form>()).
-template <class Visit> auto with_form(Form form, const Visit &visit) {
-  switch (form) {
-  case Form::signed16:
-    return visit(std::integral_constant<Form, Form::signed16>());
-  case Form::float32:
-    return visit(std::integral_constant<Form, Form::float32>());
+// visit(std::integral_constant<Arithmetic, arithmetic>()).
+template <class Visit> auto with_arithmetic(Arithmetic arithmetic, const Visit &visit) {
+  switch (arithmetic) {
+  case Arithmetic::signed16:
+    return visit(std::integral_constant<Arithmetic, Arithmetic::signed16>());
+  case Arithmetic::float32:
+    return visit(std::integral_constant<Arithmetic, Arithmetic::float32>());
   default:
-    return visit(std::integral_constant<Form, Form::signed8>());
+    return visit(std::integral_constant<Arithmetic, Arithmetic::signed8>());
   }
 }
 

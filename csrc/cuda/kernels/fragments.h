@@ -18,16 +18,17 @@ struct alignas(8) Words2 {
 };
 
 // A lane's 8 columns of activations.
-template <Form F> using LaneColumns = std::conditional_t<F == Form::signed16, Words4, Words2>;
+template <Arithmetic F>
+using LaneColumns = std::conditional_t<F == Arithmetic::signed16, Words4, Words2>;
 
-template <Form F> LFK_DEVICE LaneColumns<F> load_columns(const uint8_t *q) {
+template <Arithmetic F> LFK_DEVICE LaneColumns<F> load_columns(const uint8_t *q) {
   return *reinterpret_cast<const LaneColumns<F> *>(q);
 }
 
 // A lane's sums of a band with 8 activation rows: sum[0] and sum[1] are weight row lane / 4 with
 // activation rows 2 (lane % 4) and 2 (lane % 4) + 1; sum[2] and sum[3] are weight row lane / 4 + 8.
-template <Form F> struct Sums {
-  static_assert(F == Form::signed8);
+template <Arithmetic F> struct Sums {
+  static_assert(F == Arithmetic::signed8);
   int32_t sum[4] = {};
 
   // `columns` belong to activation row lane / 4.
@@ -38,7 +39,7 @@ template <Form F> struct Sums {
 };
 
 // 16-bit activations: a signed high byte and an unsigned low byte, each with sums of its own.
-template <> struct Sums<Form::signed16> {
+template <> struct Sums<Arithmetic::signed16> {
   int32_t high[4] = {}, low[4] = {};
 
   LFK_DEVICE void add(const uint32_t (&weights)[4], const Words4 &columns) {
@@ -58,9 +59,11 @@ template <> struct Sums<Form::signed16> {
 };
 
 // Bytes of activations in a lane's 8 columns, and in the 32 columns of a fragment.
-LFK_HOST_DEVICE constexpr int lane_bytes(Form form) { return 8 * activation_bytes(form); }
-LFK_HOST_DEVICE constexpr int fragment_row_bytes(Form form) {
-  return kFragmentColumns * activation_bytes(form);
+LFK_HOST_DEVICE constexpr int lane_bytes(Arithmetic arithmetic) {
+  return 8 * activation_bytes(arithmetic);
+}
+LFK_HOST_DEVICE constexpr int fragment_row_bytes(Arithmetic arithmetic) {
+  return kFragmentColumns * activation_bytes(arithmetic);
 }
 
 LFK_DEVICE Words4 load_fragment(const DeviceMatrix &matrix, uint32_t position) {

@@ -28,9 +28,9 @@ LFK_HOST_DEVICE constexpr int step_packets(int blocks, int passes) {
 }
 
 // A pass has up to 3 groups of 8 rows; with 16-bit activations, one.
-template <Form F, int kRowGroups> class GridExchange {
+template <Arithmetic F, int kRowGroups> class GridExchange {
 public:
-  static constexpr Form kForm = F;
+  static constexpr Arithmetic kArithmetic = F;
   static constexpr bool kCluster = false;
   static constexpr int kTiles = 1;
   static constexpr int kGroups = kRowGroups;

@@ -14,10 +14,10 @@ namespace cuda {
 namespace {
 
 PersistentKernel instance(const PersistentShape &shape) {
-  return shape.cluster                  ? cluster_instance(shape)
-         : shape.form == Form::signed16 ? int16_grid_instance(shape)
-         : shape.few_rows               ? few_rows_grid_instance(shape)
-                                        : many_rows_grid_instance(shape);
+  return shape.cluster                              ? cluster_instance(shape)
+         : shape.arithmetic == Arithmetic::signed16 ? int16_grid_instance(shape)
+         : shape.few_rows                           ? few_rows_grid_instance(shape)
+                                                    : many_rows_grid_instance(shape);
 }
 
 device::Launch launch_of(const PersistentShape &shape, const DeviceMatrix &hh, int count) {
@@ -37,7 +37,7 @@ device::Launch launch_of(const PersistentShape &shape, const DeviceMatrix &hh, i
 size_t shared_bytes(const PersistentShape &shape, const DeviceMatrix &hh) {
   const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
   const SharedLayout layout(
-      {shape.form, shape.rows, hh.num_columns, shape.tiles, blocks, shape.cluster});
+      {shape.arithmetic, shape.rows, hh.num_columns, shape.tiles, blocks, shape.cluster});
   return static_cast<size_t>(layout.bytes);
 }
 

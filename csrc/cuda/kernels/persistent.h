@@ -19,14 +19,16 @@ constexpr int kPersistentWarps = 8; // of a block; each has an eighth of the col
 constexpr int kPersistentThreads = kPersistentWarps * 32;
 constexpr int kLargestCluster = 16;
 // Tiles of a block in a cluster; limited by accumulator registers.
-constexpr int most_cluster_tiles(Form form) { return form == Form::signed8 ? 3 : 2; }
+constexpr int most_cluster_tiles(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::signed8 ? 3 : 2;
+}
 constexpr int kMostFragments = 8;                // of each band in a warp's registers
 constexpr int64_t kMostSteps = int64_t{1} << 30; // of a launch
 constexpr int kFewRows = 8;                      // batches of one group have their own instances
 
 // Which instance of the kernel, and how it is launched.
 struct PersistentShape {
-  Form form = Form::signed8;
+  Arithmetic arithmetic = Arithmetic::signed8;
   bool cluster = false;
   bool few_rows = false; // int8 on the grid, for at most kFewRows
   int tiles = 1;         // of a block
@@ -37,8 +39,9 @@ struct PersistentShape {
   int rows = 0; // of each range; the last may have fewer
 
   bool operator==(const PersistentShape &o) const {
-    return form == o.form && cluster == o.cluster && few_rows == o.few_rows && tiles == o.tiles &&
-           fragments == o.fragments && grid == o.grid && ranges == o.ranges && rows == o.rows;
+    return arithmetic == o.arithmetic && cluster == o.cluster && few_rows == o.few_rows &&
+           tiles == o.tiles && fragments == o.fragments && grid == o.grid && ranges == o.ranges &&
+           rows == o.rows;
   }
 };
 

@@ -4,7 +4,7 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
-template <int> using Int16Grid = GridExchange<Form::signed16, 1>;
+template <int> using Int16Grid = GridExchange<Arithmetic::signed16, 1>;
 
 PersistentKernel int16_grid_instance(const PersistentShape &shape) {
   return persistent_instance<Int16Grid, 1, 2, 4, 8>(shape);

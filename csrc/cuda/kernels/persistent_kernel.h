@@ -43,7 +43,7 @@ public:
   }
 
 private:
-  static constexpr Form kForm = Exchange::kForm;
+  static constexpr Arithmetic kArithmetic = Exchange::kArithmetic;
   static constexpr int kTiles = Exchange::kTiles;
   static constexpr int kGroups = Exchange::kGroups;
   static constexpr int kRowsOfTiles = kTiles * kTileHeight;
@@ -57,12 +57,9 @@ private:
   };
 
   LFK_DEVICE static SharedSizes sizes(const PersistentArguments &a) {
-    return {kForm,
-            a.num_rows,
-            a.hh.num_columns,
-            kTiles,
-            BlockPlace<kTiles>(a.hh).blocks(),
-            Exchange::kCluster};
+    return {
+        kArithmetic,       a.num_rows, a.hh.num_columns, kTiles, BlockPlace<kTiles>(a.hh).blocks(),
+        Exchange::kCluster};
   }
   LFK_DEVICE int first_unit() const { return place_.first_tile() * kBandHeight; }
 
@@ -208,8 +205,8 @@ private:
     const auto wanted = [&](int b) { return (kept_ >> b * kGates & 15) != 0; };
     int first = 0;
     do {
-      Sums<kForm> sums[kTiles][kGroups][kGates];
-      const auto visit = [&](int b, int group, const LaneColumns<kForm> &h) {
+      Sums<kArithmetic> sums[kTiles][kGroups][kGates];
+      const auto visit = [&](int b, int group, const LaneColumns<kArithmetic> &h) {
         LFK_UNROLLED (gate, kGates) {
           if (kept_ >> (b * kGates + gate) & 1) {
             LFK_UNROLLED (tile, kTiles)
@@ -226,7 +223,7 @@ private:
     return true;
   }
 
-  LFK_DEVICE void store_sums(const Sums<kForm> (&sums)[kTiles][kGroups][kGates], int first,
+  LFK_DEVICE void store_sums(const Sums<kArithmetic> (&sums)[kTiles][kGroups][kGates], int first,
                              int active) const {
     const int stride = memory_.layout.sums_stride;
     Words4 *const to = memory_.sums() + device::warp() * memory_.layout.rows * stride;
@@ -274,7 +271,7 @@ private:
     memory_.last_h()[at] = h;
     if (std::isnan(h))
       device::atomic_or(&memory_.own_nans()[row / 32], 1u << row % 32);
-    store_quantized<kForm>(memory_.own(), at, h, static_cast<float>(largest()), largest());
+    store_quantized<kArithmetic>(memory_.own(), at, h, static_cast<float>(largest()), largest());
   }
 
   LFK_DEVICE void store_y(int k, const Step &s, int row, int unit, float h) const {
@@ -284,7 +281,9 @@ private:
   }
 
   // The largest magnitude of quantized h.
-  LFK_DEVICE int32_t largest() const { return kForm == Form::signed8 ? 127 : a_.hh.activation_max; }
+  LFK_DEVICE int32_t largest() const {
+    return kArithmetic == Arithmetic::signed8 ? 127 : a_.hh.activation_max;
+  }
 
   // Fills the rest of this block's outputs with NaN and reports the failure to the host.
   LFK_DEVICE void fail(int k, int count) {
@@ -313,7 +312,7 @@ private:
     const QuantizedRows &to = a_.h[a_.end % 2];
     // Other rows have not started, or have ended.
     const int active = step_at(static_cast<int>(a_.end - a_.begin) - 1).active;
-    constexpr int kBytes = activation_bytes(kForm);
+    constexpr int kBytes = activation_bytes(kArithmetic);
     for_each_unit(active, [&](int row, int unit) {
       LFK_UNROLLED (i, kBytes)
         to.data[row * to.stride + (first_unit() + unit) * kBytes + i] =

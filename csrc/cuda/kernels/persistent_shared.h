@@ -13,10 +13,10 @@ namespace lstm_fastkernels {
 namespace cuda {
 
 struct SharedSizes {
-  Form form;         // of h
-  int rows, columns; // of h
-  int tiles;         // of a block
-  int blocks;        // that have tiles
+  Arithmetic arithmetic; // of h
+  int rows, columns;     // of h
+  int tiles;             // of a block
+  int blocks;            // that have tiles
   bool cluster;
 };
 
@@ -26,7 +26,8 @@ struct SharedSizes {
 class SharedLayout {
 public:
   LFK_HOST_DEVICE explicit SharedLayout(const SharedSizes &s)
-      : h_stride(up(s.columns * activation_bytes(s.form), 128) + 4 * lane_bytes(s.form)),
+      : h_stride(up(s.columns * activation_bytes(s.arithmetic), 128) +
+                 4 * lane_bytes(s.arithmetic)),
         gates_stride(s.tiles * kTileHeight + 16), sums_stride(s.tiles * kBandHeight + 1),
         rows(up(s.rows, 4)) {
     const int units = s.tiles * kBandHeight;
@@ -36,7 +37,7 @@ public:
     weight_scales = place(units * 16);
     scales = place(2 * rows * 4);
     first_scales = place(rows * 4);
-    own = place(rows * units * activation_bytes(s.form));
+    own = place(rows * units * activation_bytes(s.arithmetic));
     c = place(rows * units * 4);
     last_h = place(rows * units * 4);
     gates = place(2 * rows * gates_stride * 4);
@@ -87,7 +88,7 @@ public:
   LFK_DEVICE float *scales(int i) const { return at<float>(layout.scales) + i * layout.rows; }
   LFK_DEVICE device::Mbarrier *full() const { return at<device::Mbarrier>(layout.full); }
 
-  // Sent by the exchange: this block's h, [rows][units] of the form, and a bit for each row, set
+  // Sent by the exchange: this block's h, [rows][units], and a bit for each row, set
   // from its first NaN on.
   LFK_DEVICE uint8_t *own() const { return base_ + layout.own; }
   LFK_DEVICE uint32_t *own_nans() const { return at<uint32_t>(layout.own_nans); }

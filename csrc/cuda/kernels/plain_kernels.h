@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "common/form.h"
+#include "common/arithmetic.h"
 #include "common/plane.h"
 #include "cuda/kernels/device_matrix.h"
 #include "cuda/kernels/rows.h"
@@ -104,10 +104,12 @@ struct StoreStateArguments {
 };
 
 // No-ops without rows. Throw Error if CUDA refuses a launch.
-void load_state(Form form, const Directions<LoadStateArguments> &arguments, void *stream);
-void quantize_rows(Form form, const SideBySide<QuantizeArguments> &arguments, void *stream);
-void products(Form form, const SideBySide<ProductsArguments> &arguments, void *stream);
-void step(Form form, const Directions<StepArguments> &arguments, void *stream);
+void load_state(Arithmetic arithmetic, const Directions<LoadStateArguments> &arguments,
+                void *stream);
+void quantize_rows(Arithmetic arithmetic, const SideBySide<QuantizeArguments> &arguments,
+                   void *stream);
+void products(Arithmetic arithmetic, const SideBySide<ProductsArguments> &arguments, void *stream);
+void step(Arithmetic arithmetic, const Directions<StepArguments> &arguments, void *stream);
 void store_state(const Directions<StoreStateArguments> &arguments, void *stream);
 
 // Clears the first `columns` of [time_steps][batch] rows of a strided plane.

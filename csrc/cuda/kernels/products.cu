@@ -26,8 +26,9 @@ constexpr int kGroups = kRowsOfBlock / 8;
 constexpr int kChunkBytes = 256;
 
 // Row stride in shared memory: 8 rows of 32 bytes, or 2 of 64, do not conflict in banks.
-template <Form F> constexpr int kSharedStride = kChunkBytes + (F == Form::signed8 ? 32 : 64);
-template <Form F> constexpr int kStageBytes = kRowsOfBlock * kSharedStride<F>;
+template <Arithmetic F>
+constexpr int kSharedStride = kChunkBytes + (F == Arithmetic::signed8 ? 32 : 64);
+template <Arithmetic F> constexpr int kStageBytes = kRowsOfBlock * kSharedStride<F>;
 
 LFK_DEVICE void store_product(const ProductsArguments &a, int64_t row, int64_t weight_row,
                               float sum) {
@@ -37,7 +38,7 @@ LFK_DEVICE void store_product(const ProductsArguments &a, int64_t row, int64_t w
 }
 
 // Starts copying a chunk of this block's rows. Rows past the end repeat the last one.
-template <Form F>
+template <Arithmetic F>
 LFK_DEVICE void copy_chunk(const ProductsArguments &a, int64_t first, int64_t chunk,
                            uint8_t *stage) {
   constexpr int kPieces = kChunkBytes / 16;
@@ -51,7 +52,7 @@ LFK_DEVICE void copy_chunk(const ProductsArguments &a, int64_t first, int64_t ch
   commit_copies();
 }
 
-template <Form F>
+template <Arithmetic F>
 LFK_KERNEL(kThreads, 2)
 products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
   constexpr int kFragmentsAChunk = kChunkBytes / fragment_row_bytes(F);
@@ -117,7 +118,7 @@ LFK_KERNEL(kThreads, 2) float_products_kernel(LFK_PARAMETERS(SideBySide<Products
 
 } // namespace
 
-void products(Form form, const SideBySide<ProductsArguments> &all, void *stream) {
+void products(Arithmetic arithmetic, const SideBySide<ProductsArguments> &all, void *stream) {
   const int64_t count = all.most(&ProductsArguments::count);
   if (count == 0)
     return;
@@ -126,14 +127,15 @@ void products(Form form, const SideBySide<ProductsArguments> &all, void *stream)
   shape.threads = kThreads;
   shape.grid = {static_cast<int>(divide_up(count, kRowsOfBlock)),
                 static_cast<int>(divide_up(bands, kWarps)), all.count};
-  if (form == Form::float32) {
+  if (arithmetic == Arithmetic::float32) {
     shape.grid.y = bands;
     return launch(float_products_kernel, shape, stream, all);
   }
-  const bool wide = form == Form::signed16;
-  shape.shared_bytes = 2 * (wide ? kStageBytes<Form::signed16> : kStageBytes<Form::signed8>);
-  launch(wide ? products_kernel<Form::signed16> : products_kernel<Form::signed8>, shape, stream,
-         all);
+  const bool wide = arithmetic == Arithmetic::signed16;
+  shape.shared_bytes =
+      2 * (wide ? kStageBytes<Arithmetic::signed16> : kStageBytes<Arithmetic::signed8>);
+  launch(wide ? products_kernel<Arithmetic::signed16> : products_kernel<Arithmetic::signed8>, shape,
+         stream, all);
 }
 
 } // namespace cuda

@@ -22,7 +22,7 @@ LFK_DEVICE float largest_of_warp(float m) {
 
 // Quantizes value(0) .. value(columns - 1) into a row, which becomes NaN if a value is not finite
 // or `extra_finite` is false.
-template <Form F, class Value>
+template <Arithmetic F, class Value>
 LFK_DEVICE RowScale quantize_row(int columns, float min_absmax, int32_t max, bool extra_finite,
                                  const QuantizedRows &out, int64_t row, const Value &value) {
   float m = min_absmax;
@@ -33,7 +33,7 @@ LFK_DEVICE RowScale quantize_row(int columns, float min_absmax, int32_t max, boo
     m = magnitude > m ? magnitude : m;
   }
   finite = !device::any_lane(!finite);
-  const RowScale by = scale_row(F == Form::float32 ? 1.0f : largest_of_warp(m), finite, max);
+  const RowScale by = scale_row(F == Arithmetic::float32 ? 1.0f : largest_of_warp(m), finite, max);
   uint8_t *q = out.data + row * out.stride;
   const int padded = static_cast<int>(out.stride) / activation_bytes(F);
   for (int i = device::lane(); i < padded; i += kLanes)

@@ -19,7 +19,7 @@ constexpr int kUploaded = 256; // values in one launch's parameters
 
 LFK_DEVICE int64_t row_of_warp() { return int64_t{block_index().x} * kWarps + warp(); }
 
-template <Form F>
+template <Arithmetic F>
 LFK_KERNEL(kWarps *kLanes, 1)
 quantize_kernel(LFK_PARAMETERS(SideBySide<QuantizeArguments>) all) {
   const QuantizeArguments &a = all.of[block_index().z];
@@ -40,7 +40,7 @@ quantize_kernel(LFK_PARAMETERS(SideBySide<QuantizeArguments>) all) {
     store_value(copy, a.copy.type, i, value(i));
 }
 
-template <Form F>
+template <Arithmetic F>
 LFK_KERNEL(kWarps *kLanes, 1)
 load_state_kernel(LFK_PARAMETERS(Directions<LoadStateArguments>) all) {
   const LoadStateArguments &a = all.of[block_index().z];
@@ -126,16 +126,17 @@ Launch warp_a_row(int64_t rows, int count) {
 
 } // namespace
 
-void quantize_rows(Form form, const SideBySide<QuantizeArguments> &all, void *stream) {
+void quantize_rows(Arithmetic arithmetic, const SideBySide<QuantizeArguments> &all, void *stream) {
   const int64_t count = all.most(&QuantizeArguments::count);
   if (count == 0)
     return;
-  with_form(form,
-            [&](auto f) { launch(quantize_kernel<f>, warp_a_row(count, all.count), stream, all); });
+  with_arithmetic(arithmetic, [&](auto f) {
+    launch(quantize_kernel<f>, warp_a_row(count, all.count), stream, all);
+  });
 }
 
-void load_state(Form form, const Directions<LoadStateArguments> &all, void *stream) {
-  with_form(form, [&](auto f) {
+void load_state(Arithmetic arithmetic, const Directions<LoadStateArguments> &all, void *stream) {
+  with_arithmetic(arithmetic, [&](auto f) {
     launch(load_state_kernel<f>, warp_a_row(all.of[0].rows.batch, all.count), stream, all);
   });
 }

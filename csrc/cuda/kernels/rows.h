@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "common/form.h"
+#include "common/arithmetic.h"
 #include "common/host_device.h"
 #include "cuda/kernels/device_matrix.h"
 
@@ -45,9 +45,9 @@ struct QuantizedRows {
   QuantizedRows from(int64_t row) const { return {data + row * stride, stride, scales + row}; }
 };
 
-LFK_HOST_DEVICE constexpr int64_t quantized_bytes(Form form, int64_t columns) {
+LFK_HOST_DEVICE constexpr int64_t quantized_bytes(Arithmetic arithmetic, int64_t columns) {
   return (columns + kFragmentColumns - 1) / kFragmentColumns * kFragmentColumns *
-         activation_bytes(form);
+         activation_bytes(arithmetic);
 }
 
 } // namespace cuda

@@ -20,11 +20,11 @@ using namespace device;
 
 constexpr int kRows = 8;
 
-template <Form F> using BlockSums = TileSums<F, kRows / 8>;
+template <Arithmetic F> using BlockSums = TileSums<F, kRows / 8>;
 
 // Bytes from row to row; neighbouring lanes read different banks.
-LFK_HOST_DEVICE int64_t shared_stride(Form form, int64_t columns) {
-  return (quantized_bytes(form, columns) + 127) / 128 * 128 + 4 * lane_bytes(form);
+LFK_HOST_DEVICE int64_t shared_stride(Arithmetic arithmetic, int64_t columns) {
+  return (quantized_bytes(arithmetic, columns) + 127) / 128 * 128 + 4 * lane_bytes(arithmetic);
 }
 
 // Byte offsets of a block's arrays.
@@ -32,7 +32,8 @@ struct SharedOffsets {
   int64_t x, h, ih_sums, hh_sums, scales, bytes;
 };
 
-template <Form F> LFK_HOST_DEVICE SharedOffsets shared_offsets(int64_t input, int64_t hidden) {
+template <Arithmetic F>
+LFK_HOST_DEVICE SharedOffsets shared_offsets(int64_t input, int64_t hidden) {
   SharedOffsets o;
   o.x = 0;
   o.h = o.x + kRows * shared_stride(F, input);
@@ -48,7 +49,7 @@ LFK_DEVICE float state_at(const SingleStepArguments &a, const void *state, int64
 }
 
 // Each warp quantizes some of the block's rows: those of the input first, then those of h.
-template <Form F>
+template <Arithmetic F>
 LFK_DEVICE void quantize_rows_of_block(const SingleStepArguments &a, int64_t first, int count,
                                        const QuantizedRows &x, const QuantizedRows &h) {
   for (int n = warp(); n < 2 * count; n += kStepWarps) {
@@ -72,7 +73,7 @@ LFK_DEVICE void quantize_rows_of_block(const SingleStepArguments &a, int64_t fir
   }
 }
 
-template <Form F>
+template <Arithmetic F>
 LFK_KERNEL(kStepThreads, 1)
 single_step_kernel(LFK_PARAMETERS(Directions<SingleStepArguments>) all) {
   const SingleStepArguments &a = all.of[block_index().z];
@@ -88,8 +89,8 @@ single_step_kernel(LFK_PARAMETERS(Directions<SingleStepArguments>) all) {
   sync_threads();
 
   const BlockSums<F> ih(shared + at.ih_sums), hh(shared + at.hh_sums);
-  ih.form(a.ih, tile, x, 0, count);
-  hh.form(a.hh, tile, h, 0, count);
+  ih.arithmetic(a.ih, tile, x, 0, count);
+  hh.arithmetic(a.hh, tile, h, 0, count);
   sync_threads();
 
   for (int i = thread_index(); i < kBandHeight * count; i += kStepThreads) {
@@ -114,7 +115,7 @@ single_step_kernel(LFK_PARAMETERS(Directions<SingleStepArguments>) all) {
   }
 }
 
-template <Form F>
+template <Arithmetic F>
 void launch_single_step(const Directions<SingleStepArguments> &all, void *stream) {
   const SingleStepArguments &a = all.of[0];
   Launch shape;
@@ -126,13 +127,13 @@ void launch_single_step(const Directions<SingleStepArguments> &all, void *stream
 
 } // namespace
 
-size_t single_step_shared_bytes(Form form, int64_t input_size, int64_t hidden_size) {
-  return static_cast<size_t>(
-      with_form(form, [&](auto f) { return shared_offsets<f>(input_size, hidden_size).bytes; }));
+size_t single_step_shared_bytes(Arithmetic arithmetic, int64_t input_size, int64_t hidden_size) {
+  return static_cast<size_t>(with_arithmetic(
+      arithmetic, [&](auto f) { return shared_offsets<f>(input_size, hidden_size).bytes; }));
 }
 
-void single_step(Form form, const Directions<SingleStepArguments> &all, void *stream) {
-  with_form(form, [&](auto f) { launch_single_step<f>(all, stream); });
+void single_step(Arithmetic arithmetic, const Directions<SingleStepArguments> &all, void *stream) {
+  with_arithmetic(arithmetic, [&](auto f) { launch_single_step<f>(all, stream); });
 }
 
 } // namespace cuda

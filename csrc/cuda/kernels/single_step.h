@@ -26,9 +26,10 @@ struct SingleStepArguments {
 };
 
 // Shared memory of a block.
-size_t single_step_shared_bytes(Form form, int64_t input_size, int64_t hidden_size);
+size_t single_step_shared_bytes(Arithmetic arithmetic, int64_t input_size, int64_t hidden_size);
 
-void single_step(Form form, const Directions<SingleStepArguments> &arguments, void *stream);
+void single_step(Arithmetic arithmetic, const Directions<SingleStepArguments> &arguments,
+                 void *stream);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

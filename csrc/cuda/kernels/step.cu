@@ -17,7 +17,7 @@ namespace {
 
 using namespace device;
 
-template <Form F, int kGroups>
+template <Arithmetic F, int kGroups>
 LFK_DEVICE void finish_unit(const StepArguments &a, const TileSums<F, kGroups> &sums, int tile,
                             int unit, int row, int n) {
   const int64_t tile_row = int64_t{tile} * kTileHeight + unit;
@@ -40,7 +40,7 @@ LFK_DEVICE void finish_unit(const StepArguments &a, const TileSums<F, kGroups> &
     store_value(a.y.at(a.rows, a.t, row, a.y_chunk_row + row), a.y.type, u, h);
 }
 
-template <Form F, int kGroups>
+template <Arithmetic F, int kGroups>
 LFK_KERNEL(kStepThreads, 1)
 step_kernel(LFK_PARAMETERS(Directions<StepArguments>) all) {
   const StepArguments &a = all.of[block_index().z];
@@ -48,7 +48,7 @@ step_kernel(LFK_PARAMETERS(Directions<StepArguments>) all) {
   if (first >= a.active)
     return;
   const TileSums<F, kGroups> sums(shared_memory<uint8_t>());
-  sums.form(a.hh, tile, a.h_in, first, a.active);
+  sums.arithmetic(a.hh, tile, a.h_in, first, a.active);
   sync_threads();
   for (int i = thread_index(); i < kBandHeight * kGroups * 8; i += kStepThreads) {
     const int n = i / kBandHeight;
@@ -57,7 +57,7 @@ step_kernel(LFK_PARAMETERS(Directions<StepArguments>) all) {
   }
 }
 
-template <Form F, int kGroups>
+template <Arithmetic F, int kGroups>
 void launch_step(const Directions<StepArguments> &all, void *stream) {
   const int64_t active = all.most(&StepArguments::active);
   if (active == 0)
@@ -72,9 +72,9 @@ void launch_step(const Directions<StepArguments> &all, void *stream) {
 
 } // namespace
 
-void step(Form form, const Directions<StepArguments> &all, void *stream) {
+void step(Arithmetic arithmetic, const Directions<StepArguments> &all, void *stream) {
   const bool few = all.most(&StepArguments::active) <= 8;
-  with_form(form, [&](auto f) {
+  with_arithmetic(arithmetic, [&](auto f) {
     if (few)
       launch_step<f, 1>(all, stream);
     else

@@ -13,10 +13,10 @@ namespace cuda {
 constexpr int kStepWarps = 16;
 constexpr int kStepThreads = kStepWarps * 32;
 
-template <Form F, int kGroups> class TileSums {
+template <Arithmetic F, int kGroups> class TileSums {
 public:
   // Partial sums of a row.
-  static constexpr int kParts = F == Form::float32 ? 1 : kStepWarps / kGates;
+  static constexpr int kParts = F == Arithmetic::float32 ? 1 : kStepWarps / kGates;
   // [part][row of the tile][activation row], of int32 or float.
   static constexpr int kStride = kGroups * 8 + 1;
   static constexpr size_t kBytes = sizeof(float) * kParts * kTileHeight * kStride;
@@ -24,9 +24,9 @@ public:
   LFK_DEVICE explicit TileSums(uint8_t *shared) : shared_(shared) {}
 
   // For activation rows first .. first + 8 kGroups - 1 of `count`.
-  LFK_DEVICE void form(const DeviceMatrix &m, int tile, const QuantizedRows &x, int first,
-                       int count) const {
-    if constexpr (F == Form::float32)
+  LFK_DEVICE void arithmetic(const DeviceMatrix &m, int tile, const QuantizedRows &x, int first,
+                             int count) const {
+    if constexpr (F == Arithmetic::float32)
       form_floats(m, tile, x, first, count);
     else
       form_integers(m, tile, x, first, count);
@@ -35,7 +35,7 @@ public:
   // The sum of a row of the tile with activation row first + n; call after a barrier.
   LFK_DEVICE float at(int row, int n) const {
     const int place = row * kStride + n;
-    if constexpr (F == Form::float32) {
+    if constexpr (F == Arithmetic::float32) {
       return reinterpret_cast<const float *>(shared_)[place];
     } else {
       int32_t sum = 0;

@@ -1,7 +1,7 @@
 // Loads and stores of single values in a caller's types.
 #pragma once
 
-#include "common/form.h"
+#include "common/arithmetic.h"
 #include "common/half.h"
 #include "common/numerics.h"
 #include "cuda/kernels/device.h"
@@ -24,11 +24,11 @@ LFK_DEVICE void store_value(void *row, DataType type, int64_t i, float value) {
         type == DataType::float16 ? to_half(value) : to_bfloat16(value);
 }
 
-template <Form F>
+template <Arithmetic F>
 LFK_DEVICE void store_quantized(uint8_t *row, int64_t i, float value, float inverse, int32_t max) {
-  if constexpr (F == Form::float32)
+  if constexpr (F == Arithmetic::float32)
     reinterpret_cast<float *>(row)[i] = std::isnan(value) ? 0.0f : value;
-  else if constexpr (F == Form::signed16)
+  else if constexpr (F == Arithmetic::signed16)
     reinterpret_cast<int16_t *>(row)[i] = static_cast<int16_t>(quantize(value, inverse, max));
   else
     row[i] = static_cast<uint8_t>(quantize(value, inverse, max));

@@ -12,25 +12,26 @@ namespace scalar {
 namespace {
 
 // What a quantized value is, as a float or as an integer.
-void store(uint8_t *q, int64_t i, Form form, int32_t max, float value, float inverse_scale) {
-  if (form == Form::float32) {
+void store(uint8_t *q, int64_t i, Arithmetic arithmetic, int32_t max, float value,
+           float inverse_scale) {
+  if (arithmetic == Arithmetic::float32) {
     const float kept = std::isnan(value) ? 0.0f : value;
     std::memcpy(q + 4 * i, &kept, sizeof kept);
     return;
   }
   const int32_t integer = quantize(value, inverse_scale, max);
-  if (form == Form::signed16) {
+  if (arithmetic == Arithmetic::signed16) {
     const int16_t wide = static_cast<int16_t>(integer);
     std::memcpy(q + 2 * i, &wide, sizeof wide);
   } else {
-    q[i] = static_cast<uint8_t>(form == Form::offset8 ? integer + 128 : integer);
+    q[i] = static_cast<uint8_t>(arithmetic == Arithmetic::offset8 ? integer + 128 : integer);
   }
 }
 
-int32_t load(const uint8_t *q, int64_t i, Form form) {
-  if (form == Form::signed16)
+int32_t load(const uint8_t *q, int64_t i, Arithmetic arithmetic) {
+  if (arithmetic == Arithmetic::signed16)
     return read<int16_t>(q, i);
-  return form == Form::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
+  return arithmetic == Arithmetic::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
 }
 
 void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
@@ -42,33 +43,34 @@ void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, 
     finite = finite && std::isfinite(v[i]);
     m = std::fabs(v[i]) > m ? std::fabs(v[i]) : m;
   }
-  if (target.form == Form::float32)
+  if (target.arithmetic == Arithmetic::float32)
     m = 1.0f; // nothing to scale
   const RowScale by = scale_row(m, finite, target.activation_max);
   *scale = by.scale;
   for (int64_t i = 0; i < padded; ++i)
-    store(q, i, target.form, target.activation_max, finite && i < n ? v[i] : 0.0f, by.inverse);
+    store(q, i, target.arithmetic, target.activation_max, finite && i < n ? v[i] : 0.0f,
+          by.inverse);
 }
 
 // Adds the products of one row's share in a group of columns to its sum, an integer or a float.
 template <class Sum>
 void accumulate(Sum &sum, const Matrix &matrix, const uint8_t *weights, const uint8_t *q,
                 int64_t column) {
-  for (int64_t k = 0; k < columns_per_group(matrix.form); ++k) {
+  for (int64_t k = 0; k < columns_per_group(matrix.arithmetic); ++k) {
     if constexpr (std::is_same_v<Sum, float>)
       sum = std::fma(read<float>(weights, k), read<float>(q, column + k), sum);
     else
-      sum += static_cast<int8_t>(weights[k]) * load(q, column + k, matrix.form);
+      sum += static_cast<int8_t>(weights[k]) * load(q, column + k, matrix.arithmetic);
   }
 }
 
 template <class Sum> Sum dense_sum(const Matrix &matrix, int64_t row, const uint8_t *q) {
-  const int64_t width = columns_per_group(matrix.form) * weight_bytes(matrix.form);
+  const int64_t width = columns_per_group(matrix.arithmetic) * weight_bytes(matrix.arithmetic);
   const uint8_t *tile = matrix.tiles + row / kTileRows * matrix.tile_bytes();
   Sum sum = 0;
   for (int64_t group = 0; group < matrix.groups; ++group)
     accumulate(sum, matrix, tile + (group * kTileRows + row % kTileRows) * width, q,
-               group * columns_per_group(matrix.form));
+               group * columns_per_group(matrix.arithmetic));
   return sum;
 }
 
@@ -76,13 +78,13 @@ template <class Sum> Sum dense_sum(const Matrix &matrix, int64_t row, const uint
 template <class Sum>
 Sum sparse_sum(const Matrix &matrix, const Slice &slice, int64_t strip, int64_t row,
                const uint8_t *q) {
-  const int64_t columns = columns_per_group(matrix.form);
-  const int64_t width = columns * weight_bytes(matrix.form);
+  const int64_t columns = columns_per_group(matrix.arithmetic);
+  const int64_t width = columns * weight_bytes(matrix.arithmetic);
   Sum sum = 0;
   for (int64_t position = slice.start; position < slice.start + slice.length; ++position) {
     const int64_t slot = position * kSliceStrips + strip;
     const int64_t first = int64_t{read<uint16_t>(matrix.columns, slot)} * kBlockColumns;
-    const uint8_t *block = matrix.blocks + slot * block_bytes(matrix.form);
+    const uint8_t *block = matrix.blocks + slot * block_bytes(matrix.arithmetic);
     for (int64_t group = 0; group < kBlockColumns / columns; ++group)
       accumulate(sum, matrix, block + (group * kStripRows + row) * width, q,
                  first + group * columns);
@@ -113,7 +115,7 @@ void tile_sums(const Matrix &matrix, TileRange tiles, const uint8_t *q, float *s
 }
 
 void sum_row(const Matrix &matrix, TileRange tiles, const uint8_t *q, float *sums) {
-  if (matrix.form == Form::float32)
+  if (matrix.arithmetic == Arithmetic::float32)
     tile_sums<float>(matrix, tiles, q, sums);
   else
     tile_sums<int32_t>(matrix, tiles, q, sums);
@@ -134,7 +136,7 @@ void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
   const float max = static_cast<float>(a.h_out_max);
   const int64_t width = hh.num_tiles * kTileRows;
   Workspace memory;
-  float *sums = memory.take<float>(width);
+  float *sums = memory.allocate<float>(width);
   for (int64_t row = 0; row < a.rows; ++row) {
     const ActivationRows out = a.h_out.from(row);
     sum_row(hh, tiles, a.h_in.from(row).data, sums);
@@ -149,7 +151,7 @@ void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
       const float h = a.h[at] = update_cell(gates, a.c[at]);
       if (std::isnan(h))
         *out.scales = NAN;
-      store(out.data, unit, a.h_out_form, a.h_out_max, h, max);
+      store(out.data, unit, a.h_out_arithmetic, a.h_out_max, h, max);
     }
   }
 }

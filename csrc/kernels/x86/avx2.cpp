@@ -31,14 +31,14 @@ struct Dot : Registers256 {
   static constexpr int max_rows() { return 2; } // as many as 16 registers hold
   static __m256i gate(Register sums, int) { return sums; }
 
-  template <Form F>
+  template <Arithmetic F>
   static Register add(Register sums, Register a, Register magnitude, Register weights) {
-    if constexpr (F == Form::float32)
+    if constexpr (F == Arithmetic::float32)
       return add_floats(sums, a, weights);
-    if constexpr (F == Form::signed16)
+    if constexpr (F == Arithmetic::signed16)
       return _mm256_add_epi32(sums, _mm256_madd_epi16(a, weights));
-    const Register s = F == Form::signed8 ? _mm256_sign_epi8(weights, a) : weights;
-    const Register pairs = _mm256_maddubs_epi16(F == Form::signed8 ? magnitude : a, s);
+    const Register s = F == Arithmetic::signed8 ? _mm256_sign_epi8(weights, a) : weights;
+    const Register pairs = _mm256_maddubs_epi16(F == Arithmetic::signed8 ? magnitude : a, s);
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 };

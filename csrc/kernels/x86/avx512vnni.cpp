@@ -44,18 +44,18 @@ struct Dot {
     return i == 0 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
   }
 
-  template <Form F> static Register weights(const uint8_t *p) {
-    if constexpr (F == Form::signed16)
+  template <Arithmetic F> static Register weights(const uint8_t *p) {
+    if constexpr (F == Arithmetic::signed16)
       return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
     else
       return _mm512_loadu_si512(p);
   }
 
-  template <Form F>
+  template <Arithmetic F>
   static Register add(Register sums, Register a, Register magnitude, Register weights) {
-    if constexpr (F == Form::signed16)
+    if constexpr (F == Arithmetic::signed16)
       return _mm512_dpwssd_epi32(sums, a, weights);
-    if constexpr (F == Form::signed8) {
+    if constexpr (F == Arithmetic::signed8) {
       // The weight with the activation's sign; where that is 0, so is the magnitude.
       weights = _mm512_mask_sub_epi8(weights, _mm512_movepi8_mask(a), zero(), weights);
       return _mm512_dpbusd_epi32(sums, magnitude, weights);
@@ -67,13 +67,13 @@ struct Dot {
 struct Dot256 : Registers256 {
   static constexpr int max_rows() { return 8; }
 
-  template <Form F>
+  template <Arithmetic F>
   static Register add(Register sums, Register a, Register magnitude, Register weights) {
-    if constexpr (F == Form::float32)
+    if constexpr (F == Arithmetic::float32)
       return add_floats(sums, a, weights);
-    if constexpr (F == Form::signed16)
+    if constexpr (F == Arithmetic::signed16)
       return _mm256_dpwssd_epi32(sums, a, weights);
-    if constexpr (F == Form::signed8)
+    if constexpr (F == Arithmetic::signed8)
       return _mm256_dpbusd_epi32(sums, magnitude, _mm256_sign_epi8(weights, a));
     return _mm256_dpbusd_epi32(sums, a, weights);
   }

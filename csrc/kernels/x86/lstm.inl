@@ -37,19 +37,19 @@ LFK_INLINE __m256 sigmoid_approx(__m256 x) {
 // ---- quantization ----
 
 // Writes 8 values, rounded unless they are for float32. They are in [-A, A]; NaN becomes 0.
-LFK_INLINE void store_quantized(__m256 scaled, Form form, uint8_t *q) {
+LFK_INLINE void store_quantized(__m256 scaled, Arithmetic arithmetic, uint8_t *q) {
   scaled = _mm256_and_ps(scaled, _mm256_cmp_ps(scaled, scaled, _CMP_ORD_Q));
-  if (form == Form::float32)
+  if (arithmetic == Arithmetic::float32)
     return _mm256_storeu_ps(reinterpret_cast<float *>(q), scaled);
   const __m256i wide = _mm256_cvtps_epi32(scaled);
   const __m128i shorts =
       _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-  if (form == Form::signed16) {
+  if (arithmetic == Arithmetic::signed16) {
     _mm_storeu_si128(reinterpret_cast<__m128i *>(q), shorts);
     return;
   }
   __m128i bytes = _mm_packs_epi16(shorts, shorts);
-  if (form == Form::offset8)
+  if (arithmetic == Arithmetic::offset8)
     bytes = _mm_xor_si128(bytes, _mm_set1_epi8(-128));
   _mm_storel_epi64(reinterpret_cast<__m128i *>(q), bytes);
 }
@@ -75,7 +75,7 @@ void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, 
   const bool finite = _mm_cvtsi128_si32(top) < 0x7f800000;
 
   const float max = static_cast<float>(target.activation_max);
-  const bool is_float = target.form == Form::float32;
+  const bool is_float = target.arithmetic == Arithmetic::float32;
   const bool zero = !finite || m < kSmallestMagnitude;
   *scale = is_float ? 1.0f : zero ? 0.0f : m / max;
   if (!finite)
@@ -87,7 +87,7 @@ void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, 
       x = _mm256_setzero_ps();
     if (!is_float)
       x = clamp(_mm256_mul_ps(x, factor), max);
-    store_quantized(x, target.form, q + i * activation_bytes(target.form));
+    store_quantized(x, target.arithmetic, q + i * activation_bytes(target.arithmetic));
   }
 }
 
@@ -140,8 +140,9 @@ LFK_INLINE void update_h(const StepArguments &a, const Units &u) {
   if (_mm256_movemask_ps(_mm256_cmp_ps(h, h, _CMP_UNORD_Q)))
     a.h_out.scales[u.row] = __builtin_nanf("");
   const __m256 scaled = _mm256_mul_ps(h, _mm256_set1_ps(static_cast<float>(a.h_out_max)));
-  store_quantized(scaled, a.h_out_form,
-                  a.h_out.data + u.row * a.h_out.stride + u.unit * activation_bytes(a.h_out_form));
+  store_quantized(scaled, a.h_out_arithmetic,
+                  a.h_out.data + u.row * a.h_out.stride +
+                      u.unit * activation_bytes(a.h_out_arithmetic));
 }
 
 void step(const Matrix &m, TileRange range, const StepArguments &a) {

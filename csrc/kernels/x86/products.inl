@@ -3,10 +3,10 @@
 // region; everything here has internal linkage.
 //
 // Both give: Register; max_rows(), the rows that share one pass over the weights; zero();
-// broadcast(4 bytes); magnitude(activations); weights<form>(address); add<form>(sums, activations,
-// their magnitudes, weights). Registers hold floats where the form is float32, integers otherwise.
-// Dot256's registers have 8 sums; Dot's have kGates x 8: gate(register, i) gives the i-th 8 of
-// them.
+// broadcast(4 bytes); magnitude(activations); weights<arithmetic>(address); add<arithmetic>(sums,
+// activations, their magnitudes, weights). Registers hold floats where the form is float32,
+// integers otherwise. Dot256's registers have 8 sums; Dot's have kGates x 8: gate(register, i)
+// gives the i-th 8 of them.
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
@@ -35,7 +35,7 @@ struct Target {
 };
 
 // R rows of a target from `row` on.
-template <Form F, int R> struct TargetRows {
+template <Arithmetic F, int R> struct TargetRows {
   const uint8_t *scales;
   float row_scales[R];
   const uint8_t *addends[R];
@@ -51,14 +51,16 @@ template <Form F, int R> struct TargetRows {
 
   LFK_INLINE void put(int r, int64_t i, __m256i sums) const {
     const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(row_scales[r]), load_floats(scales, i));
-    const __m256 floats = F == Form::float32 ? _mm256_castsi256_ps(sums) : _mm256_cvtepi32_ps(sums);
+    const __m256 floats =
+        F == Arithmetic::float32 ? _mm256_castsi256_ps(sums) : _mm256_cvtepi32_ps(sums);
     _mm256_storeu_ps(outs[r] + i, _mm256_fmadd_ps(floats, scale, load_floats(addends[r], i)));
   }
 };
 
 // Activations are offset by 128, which adds 128 * (sum of the row's weights): where sums start.
-template <Form F, class D> LFK_INLINE typename D::Register first_sums(const Matrix &m, int64_t i) {
-  if constexpr (F == Form::offset8)
+template <Arithmetic F, class D>
+LFK_INLINE typename D::Register first_sums(const Matrix &m, int64_t i) {
+  if constexpr (F == Arithmetic::offset8)
     return D::minus_128_times(m.row_sums + i * 2);
   return D::zero();
 }
@@ -67,7 +69,7 @@ template <Form F, class D> LFK_INLINE typename D::Register first_sums(const Matr
 
 constexpr int kRegisters = 4 / Dot::kGates;
 
-template <Form F, int R>
+template <Arithmetic F, int R>
 LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const uint8_t *q, int64_t stride,
                               const TargetRows<F, R> &to, int64_t at) {
   Dot::Register sums[R][kRegisters];
@@ -85,7 +87,7 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const uint8_t *q, i
       weights[i] = Dot::weights<F>(w + i * kRegisterBytes);
     LFK_UNROLLED (r, R) {
       const Dot::Register a = Dot::broadcast(read<int32_t>(q + r * stride, 0));
-      const Dot::Register magnitude = F == Form::signed8 ? Dot::magnitude(a) : a;
+      const Dot::Register magnitude = F == Arithmetic::signed8 ? Dot::magnitude(a) : a;
       LFK_UNROLLED (i, kRegisters)
         sums[r][i] = Dot::add<F>(sums[r][i], a, magnitude, weights[i]);
     }
@@ -96,8 +98,8 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const uint8_t *q, i
   }
 }
 
-template <Form F> struct DenseRows {
-  static constexpr Form kForm = F;
+template <Arithmetic F> struct DenseRows {
+  static constexpr Arithmetic kArithmetic = F;
   static constexpr int kMax = Dot::max_rows();
 
   template <int R>
@@ -110,7 +112,7 @@ template <Form F> struct DenseRows {
 
 // ---- block-sparse: the blocks of L strips of a slice and R rows of activations at a time ----
 
-template <Form F, int L, int R>
+template <Arithmetic F, int L, int R>
 LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, int64_t window_row,
                                const uint8_t *q, int64_t stride, const TargetRows<F, R> &to) {
   constexpr int kGroups = kBlockColumns / columns_per_group(F);
@@ -131,7 +133,7 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
             Dot256::weights<F>(w + l * block_bytes(F) + g * kGroupBytes);
         LFK_UNROLLED (r, R) {
           const Dot256::Register b = Dot256::broadcast(read<int32_t>(a + r * stride, g));
-          const Dot256::Register magnitude = F == Form::signed8 ? Dot256::magnitude(b) : b;
+          const Dot256::Register magnitude = F == Arithmetic::signed8 ? Dot256::magnitude(b) : b;
           sums[l][r] = Dot256::add<F>(sums[l][r], b, magnitude, weights);
         }
       }
@@ -145,8 +147,8 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   }
 }
 
-template <Form F> struct SparseRows {
-  static constexpr Form kForm = F;
+template <Arithmetic F> struct SparseRows {
+  static constexpr Arithmetic kArithmetic = F;
   static constexpr int kMax = Dot256::max_rows();
 
   // The first tile is the first of its window, and at most that window is asked for.
@@ -175,7 +177,7 @@ LFK_INLINE void one_pass(const Matrix &m, int64_t first, int64_t tiles, const Ac
       return one_pass<Rows, R - 1>(m, first, tiles, x, row, count, target);
   }
   Rows::template run<R>(m, first, tiles, x.data + row * x.stride, x.stride,
-                        TargetRows<Rows::kForm, R>(target, row));
+                        TargetRows<Rows::kArithmetic, R>(target, row));
 }
 
 template <class Rows>
@@ -200,15 +202,15 @@ void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRow
     else
       tiles_times_rows<decltype(dense)>(m, first, tiles, x, rows, target);
   };
-  switch (m.form) {
-  case Form::offset8:
-    return run(DenseRows<Form::offset8>(), SparseRows<Form::offset8>());
-  case Form::signed8:
-    return run(DenseRows<Form::signed8>(), SparseRows<Form::signed8>());
-  case Form::signed16:
-    return run(DenseRows<Form::signed16>(), SparseRows<Form::signed16>());
-  case Form::float32:
-    return tiles_times_rows<SparseRows<Form::float32>>(m, first, tiles, x, rows, target);
+  switch (m.arithmetic) {
+  case Arithmetic::offset8:
+    return run(DenseRows<Arithmetic::offset8>(), SparseRows<Arithmetic::offset8>());
+  case Arithmetic::signed8:
+    return run(DenseRows<Arithmetic::signed8>(), SparseRows<Arithmetic::signed8>());
+  case Arithmetic::signed16:
+    return run(DenseRows<Arithmetic::signed16>(), SparseRows<Arithmetic::signed16>());
+  case Arithmetic::float32:
+    return tiles_times_rows<SparseRows<Arithmetic::float32>>(m, first, tiles, x, rows, target);
   }
 }
 

@@ -16,8 +16,8 @@ struct Registers256 {
   static Register broadcast(int32_t group) { return _mm256_set1_epi32(group); }
   static Register magnitude(Register a) { return _mm256_abs_epi8(a); }
 
-  template <Form F> static Register weights(const uint8_t *p) {
-    if constexpr (F == Form::signed16)
+  template <Arithmetic F> static Register weights(const uint8_t *p) {
+    if constexpr (F == Arithmetic::signed16)
       return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
     else
       return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));

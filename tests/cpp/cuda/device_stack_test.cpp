@@ -12,13 +12,13 @@ namespace {
 
 // The weight of a row, counted with padding, and column as the kernels find it; 0 where its
 // fragment is left out.
-float weight_at(const cuda::DeviceMatrix &m, Form form, int64_t row, int64_t column) {
-  const int64_t band = row / 16, width = form == Form::float32 ? 4 : 32;
+float weight_at(const cuda::DeviceMatrix &m, Arithmetic arithmetic, int64_t row, int64_t column) {
+  const int64_t band = row / 16, width = arithmetic == Arithmetic::float32 ? 4 : 32;
   for (uint32_t i = m.starts[band]; i < m.starts[band + 1]; ++i) {
     if (m.columns[i] != column / width)
       continue;
     const int64_t r = row % 16, k = column % width;
-    if (form == Form::float32)
+    if (arithmetic == Arithmetic::float32)
       return reinterpret_cast<const float *>(m.fragments)[int64_t{i} * 64 + r * 4 + k];
     // PTX: lane 4 g + t holds rows g (a0, a2) and g + 8 (a1, a3); a0 and a1 are the first 4 of its
     // columns, which we number 8 t .. 8 t + 7.
@@ -28,7 +28,7 @@ float weight_at(const cuda::DeviceMatrix &m, Form form, int64_t row, int64_t col
   return 0.0f;
 }
 
-void check_matrix(const SourceMatrix &source, const cuda::DeviceMatrix &m, Form form) {
+void check_matrix(const SourceMatrix &source, const cuda::DeviceMatrix &m, Arithmetic arithmetic) {
   CHECK(m.num_columns == source.columns);
   const int64_t gate_rows = source.rows / source.gates;
   for (int64_t row = 0; row < source.rows; ++row) {
@@ -37,7 +37,7 @@ void check_matrix(const SourceMatrix &source, const cuda::DeviceMatrix &m, Form 
     CHECK(place < m.padded_rows());
     CHECK(m.scales[place] == source.scale(row));
     for (int64_t column = 0; column < source.columns; ++column)
-      CHECK(weight_at(m, form, place, column) ==
+      CHECK(weight_at(m, arithmetic, place, column) ==
             source.weights[static_cast<size_t>(row * source.columns + column)]);
   }
 }
@@ -58,10 +58,10 @@ TEST(every_weight_is_in_its_place) {
           const StackOnDevice on_device(source);
           const cuda::PackedStack &packed = on_device.view().packed();
           for (size_t i = 0; i < source.layers.size(); ++i) {
-            check_matrix(source.layers[i].ih, packed.layers[i].ih, packed.form);
-            check_matrix(source.layers[i].hh, packed.layers[i].hh, packed.form);
+            check_matrix(source.layers[i].ih, packed.layers[i].ih, packed.arithmetic);
+            check_matrix(source.layers[i].hh, packed.layers[i].hh, packed.arithmetic);
             if (proj)
-              check_matrix(source.layers[i].hr, packed.layers[i].hr, packed.form);
+              check_matrix(source.layers[i].hr, packed.layers[i].hr, packed.arithmetic);
           }
         }
 }
@@ -91,7 +91,7 @@ TEST(headers_that_do_not_fit_are_refused) {
   CHECK_THROWS(read([](Bytes &) {}, good.packed().size() - 1), "bytes for these sizes");
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 36, 0); }), "hidden_size must be in");
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 36, 2000); }), "bytes for these sizes");
-  CHECK_THROWS(refused([&](Bytes &header) { set(header, 72, 1); }), "unknown form");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 72, 1); }), "unknown arithmetic");
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 76, 40000); }), "activation range");
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 76, 0); }), "activation range");
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 80, 1); }), "are not possible");

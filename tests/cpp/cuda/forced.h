@@ -17,7 +17,7 @@ constexpr int kUnitsOfTile = 16;
 inline cuda::DeviceShape device_shape(const TypedShape &shape) {
   cuda::DeviceShape of;
   static_cast<LstmShape &>(of) = shape;
-  of.form = cuda::form_of(shape.precision);
+  of.arithmetic = cuda::arithmetic_of(shape.precision);
   return of;
 }
 
@@ -60,16 +60,16 @@ inline cuda::PersistentShape of_rows(cuda::PersistentShape shape, int64_t batch,
 }
 
 // The same of another form, which has no kernels of its own for few rows.
-inline cuda::PersistentShape of_form(cuda::PersistentShape shape, Form form) {
-  shape.form = form;
-  shape.few_rows = shape.few_rows && form == Form::signed8;
+inline cuda::PersistentShape of_arithmetic(cuda::PersistentShape shape, Arithmetic arithmetic) {
+  shape.arithmetic = arithmetic;
+  shape.few_rows = shape.few_rows && arithmetic == Arithmetic::signed8;
   return shape;
 }
 
 inline std::string name_of(const cuda::PersistentShape &s) {
-  return check::text(s.form == Form::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid",
-                     " of ", s.grid, s.few_rows ? " for few rows" : "", " fragments ", s.fragments,
-                     " ranges ", s.ranges);
+  return check::text(
+      s.arithmetic == Arithmetic::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid", " of ",
+      s.grid, s.few_rows ? " for few rows" : "", " fragments ", s.fragments, " ranges ", s.ranges);
 }
 
 inline cuda::Plan plan_of(const std::vector<cuda::PersistentShape> &layers) {

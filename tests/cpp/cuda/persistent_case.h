@@ -11,7 +11,7 @@
 
 namespace lstm_fastkernels {
 
-constexpr Precision kForms[] = {kInt8, kInt16};
+constexpr Precision kArithmetics[] = {kInt8, kInt16};
 
 class Case {
 public:
@@ -27,7 +27,7 @@ public:
   }
   // As the shape says, but of the form of the activations.
   void check(cuda::PersistentShape shape, int64_t steps = 0) const {
-    shape = of_form(shape, cuda::form_of(precision_));
+    shape = of_arithmetic(shape, cuda::arithmetic_of(precision_));
     WITH(name_of(shape));
     check(plan_of(shape, sequence_.shape.num_layers), steps);
   }

@@ -41,9 +41,9 @@ std::string described(const Choice &c) {
   const cuda::PersistentShape &s = c.shape;
   if (!c.persistent)
     return c.reason;
-  return check::text(s.form == Form::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid", ' ',
-                     s.grid, " tiles ", s.tiles, " fragments ", s.fragments,
-                     s.few_rows ? " few rows" : "",
+  return check::text(s.arithmetic == Arithmetic::signed16 ? "int16 " : "",
+                     s.cluster ? "cluster" : "grid", ' ', s.grid, " tiles ", s.tiles, " fragments ",
+                     s.fragments, s.few_rows ? " few rows" : "",
                      s.ranges > 1 ? check::text(" ranges ", s.ranges, " of ", s.rows) : "");
 }
 
@@ -164,7 +164,7 @@ TEST(what_is_not_persistent) {
 cuda::SharedLayout layout_of(const cuda::PersistentShape &s, int64_t hidden, int64_t rows) {
   const auto blocks = static_cast<int>(divide_up(divide_up(hidden, 16), s.tiles));
   return cuda::SharedLayout(
-      {s.form, static_cast<int>(rows), static_cast<int>(hidden), s.tiles, blocks, s.cluster});
+      {s.arithmetic, static_cast<int>(rows), static_cast<int>(hidden), s.tiles, blocks, s.cluster});
 }
 
 // What a kernel needs of the shape it is given, and what the device needs.
@@ -178,7 +178,7 @@ void check_shape(const cuda::PersistentShape &s, int64_t hidden, int64_t rows, i
     CHECK(1 < s.grid && s.grid <= 16 && (s.grid & (s.grid - 1)) == 0);
   } else {
     CHECK(s.tiles == 1 && s.grid == tiles);
-    CHECK(s.few_rows == (s.form == Form::signed8 && s.rows <= 8));
+    CHECK(s.few_rows == (s.arithmetic == Arithmetic::signed8 && s.rows <= 8));
     CHECK(s.grid * directions * s.ranges <= limits.multiprocessors);
   }
   CHECK(s.ranges * directions <= cuda::kMostSideBySide && s.rows <= 64);
@@ -255,12 +255,12 @@ TEST(arrays_of_shared_memory) {
     for (int hidden : {1, 31, 32, 129, 768, 2048})
       for (int tiles : {1, 2, 3})
         for (bool cluster : {false, true})
-          for (Form form : {Form::signed8, Form::signed16}) {
+          for (Arithmetic arithmetic : {Arithmetic::signed8, Arithmetic::signed16}) {
             const auto blocks = static_cast<int>(divide_up(divide_up(hidden, 16), tiles));
-            const int bytes = activation_bytes(form);
+            const int bytes = activation_bytes(arithmetic);
             WITH("rows ", rows, " hidden ", hidden, " tiles ", tiles, " cluster ", cluster,
                  " bytes ", bytes);
-            const cuda::SharedLayout at({form, rows, hidden, tiles, blocks, cluster});
+            const cuda::SharedLayout at({arithmetic, rows, hidden, tiles, blocks, cluster});
             const int padded_rows = (rows + 7) / 8 * 8, units = tiles * 16;
             // An mma reads 8 rows; 8 lanes that read or write at once meet different banks.
             CHECK(at.h_stride >= (hidden + 31) / 32 * 32 * bytes &&

@@ -63,7 +63,7 @@ struct Lossy {
 int64_t stores_of(const PersistentShape &s) {
   // Of 3 rows: two packets a word of 8 bits, and a header; or 16 bytes a tile, and NaNs, for each
   // block.
-  const int64_t bytes = activation_bytes(s.form);
+  const int64_t bytes = activation_bytes(s.arithmetic);
   if (!s.cluster)
     return 3 * (3 * 2 * bytes + 1);
   const int64_t blocks = s.tiles == 1 ? 3 : 2;
@@ -74,7 +74,7 @@ void check_lost_stores(Precision precision) {
   const Lossy of(1, 1, precision);
   for (const PersistentShape &shape : shapes_of(Lossy::kHidden, Lossy::kRows))
     for (uint64_t order : {2, 3}) {
-      const PersistentShape s = of_form(shape, cuda::form_of(precision));
+      const PersistentShape s = of_arithmetic(shape, cuda::arithmetic_of(precision));
       device::emulator::set_order(order);
       const int64_t stores = stores_of(s), all = stores * (Lossy::kSteps - 1);
       for (int64_t lost : {int64_t{1}, stores + 1, all}) {

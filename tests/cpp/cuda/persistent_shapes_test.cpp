@@ -37,7 +37,7 @@ TEST(every_cluster) {
                                    {3, 768, 2, 9, 1}};
   for_each_size(sizes, [](const Size &s) {
     random_case(s, 101).check(cluster_of(s.hidden, s.fragments));
-    if (s.fragments <= cuda::most_cluster_tiles(Form::signed16))
+    if (s.fragments <= cuda::most_cluster_tiles(Arithmetic::signed16))
       random_case(s, 102, 1.0f, kInt16).check(cluster_of(s.hidden, s.fragments));
   });
 }
@@ -69,7 +69,7 @@ TEST(the_largest_grids) {
 
 // Passes over the columns take 8, 16 or 24 rows.
 TEST(every_number_of_rows) {
-  for (Precision precision : kForms)
+  for (Precision precision : kArithmetics)
     for (int64_t B = 1; B <= 64; B += B < 26 ? 1 : 6) {
       const Case of = random_case({1, 40, 3, B, 2}, 107, 1.0f, precision);
       WITH("batch ", B);

@@ -76,7 +76,7 @@ TEST(persistent_rows_of_other_lengths) {
 }
 
 TEST(many_rows_of_other_lengths) {
-  for (Precision precision : kForms)
+  for (Precision precision : kArithmetics)
     for (int64_t B : {33, 64}) {
       const TypedShape shape = shape_of(4, 20, 0, 1, 2, precision);
       WITH("batch ", B);
@@ -153,7 +153,7 @@ TEST(persistent_zeros) {
 
 // Sums as large as they get.
 TEST(persistent_extreme_weights) {
-  for (Precision precision : kForms) {
+  for (Precision precision : kArithmetics) {
     const TypedShape shape = shape_of(3, 250, 0, 1, 1, precision);
     SourceStack stack = random_stack(shape, Weights::any, 126);
     for (size_t i = 0; i < stack.layers[0].hh.weights.size(); ++i)

@@ -24,7 +24,8 @@ Result run(const StackOnDevice &on_device, const Sequence &sequence, const cuda:
 }
 
 cuda::Plan plan_for(const PersistentShape &shape, const TypedShape &of, int side_by_side = 1) {
-  return plan_of(of_form(shape, cuda::form_of(of.precision)), of.num_layers, side_by_side);
+  return plan_of(of_arithmetic(shape, cuda::arithmetic_of(of.precision)), of.num_layers,
+                 side_by_side);
 }
 
 TEST(ranges_of_rows) {

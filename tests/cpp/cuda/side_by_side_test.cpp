@@ -37,7 +37,7 @@ TEST(layers_side_by_side) {
           for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 5)})
             for (const auto &[together, steps] :
                  {std::pair(2, 1), {2, 3}, {3, 2}, {4, 1}, {4, 7}}) {
-              const PersistentShape of = of_form(s, cuda::form_of(precision));
+              const PersistentShape of = of_arithmetic(s, cuda::arithmetic_of(precision));
               WITH(name_of(of), " layers ", layers, " together ", together, " steps a chunk ",
                    steps, " lengths ", with_lengths);
               check_same(forward(on_device, sequence, plan_of(of, layers, together), steps, rows),

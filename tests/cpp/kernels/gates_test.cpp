@@ -26,17 +26,17 @@ constexpr double kSigmoidError = kTanhError / 2 + kRounding;
 // A hidden matrix of zeros.
 class ZeroMatrix {
 public:
-  ZeroMatrix(int64_t tiles, Form form) {
-    const Precision precision = form == Form::float32    ? kFloat32
-                                : form == Form::signed16 ? kInt16
-                                                         : kInt8;
+  ZeroMatrix(int64_t tiles, Arithmetic arithmetic) {
+    const Precision precision = arithmetic == Arithmetic::float32    ? kFloat32
+                                : arithmetic == Arithmetic::signed16 ? kInt16
+                                                                     : kInt8;
     SourceStack stack =
         random_stack(shape_of(1, tiles * kTileUnits, 0, 1, 1, precision), Weights::pair_safe, 1);
     stack.for_each_matrix([](SourceMatrix &m) { m.weights.assign(m.weights.size(), 0.0f); });
     packed_ = stack.packed();
     matrix_ = PackedStack(packed_.data(), packed_.size()).layers[0].hh;
-    matrix_.form = form;
-    if (form == Form::signed16)
+    matrix_.arithmetic = arithmetic;
+    if (arithmetic == Arithmetic::signed16)
       matrix_.activation_max = 20011;
   }
   const Matrix &view() const { return matrix_; }
@@ -56,8 +56,8 @@ struct Cells {
 
 // One cell each, 8 cells a tile and `tiles` tiles a row, the last row filled up with zeros.
 Cells step(std::string_view isa, const std::vector<Gates> &cells, int64_t tiles = 1,
-           Form form = Form::offset8) {
-  const ZeroMatrix zero(tiles, form);
+           Arithmetic arithmetic = Arithmetic::offset8) {
+  const ZeroMatrix zero(tiles, arithmetic);
   const int64_t units = tiles * kTileUnits;
   const int64_t rows = divide_up(static_cast<int64_t>(cells.size()), units);
   std::vector<float> in(static_cast<size_t>(rows * units * 4), 0.0f);
@@ -71,12 +71,12 @@ Cells step(std::string_view isa, const std::vector<Gates> &cells, int64_t tiles 
       tile[gate * kTileUnits] = gates[gate];
     out.c[n] = cells[n].c;
   }
-  HeldRows h_in(form, rows, units), h_out(form, rows, units);
+  HeldRows h_in(arithmetic, rows, units), h_out(arithmetic, rows, units);
   kernels(isa).step(zero.view(), all_tiles(zero.view()),
                     step_arguments(zero.view(), rows, h_in.view(), in.data(), out.c.data(),
                                    out.h.data(), h_out.view()));
   for (int64_t i = 0; i < rows * units; ++i)
-    out.quantized.push_back(decode(h_out.data().data(), i, form));
+    out.quantized.push_back(decode(h_out.data().data(), i, arithmetic));
   out.scales = h_out.scales();
   return out;
 }
@@ -215,13 +215,14 @@ TEST(nan_marks_its_own_row) {
 
 TEST(gates_have_the_same_bits_everywhere) {
   for (Draw draw : {bounded, any_bits, denormal})
-    for (Form form : {Form::offset8, Form::signed8, Form::signed16, Form::float32})
+    for (Arithmetic arithmetic :
+         {Arithmetic::offset8, Arithmetic::signed8, Arithmetic::signed16, Arithmetic::float32})
       for (int64_t tiles : {1, 2, 5, 17}) {
-        WITH("seed 7 form ", static_cast<int>(form), " tiles ", tiles);
+        WITH("seed 7 form ", static_cast<int>(arithmetic), " tiles ", tiles);
         const std::vector<Gates> cells = random_cells(6000, draw, 7);
-        const Cells expected = step("scalar", cells, tiles, form);
+        const Cells expected = step("scalar", cells, tiles, arithmetic);
         for_each_isa([&](std::string_view isa) {
-          const Cells found = step(isa, cells, tiles, form);
+          const Cells found = step(isa, cells, tiles, arithmetic);
           CHECK_SAME(found.c, expected.c);
           CHECK_SAME(found.h, expected.h);
           CHECK_SAME(found.quantized, expected.quantized);

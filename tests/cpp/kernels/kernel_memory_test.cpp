@@ -21,8 +21,9 @@ public:
       : tiles_(bytes(m.tiles, m.num_tiles * m.tile_bytes())),
         slices_(bytes(m.slices, divide_up(m.num_tiles * kStripsPerTile, kSliceStrips) * 16)),
         columns_(bytes(m.columns, m.positions * kSliceStrips * 2)),
-        blocks_(bytes(m.blocks, m.positions * kSliceStrips * block_bytes(m.form))),
-        row_sums_(bytes(m.row_sums, m.form == Form::offset8 ? m.num_tiles * kTileRows * 2 : 0)),
+        blocks_(bytes(m.blocks, m.positions * kSliceStrips * block_bytes(m.arithmetic))),
+        row_sums_(bytes(m.row_sums,
+                        m.arithmetic == Arithmetic::offset8 ? m.num_tiles * kTileRows * 2 : 0)),
         scales_(bytes(m.scales, m.num_tiles * kTileRows * 4)), matrix_(m) {
     matrix_.tiles = tiles_.data();
     matrix_.slices = m.is_sparse() ? slices_.data() : nullptr;
@@ -41,11 +42,11 @@ private:
 // Rows of ones of exactly their size, and their scales.
 class GuardedRows {
 public:
-  GuardedRows(Form form, int64_t rows, int64_t columns)
-      : stride_(activation_row_bytes(form, columns)),
-        data_(HeldRows(form, std::vector<std::vector<int32_t>>(
-                                 static_cast<size_t>(rows),
-                                 std::vector<int32_t>(static_cast<size_t>(columns), 1)))
+  GuardedRows(Arithmetic arithmetic, int64_t rows, int64_t columns)
+      : stride_(activation_row_bytes(arithmetic, columns)),
+        data_(HeldRows(arithmetic, std::vector<std::vector<int32_t>>(
+                                       static_cast<size_t>(rows),
+                                       std::vector<int32_t>(static_cast<size_t>(columns), 1)))
                   .data()),
         scales_(std::vector<float>(static_cast<size_t>(rows), 1.0f)) {}
   ActivationRows view() const { return {data_.data(), stride_, scales_.data()}; }
@@ -58,7 +59,7 @@ private:
 
 void check_products(const Matrix &packed, int64_t columns, int64_t rows) {
   const GuardedMatrix matrix(packed);
-  const GuardedRows x(packed.form, rows, columns);
+  const GuardedRows x(packed.arithmetic, rows, columns);
   const std::vector<float> zeros(static_cast<size_t>(packed.num_tiles * kTileRows), 0.0f);
   const Guarded<float> bias(zeros);
   for (std::string_view isa : supported_isas()) {
@@ -76,14 +77,14 @@ void check_products(const Matrix &packed, int64_t columns, int64_t rows) {
 
 void check_step(const Matrix &packed, int64_t columns, int64_t rows) {
   const GuardedMatrix matrix(packed);
-  const GuardedRows h_in(packed.form, rows, columns);
+  const GuardedRows h_in(packed.arithmetic, rows, columns);
   const int64_t units = packed.num_tiles * kTileUnits;
   const std::vector<float> marks(static_cast<size_t>(rows * units), 9.0f);
   const Guarded<float> gates(std::vector<float>(marks.size() * 4, 0.5f));
   for (std::string_view isa : supported_isas()) {
     WITH("isa ", isa);
     const Guarded<float> c(marks), h(marks);
-    const GuardedRows h_out(packed.form, rows, units);
+    const GuardedRows h_out(packed.arithmetic, rows, units);
     const StepArguments a =
         step_arguments(packed, rows, h_in.view(), gates.data(), c.data(), h.data(), h_out.view());
     kernels(isa).step(matrix.view(), all_tiles(matrix.view()), a);

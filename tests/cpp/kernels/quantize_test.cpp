@@ -19,12 +19,12 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 const std::vector<Matrix> &targets() {
   static const std::vector<Matrix> all = [] {
     std::vector<Matrix> made;
-    for (Form form : {Form::offset8, Form::signed8, Form::signed16})
+    for (Arithmetic arithmetic : {Arithmetic::offset8, Arithmetic::signed8, Arithmetic::signed16})
       for (int32_t most : {1, 127, 258, 20011, 32767}) {
-        if ((most == 127) == (form == Form::signed16))
+        if ((most == 127) == (arithmetic == Arithmetic::signed16))
           continue;
         made.emplace_back();
-        made.back().form = form;
+        made.back().arithmetic = arithmetic;
         made.back().activation_max = most;
       }
     return made;
@@ -35,18 +35,18 @@ const std::vector<Matrix> &targets() {
 // The row lies against the end of readable memory.
 void check_row(std::string_view isa, const std::vector<float> &v, float floor,
                const Matrix &target) {
-  WITH("isa ", isa, " n ", v.size(), " floor ", floor, " form ", static_cast<int>(target.form),
-       " A ", target.activation_max);
+  WITH("isa ", isa, " n ", v.size(), " floor ", floor, " form ",
+       static_cast<int>(target.arithmetic), " A ", target.activation_max);
   const QuantizedRow expected = reference_quantize(v, floor, target.activation_max);
   const auto n = static_cast<int64_t>(v.size());
   const Guarded<float> row(v);
-  std::vector<uint8_t> q(static_cast<size_t>(activation_row_bytes(target.form, n)), 0xa5);
+  std::vector<uint8_t> q(static_cast<size_t>(activation_row_bytes(target.arithmetic, n)), 0xa5);
   float scale = -1.0f;
   kernels(isa).quantize_row(row.data(), n, floor, target, q.data(), &scale);
   CHECK(check::same_bits(scale, expected.scale));
   for (int64_t i = 0; i < round_up(n, kTileUnits); ++i) {
     WITH("column ", i);
-    CHECK(decode(q.data(), i, target.form) ==
+    CHECK(decode(q.data(), i, target.arithmetic) ==
           (i < n ? expected.values[static_cast<size_t>(i)] : 0));
   }
 }

@@ -24,7 +24,7 @@ LstmArguments arguments(int64_t T, int64_t B, int threads = 1) {
   return a;
 }
 
-std::string form_text(Precision precision, Weights weights) {
+std::string products_text(Precision precision, Weights weights) {
   if (precision != kInt8)
     return precision == kInt16 ? "16-bit activations" : "float32, always in blocks";
   return weights == Weights::pair_safe
@@ -47,9 +47,9 @@ TEST(every_matrix_has_a_line) {
           CHECK(line.rfind(std::string(name) + suffix + ": ", 0) == 0);
           CHECK(line.find(precision == kFloat32 ? ": block-sparse, 100.0%" : ": dense, 100.0%") !=
                 std::string::npos);
-          const std::string form = "; " + form_text(precision, weights);
-          CHECK(line.size() > form.size() &&
-                line.compare(line.size() - form.size(), form.size(), form) == 0);
+          const std::string arithmetic = "; " + products_text(precision, weights);
+          CHECK(line.size() > arithmetic.size() &&
+                line.compare(line.size() - arithmetic.size(), arithmetic.size(), arithmetic) == 0);
         }
     }
 }
@@ -63,14 +63,14 @@ TEST(shares_count_what_fills_up_apart) {
       m.weights[i] = i == 0 ? 1.0f : 0.0f;
   };
   stack.for_each_matrix(clear);
-  const std::string form = "; 8-bit, the weights are pair-safe";
+  const std::string arithmetic = "; 8-bit, the weights are pair-safe";
   Lines lines = explained(stack, arguments(1, 1));
-  CHECK(lines[2] == "weight_ih_l0: dense, 12.5% of its 8x4 blocks not zero" + form);
+  CHECK(lines[2] == "weight_ih_l0: dense, 12.5% of its 8x4 blocks not zero" + arithmetic);
   stack.for_each_matrix([](SourceMatrix &m) { m.block = {8, 4}; });
   lines = explained(stack, arguments(1, 1));
   CHECK(lines[3] == "weight_hh_l0: block-sparse, 12.5% of its 8x4 blocks kept, 100.0% including "
                     "padding" +
-                        form);
+                        arithmetic);
 }
 
 TEST(the_instruction_set_is_named) {

@@ -1,4 +1,4 @@
-// The same sequence in other layouts and types: lengths, gapless rows, strides, half precision.
+// The same sequence in other layouts and types: lengths, contiguous rows, strides, half precision.
 #include <algorithm>
 
 #include "check.h"
@@ -51,9 +51,9 @@ TEST(rows_of_other_lengths_are_as_alone) {
   });
 }
 
-// Rows at work at each time step, out of [T, B, columns].
-std::vector<float> gapless(const std::vector<float> &padded, int64_t B, int64_t columns,
-                           const std::vector<int64_t> &batch_sizes) {
+// Rows active at each time step, out of [T, B, columns].
+std::vector<float> contiguous(const std::vector<float> &padded, int64_t B, int64_t columns,
+                              const std::vector<int64_t> &batch_sizes) {
   std::vector<float> rows;
   for (size_t t = 0; t < batch_sizes.size(); ++t) {
     const auto step = padded.begin() + static_cast<int64_t>(t) * B * columns;
@@ -62,23 +62,23 @@ std::vector<float> gapless(const std::vector<float> &padded, int64_t B, int64_t 
   return rows;
 }
 
-TEST(gapless_rows_are_as_padded) {
+TEST(contiguous_rows_are_as_padded) {
   const std::vector<int64_t> lengths = {5, 5, 3, 2, 2, 1}, batch_sizes = {6, 5, 3, 2, 2};
   for_each_shape([&](const LstmShape &shape, const SourceStack &stack) {
     const auto packed = stack.packed();
     const Sequence sequence = random_sequence(shape, 5, 6, 23);
-    const std::vector<float> x = gapless(sequence.x, 6, shape.input_size, batch_sizes);
+    const std::vector<float> x = contiguous(sequence.x, 6, shape.input_size, batch_sizes);
     for_each_isa([&](std::string_view) {
       const Result padded = forward(packed, sequence, 1, lengths);
       Result result;
       LstmArguments a = arguments_for(sequence, result);
-      std::vector<float> y = gapless(result.y, 6, sequence.y_columns(), batch_sizes);
+      std::vector<float> y = contiguous(result.y, 6, sequence.y_columns(), batch_sizes);
       a.batch_sizes = batch_sizes.data();
       a.x = x.data();
       a.y = y.data();
       a.x_time_stride = a.y_time_stride = -1;
       run(packed, a);
-      CHECK_SAME(y, gapless(padded.y, 6, sequence.y_columns(), batch_sizes));
+      CHECK_SAME(y, contiguous(padded.y, 6, sequence.y_columns(), batch_sizes));
       CHECK_SAME(result.h, padded.h);
       CHECK_SAME(result.c, padded.c);
     });

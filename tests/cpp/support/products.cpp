@@ -65,7 +65,7 @@ void check_products(const SourceMatrix &source, const Matrix &packed, const uint
     const auto &last = values[static_cast<size_t>(rows - 1)];
     const auto row = expected_row(source, packed, last);
     expected.insert(expected.end(), row.begin(), row.end());
-    HeldRows x(packed.form, {values.begin(), values.begin() + rows});
+    HeldRows x(packed.arithmetic, {values.begin(), values.begin() + rows});
     for (std::string_view isa : supported_isas()) {
       WITH("isa ", isa, " rows ", rows);
       std::vector<float> out(expected.size(), 9.0f);
@@ -84,7 +84,7 @@ struct Stepped {
 Stepped step(std::string_view isa, const Matrix &hh, HeldRows h_in, const std::vector<float> &gates,
              int64_t rows) {
   const int64_t units = hh.num_tiles * kTileUnits;
-  HeldRows h_out(hh.form, rows, units);
+  HeldRows h_out(hh.arithmetic, rows, units);
   Stepped out{std::vector<float>(static_cast<size_t>(rows * units), 0.0f), {}};
   out.h = out.c;
   kernels(isa).step(hh, all_tiles(hh),
@@ -98,7 +98,7 @@ Stepped step(std::string_view isa, const Matrix &hh, HeldRows h_in, const std::v
 void check_step(const SourceMatrix &source, const Matrix &hh, int64_t rows) {
   const auto values = extreme_rows(source.columns, hh.activation_max);
   const std::vector<std::vector<int32_t>> taken(values.begin(), values.begin() + rows);
-  HeldRows h_in(hh.form, taken);
+  HeldRows h_in(hh.arithmetic, taken);
   const float scale = 1.0f / static_cast<float>(source.columns * hh.activation_max);
   h_in.scales().assign(h_in.scales().size(), scale);
   std::vector<float> gates, sums;
@@ -109,7 +109,7 @@ void check_step(const SourceMatrix &source, const Matrix &hh, int64_t rows) {
       sums.push_back(std::fma(products[i], scale, inputs[i]));
     gates.insert(gates.end(), inputs.begin(), inputs.end());
   }
-  HeldRows zero(hh.form, rows, source.columns);
+  HeldRows zero(hh.arithmetic, rows, source.columns);
   for (std::string_view isa : supported_isas()) {
     WITH("isa ", isa, " rows ", rows);
     const Stepped found = step(isa, hh, h_in, gates, rows);

@@ -107,13 +107,13 @@ TEST(lying_records_are_refused) {
       check_refused(with(good(), kWeightTypeAt + at, type), "there is no precision");
     for (uint32_t type : {0u, 3u, 4u, 0xffffffffu})
       check_refused(with(good(), kActivationTypeAt + at, type), "there is no precision");
-    check_refused(with(good(), kActivationTypeAt + at, 2), "form");
-    for (uint32_t form : {2u, 3u, 7u, 0xffffffffu})
-      check_refused(with(good(), kFormAt + at, form), "form");
-    for (uint32_t form : {0u, 1u, 3u, 7u})
-      check_refused(with(good(kInt16), kFormAt + at, form), "form");
-    for (uint32_t form : {0u, 1u, 2u, 7u})
-      check_refused(with(good(kFloat32), kFormAt + at, form), "form");
+    check_refused(with(good(), kActivationTypeAt + at, 2), "arithmetic");
+    for (uint32_t arithmetic : {2u, 3u, 7u, 0xffffffffu})
+      check_refused(with(good(), kFormAt + at, arithmetic), "arithmetic");
+    for (uint32_t arithmetic : {0u, 1u, 3u, 7u})
+      check_refused(with(good(kInt16), kFormAt + at, arithmetic), "arithmetic");
+    for (uint32_t arithmetic : {0u, 1u, 2u, 7u})
+      check_refused(with(good(kFloat32), kFormAt + at, arithmetic), "arithmetic");
     for (uint32_t most : {0u, 126u, 128u, 99999u, 0xffffff81u})
       check_refused(with(good(), kActivationMaxAt + at, most), "range");
     for (uint32_t most : {0u, 32768u, 99999u, 0xffffffffu})

@@ -111,20 +111,20 @@ Matrix packed_row(const std::vector<int> &row, Precision precision, std::vector<
   return PackedStack(memory.data(), memory.size()).layers[0].ih;
 }
 
-Form form_of(const std::vector<int> &row) {
+Arithmetic arithmetic_of(const std::vector<int> &row) {
   std::vector<uint8_t> memory;
   const Matrix matrix = packed_row(row, kInt8, memory);
   CHECK(matrix.activation_max == 127);
-  return matrix.form;
+  return matrix.arithmetic;
 }
 
 TEST(form_is_proven_by_pairs) {
-  CHECK(form_of({64, 64, -64, -64, 127}) == Form::offset8);
-  CHECK(form_of({127, 1, -127, -1, 127, -127}) == Form::offset8);
-  CHECK(form_of({0, 127, 2, 0}) == Form::offset8); // neighbours, but of two pairs
-  CHECK(form_of({127, 2}) == Form::signed8);
-  CHECK(form_of({-127, -2}) == Form::signed8);
-  CHECK(form_of({0, 0, 0, 127, 0, 0, 127, 127}) == Form::signed8);
+  CHECK(arithmetic_of({64, 64, -64, -64, 127}) == Arithmetic::offset8);
+  CHECK(arithmetic_of({127, 1, -127, -1, 127, -127}) == Arithmetic::offset8);
+  CHECK(arithmetic_of({0, 127, 2, 0}) == Arithmetic::offset8); // neighbours, but of two pairs
+  CHECK(arithmetic_of({127, 2}) == Arithmetic::signed8);
+  CHECK(arithmetic_of({-127, -2}) == Arithmetic::signed8);
+  CHECK(arithmetic_of({0, 0, 0, 127, 0, 0, 127, 127}) == Arithmetic::signed8);
 }
 
 TEST(form_is_proven_by_row_sums) {
@@ -132,14 +132,14 @@ TEST(form_is_proven_by_row_sums) {
   for (int k = 0; k < 510; k += 2)
     row.insert(row.end(), {127, 1});
   row.push_back(127);
-  CHECK(form_of(row) == Form::offset8); // 32767
+  CHECK(arithmetic_of(row) == Arithmetic::offset8); // 32767
   row.push_back(1);
-  CHECK(form_of(row) == Form::signed8); // 32768
+  CHECK(arithmetic_of(row) == Arithmetic::signed8); // 32768
   for (int &weight : row)
     weight = -weight;
-  CHECK(form_of(row) == Form::offset8); // -32768
+  CHECK(arithmetic_of(row) == Arithmetic::offset8); // -32768
   row.push_back(-1);
-  CHECK(form_of(row) == Form::signed8); // -32769
+  CHECK(arithmetic_of(row) == Arithmetic::signed8); // -32769
 }
 
 TEST(activation_max_keeps_sums_within_int32) {
@@ -150,7 +150,7 @@ TEST(activation_max_keeps_sums_within_int32) {
       const Matrix matrix =
           packed_row(std::vector<int>(static_cast<size_t>(columns), weight), kInt16, memory);
       const int64_t most = std::max<int64_t>(1, columns * std::abs(weight));
-      CHECK(matrix.form == Form::signed16);
+      CHECK(matrix.arithmetic == Arithmetic::signed16);
       CHECK(matrix.activation_max == std::min<int64_t>(32767, 0x7fffffff / most));
     }
 }

@@ -72,9 +72,9 @@ TEST(no_weight_is_lost) {
         CHECK(packed.size() > empty);
         const Matrix matrix = PackedStack(packed.data(), packed.size()).layers[0].ih;
         CHECK(matrix.positions == 1);
-        CHECK(std::count_if(matrix.blocks, matrix.blocks + kSliceStrips * block_bytes(matrix.form),
-                            [](uint8_t byte) { return byte != 0; }) ==
-              (precision == kInt8 ? 1 : 2));
+        CHECK(std::count_if(
+                  matrix.blocks, matrix.blocks + kSliceStrips * block_bytes(matrix.arithmetic),
+                  [](uint8_t byte) { return byte != 0; }) == (precision == kInt8 ? 1 : 2));
       }
 }
 
