@@ -48,7 +48,7 @@ test-python: build
 test-cpp: $(VENV)/.tools
 	$(CORE) --preset asan -B build/asan
 	$(BIN)/cmake --build build/asan
-	$(BIN)/ctest --test-dir build/asan --output-on-failure --parallel $$(nproc)
+	$(BIN)/ctest --test-dir build/asan --verbose --parallel $$(nproc)
 
 # What has threads, under ThreadSanitizer.
 test-tsan: $(VENV)/.tools

@@ -22,8 +22,8 @@ settings.register_profile(
 settings.load_profile("project")
 
 
-def pytest_report_header():
-    return f"instruction sets: {', '.join(lfk.supported_isas())}"
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"instruction sets: {', '.join(lfk.supported_isas())}")
 
 
 def pytest_collection_modifyitems(items):

@@ -99,6 +99,8 @@ TEST(kernels_stay_within_their_memory) {
       for (float density : {0.0f, 0.3f, 1.0f})
         for (int64_t size : {1, 9, 33, 137})
           for (bool dense : {true, false}) {
+            if (precision == kFloat32 ? weights == Weights::any : dense && density < 1)
+              continue; // the same weights; dense kernels read all of them
             WITH("precision ", precision_name(precision), " density ", density, " size ", size,
                  " dense ", dense);
             const TypedShape shape = shape_of(size, size, 0, 1, 1, precision);
