@@ -1,5 +1,6 @@
 """The compiled ops: loading, fake kernels for torch.compile and torch.export, instruction sets."""
 
+import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ if not _LIBRARIES:
         f"lstm_fastkernels was not built: its compiled ops are missing. {HOW_TO_BUILD}"
     )
 torch.ops.load_library(str(_LIBRARIES[0]))
+_LIBRARY = ctypes.CDLL(str(_LIBRARIES[0]))
 
 _ops = torch.ops.lstm_fastkernels
 lstm = _ops.lstm.default
@@ -112,7 +114,14 @@ def lstm_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
 
 explain_lstm = _ops.explain_lstm  # with lstm's arguments
 pack_lstm = _ops.pack_lstm.default
-forget_packed = _ops.forget_packed.default
+
+
+def forget_packed(address: int) -> None:
+    """Packed weights at that address will not be run any more.
+
+    Not an op: it is called when a module dies, which may be while someone traces ops.
+    """
+    _LIBRARY.lfk_forget_packed(ctypes.c_void_p(address))
 
 
 @torch.library.register_fake("lstm_fastkernels::explain_lstm")

@@ -20,7 +20,7 @@ class Packed(NamedTuple):
 
 def forget_with(owner: object, packed: Packed) -> "weakref.finalize[..., object]":
     """What lets the ops forget packed weights, when called or when their owner is gone."""
-    forget = weakref.finalize(owner, ops.forget_packed, packed.data)
+    forget = weakref.finalize(owner, ops.forget_packed, packed.data.data_ptr())
     forget.atexit = False
     return forget
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.export import Dim
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from cases import KINDS, Case, assert_same
 from isas import assert_same_bits, everywhere
@@ -162,3 +163,21 @@ def test_exported_graph_has_one_node_for_the_stack(kind):
     program = torch.export.export(replace(CASE, **kind).fast(), (CASE.x(),))
     calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
     assert calls.count(torch.ops.lstm_fastkernels.lstm.default) == 1
+
+
+@pytest.mark.parametrize("tracer", ["make_fx", "jit"])
+def test_a_module_that_dies_while_others_trace_leaves_nothing_in_their_graph(tracer):
+    dying = [CASE.fast()]
+    dying[0](CASE.x())
+
+    def function(x):
+        dying.clear()
+        return x * 2
+
+    if tracer == "make_fx":
+        names = [str(node.target) for node in make_fx(function)(CASE.x()).graph.nodes]
+    else:
+        traced = torch.jit.trace(function, CASE.x(), check_trace=False)
+        names = [node.kind() for node in traced.graph.nodes()]
+    assert not dying
+    assert not [name for name in names if "lstm_fastkernels" in name]

@@ -220,6 +220,6 @@ std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tenso
                        brief);
 }
 
-void forget_packed(const Tensor &packed) { stacks().forget(packed); }
-
 } // namespace lstm_fastkernels
+
+void lfk_forget_packed(const void *data) { lstm_fastkernels::stacks().forget(data); }

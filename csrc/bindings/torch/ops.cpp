@@ -48,7 +48,6 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
         "int[] shape, bool batch_first, int[]? header=None, bool brief=False) -> str");
   m.def("pack_lstm(Tensor[] tensors, str[] names, int[] shape, str[] precisions, "
         "bool cuda=False) -> (Tensor, int[]?)");
-  m.def("forget_packed(Tensor packed) -> ()");
   m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
   m.def("cuda_built() -> bool");
   m.def("get_isa() -> str");
@@ -61,7 +60,6 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
   m.impl("lstm", TORCH_BOX(&lstm_fastkernels::lstm));
   m.impl("explain_lstm", TORCH_BOX(&lstm_fastkernels::explain_lstm));
   m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
-  m.impl("forget_packed", TORCH_BOX(&lstm_fastkernels::forget_packed));
   m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));
   m.impl("cuda_built", TORCH_BOX(&lstm_fastkernels::cuda_built));
   m.impl("get_isa", TORCH_BOX(&lstm_fastkernels::get_isa));

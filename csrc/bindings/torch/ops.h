@@ -33,7 +33,8 @@ std::tuple<Tensor, std::optional<Header>>
 pack_lstm(const std::vector<Tensor> &tensors, const std::vector<std::string> &names,
           const std::vector<int64_t> &shape, const std::vector<std::string> &precisions, bool cuda);
 
-// The weights will not be run any more: their memory need not be held.
-void forget_packed(const Tensor &packed);
-
 } // namespace lstm_fastkernels
+
+// The packed weights at that address will not be run any more: their memory need not be held. Not
+// an op: it is called when a module dies, which may be while someone traces ops.
+extern "C" __attribute__((visibility("default"))) void lfk_forget_packed(const void *data);

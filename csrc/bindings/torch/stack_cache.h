@@ -19,7 +19,7 @@ public:
   template <class Parse>
   std::shared_ptr<const Parsed> find(const Tensor &packed, const Parse &parse) {
     thread_local std::weak_ptr<const Entry> last;
-    std::shared_ptr<const Entry> entry = last.lock();
+    std::shared_ptr<const Entry> entry = last.lock(), oldest;
     if (entry && is_of(*entry, packed))
       return {entry, &entry->parsed};
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -27,8 +27,10 @@ public:
     if (found == entries_.end()) {
       auto made = std::make_shared<const Entry>(
           Entry{packed, packed.const_data_ptr(), packed.numel(), parse()});
-      if (entries_.size() == kMost)
+      if (entries_.size() == kMost) {
+        oldest = std::move(entries_.front());
         entries_.erase(entries_.begin());
+      }
       found = entries_.insert(entries_.end(), std::move(made));
     }
     std::rotate(found, found + 1, entries_.end()); // the last used one is the last
@@ -36,11 +38,16 @@ public:
     return {entry, &entry->parsed};
   }
 
-  void forget(const Tensor &packed) {
+  // The tensor that was at that address when it was met first.
+  void forget(const void *data) {
+    std::shared_ptr<const Entry> forgotten; // freed without the lock: freeing a tensor may wait
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = place(packed);
-    if (found != entries_.end())
-      entries_.erase(found);
+    const auto found = std::find_if(entries_.begin(), entries_.end(),
+                                    [&](const auto &entry) { return entry->data == data; });
+    if (found == entries_.end())
+      return;
+    forgotten = std::move(*found);
+    entries_.erase(found);
   }
 
 private:
