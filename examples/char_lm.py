@@ -6,6 +6,7 @@ path: a module that is held out here is held out for every Python version, and w
 trained elsewhere have never seen it.
 """
 
+import copy
 import functools
 import math
 import sysconfig
@@ -122,18 +123,19 @@ def bits_per_character(model: CharLM, sample: Tensor, chunk: int = 128) -> float
 def save_model(model: CharLM, path: Path, metadata: dict[str, Any]) -> None:
     """Write weights and metadata; a reader sees the old file or the new one, never half of one.
 
-    Float models are written in float16, which changes no digit of the bits per character shown.
+    Floats are written in float16, which changes no digit of the bits per character shown; a
+    compressed LSTM keeps its own tensors.
     """
     texts = {key: str(value) for key, value in metadata.items()}
+    model = copy.deepcopy(model).half()
     if isinstance(model.lstm, nn.LSTM):
-        halves = {name: tensor.half() for name, tensor in model.state_dict().items()}
-        write_atomically(path, save(halves, texts))
+        write_atomically(path, save(model.state_dict(), texts))
     else:
         lfk.save_file(model, path, other_tensors=True, metadata=texts)
 
 
 def load_model(path: Path) -> tuple[CharLM, dict[str, str]]:
-    """Read what ``save_model`` wrote: the model in evaluation mode, and the metadata.
+    """Read what ``save_model`` wrote: the float32 model in evaluation mode, and the metadata.
 
     The LSTM is what it was when it was saved, float or compressed.
     """
@@ -142,11 +144,11 @@ def load_model(path: Path) -> tuple[CharLM, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            model = CharLM(hidden_size=file.get_slice("output.weight").get_shape()[1])
+            model = CharLM(hidden_size=file.get_slice("output.weight").get_shape()[1]).half()
         if metadata.pop("lstm_fastkernels", None):
             lfk.load_file(path, model)
         else:
             model.load_state_dict(load_file(path))
     except (SafetensorError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: not the weights of a CharLM: {error}") from error
-    return model.eval(), metadata
+    return model.float().eval(), metadata

@@ -69,8 +69,9 @@ def run(program, *arguments, text=b"", isa="", stdout=subprocess.PIPE):
 
 
 def small_model(hidden_size=24, **options):
+    """With floats that float16, in which save_model writes them, can hold."""
     torch.manual_seed(0)
-    return lfk.convert(CharLM(hidden_size), **options).eval()
+    return lfk.convert(CharLM(hidden_size).half().float(), **options).eval()
 
 
 def tokens_of(text):
