@@ -6,7 +6,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_fastkernels.modules.cell import FastLSTMCell
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.modules.running import State
+from lstm_fastkernels.modules.states import State
 
 
 @torch.no_grad()

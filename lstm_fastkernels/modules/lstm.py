@@ -4,10 +4,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.modules.running import State, two_states
+from lstm_fastkernels.modules.leaf import call_as_leaf
+from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.weights.formats import Activations
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
@@ -93,11 +95,22 @@ class FastLSTM(FastModule):
         the states there; the form of a PackedSequence that torch.compile can trace.
         Raises ValueError for a wrong rank or dtype, RuntimeError for wrong sizes, as nn.LSTM does.
         """
-        if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx, lengths)
+        if not isinstance(input, Tensor):
+            return self._forward_other(input, hx, lengths)
         if input.dim() != 3:
             return self._forward_unbatched(input, hx, lengths)
         return self._run(input, hx, lengths, self.batch_first)
+
+    def new_state(self, batch_size: int | None = None, dtype: torch.dtype | None = None) -> State:
+        """(h0, c0) of zeros on the module's device, as `forward` takes them.
+
+        h0 [layers * directions, batch_size, output size], c0 likewise with the hidden size; without
+        batch_size, for a sequence on its own, without that dimension. float32, or dtype: the
+        input's.
+        """
+        shape = self._spec.shape
+        sizes = shape.output_size, shape.hidden_size
+        return zero_state((shape.num_cells,), sizes, batch_size, self.packed.device, dtype)
 
     def _to_run(
         self,
@@ -110,6 +123,16 @@ class FastLSTM(FastModule):
         if input.dim() != 3:
             return self._unbatched_to_run(input, hx, lengths)
         return input, hx, lengths, self.batch_first
+
+    def _forward_other(self, input: Any, hx: State | None, lengths: Tensor | None) -> Any:
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx, lengths)
+        if isinstance(input, Proxy):
+            return call_as_leaf(self, input, hx, lengths)
+        raise TypeError(
+            f"input must be a tensor or a PackedSequence, got {type(input).__name__}: "
+            "torch.as_tensor makes one"
+        )
 
     def _forward_unbatched(
         self, input: Tensor, hx: State | None, lengths: Tensor | None
