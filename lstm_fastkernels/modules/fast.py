@@ -4,11 +4,12 @@ from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, is_inference_mode_enabled, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels import ops
+from lstm_fastkernels._watch import current
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.running import explain_run, explain_steps
 from lstm_fastkernels.modules.stateful import StatefulLSTM
@@ -112,33 +113,39 @@ class FastModule(StatefulLSTM):
         self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
     ) -> tuple[Tensor, State]:
         """y, (h_n, c_n) of x, in one of the forms that ops.lstm takes."""
-        h0, c0 = (None, None) if hx is None else two_states(hx)
         op: Any
+        h0, c0 = (None, None) if hx is None else two_states(hx)
         if is_dynamo_compiling():
             self._prepare_tracing()
-            packed, op = self.packed, ops.lstm
+            packed = self.packed
+            op = (is_grad_enabled() and self._in_grad_mode(x, h0, c0)) or ops.lstm
         else:
-            packed = self._current()
-            op = ops.lstm if torch.is_inference_mode_enabled() else ops.least_lstm()
-        if torch.is_grad_enabled():
-            op = self._in_grad_mode(op, x, h0, c0)
+            found = current(self.__dict__)
+            packed = self._renew() if found is None else found
+            if is_inference_mode_enabled():
+                op = ops.lstm
+            elif is_grad_enabled():
+                op = self._in_grad_mode(x, h0, c0) or ops.least_lstm()
+            else:
+                op = ops.least_lstm()
         try:
             y, h, c = op(
                 x, h0, c0, lengths, packed, self._spec.shape.sizes, batch_first, self._header
             )
-        except (RuntimeError, TypeError) as error:
-            explain_refusal(error, x, h0, c0, lengths)
+        except (RuntimeError, TypeError):
+            explain_refusal(x, h0, c0, lengths)
             raise
         return y, (h, c)
 
-    def _in_grad_mode(self, op: Any, *inputs: Tensor | None) -> Any:
-        """The op, or where a derivative is asked for one whose backward raises."""
-        own = [tensor for tensor in self._made_from if tensor is not None and tensor.requires_grad]
-        if own:
-            return partial(ops.lstm_without_gradient, own)
-        if any(tensor is not None and tensor.requires_grad for tensor in inputs):
+    def _in_grad_mode(self, *inputs: Any) -> Any:
+        """The op whose backward raises, where a derivative is asked for."""
+        parameters = self._parameters.values()
+        own: list[Tensor] = [p for p in parameters if p is not None and p.requires_grad]
+        if own or self._with_gradient:
+            return partial(ops.lstm_without_gradient, [*own, *self._with_gradient])
+        if any(getattr(value, "requires_grad", False) for value in inputs):
             return ops.lstm
-        return op
+        return None
 
     def __prepare_scriptable__(self) -> Self:
         raise RuntimeError(
@@ -155,7 +162,10 @@ class FastModule(StatefulLSTM):
         return explain_run(self._current(), self._header, self._spec.shape, *self._to_run(*inputs))
 
     def _options_repr(self) -> list[str]:
-        layouts = self.layouts()
+        try:
+            layouts = self.layouts()
+        except KeyError as error:
+            return [f"without {error}"]
         how = ", ".join(f"{name}: {kind}" for name, kind in layouts.items())
         if set(layouts.values()) == {"dense"}:
             how = "all dense"

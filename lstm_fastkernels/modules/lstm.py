@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.leaf import call_as_leaf
+from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.weights.formats import Activations
 from lstm_fastkernels.weights.shape import LstmShape
@@ -147,8 +148,9 @@ class FastLSTM(FastModule):
             raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
         if lengths is not None:
             raise ValueError("lengths go with a batch of sequences (3D input), got 2D input")
-        if hx is not None:
-            h, c = two_states(hx)
+        h, c = (None, None) if hx is None else two_states(hx)
+        explain_refusal(input, h, c, None)
+        if h is not None and c is not None:
             if h.dim() != 2 or c.dim() != 2:
                 raise RuntimeError(
                     "For unbatched 2-D input, hx and cx should also be 2-D "

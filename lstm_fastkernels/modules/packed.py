@@ -7,13 +7,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lstm_fastkernels.modules.tensor_kinds import in_same_place, is_traced, to_hold
+from lstm_fastkernels._watch import current
+from lstm_fastkernels.modules.tensor_kinds import in_same_place, is_traced, to_hold, unseen
 from lstm_fastkernels.ops import refuse_derivatives
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.packing import Packed, forget_with, pack
 from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
-_NEVER = -1  # no sum of versions
+NEVER = -1  # no sum of versions
 
 
 class PackedLSTM(nn.Module):
@@ -31,6 +32,9 @@ class PackedLSTM(nn.Module):
     # What `packed` was made from, and the sum of their versions then.
     _made_from: tuple[Tensor | None, ...]
     _made_at: int
+
+    # Buffers of which somebody asks the derivative; parameters may be switched at any time.
+    _with_gradient: list[Tensor]
 
     def __init__(
         self, spec: WeightSpec, layout: LayoutConfig, device: torch.device | str | None
@@ -132,6 +136,8 @@ class PackedLSTM(nn.Module):
     def _note_versions(self) -> None:
         self._made_from = (*self._parameters.values(), *self._buffers.values())
         self._made_at = self._version_of_sources()
+        held = [tensor for tensor in self._buffers.values() if tensor is not None]
+        self._with_gradient = [tensor for tensor in held if tensor.requires_grad]
 
     def _version_of_sources(self) -> int:
         return sum(tensor._version for tensor in self._made_from if tensor is not None)
@@ -140,31 +146,33 @@ class PackedLSTM(nn.Module):
 
     def _current(self) -> Tensor:
         """`packed` for the tensors as they are now."""
-        versions = 0
-        held = (*self._parameters.values(), *self._buffers.values())
-        for tensor, known in zip(held, self._made_from, strict=False):
-            if tensor is not known:
-                return self._renew()
-            versions += 0 if tensor is None else tensor._version
-        return self._renew() if versions != self._made_at else self.packed
+        found = current(self.__dict__)
+        return self._renew() if found is None else found
 
     def _renew(self) -> Tensor:
         tensors = self._tensors()
         refuse_derivatives(*tensors.values())
-        if any(map(is_traced, tensors.values())):
+        if torch._C._get_tracing_state() or any(map(is_traced, tensors.values())):
             return self._traced()
-        names = self._spec.kinds(tensors.keys())
-        own = {name: tensors[name] for name in names if name in tensors}
         try:
-            if len({tensor.device for tensor in own.values()}) > 1:
-                places = ", ".join(f"{name} on {tensor.device}" for name, tensor in own.items())
-                raise ValueError(f"must be on one device, but has {places}")
-            self._set_canonical(self._spec.check(own))
+            with unseen():
+                self._set_canonical(self._checked(tensors))
         except (ValueError, RuntimeError) as error:
+            name = type(self).__name__
             raise ValueError(
-                f"this {type(self).__name__}'s tensors were changed: {error}"
+                f"this {name}'s tensors cannot be used, load_state_dict gives it others: {error}"
             ) from error
         return self.packed
+
+    def _checked(self, tensors: Mapping[str, Tensor]) -> CanonicalLSTM:
+        """The canonical ones of the module's tensors; ValueError unless they can be."""
+        names = self._spec.kinds(tensors.keys())
+        own = {name: tensors[name] for name in names if name in tensors}
+        canonical = self._spec.check(own)
+        if len({tensor.device for tensor in own.values()}) > 1:
+            places = ", ".join(f"{name} on {tensor.device}" for name, tensor in own.items())
+            raise ValueError(f"must be on one device, but has {places}")
+        return canonical
 
     def _traced(self) -> Tensor:
         """What a tracer put in the place of `packed`, if that was made from the tensors there."""
@@ -188,7 +196,7 @@ class PackedLSTM(nn.Module):
         through `.data`, NumPy arrays and other views of the memory, nor, in a compiled graph,
         changes after it was compiled. Raises ValueError for tensors that cannot be packed.
         """
-        self._made_at = _NEVER
+        self._made_at = NEVER
         self._current()
         return self
 
@@ -201,5 +209,5 @@ class PackedLSTM(nn.Module):
                     f"{', '.join(self._spec.kinds(self._tensors().keys()))}: load_state_dict "
                     "takes those of a float LSTM and of other layouts"
                 )
-            self.__dict__["_made_at"] = _NEVER
+            self.__dict__["_made_at"] = NEVER
         super().__setattr__(name, value)

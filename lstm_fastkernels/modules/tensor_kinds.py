@@ -1,8 +1,13 @@
 """What kinds of tensor a module meets among its own."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import is_fake
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 def is_traced(tensor: Tensor) -> bool:
@@ -27,3 +32,10 @@ def in_same_place(held: Tensor, tensor: Tensor) -> bool:
         and not held.is_meta
         and (held.shape, held.dtype, held.device) == (tensor.shape, tensor.dtype, tensor.device)
     )
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+    """What is computed from real tensors inside is no part of what tracers and transforms see."""
+    with _disable_current_modes(), temporarily_clear_interpreter_stack():
+        yield
