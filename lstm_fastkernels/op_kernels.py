@@ -17,20 +17,23 @@ _NO_DERIVATIVE = (
 )
 
 
+_ARGUMENTS = 8  # of the op
+
+
 class _WithoutGradient(torch.autograd.Function):
     """lstm for tensors that require grad: forward runs, backward raises."""
 
     @staticmethod
     def forward(ctx, *arguments):  # type: ignore[no-untyped-def]
-        ctx.count, ctx.shape = len(arguments), arguments[0].shape
-        return _below_autograd(*arguments[:_ARGUMENTS])
+        ctx.shapes = [t.shape if isinstance(t, Tensor) else None for t in arguments]
+        return compiled.lstm.default(*arguments[:_ARGUMENTS])
 
     @staticmethod
     def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
-        return compiled.no_backward(gradient, ctx.shape), *[None] * (ctx.count - 1)
-
-
-_ARGUMENTS = 8  # of the op
+        asked = zip(ctx.needs_input_grad, ctx.shapes, strict=True)
+        return tuple(
+            compiled.no_backward(gradient, shape) if needed else None for needed, shape in asked
+        )
 
 
 def lstm_without_gradient(sources: list[Tensor], *arguments: Any) -> Result:

@@ -49,7 +49,7 @@ class FastLSTMCell(FastModule):
         sizes = cell.input_size, cell.hidden_size, cell.bias
         return cls(*sizes, device="meta", **options)._take_float(cell)
 
-    def _to_float(self) -> nn.LSTMCell:
+    def to_float(self) -> nn.LSTMCell:
         cell = nn.LSTMCell(self.input_size, self.hidden_size, self.bias, device=self.packed.device)
         return self._give_float(cell)
 
@@ -115,7 +115,7 @@ class FastQuantLSTMCell(FastLSTMCell):
 
     def dequantize(self) -> nn.LSTMCell:
         """An nn.LSTMCell with the weights that the int8 tensors stand for."""
-        return self._to_float()
+        return self.to_float()
 
 
 class FastSparseLSTMCell(FastLSTMCell):
@@ -125,4 +125,4 @@ class FastSparseLSTMCell(FastLSTMCell):
 
     def to_dense(self) -> nn.LSTMCell:
         """An nn.LSTMCell with the same weights, zeros written out."""
-        return self._to_float()
+        return self.to_float()

@@ -101,6 +101,10 @@ class FastModule(StatefulLSTM):
         self._set_canonical(self._spec.compress(floats, self._layout_config))
         return self.train(twin.training)
 
+    def to_float(self) -> nn.Module:
+        """The float twin with the weights that the module has, float32, on its device."""
+        raise NotImplementedError
+
     def _give_float(self, twin: _Twin) -> _Twin:
         """The twin with the weights that the canonical tensors stand for."""
         floats, names = self.canonical().to_float(), self._float_names()

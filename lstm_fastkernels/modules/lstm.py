@@ -76,7 +76,7 @@ class FastLSTM(FastModule):
         cls._check_float_twin(lstm)
         return cls(**_arguments(lstm), device="meta", **options)._take_float(lstm)
 
-    def _to_float(self) -> nn.LSTM:
+    def to_float(self) -> nn.LSTM:
         return self._give_float(nn.LSTM(**_arguments(self), device=self.packed.device))
 
     def flatten_parameters(self) -> None:
@@ -212,7 +212,7 @@ class FastQuantLSTM(FastLSTM):
 
     def dequantize(self) -> nn.LSTM:
         """An nn.LSTM with the weights that the int8 tensors stand for, float32, same device."""
-        return self._to_float()
+        return self.to_float()
 
 
 class FastSparseLSTM(FastLSTM):
@@ -232,7 +232,7 @@ class FastSparseLSTM(FastLSTM):
 
     def to_dense(self) -> nn.LSTM:
         """An nn.LSTM with the same weights, zeros written out."""
-        return self._to_float()
+        return self.to_float()
 
 
 def _arguments(lstm: nn.LSTM | FastLSTM) -> dict[str, Any]:
