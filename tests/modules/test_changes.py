@@ -292,6 +292,7 @@ def test_what_no_tensor_of_the_lstm_can_be():
         ("weight_hh_l0", torch.zeros(36, 8, dtype=torch.int8), ("weight_hh_l0", "size", "36, 8")),
         ("weight_hh_l0_scale", torch.full((36,), -1.0), ("weight_hh_l0", "scale")),
         ("weight_hh_l0_scale", torch.full((36,), float("inf")), ("weight_hh_l0_scale", "finite")),
+        ("weight_hh_l0", torch.zeros(36, 9, dtype=torch.int8).to_sparse(), ("hh_l0", "sparse_coo")),
         ("weight_hh_l0", None, ("weight_hh_l0", "lacks")),
         ("bias_l0", None, ("bias_l0", "lacks")),
         ("weight_hh_l0", torch.zeros(36, 9, dtype=torch.int8, device="meta"), ("one device",)),

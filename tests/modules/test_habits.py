@@ -225,6 +225,7 @@ NOT_TENSORS = {
     "list": lambda t: t.tolist(),
     "sparse": lambda t: t.to_sparse(),
     "mkldnn": lambda t: t.to_mkldnn(),
+    "quantized": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
 }
 
 
