@@ -74,6 +74,11 @@ def _lstm_fake(
     )
 
 
+@torch.library.register_fake("lstm_fastkernels::quantize_rows")
+def _quantize_rows_fake(weight: Tensor, pair_safe: bool) -> tuple[Tensor, Tensor]:
+    return weight.new_empty(weight.shape, dtype=torch.int8), weight.new_empty(weight.shape[:1])
+
+
 @torch.library.register_fake("lstm_fastkernels::no_backward")
 def _no_backward_fake(gradient: Tensor, shape: list[int]) -> Tensor:
     return gradient.new_empty(shape)
@@ -114,6 +119,7 @@ def lstm_for(x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Operation:
 
 explain_lstm = _ops.explain_lstm  # with lstm's arguments
 pack_lstm = _ops.pack_lstm.default
+quantize_rows = _ops.quantize_rows.default
 
 
 def forget_packed(address: int) -> None:
