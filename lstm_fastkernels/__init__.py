@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lstm_fastkernels.missing import explain_imports
+from lstm_fastkernels.torch_hook import load_ops_with_torch
 
 if TYPE_CHECKING:
     from lstm_fastkernels.compression.convert import convert as convert
@@ -97,3 +98,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+load_ops_with_torch()
