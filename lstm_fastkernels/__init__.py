@@ -6,6 +6,9 @@ Names are imported on first use, so that importing the package alone does not im
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lstm_fastkernels.missing import explain_imports
+from lstm_fastkernels.torch_hook import load_ops_with_torch
+
 if TYPE_CHECKING:
     from lstm_fastkernels.compression.convert import convert as convert
     from lstm_fastkernels.compression.dequantize import dequantize as dequantize
@@ -71,11 +74,10 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def _load_home(name: str) -> Any:
+    """The module of a public name; ImportError says what to install."""
     try:
-        home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+        return importlib.import_module(f"{__name__}.{_HOMES[name]}")
     except ModuleNotFoundError as error:
         if error.name not in _NEEDED:
             raise
@@ -83,8 +85,21 @@ def __getattr__(name: str) -> Any:
             f"{__name__}.{name} needs {_NEEDED[error.name]}: pip install lstm_fastkernels[torch]",
             name=error.name,
         ) from error
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        home = _load_home(name)
+    except ImportError as error:
+        explain_imports(__name__, _HOMES, _load_home)
+        raise AttributeError(str(error), name=name) from error
     return getattr(home, name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+load_ops_with_torch()

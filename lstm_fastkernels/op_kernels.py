@@ -144,6 +144,11 @@ def _lstm_fake(
     )
 
 
+@torch.library.register_fake("lstm_fastkernels::quantize_rows")
+def _quantize_rows_fake(weight: Tensor, pair_safe: bool) -> tuple[Tensor, Tensor]:
+    return weight.new_empty(weight.shape, dtype=torch.int8), weight.new_empty(weight.shape[:1])
+
+
 @torch.library.register_fake("lstm_fastkernels::pack_lstm")
 def _pack_fake(
     tensors: list[Tensor], names: list[str], *_: object, **__: object

@@ -18,6 +18,7 @@ lstm = compiled.lstm.default
 plain_lstm = compiled.lstm.plain  # for callers who know that nothing listens above it
 explain_lstm = compiled.explain_lstm  # with lstm's arguments
 pack_lstm = compiled.pack_lstm.default
+quantize_rows = compiled.quantize_rows.default
 lstm_without_gradient = op_kernels.lstm_without_gradient
 refuse_derivatives = op_kernels.refuse_derivatives
 

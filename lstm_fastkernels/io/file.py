@@ -36,9 +36,10 @@ def save_file(
     the whole model back. What is used in several places is loaded so too: an LSTM is written once,
     a tensor under each of its names. `metadata` goes beside the library's own.
 
-    The file appears whole or not at all: if anything fails, an old file under that name stays.
-    Raises ValueError for a model without compressed LSTMs, tensors that a file cannot hold and
-    names that are taken, TypeError for a subclass of the LSTMs, OSError where it cannot be written.
+    The file appears whole or not at all: if anything fails, an old file under that name stays. One
+    that is replaced keeps its mode and, where that is permitted, its owner. Raises ValueError for a
+    model without compressed LSTMs, tensors that a file cannot hold, names that are taken and a path
+    that is no file, TypeError for a subclass of the LSTMs, OSError where it cannot be written.
     """
     lstms = _lstms_of(module)
     tensors: dict[str, Tensor] = {}

@@ -1,6 +1,7 @@
 """save_file writes a file whole or not at all."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -41,14 +42,33 @@ def test_a_link_keeps_pointing_to_the_file(tmp_path, path):
         assert os.listdir(file.parent) == [file.name]
 
 
-def test_what_is_no_file_is_left_alone(tmp_path):
-    fifo = tmp_path / "fifo"
+def test_what_is_no_file_is_left_alone(tmp_path, monkeypatch):
+    fifo, socket_path, link = (tmp_path / name for name in ("fifo", "socket", "link"))
     os.mkfifo(fifo)
-    for target in (tmp_path, fifo):
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(socket_path))
+    link.symlink_to(fifo)
+    before = sorted(os.listdir(tmp_path))
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("it must not be opened"))
+    for target in (tmp_path, fifo, socket_path, link, "/dev/null", "", "/"):
         with pytest.raises(ValueError, match="not a file"):
             lfk.save_file(Case().fast(), target)
-    assert fifo.is_fifo()
-    assert os.listdir(tmp_path) == ["fifo"]
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_links_in_a_circle_are_no_file(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.symlink_to(two)
+    two.symlink_to(one)
+    with pytest.raises(OSError, match="symbolic links"):
+        lfk.save_file(Case().fast(), one)
+    assert one.is_symlink()
+    assert two.is_symlink()
+
+
+def test_a_name_in_bytes(path):
+    lfk.save_file(Case().fast(), os.fsencode(path))
+    assert os.listdir(path.parent) == [path.name]
 
 
 def test_a_folder_that_is_missing(tmp_path):

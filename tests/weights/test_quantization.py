@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 import lstm_fastkernels as lfk
+import quantizer
 from cases import AWKWARD
 
 
@@ -46,6 +47,15 @@ WEIGHTS = {
     "heavy-tailed": lambda n, k: torch.randn(n, k) ** 5,
     "positive": lambda n, k: torch.rand(n, k),
     "sparse": lambda n, k: torch.randn(n, k) * (torch.rand(n, k) < 0.1),
+    "small integers": lambda n, k: torch.randint(-3, 4, (n, k)).float(),
+    "hundredths": lambda n, k: torch.randint(-100, 101, (n, k)) * 0.01,
+    "repeated": lambda n, k: torch.tensor([0.3, -0.1, 0.7])[torch.randint(3, (n, k))],
+    "constant": lambda n, k: torch.rand(n, 1).expand(n, k),
+    "zeros among others": lambda n, k: torch.randn(n, k) * (torch.arange(n) % 2)[:, None],
+    "down to subnormal": lambda n, k: torch.cat(
+        [torch.ones(n, 1), torch.randn(n, k - 1) * 10 ** (-45 * torch.rand(n, k - 1))], 1
+    ),
+    "huge": lambda n, k: (torch.rand(n, k) * 2 - 1) * 3.4e38,
 }
 
 
@@ -68,6 +78,84 @@ def test_pairs_are_safe(kind, columns):
     check_form(weight, q, scale)
     assert pair_sums(q).abs().max() <= 128
     assert squared_error(weight, q, scale).sum() <= absmax_error(weight, 64).sum()
+
+
+@pytest.mark.parametrize("pair_safe", [True, False])
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_rows_are_as_good_as_those_of_plain_torch(kind, pair_safe):
+    for columns in (1, 2, 3, 31, 32, 33, 151, 1024):
+        torch.manual_seed(columns)
+        weight = WEIGHTS[kind](64, columns)
+        expected = squared_error(weight, *quantizer.quantize_rows(weight, pair_safe))
+        actual = squared_error(weight, *lfk.quantize_rows(weight, pair_safe=pair_safe))
+        assert (actual <= expected * (1 + 1e-6)).all(), f"{columns} columns"
+
+
+def test_most_rows_are_those_of_plain_torch():
+    """Sums in another order decide between a few."""
+    for pair_safe in (True, False):
+        torch.manual_seed(0)
+        weight = torch.randn(256, 151)
+        expected, _ = quantizer.quantize_rows(weight, pair_safe)
+        q, _ = lfk.quantize_rows(weight, pair_safe=pair_safe)
+        assert (q == expected).all(1).float().mean() > 0.95
+
+
+# Two of their scales leave errors that only float32's rounding tells apart, and then different ones
+# when least squares has set the final scale.
+NEAR_TIES = {
+    True: [-69, -2, 8, -3, 41, 88, -9, -57, 36, -23, 52, 100, 6, 38, -75, -62],
+    False: [-38, -37, 12, 42, -20, 59, -22, -53, 25, 66, -71, -57, -88, 64, -51, -50],
+}
+
+
+@pytest.mark.parametrize("pair_safe", NEAR_TIES)
+def test_near_ties_are_decided_by_the_final_error(pair_safe):
+    weight = torch.tensor([NEAR_TIES[pair_safe]]) * 0.01
+    expected = squared_error(weight, *quantizer.quantize_rows(weight, pair_safe))
+    actual = squared_error(weight, *lfk.quantize_rows(weight, pair_safe=pair_safe))
+    assert actual <= expected * (1 + 1e-6)
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("pair_safe", [True, False])
+@pytest.mark.parametrize("columns", AWKWARD)
+def test_what_a_weight_is_stored_as_makes_no_difference(columns, pair_safe, threads):
+    torch.manual_seed(columns)
+    weight = torch.randn(37, columns).half().float()
+    expected = lfk.quantize_rows(weight, pair_safe=pair_safe)
+    for stored in (
+        weight.half(),
+        weight.double(),
+        weight.T.contiguous().T,
+        torch.cat([weight, weight], 1)[:, :columns],
+        weight.repeat_interleave(2, 1)[:, ::2],
+        torch.nn.Parameter(weight),
+    ):
+        assert same(lfk.quantize_rows(stored, pair_safe=pair_safe), expected)
+    brain = weight.bfloat16()
+    assert same(lfk.quantize_rows(brain), lfk.quantize_rows(brain.float()))
+    threads(3)
+    assert same(lfk.quantize_rows(weight, pair_safe=pair_safe), expected)
+
+
+def test_threads_make_no_difference(threads):
+    weight = torch.randn(1000, 151)
+    expected = lfk.quantize_rows(weight)
+    threads(4)
+    assert same(lfk.quantize_rows(weight), expected)
+
+
+@pytest.mark.gpu
+def test_a_device_makes_no_difference():
+    weight = torch.randn(37, 151)
+    q, scale = lfk.quantize_rows(weight.cuda())
+    assert q.is_cuda
+    assert scale.is_cuda
+    assert same((q.cpu(), scale.cpu()), lfk.quantize_rows(weight))
 
 
 @pytest.mark.parametrize(("kind", "allowed"), [("normal", 3), ("uniform", 6)])
@@ -133,12 +221,50 @@ def test_extreme_rows(size, pair_safe):
         assert (error <= 1e-3 * weight.double().square().sum(1)).all()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_non_finite_rows_are_refused(value):
-    weight = torch.ones(3, 4)
-    weight[1, 2] = value
-    with pytest.raises((ValueError, RuntimeError), match="finite"):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_non_finite_rows_are_refused(value, threads):
+    weight = torch.ones(3000, 40, dtype=torch.float64)
+    weight[2001, 2] = value
+    for count in (1, 3):
+        threads(count)
+        with pytest.raises(ValueError, match="weight must be finite"):
+            lfk.quantize_rows(weight)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.ones(3), r"matrix .* got \(3,\)"),
+        (torch.ones(3, 2, 2), r"matrix .* got \(3, 2, 2\)"),
+        (torch.ones(0, 2), r"not empty, got \(0, 2\)"),
+        (torch.ones(2, 0), r"not empty, got \(2, 0\)"),
+        (torch.ones(2, 3, dtype=torch.int8), "floating point, got torch.int8"),
+    ],
+)
+def test_what_is_no_matrix_of_floats_is_refused(weight, message):
+    with pytest.raises(ValueError, match=message):
         lfk.quantize_rows(weight)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.ones(3), "must be a matrix"),
+        (torch.ones(3, 2, dtype=torch.float64), "float32, got float64"),
+        (torch.ones(3, 2, dtype=torch.int8), "float32, got int8"),
+        (torch.ones(3, 0), "must have columns"),
+        (torch.full((3, 2), float("nan")), "must be finite"),
+    ],
+)
+def test_the_op_checks_for_itself(weight, message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        torch.ops.lstm_fastkernels.quantize_rows(weight, True)
+
+
+def test_the_op_under_tracers():
+    op = torch.ops.lstm_fastkernels.quantize_rows.default
+    for weight in (torch.randn(5, 9), torch.randn(9, 5).T, torch.empty(0, 9)):
+        torch.library.opcheck(op, (weight, True))
 
 
 def test_rows_are_quantized_one_by_one():

@@ -10,12 +10,6 @@
 namespace lstm_fastkernels {
 namespace {
 
-int thread_count() {
-  uint32_t threads = 1;
-  TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&threads));
-  return static_cast<int>(threads);
-}
-
 // A packed stack, parsed: of one of the two.
 struct ParsedStack {
   std::optional<PackedStack> on_cpu;

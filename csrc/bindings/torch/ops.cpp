@@ -14,13 +14,8 @@ namespace {
 
 std::string get_isa() { return std::string(active_isa()); }
 
-// An unknown name is a ValueError; for wrong sizes and values torch's habit is RuntimeError.
 void choose_isa(std::string name) {
-  try {
-    set_isa(name);
-  } catch (const Error &error) {
-    throw std::invalid_argument(error.what());
-  }
+  with_value_errors([&] { set_isa(name); });
 }
 
 // Names separated by spaces, lowest first.
@@ -53,6 +48,7 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
         "int[] shape, bool batch_first, int[]? header=None, bool brief=False) -> str");
   m.def("pack_lstm(Tensor[] tensors, str[] names, int[] shape, str[] precisions, "
         "bool cuda=False) -> (Tensor, int[]?)");
+  m.def("quantize_rows(Tensor weight, bool pair_safe) -> (Tensor, Tensor)");
   m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
   m.def("cuda_built() -> bool");
   m.def("get_isa() -> str");
@@ -66,6 +62,7 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
   m.impl("lstm.plain", TORCH_BOX(&lstm_fastkernels::lstm));
   m.impl("explain_lstm", TORCH_BOX(&lstm_fastkernels::explain_lstm));
   m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
+  m.impl("quantize_rows", TORCH_BOX(&lstm_fastkernels::quantize_matrix));
   m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));
   m.impl("cuda_built", TORCH_BOX(&lstm_fastkernels::cuda_built));
   m.impl("get_isa", TORCH_BOX(&lstm_fastkernels::get_isa));

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "bindings/torch/cuda_kernels.h"
 #include "bindings/torch/tensors.h"
+#include "lstm_fastkernels/error.h"
 
 namespace lstm_fastkernels {
 
@@ -32,6 +34,19 @@ std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tenso
 std::tuple<Tensor, std::optional<Header>>
 pack_lstm(const std::vector<Tensor> &tensors, const std::vector<std::string> &names,
           const std::vector<int64_t> &shape, const std::vector<std::string> &precisions, bool cuda);
+
+// weight, on the CPU: float32 [N, K]. Returns int8 [N, K] and float32 scales [N].
+std::tuple<Tensor, Tensor> quantize_matrix(Tensor weight, bool pair_safe);
+
+// Makes an Error of `call` a ValueError in Python; without, it is a RuntimeError, which is torch's
+// habit for wrong sizes and values.
+template <class Call> void with_value_errors(const Call &call) {
+  try {
+    call();
+  } catch (const Error &error) {
+    throw std::invalid_argument(error.what());
+  }
+}
 
 } // namespace lstm_fastkernels
 

@@ -52,6 +52,12 @@ const char *text(ScalarType type) {
   }
 }
 
+int thread_count() {
+  uint32_t threads = 1;
+  TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&threads));
+  return static_cast<int>(threads);
+}
+
 Tensor allocate(const std::vector<int64_t> &sizes, ScalarType type, const Device &device) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t i = sizes.size() - 1; i > 0; --i)
@@ -59,6 +65,7 @@ Tensor allocate(const std::vector<int64_t> &sizes, ScalarType type, const Device
   const int32_t dtype = type == ScalarType::Half       ? aoti_torch_dtype_float16()
                         : type == ScalarType::BFloat16 ? aoti_torch_dtype_bfloat16()
                         : type == ScalarType::Byte     ? aoti_torch_dtype_uint8()
+                        : type == ScalarType::Char     ? aoti_torch_dtype_int8()
                                                        : aoti_torch_dtype_float32();
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),

@@ -43,7 +43,10 @@ Device device_of(const Tensor &t);
 std::string text(const Device &device);
 const char *text(ScalarType type);
 
-// Contiguous and not initialized; of float32, float16, bfloat16 or uint8.
+// As of torch.set_num_threads.
+int thread_count();
+
+// Contiguous and not initialized; of float32, float16, bfloat16, uint8 or int8.
 Tensor allocate(const std::vector<int64_t> &sizes, ScalarType type, const Device &device);
 
 // Each throws, naming the tensor, unless it is as expected.

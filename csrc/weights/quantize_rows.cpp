@@ -1,0 +1,266 @@
+// Rows of int8 with a searched scale. A scale is tried by rounding the row with it and summing the
+// squared errors; for the best one's integers, least squares gives the final scale. Operations and
+// their order are the same on all machines, and so are the results.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/fail.h"
+#include "common/half.h"
+#include "common/rounding.h"
+#include "lstm_fastkernels/weights.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+constexpr float kWeightMax = 127, kPairMax = 128;
+
+// Pairs of weights between two looks at the sum.
+constexpr int kBlock = 16;
+
+// Squared errors of a row of largest magnitude 1 that may be equal but for float32: in their sum,
+// and for each column in what it adds.
+constexpr double kUndecided = 4e-6, kUndecidedColumn = 0x1p-46;
+
+// Scales tried, relative to (the row's largest magnitude) / 127: below 1 the largest weights are
+// clipped for a finer grid, towards 2 a row of large neighbours becomes pair-safe without rounding.
+constexpr float kFirst = 0.6f, kLast = 2.05f, kLastFree = 1.05f;
+constexpr int kCoarse = 30;
+constexpr int kFine = 4; // on either side of a coarse one, in hundredths
+
+// Those that clip nothing and round no pair come first: most others are given up early then.
+std::vector<float> coarse_factors(bool pair_safe) {
+  std::vector<float> factors{1};
+  if (pair_safe)
+    factors.push_back(kWeightMax / (kPairMax / 2));
+  constexpr double step = (kLast - kFirst) / (kCoarse - 1);
+  for (int i = 0; i < kCoarse; ++i) {
+    const double factor = i < kCoarse / 2 ? kFirst + step * i : kLast - step * (kCoarse - 1 - i);
+    if (pair_safe || static_cast<float>(factor) <= kLastFree)
+      factors.push_back(static_cast<float>(factor));
+  }
+  return factors;
+}
+
+std::vector<float> fine_factors(float coarse) {
+  std::vector<float> factors;
+  for (int i = -kFine; i <= kFine; ++i)
+    factors.push_back(coarse + static_cast<float>(i) / 100);
+  return factors;
+}
+
+// Four at once, in the vectors of GCC and clang: loops do not vectorize where floats may trap.
+typedef float Floats __attribute__((vector_size(16)));
+typedef uint32_t Bits __attribute__((vector_size(16)));
+constexpr int kLanes = 4;
+
+inline Floats load(const float *from) {
+  Floats floats;
+  std::memcpy(&floats, from, sizeof floats);
+  return floats;
+}
+
+// To the nearest integer, ties to even, for less than 2^22: what is added leaves no room for more.
+inline Floats round_to_integer(Floats value) { return (value + 0x1.8p23f) - 0x1.8p23f; }
+
+inline Floats round_weight(Floats scaled) {
+  const Floats most = Floats{} + kWeightMax;
+  const Floats below = scaled < most ? scaled : most;
+  return round_to_integer(below > -most ? below : -most);
+}
+
+inline Bits sign_of(Floats value) { return reinterpret_cast<Bits>(value) & 0x80000000u; }
+inline Floats times_sign(Floats value, Bits sign) {
+  return reinterpret_cast<Floats>(reinterpret_cast<Bits>(value) ^ sign);
+}
+
+struct Pairs {
+  Floats first, second;
+};
+
+// Where a rounded pair adds up to more than 128, both shrink towards zero by half of what is too
+// much: the nearest allowed pair in squared error. Of an odd excess the weight that was rounded
+// away from zero most gives the extra unit.
+inline Pairs round_pairs(Floats first, Floats second, bool pair_safe) {
+  const Pairs rounded{round_weight(first), round_weight(second)};
+  if (!pair_safe)
+    return rounded;
+  const Floats total = rounded.first + rounded.second;
+  const Bits sign = sign_of(total);
+  const Floats too_much = times_sign(total, sign) - kPairMax;
+  const Floats excess = too_much > 0 ? too_much : Floats{};
+  const Floats less = round_to_integer(excess * 0.5f - 0.25f), more = excess - less;
+  const auto first_gives_more =
+      times_sign(rounded.first - first, sign) >= times_sign(rounded.second - second, sign);
+  const Floats gives = first_gives_more ? more : less;
+  return {rounded.first - times_sign(gives, sign),
+          rounded.second - times_sign(excess - gives, sign)};
+}
+
+// A row divided by its largest magnitude, so that squares neither overflow nor vanish.
+class UnitRow {
+public:
+  UnitRow(int64_t columns, bool pair_safe)
+      : columns_(columns), pairs_(round_up(divide_up(columns, 2), kBlock)), pair_safe_(pair_safe),
+        even_(pairs_), odd_(pairs_), largest_sums_(pairs_ / kBlock) {}
+
+  void set(const float *weights, float largest) {
+    for (int64_t k = 0; k < columns_ / 2; ++k) {
+      even_[k] = weights[2 * k] / largest;
+      odd_[k] = weights[2 * k + 1] / largest;
+    }
+    if (columns_ % 2)
+      even_[columns_ / 2] = weights[columns_ - 1] / largest;
+    if (pair_safe_)
+      find_largest_sums();
+  }
+
+  // Of `factors`, those whose squared error may be the least.
+  std::vector<float> best(const std::vector<float> &factors) const {
+    double limit = std::numeric_limits<double>::infinity();
+    std::vector<std::pair<float, double>> tried;
+    for (const float factor : factors) {
+      const double error = squared_error(factor, limit);
+      tried.emplace_back(factor, error);
+      limit = std::min(limit, error * (1 + kUndecided) + columns_ * kUndecidedColumn);
+    }
+    std::vector<float> best;
+    for (const auto &[factor, error] : tried)
+      if (error <= limit)
+        best.push_back(factor);
+    return best;
+  }
+
+  // Writes padded() integers.
+  void quantize(float factor, int8_t *quantized) const {
+    for (int64_t pair = 0; pair < pairs_; pair += kLanes) {
+      const Pairs pairs = rounded(pair, scale_of(factor), pair_safe_);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        *quantized++ = static_cast<int8_t>(pairs.first[lane]);
+        *quantized++ = static_cast<int8_t>(pairs.second[lane]);
+      }
+    }
+  }
+
+  int64_t padded() const { return 2 * pairs_; }
+
+private:
+  static float scale_of(float factor) { return 1 / kWeightMax * factor; }
+
+  void find_largest_sums() {
+    for (int64_t block = 0; block < pairs_ / kBlock; ++block) {
+      Floats largest{};
+      for (int64_t pair = block * kBlock; pair < (block + 1) * kBlock; pair += kLanes) {
+        const Floats sum = load(&even_[pair]) + load(&odd_[pair]);
+        const Floats magnitude = times_sign(sum, sign_of(sum));
+        largest = magnitude > largest ? magnitude : largest;
+      }
+      largest_sums_[block] =
+          std::max(std::max(largest[0], largest[1]), std::max(largest[2], largest[3]));
+    }
+  }
+
+  Pairs rounded(int64_t pair, float scale, bool pair_safe) const {
+    return round_pairs(load(&even_[pair]) / scale, load(&odd_[pair]) / scale, pair_safe);
+  }
+
+  // Ends early once it is more than `limit`.
+  double squared_error(float factor, double limit) const {
+    const float scale = scale_of(factor);
+    double error = 0;
+    for (int64_t begin = 0; begin < pairs_ && error <= limit; begin += kBlock) {
+      // Rounding adds half to each weight of a pair at most.
+      const bool unsafe = largest_sums_[begin / kBlock] > (kPairMax - 0.5f) * scale;
+      Floats sum{};
+      for (int64_t pair = begin; pair < begin + kBlock; pair += kLanes) {
+        const Pairs pairs = rounded(pair, scale, unsafe);
+        const Floats first = pairs.first * scale - load(&even_[pair]);
+        const Floats second = pairs.second * scale - load(&odd_[pair]);
+        sum += first * first + second * second;
+      }
+      error += (double{sum[0]} + sum[1]) + (double{sum[2]} + sum[3]);
+    }
+    return error;
+  }
+
+  int64_t columns_, pairs_;
+  bool pair_safe_;
+  std::vector<float> even_, odd_;   // columns, zeros behind them
+  std::vector<float> largest_sums_; // of a pair in each block; zeros where any pair will do
+};
+
+// term(0) + ... + term(count - 1), in lanes.
+template <class Term> double sum_of(int64_t count, const Term &term) {
+  double sums[kLanes] = {};
+  int64_t k = 0;
+  for (; k + kLanes <= count; k += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane)
+      sums[lane] += term(k + lane);
+  for (; k < count; ++k)
+    sums[k % kLanes] += term(k);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// The scale with which these integers stand for the weights best.
+float least_squares_scale(const float *weights, const int8_t *quantized, int64_t columns) {
+  int64_t squares = 0;
+  for (int64_t k = 0; k < columns; ++k)
+    squares += quantized[k] * quantized[k];
+  const auto product = [&](int64_t k) { return double{weights[k]} * quantized[k]; };
+  return static_cast<float>(sum_of(columns, product) / static_cast<double>(squares));
+}
+
+double squared_error(const float *weights, const int8_t *quantized, float scale, int64_t columns) {
+  return sum_of(columns, [&](int64_t k) {
+    const double error = double{scale} * quantized[k] - weights[k];
+    return error * error;
+  });
+}
+
+float largest_magnitude(const float *weights, int64_t columns) {
+  uint32_t largest = 0; // bits of floats have their order, those that are not finite at its end
+  for (int64_t k = 0; k < columns; ++k)
+    largest = std::max(largest, bits_of(weights[k]) & 0x7fffffffu);
+  return float_of(largest);
+}
+
+} // namespace
+
+void quantize_rows(const float *weight, int64_t rows, int64_t columns, bool pair_safe,
+                   int8_t *quantized, float *scales) {
+  if (columns < 1)
+    fail("weight must have columns, got " + std::to_string(columns));
+  const std::vector<float> coarse = coarse_factors(pair_safe);
+  UnitRow unit(columns, pair_safe);
+  std::vector<int8_t> candidate(unit.padded());
+  for (int64_t row = 0; row < rows; ++row) {
+    const float *const weights = weight + row * columns;
+    int8_t *const integers = quantized + row * columns;
+    const float largest = largest_magnitude(weights, columns);
+    if (!std::isfinite(largest))
+      fail("weight must be finite");
+    std::fill_n(integers, columns, int8_t{0});
+    scales[row] = 0;
+    if (largest < 1e-30f)
+      continue;
+    unit.set(weights, largest);
+    double least = std::numeric_limits<double>::infinity();
+    for (const float factor : unit.best(coarse))
+      for (const float fine : unit.best(fine_factors(factor))) {
+        unit.quantize(fine, candidate.data());
+        const float scale = least_squares_scale(weights, candidate.data(), columns);
+        const double error = squared_error(weights, candidate.data(), scale, columns);
+        if (error < least) {
+          least = error;
+          scales[row] = scale;
+          std::copy_n(candidate.begin(), columns, integers);
+        }
+      }
+  }
+}
+
+} // namespace lstm_fastkernels
