@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.modules.float_lstm import copy_hooks, fault_of, weights_of
 from lstm_fastkernels.modules.packed import PackedLSTM
 from lstm_fastkernels.modules.running import State, explain_run, explain_steps, run
 from lstm_fastkernels.weights.canonical import WeightSpec
@@ -86,14 +87,14 @@ class FastModule(PackedLSTM):
                 f"{cls.__name__}.from_float expects an nn.{cls.float_class.__name__}, "
                 f"got {found.__name__}"
             )
+        if fault := fault_of(module):
+            raise ValueError(fault)
 
     def _take_float(self, twin: nn.Module) -> Self:
-        """The module with the twin's weights and mode."""
-        floats = {name: getattr(twin, theirs) for name, theirs in self._float_names().items()}
-        for name, tensor in floats.items():
-            if not tensor.isfinite().all():
-                raise ValueError(f"{name} has values that are not finite")
-        self._compress(floats)
+        """The module with the twin's weights, hooks and mode."""
+        weights = weights_of(twin)
+        self._compress({name: weights[theirs] for name, theirs in self._float_names().items()})
+        copy_hooks(twin, self)
         return self.train(twin.training)
 
     def _give_float(self, twin: _Twin) -> _Twin:

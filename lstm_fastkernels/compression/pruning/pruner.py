@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lstm_fastkernels.compression.lstms import FilterFn, find_lstms, matrix_names
+from lstm_fastkernels.compression.lstms import FilterFn, find_lstms
 from lstm_fastkernels.compression.pruning import masking, patterns
 from lstm_fastkernels.compression.pruning.config import PruneConfig
+from lstm_fastkernels.modules.float_lstm import matrix_names
 from lstm_fastkernels.weights.structures import BlockSize, block_sums, split_gates
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lstm_fastkernels.compression.lstms import find_lstms, matrix_names
+from lstm_fastkernels.compression.lstms import find_lstms
+from lstm_fastkernels.modules.float_lstm import matrix_names
 from lstm_fastkernels.weights.shape import GATES
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, block_sums, split_gates
 
