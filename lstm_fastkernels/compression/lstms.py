@@ -49,20 +49,35 @@ def find_lstms(
             yield name, module
 
 
+def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+    """The dotted names of each parameter, by its id: several if modules share it."""
+    owners: dict[int, list[str]] = {}
+    for module_name, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            owners.setdefault(id(parameter), []).append(f"{module_name}.{name}".removeprefix("."))
+    return owners
+
+
+def check_unwrapped(model: nn.Module, modules: Collection[nn.Module]) -> None:
+    """Raises ValueError, naming the module, for one inside a wrapper that keeps its parameters."""
+    for outer in model.modules():
+        for cls in type(outer).__mro__:
+            if cls.__name__ in _WRAPPERS:
+                for name, module in model.named_modules():
+                    if module in modules and any(module is part for part in outer.modules()):
+                        raise ValueError(f"{label_of(name)} is wrapped {_WRAPPERS[cls.__name__]}")
+
+
 def check_replaceable(model: nn.Module, modules: Collection[nn.Module]) -> None:
     """Raises ValueError, naming the module, where replacing some of the model's would go wrong."""
+    check_unwrapped(model, modules)
     names = {module: name for name, module in model.named_modules()}
     for outer in names:
-        if found := [module for module in outer.modules() if module in modules]:
-            inside = label_of(names[found[0]])
-            for cls in type(outer).__mro__:
-                if cls.__name__ in _WRAPPERS:
-                    raise ValueError(f"{inside} is wrapped {_WRAPPERS[cls.__name__]}")
-            if type(outer).__name__ == "OptimizedModule" and outer._modules["_orig_mod"] in modules:
-                raise ValueError(
-                    f"{inside} is compiled by torch.compile, which keeps what it compiled: give "
-                    "the module inside, and compile afterwards"
-                )
+        if type(outer).__name__ == "OptimizedModule" and outer._modules["_orig_mod"] in modules:
+            raise ValueError(
+                f"{label_of(names[outer])} is compiled by torch.compile, which keeps what it "
+                "compiled: give the module inside, and compile afterwards"
+            )
     for module in modules:
         is_float = isinstance(module, nn.LSTM | nn.LSTMCell)
         if fault := fault_of(module) if is_float else life_fault(module):

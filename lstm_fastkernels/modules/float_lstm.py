@@ -118,6 +118,20 @@ def fault_of(module: nn.Module) -> str | None:
 
 def parts_fault(module: nn.Module) -> str | None:
     """Which parameters, buffers and modules are missing or too many."""
+    if fault := missing_fault(module):
+        return fault
+    kinds = parameter_kinds(module)
+    parametrized = getattr(module, "parametrizations", {}).keys()
+    own = [name for name, parameter in module._parameters.items() if parameter is not None]
+    modules = [name for name in module._modules if name != "parametrizations"]
+    for name in [*own, *parametrized, *module._buffers, *modules]:
+        if name not in kinds:
+            return f"it has {name}, which {_class_name(module)} does not have: take that off first"
+    return None
+
+
+def missing_fault(module: nn.Module) -> str | None:
+    """Which parameters it does not have, or has only until its next call."""
     for hook in module._forward_pre_hooks.values():
         if type(hook).__module__.startswith("torch.nn.utils."):
             return (
@@ -125,19 +139,13 @@ def parts_fault(module: nn.Module) -> str | None:
                 "first, with torch.nn.utils.remove_weight_norm, remove_spectral_norm or "
                 "prune.remove"
             )
-    kinds = parameter_kinds(module)
     parametrized = getattr(module, "parametrizations", {}).keys()
-    for name in kinds:
+    for name in parameter_kinds(module):
         if name not in parametrized and not isinstance(module._parameters.get(name), nn.Parameter):
             return (
                 f"{name} is no parameter of it: put the weights back as parameters before, "
                 "outside the wrapper that took or shards them"
             )
-    own = [name for name, parameter in module._parameters.items() if parameter is not None]
-    modules = [name for name in module._modules if name != "parametrizations"]
-    for name in [*own, *parametrized, *module._buffers, *modules]:
-        if name not in kinds:
-            return f"it has {name}, which {_class_name(module)} does not have: take that off first"
     return None
 
 

@@ -60,8 +60,13 @@ def weight_and_mask(module: nn.Module, name: str) -> parametrize.Parametrization
 def put_on(module: nn.Module, names: list[str], *, straight_through: bool) -> None:
     """Puts a Mask that masks nothing yet on each of the matrices, none of them parametrized."""
     for name in names:
-        mask = Mask(getattr(module, name), straight_through=straight_through)
+        original = module.get_parameter(name)
+        mask = Mask(original, straight_through=straight_through)
+        # parametrize sets the parameter to itself, which takes DistributedDataParallel's hooks off
+        # it: so it gets another one over the same memory.
+        module._parameters[name] = nn.Parameter(original.detach(), original.requires_grad)
         parametrize.register_parametrization(module, name, mask)
+        weight_and_mask(module, name)._parameters["original"] = original
     module.register_state_dict_post_hook(_save_masked)
     module.register_load_state_dict_pre_hook(_load_originals)
     if isinstance(module, nn.LSTM):
@@ -82,7 +87,9 @@ def take_off(module: nn.Module) -> None:
         for name in _LSTM_METHODS:
             delattr(type(module), name)
     for name in names:
-        parametrize.remove_parametrizations(module, name)
+        with torch.no_grad():
+            weight_and_mask(module, name).original.copy_(getattr(module, name))
+        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     for name in parameter_kinds(module):
         if name in module._parameters:
             module._parameters[name] = module._parameters.pop(name)
