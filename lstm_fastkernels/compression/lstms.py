@@ -11,6 +11,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from lstm_fastkernels.modules.float_lstm import (
     carried_attributes,
     fault_of,
+    is_own_method,
     life_fault,
     modules_in,
     share_hooks,
@@ -18,12 +19,14 @@ from lstm_fastkernels.modules.float_lstm import (
 
 FilterFn = Callable[[nn.Module, str], bool]
 
-# Classes, by name since importing them costs seconds, that keep the parameters they were made with.
-_WRAPPERS = {
-    "DistributedDataParallel": "by DistributedDataParallel: give the model inside, its `.module`",
-    "DeepSpeedEngine": "by DeepSpeed: give the model inside, its `.module`",
+# Classes that keep the parameters they were made with, by name since importing them costs seconds.
+SHARDING = {
     "FullyShardedDataParallel": "by FSDP: gather the weights into a model without it first",
     "FSDPModule": "by FSDP: gather the weights into a model without it first",
+}
+WRAPPING = SHARDING | {
+    "DistributedDataParallel": "by DistributedDataParallel: give the model inside, its `.module`",
+    "DeepSpeedEngine": "by DeepSpeed: give the model inside, its `.module`",
 }
 
 
@@ -58,14 +61,17 @@ def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
     return owners
 
 
-def check_unwrapped(model: nn.Module, modules: Collection[nn.Module]) -> None:
-    """Raises ValueError, naming the module, for one inside a wrapper that keeps its parameters."""
+def check_unwrapped(
+    model: nn.Module, modules: Collection[nn.Module], wrappers: Mapping[str, str] = WRAPPING
+) -> None:
+    """Raises ValueError, naming the module, for one inside one of these wrappers."""
     for outer in model.modules():
         for cls in type(outer).__mro__:
-            if cls.__name__ in _WRAPPERS:
+            if cls.__name__ in wrappers:
+                inside = set(outer.modules())
                 for name, module in model.named_modules():
-                    if module in modules and any(module is part for part in outer.modules()):
-                        raise ValueError(f"{label_of(name)} is wrapped {_WRAPPERS[cls.__name__]}")
+                    if module in modules and module in inside:
+                        raise ValueError(f"{label_of(name)} is wrapped {wrappers[cls.__name__]}")
 
 
 def check_replaceable(model: nn.Module, modules: Collection[nn.Module]) -> None:
@@ -94,7 +100,7 @@ def unregistered(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules in plain attributes, lists and bound methods of the model's modules, and where."""
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            if attribute != "_modules":
+            if attribute != "_modules" and not is_own_method(module, attribute):
                 for found in modules_in(value):
                     yield f"{name}.{attribute}".removeprefix("."), found
 
@@ -117,8 +123,7 @@ def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module
                     )
     for module, replacement in replacements.items():
         share_hooks(module, replacement)
-        for attribute, value in carried_attributes(module).items():
-            setattr(replacement, attribute, value)
+        vars(replacement).update(carried_attributes(module))
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child is not None and child in replacements:

@@ -173,7 +173,7 @@ def life_fault(module: nn.Module) -> str | None:
 def _overridden(module: nn.Module) -> str | None:
     base = type_before_parametrizations(module)
     for name in vars(module):
-        if hasattr(base, name) and name != _COMPILED:
+        if hasattr(base, name) and name != _COMPILED and not is_own_method(module, name):
             return name
     if parametrize.is_parametrized(module):
         # parametrize has made a class for this module alone.
@@ -181,6 +181,16 @@ def _overridden(module: nn.Module) -> str | None:
             if callable(value) and hasattr(base, name) and not _is_ours(value, parametrize):
                 return name
     return None
+
+
+def is_own_method(module: nn.Module, name: str) -> bool:
+    """Whether an attribute is the class's method, as accelerate leaves it on taking its own off."""
+    value = vars(module)[name]
+    return (
+        isinstance(value, types.MethodType)
+        and value.__self__ is module
+        and value.__func__ is getattr(type_before_parametrizations(module), name, None)
+    )
 
 
 def _is_ours(function: Any, *others: Any) -> bool:
@@ -229,7 +239,11 @@ def modules_in(value: Any, depth: int = 3) -> Iterator[nn.Module]:
 def carried_attributes(module: nn.Module) -> dict[str, Any]:
     """What people have put on the module beside what its class makes."""
     own = _own_attributes(type_before_parametrizations(module))
-    return {name: value for name, value in vars(module).items() if name not in own}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name not in own and not is_own_method(module, name)
+    }
 
 
 @functools.cache
@@ -241,10 +255,10 @@ def copy_hooks(module: nn.Module, to: nn.Module) -> None:
     """Gives a module the other's hooks that run at a call."""
     for name in _CALL_HOOKS:
         hooks = vars(module)[name]
-        setattr(to, name, hooks.copy() if isinstance(hooks, dict) else hooks)
+        vars(to)[name] = hooks.copy() if isinstance(hooks, dict) else hooks
 
 
 def share_hooks(module: nn.Module, to: nn.Module) -> None:
     """The same for one that takes its place: handles of the hooks go on working."""
     for name in _CALL_HOOKS:
-        setattr(to, name, vars(module)[name])
+        vars(to)[name] = vars(module)[name]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
-from altered_lstms import Held
+from altered_lstms import Held, unwrap_forward, wrap_forward
 from isas import everywhere
 
 CONVERSIONS = {
@@ -116,8 +116,14 @@ def test_attributes_go_over(conversion):
     model.again.qconfig = None
     model.again.label = ["encoder"]
     model.again.parent = [nn.Linear(2, 2)]
+    model.again.weight_hh_l0_before = model.again.weight_hh_l0.detach().clone()
+    vars(model.again)["teacher"] = nn.Linear(2, 2)  # not registered
     lstm = conversion(model).again
     assert (lstm.qconfig, lstm.label, type(lstm.parent[0])) == (None, ["encoder"], nn.Linear)
+    assert lstm.weight_hh_l0_before.shape == (28, 7)
+    assert type(lstm.teacher) is nn.Linear
+    assert [*lstm.modules()] == [lstm]
+    assert not any("teacher" in key or "before" in key for key in lstm.state_dict())
 
 
 def test_load_file_keeps_hooks(path):
@@ -146,3 +152,16 @@ def test_a_stacked_lstm_keeps_hooks():
     assert type(model.again) is lfk.StackedLSTM
     model(torch.randn(4, 3, 5))
     assert seen == [1]
+
+
+def test_a_wrapper_that_is_off_again(conversion, path):
+    model = Held(nn.LSTM(5, 7, 2))
+    expected = conversion(copy.deepcopy(model))
+    lfk.save_file(expected, path)
+    wrap_forward(model.again)
+    unwrap_forward(model.again)
+    x = torch.randn(4, 3, 5)
+    assert torch.equal(lfk.load_file(path, copy.deepcopy(model))(x), expected(x))
+    fast = conversion(model)
+    assert "forward" not in vars(fast.again)
+    assert torch.equal(fast(x), expected(x))

@@ -73,7 +73,7 @@ def test_load_file_takes_models_without_values(path):
 
 def test_a_cell_is_checked_as_well():
     cell = nn.LSTMCell(5, 7)
-    cell.forward = cell.forward
+    cell.forward = nn.LSTMCell(5, 7).forward
     with pytest.raises(ValueError, match="the model: its forward is not that of LSTMCell"):
         lfk.convert(cell)
     cell = nn.LSTMCell(5, 7)
@@ -131,6 +131,12 @@ def test_a_second_home_outside_the_registry(place, inplace):
     message = r"0\.lstm is also in 0\.plain, where it cannot be replaced"
     refused(outer, message, lambda model: lfk.convert(model, inplace=inplace))
     lfk.convert(outer, filter_fn=lambda module, name: False)
+
+
+def test_a_second_name_for_its_own_method():
+    model = Held(nn.LSTM(5, 7))
+    model.again.run = model.again.forward
+    refused(model, r"block\.rnn is also in block\.rnn\.run, where it cannot", lfk.convert)
 
 
 @pytest.mark.parametrize("inplace", [False, True])

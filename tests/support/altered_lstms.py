@@ -24,6 +24,12 @@ def wrap_forward(lstm):
     lstm.forward = functools.update_wrapper(functools.partial(new_forward, lstm), lstm.forward)
 
 
+def unwrap_forward(lstm):
+    """As accelerate's remove_hook_from_module does: the class's method stays on the instance."""
+    lstm.forward = lstm._old_forward
+    del lstm._old_forward
+
+
 def old_weight_norm(lstm):
     nn.utils.weight_norm(lstm, "weight_hh_l0")
 
@@ -79,6 +85,10 @@ class Noop:
 
 ALTERATIONS = {
     "forward": (method("forward"), "its forward is not that of LSTM"),
+    "another's forward": (
+        lambda lstm: setattr(lstm, "forward", nn.LSTM(5, 7, 2).forward),
+        "its forward is not that of LSTM",
+    ),
     "accelerate": (wrap_forward, "its forward is not that of LSTM"),
     "flatten_parameters": (method("flatten_parameters"), "its flatten_parameters is not"),
     "check_input": (method("check_input"), "its check_input is not that of LSTM"),

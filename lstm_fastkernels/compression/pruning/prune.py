@@ -6,7 +6,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from lstm_fastkernels.compression.lstms import (
+    SHARDING,
     FilterFn,
+    check_unwrapped,
     find_lstms,
     label_of,
     parameter_owners,
@@ -46,12 +48,14 @@ def prune_(
 
     Raises ValueError, and changes nothing, if no matrix is found, if a key of config.sparsity means
     none, or for a matrix that is already pruned or otherwise parametrized, that is no parameter of
-    its module or shared with another, and whose weights are on the meta device or not finite.
+    its module or shared with another, whose weights are on the meta device or not finite, or that
+    FSDP has sharded.
 
     Under DistributedDataParallel it may come before or after the wrapping: wrapping gives all ranks
     the parameters and masks of the first.
     """
     lstms = list(find_lstms(model, filter_fn))
+    check_unwrapped(model, [module for _, module in lstms], SHARDING)
     owners = parameter_owners(model)
     found: list[tuple[str, nn.Module, dict[str, list[float]]]] = []
     for name, module in lstms:
