@@ -120,4 +120,15 @@ runtime = Extension(
     language="c++",
 )
 
-setup(ext_modules=[ops, runtime] if WITH_FILE else [ops], cmdclass={"build_ext": Build})
+watch = Extension(
+    "lstm_fastkernels._watch",
+    ["csrc/bindings/python/watch.cpp"],
+    define_macros=[("Py_LIMITED_API", "0x030A0000")],
+    extra_compile_args=COMPILE,
+    language="c++",
+    py_limited_api=True,
+)
+
+setup(
+    ext_modules=[ops, watch, runtime] if WITH_FILE else [ops, watch], cmdclass={"build_ext": Build}
+)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lstm_fastkernels.compression.convert import convert as convert
+    from lstm_fastkernels.compression.dequantize import dequantize as dequantize
     from lstm_fastkernels.compression.pruning.config import CubicSchedule as CubicSchedule
     from lstm_fastkernels.compression.pruning.config import PruneConfig as PruneConfig
     from lstm_fastkernels.compression.pruning.hidden import prune_hidden_ as prune_hidden_
@@ -42,6 +43,7 @@ _HOMES = {
     "convert": "compression.convert",
     "CubicSchedule": "compression.pruning.config",
     "cuda_built": "ops",
+    "dequantize": "compression.dequantize",
     "explain": "modules.explanation",
     "FastQuantLSTM": "modules.lstm",
     "FastQuantLSTMCell": "modules.cell",

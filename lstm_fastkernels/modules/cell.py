@@ -4,10 +4,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from lstm_fastkernels.modules.fast import FastModule
+from lstm_fastkernels.modules.leaf import call_as_leaf
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
-from lstm_fastkernels.modules.running import State, two_states
+from lstm_fastkernels.modules.states import State, two_states, zero_state
+from lstm_fastkernels.op_kernels import cast_for_autocast
 from lstm_fastkernels.weights.formats import Activations
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
@@ -46,15 +49,37 @@ class FastLSTMCell(FastModule):
         sizes = cell.input_size, cell.hidden_size, cell.bias
         return cls(*sizes, device="meta", **options)._take_float(cell)
 
-    def _to_float(self) -> nn.LSTMCell:
+    def to_float(self) -> nn.LSTMCell:
         cell = nn.LSTMCell(self.input_size, self.hidden_size, self.bias, device=self.packed.device)
         return self._give_float(cell)
 
     def forward(self, input: Tensor, hx: State | None = None) -> State:
         """(h, c) [B, H] or [H], from input [B, I] or [I] and hx = (h, c), as nn.LSTMCell."""
+        if isinstance(input, Proxy):
+            proxy: Any = call_as_leaf(self, input, hx)
+            return proxy
+        if torch.is_autocast_enabled("cpu") and self.packed.device.type == "cpu":
+            return self._forward_autocast(input, hx)
         _, (h, c) = self._run(*self._to_run(input, hx))
         first = (0,) * (3 - input.dim())
         return h[first], c[first]
+
+    def _forward_autocast(self, input: Tensor, hx: State | None) -> State:
+        """As nn.LSTMCell on the CPU, where autocast reaches its products alone: the state is as
+        wide as the one before."""
+        dtype = torch.get_autocast_dtype("cpu")
+        if hx is None:
+            batch = None if input.dim() == 1 else input.shape[0]
+            hx = self.new_state(batch, input.dtype)
+        h, c = (state.to(torch.promote_types(state.dtype, dtype)) for state in two_states(hx))
+        with torch.autocast("cpu", enabled=False):
+            return self.forward(cast_for_autocast(input, dtype), (h, c))
+
+    def new_state(self, batch_size: int | None = None, dtype: torch.dtype | None = None) -> State:
+        """(h, c) of zeros, each [batch_size, H] or [H], on the module's device; float32, or dtype:
+        the input's."""
+        sizes = self.hidden_size, self.hidden_size
+        return zero_state((), sizes, batch_size, self.packed.device, dtype)
 
     def _to_run(
         self, input: Tensor, hx: State | None = None
@@ -90,7 +115,7 @@ class FastQuantLSTMCell(FastLSTMCell):
 
     def dequantize(self) -> nn.LSTMCell:
         """An nn.LSTMCell with the weights that the int8 tensors stand for."""
-        return self._to_float()
+        return self.to_float()
 
 
 class FastSparseLSTMCell(FastLSTMCell):
@@ -100,4 +125,4 @@ class FastSparseLSTMCell(FastLSTMCell):
 
     def to_dense(self) -> nn.LSTMCell:
         """An nn.LSTMCell with the same weights, zeros written out."""
-        return self._to_float()
+        return self.to_float()

@@ -1,24 +1,29 @@
 """What the fast modules share: options, float twins and the way to the kernels."""
 
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, is_inference_mode_enabled, nn
+from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels import ops
+from lstm_fastkernels._watch import current
 from lstm_fastkernels.modules.float_lstm import copy_hooks, fault_of, weights_of
-from lstm_fastkernels.modules.packed import PackedLSTM
-from lstm_fastkernels.modules.running import State, explain_run, explain_steps, run
+from lstm_fastkernels.modules.refusals import explain_refusal
+from lstm_fastkernels.modules.running import explain_run, explain_steps
+from lstm_fastkernels.modules.stateful import StatefulLSTM
+from lstm_fastkernels.modules.states import State, two_states
 from lstm_fastkernels.weights.canonical import WeightSpec
-from lstm_fastkernels.weights.formats import Activations
+from lstm_fastkernels.weights.formats import INPUT_DTYPES, Activations
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
-_INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _Twin = TypeVar("_Twin", nn.LSTM, nn.LSTMCell)
 
 
-class FastModule(PackedLSTM):
+class FastModule(StatefulLSTM):
     """A module that stands in the place of its float twin and is called as that is."""
 
     float_class: ClassVar[type[nn.LSTM] | type[nn.LSTMCell]]
@@ -38,8 +43,8 @@ class FastModule(PackedLSTM):
         chosen = choices[0] if activations is None else activations
         if chosen not in choices:
             raise ValueError(f"activations must be one of {list(choices)}, got {activations!r}")
-        if dtype is not None and dtype not in _INPUT_DTYPES:
-            raise ValueError(f"dtype must be one of {list(_INPUT_DTYPES)}, got {dtype}")
+        if dtype is not None and dtype not in INPUT_DTYPES:
+            raise ValueError(f"dtype must be one of {list(INPUT_DTYPES)}, got {dtype}")
         rows, columns = block_size
         precision = dict.fromkeys(shape.matrices, chosen)
         super().__init__(
@@ -72,7 +77,7 @@ class FastModule(PackedLSTM):
 
     @property
     def activations(self) -> str:
-        """The precision of all matrices."""
+        """The precision of all matrices. Fixed: make another module for another one."""
         return next(iter(self._spec.precision.values()))
 
     # ---- the float twin ----
@@ -93,9 +98,14 @@ class FastModule(PackedLSTM):
     def _take_float(self, twin: nn.Module) -> Self:
         """The module with the twin's weights, hooks and mode."""
         weights = weights_of(twin)
-        self._compress({name: weights[theirs] for name, theirs in self._float_names().items()})
+        floats = {name: weights[theirs] for name, theirs in self._float_names().items()}
+        self._set_canonical(self._spec.compress(floats, self._layout_config))
         copy_hooks(twin, self)
         return self.train(twin.training)
+
+    def to_float(self) -> nn.Module:
+        """The float twin with the weights that the module has, float32, on its device."""
+        raise NotImplementedError
 
     def _give_float(self, twin: _Twin) -> _Twin:
         """The twin with the weights that the canonical tensors stand for."""
@@ -108,8 +118,46 @@ class FastModule(PackedLSTM):
     def _run(
         self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
     ) -> tuple[Tensor, State]:
-        packed: Any = self._buffers["packed"]  # self.packed takes longer
-        return run(packed, self._header, self._spec.shape, x, hx, lengths, batch_first)
+        """y, (h_n, c_n) of x, in one of the forms that ops.lstm takes."""
+        op: Any
+        h0, c0 = (None, None) if hx is None else two_states(hx)
+        if is_dynamo_compiling():
+            self._prepare_tracing()
+            packed = self.packed
+            op = (is_grad_enabled() and self._in_grad_mode(x, h0, c0)) or ops.lstm
+        else:
+            found = current(self.__dict__)
+            packed = self._renew() if found is None else found
+            if is_inference_mode_enabled():
+                op = ops.lstm
+            elif is_grad_enabled():
+                op = self._in_grad_mode(x, h0, c0) or ops.least_lstm()
+            else:
+                op = ops.least_lstm()
+        try:
+            y, h, c = op(
+                x, h0, c0, lengths, packed, self._spec.shape.sizes, batch_first, self._header
+            )
+        except (RuntimeError, TypeError):
+            explain_refusal(x, h0, c0, lengths)
+            raise
+        return y, (h, c)
+
+    def _in_grad_mode(self, *inputs: Any) -> Any:
+        """The op whose backward raises, where a derivative is asked for."""
+        parameters = self._parameters.values()
+        own: list[Tensor] = [p for p in parameters if p is not None and p.requires_grad]
+        if own or self._with_gradient:
+            return partial(ops.lstm_without_gradient, [*own, *self._with_gradient])
+        if any(getattr(value, "requires_grad", False) for value in inputs):
+            return ops.lstm
+        return None
+
+    def __prepare_scriptable__(self) -> Self:
+        raise RuntimeError(
+            f"torch.jit.script cannot take a {type(self).__name__}: use torch.jit.trace, "
+            "torch.export or torch.compile"
+        )
 
     def _to_run(self, *inputs: Any) -> tuple[Tensor, State | None, Tensor | None, bool]:
         """What forward gives to _run for these inputs."""
@@ -117,10 +165,13 @@ class FastModule(PackedLSTM):
 
     def _explain(self, *inputs: Any) -> str:
         """What forward would do with these inputs."""
-        return explain_run(self.packed, self._header, self._spec.shape, *self._to_run(*inputs))
+        return explain_run(self._current(), self._header, self._spec.shape, *self._to_run(*inputs))
 
     def _options_repr(self) -> list[str]:
-        layouts = self.layouts()
+        try:
+            layouts = self.layouts()
+        except KeyError as error:
+            return [f"without {error}"]
         how = ", ".join(f"{name}: {kind}" for name, kind in layouts.items())
         if set(layouts.values()) == {"dense"}:
             how = "all dense"

@@ -4,10 +4,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.modules.running import State, two_states
+from lstm_fastkernels.modules.leaf import call_as_leaf
+from lstm_fastkernels.modules.refusals import explain_refusal
+from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.weights.formats import Activations
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
@@ -74,7 +77,7 @@ class FastLSTM(FastModule):
         cls._check_float_twin(lstm)
         return cls(**_arguments(lstm), device="meta", **options)._take_float(lstm)
 
-    def _to_float(self) -> nn.LSTM:
+    def to_float(self) -> nn.LSTM:
         return self._give_float(nn.LSTM(**_arguments(self), device=self.packed.device))
 
     def flatten_parameters(self) -> None:
@@ -94,11 +97,22 @@ class FastLSTM(FastModule):
         the states there; the form of a PackedSequence that torch.compile can trace.
         Raises ValueError for a wrong rank or dtype, RuntimeError for wrong sizes, as nn.LSTM does.
         """
-        if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx, lengths)
+        if not isinstance(input, Tensor):
+            return self._forward_other(input, hx, lengths)
         if input.dim() != 3:
             return self._forward_unbatched(input, hx, lengths)
         return self._run(input, hx, lengths, self.batch_first)
+
+    def new_state(self, batch_size: int | None = None, dtype: torch.dtype | None = None) -> State:
+        """(h0, c0) of zeros on the module's device, as `forward` takes them.
+
+        h0 [layers * directions, batch_size, output size], c0 likewise with the hidden size; without
+        batch_size, for a sequence on its own, without that dimension. float32, or dtype: the
+        input's.
+        """
+        shape = self._spec.shape
+        sizes = shape.output_size, shape.hidden_size
+        return zero_state((shape.num_cells,), sizes, batch_size, self.packed.device, dtype)
 
     def _to_run(
         self,
@@ -111,6 +125,16 @@ class FastLSTM(FastModule):
         if input.dim() != 3:
             return self._unbatched_to_run(input, hx, lengths)
         return input, hx, lengths, self.batch_first
+
+    def _forward_other(self, input: Any, hx: State | None, lengths: Tensor | None) -> Any:
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx, lengths)
+        if isinstance(input, Proxy):
+            return call_as_leaf(self, input, hx, lengths)
+        raise TypeError(
+            f"input must be a tensor or a PackedSequence, got {type(input).__name__}: "
+            "torch.as_tensor makes one"
+        )
 
     def _forward_unbatched(
         self, input: Tensor, hx: State | None, lengths: Tensor | None
@@ -125,8 +149,9 @@ class FastLSTM(FastModule):
             raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
         if lengths is not None:
             raise ValueError("lengths go with a batch of sequences (3D input), got 2D input")
-        if hx is not None:
-            h, c = two_states(hx)
+        h, c = (None, None) if hx is None else two_states(hx)
+        explain_refusal(input, h, c, None)
+        if h is not None and c is not None:
             if h.dim() != 2 or c.dim() != 2:
                 raise RuntimeError(
                     "For unbatched 2-D input, hx and cx should also be 2-D "
@@ -188,7 +213,7 @@ class FastQuantLSTM(FastLSTM):
 
     def dequantize(self) -> nn.LSTM:
         """An nn.LSTM with the weights that the int8 tensors stand for, float32, same device."""
-        return self._to_float()
+        return self.to_float()
 
 
 class FastSparseLSTM(FastLSTM):
@@ -208,7 +233,7 @@ class FastSparseLSTM(FastLSTM):
 
     def to_dense(self) -> nn.LSTM:
         """An nn.LSTM with the same weights, zeros written out."""
-        return self._to_float()
+        return self.to_float()
 
 
 def _arguments(lstm: nn.LSTM | FastLSTM) -> dict[str, Any]:

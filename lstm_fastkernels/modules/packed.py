@@ -1,4 +1,4 @@
-"""An nn.Module's life around canonical tensors: buffers, checkpoints, devices, copies."""
+"""A module that holds canonical tensors and their packed form, and keeps the two together."""
 
 import math
 from collections.abc import Mapping
@@ -7,26 +7,34 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from lstm_fastkernels._watch import current
+from lstm_fastkernels.modules.tensor_kinds import in_same_place, is_traced, to_hold, unseen
+from lstm_fastkernels.ops import refuse_derivatives
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
-from lstm_fastkernels.weights.checkpoint import Checkpoint
-from lstm_fastkernels.weights.packing import Packed, forget_with, pack, pack_if_valid
+from lstm_fastkernels.weights.packing import Packed, forget_with, pack
 from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
+
+NEVER = -1  # no sum of versions
 
 
 class PackedLSTM(nn.Module):
-    """A module whose buffers are canonical tensors and their packed form.
+    """A module that holds canonical tensors and their packed form.
 
-    The state_dict holds the canonical tensors. `packed`, with its `_header` on CUDA, is what the
-    kernels read; it is never saved. Loading repacks the weights, and so does moving a module to
-    another device.
+    The state_dict holds the canonical tensors: the biases are parameters without a gradient, which
+    say the module's device and dtype, and the rest are buffers. `packed`, with its `_header` on
+    CUDA, is what the kernels read; it is never saved. It is made anew when a call finds that a
+    tensor was changed in place or replaced, and when a module moves to another device.
     """
 
     packed: Tensor
     _header: list[int] | None
 
-    # How weights given to the module are laid out, see LayoutConfig.
-    layout: Layout
-    block_size: BlockSize
+    # What `packed` was made from, and the sum of their versions then.
+    _made_from: tuple[Tensor | None, ...]
+    _made_at: int
+
+    # Buffers of which somebody asks the derivative; parameters may be switched at any time.
+    _with_gradient: list[Tensor]
 
     def __init__(
         self, spec: WeightSpec, layout: LayoutConfig, device: torch.device | str | None
@@ -34,36 +42,50 @@ class PackedLSTM(nn.Module):
         """Draws random weights, as nn.LSTM does; on the meta device there are none."""
         super().__init__()
         self._spec = spec
-        self.layout, self.block_size = layout.layout, layout.block_size
-        nothing = torch.empty(0, dtype=torch.uint8, device="meta")
-        self.register_buffer("packed", nothing, persistent=False)
-        self._set_canonical(spec.empty())
+        self._layout_config = layout
         device = torch.device(device) if device is not None else torch.get_default_device()
-        if device.type == "meta":
-            return
         bound = 1 / math.sqrt(spec.shape.hidden_size)
-        kinds = spec.float_kinds()
-        floats = {name: kind.empty(device).uniform_(-bound, bound) for name, kind in kinds.items()}
-        self._compress(floats)
+        self._set_canonical(spec.random(bound, layout, device))
 
-    def _float_names(self) -> dict[str, str]:
-        """What a float checkpoint calls its tensors, by nn.LSTM's names for them."""
-        return {name: name for name in self._spec.float_kinds()}
+    @property
+    def layout(self) -> Layout:
+        """How weights given to the module from now on are laid out, see LayoutConfig."""
+        return self._layout_config.layout
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self._layout_config = LayoutConfig(layout, self.block_size)
+
+    @property
+    def block_size(self) -> BlockSize:
+        """Rows and columns of the blocks of weights given to the module from now on."""
+        return self._layout_config.block_size
+
+    @block_size.setter
+    def block_size(self, block_size: BlockSize) -> None:
+        self._layout_config = LayoutConfig(self.layout, block_size)
 
     def packed_bytes(self) -> int:
         """Bytes that the kernels read: weights, indices, scales, biases and their headers."""
-        return self.packed.numel()
+        return self._current().numel()
 
     def layouts(self) -> dict[str, str]:
         """How each matrix is stored: "dense", or the size of its blocks and their share of all."""
-        return self.canonical().layouts()
+        return self._spec.take(self._tensors()).layouts()
 
     # ---- weights ----
 
+    def _tensors(self) -> dict[str, Tensor]:
+        held = {**self._parameters, **self._buffers}
+        return {name: tensor for name, tensor in held.items() if tensor is not None}
+
     def canonical(self) -> CanonicalLSTM:
-        """The module's weights: its own tensors, not copies of them."""
-        buffers = {name: tensor for name, tensor in self._buffers.items() if tensor is not None}
-        return self._spec.take(buffers)
+        """The module's weights: its own tensors, not copies of them.
+
+        Raises ValueError where a tensor was put into the module that cannot be one of them.
+        """
+        self._current()
+        return self._spec.take(self._tensors())
 
     def take_canonical(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes canonical tensors as they are laid out, whatever `layout` asks for.
@@ -78,87 +100,114 @@ class PackedLSTM(nn.Module):
 
     def _set_canonical(self, canonical: CanonicalLSTM) -> None:
         """Takes weights; nothing changes if packing, which checks them, fails."""
-        tensors = {name: tensor.contiguous() for name, tensor in canonical.tensors.items()}
-        packed = pack(self._spec.take(tensors))
-        for name in self._spec.kinds(self._buffers.keys()):
-            self._buffers.pop(name, None)
-        self._buffers.update(tensors)
+        with torch.inference_mode(False), torch.no_grad():
+            tensors = {name: to_hold(tensor) for name, tensor in canonical.tensors.items()}
+            packed = pack(self._spec.take(tensors))
+            self._hold(tensors)
         self._set_packed(packed)
+
+    def _hold(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts canonical tensors in the place of those that are there."""
+        before = self._parameters.copy()
+        for name in self._spec.kinds(self._tensors().keys()):
+            self._parameters.pop(name, None)
+            self._buffers.pop(name, None)
+        parameters = self._spec.parameters(tensors.keys())
+        for name, tensor in tensors.items():
+            parameter = before.get(name)
+            if name not in parameters:
+                self._buffers[name] = tensor
+            elif parameter is not None and in_same_place(parameter, tensor):
+                self._parameters[name] = parameter
+                if parameter is not tensor:
+                    parameter.copy_(tensor)
+            else:
+                self._parameters[name] = nn.Parameter(tensor, requires_grad=False)
 
     def _set_packed(self, packed: Packed) -> None:
         if forget := self.__dict__.get("_forget_packed"):
             forget()
+        self._buffers.pop("packed", None)  # the last one
+        self._non_persistent_buffers_set.add("packed")
         self._buffers["packed"], self._header = packed
         self._forget_packed = forget_with(self, packed)
+        self._note_versions()
 
-    def _compress(self, floats: Mapping[str, Tensor]) -> None:
-        """Takes the parameters of a float LSTM, named as in nn.LSTM."""
-        self._set_canonical(self._spec.compress(floats, self._layout_config()))
+    def _note_versions(self) -> None:
+        self._made_from = (*self._parameters.values(), *self._buffers.values())
+        self._made_at = self._version_of_sources()
+        held = [tensor for tensor in self._buffers.values() if tensor is not None]
+        self._with_gradient = [tensor for tensor in held if tensor.requires_grad]
 
-    def _layout_config(self) -> LayoutConfig:
-        return LayoutConfig(self.layout, self.block_size)
+    def _version_of_sources(self) -> int:
+        return sum(tensor._version for tensor in self._made_from if tensor is not None)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Mapping[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Loads the float twin's parameters, compressing them, or this class's own tensors.
+    # ---- changes ----
 
-        All or nothing: whatever is wrong is reported as nn.Module does and no tensor changes.
+    def _current(self) -> Tensor:
+        """`packed` for the tensors as they are now."""
+        found = current(self.__dict__)
+        return self._renew() if found is None else found
+
+    def _renew(self) -> Tensor:
+        tensors = self._tensors()
+        refuse_derivatives(*tensors.values())
+        if torch._C._get_tracing_state() or any(map(is_traced, tensors.values())):
+            return self._traced()
+        try:
+            with unseen():
+                self._set_canonical(self._checked(tensors))
+        except (ValueError, RuntimeError) as error:
+            name = type(self).__name__
+            raise ValueError(
+                f"this {name}'s tensors cannot be used, load_state_dict gives it others: {error}"
+            ) from error
+        return self.packed
+
+    def _checked(self, tensors: Mapping[str, Tensor]) -> CanonicalLSTM:
+        """The canonical ones of the module's tensors; ValueError unless they can be."""
+        names = self._spec.kinds(tensors.keys())
+        own = {name: tensors[name] for name in names if name in tensors}
+        canonical = self._spec.check(own)
+        if len({tensor.device for tensor in own.values()}) > 1:
+            places = ", ".join(f"{name} on {tensor.device}" for name, tensor in own.items())
+            raise ValueError(f"must be on one device, but has {places}")
+        return canonical
+
+    def _traced(self) -> Tensor:
+        """What a tracer put in the place of `packed`, if that was made from the tensors there."""
+        if self._version_of_sources() != self._made_at or not is_traced(self.packed):
+            raise RuntimeError(
+                f"this {type(self).__name__}'s tensors were changed or replaced: tracers and "
+                "transforms need them packed before, call repack_() on the module"
+            )
+        return self.packed
+
+    @torch.compiler.assume_constant_result
+    def _prepare_tracing(self) -> bool:
+        """For torch.compile, which traces `packed` as a constant."""
+        self._current()
+        return True
+
+    def repack_(self) -> Self:
+        """Packs the tensors as they are now, for changes that leave no trace.
+
+        The module notices tensors that are changed in place or replaced. It cannot notice writes
+        through `.data`, NumPy arrays and other views of the memory, nor, in a compiled graph,
+        changes after it was compiled. Raises ValueError for tensors that cannot be packed.
         """
-        given = {
-            name.removeprefix(prefix): value
-            for name, value in state_dict.items()
-            if name.startswith(prefix)
-        }
-        checkpoint = Checkpoint(given, self._spec, self._float_names())
-        unexpected = checkpoint.unexpected if strict else []
-        missing_keys += [prefix + name for name in checkpoint.missing]
-        unexpected_keys += [prefix + name for name in unexpected]
-        error_msgs += checkpoint.errors(prefix)
-        if checkpoint.missing or checkpoint.faults or unexpected:
-            return
-        try:
-            self._set_canonical(checkpoint.read(self.packed.device, self._layout_config()))
-        except RuntimeError as error:  # block indices are checked where they are packed
-            error_msgs.append(f"{prefix.removesuffix('.') or 'the LSTM'}: {error}")
-
-    # ---- moves and copies ----
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Moving the module to another device repacks its weights; dtypes stay."""
-
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        before, packed = self.canonical().tensors, self.packed
-        del self._buffers["packed"]
-        try:
-            super()._apply(keep_dtype, recurse)
-        finally:
-            self._buffers["packed"] = packed
-        after = self.canonical()
-        if all(tensor is before[name] for name, tensor in after.tensors.items()):
-            self._buffers["packed"] = keep_dtype(packed)  # it may have been done in place
-            return self
-        if packed.device.type == "cuda":
-            torch.cuda.synchronize(packed.device)  # non_blocking copies may be under way
-        self._set_packed(pack_if_valid(after))
+        self._made_at = NEVER
+        self._current()
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
-        made_anew = ("_header", "_forget_packed")
-        state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
-        return state | {"_buffers": buffers}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._set_canonical(self.canonical())
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            held = name in self._parameters or name in self._buffers
+            if not held and self._spec.claims(name):
+                raise AttributeError(
+                    f"this {type(self).__name__} has no tensor {name}, its tensors are "
+                    f"{', '.join(self._spec.kinds(self._tensors().keys()))}: load_state_dict "
+                    "takes those of a float LSTM and of other layouts"
+                )
+            self.__dict__["_made_at"] = NEVER
+        super().__setattr__(name, value)

@@ -1,4 +1,4 @@
-"""Running packed weights, and asking how they would run: all calls of the op are here."""
+"""Asking how packed weights would run."""
 
 from typing import Any
 
@@ -7,38 +7,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from lstm_fastkernels import ops
+from lstm_fastkernels.modules.states import State, two_states
 from lstm_fastkernels.weights.shape import LstmShape
-
-State = tuple[Tensor, Tensor]
 
 _REPR_STEPS = 1000  # time steps of the sequences for which repr says how they run
 
 
-def two_states(hx: State) -> State:
-    """hx itself; RuntimeError unless it holds two tensors."""
-    if len(hx) != 2:
-        raise RuntimeError(f"hx must hold two tensors, (h0, c0), got {len(hx)}")
-    return hx
-
-
-def run(
-    packed: Tensor,
-    header: list[int] | None,
-    shape: LstmShape,
-    x: Tensor,
-    hx: State | None,
-    lengths: Tensor | None,
-    batch_first: bool,
-) -> tuple[Tensor, State]:
-    """y, (h_n, c_n) of x, in one of the forms that ops.lstm_for takes."""
-    arguments = _arguments(packed, header, shape, x, hx, lengths, batch_first)
-    op = ops.lstm_for(*arguments[:3]) if torch.is_grad_enabled() else ops.lstm
-    y, h, c = op(*arguments)
-    return y, (h, c)
-
-
 def explain_run(*arguments: Any) -> str:
-    """What run would do with these arguments."""
+    """What running packed weights with these arguments would do."""
     return ops.explain_lstm(*_arguments(*arguments))
 
 

@@ -6,6 +6,7 @@ Per layer and direction, with nn.LSTM's suffixes: the matrices `weight_ih`, `wei
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from lstm_fastkernels.weights.checks import Kind, compare
 from lstm_fastkernels.weights.formats import PRECISIONS, Tensors, WeightFormat
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LayoutConfig, Structure, structure_of
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,35 @@ class WeightSpec:
         for name, float_kind in self.float_kinds().items():
             if name in sizes:
                 structure = structure_of(name, names)
-                of_matrix = structure.kinds(self.format_of(name), sizes[name])
-                kinds |= {name + end: kind for end, kind in of_matrix.items()}
+                kinds |= _named(name, structure.kinds(self.format_of(name), sizes[name]))
             elif name.startswith("bias_ih"):
                 kinds[_bias_of(name)] = Kind(torch.float32, float_kind.shape)
         return kinds
 
-    def empty(self) -> "CanonicalLSTM":
-        """Dense, on the meta device."""
-        return self.take({name: kind.empty("meta") for name, kind in self.kinds().items()})
+    def parameters(self, names: Collection[str]) -> set[str]:
+        """Which of these canonical tensors a module holds as its parameters: the biases or, without
+        biases, all that are float32."""
+        kinds = self.kinds(names)
+        biases = {name for name in kinds if name.startswith("bias")}
+        return biases or {name for name, kind in kinds.items() if kind.dtype == torch.float32}
+
+    def claims(self, name: str) -> bool:
+        """Whether a name is that of a tensor of an LSTM, float or compressed, in some layout."""
+        return name.startswith((*self.float_kinds(), *self.kinds()))
+
+    def random(self, bound: float, layout: LayoutConfig, device: torch.device) -> "CanonicalLSTM":
+        """Weights and biases uniform within +-bound; none on the meta device."""
+        if device.type == "meta":
+            return self.take({name: kind.empty(device) for name, kind in self.kinds().items()})
+        tensors: dict[str, Tensor] = {}
+        for name, size in self.shape.matrices.items():
+            weight_format = self.format_of(name)
+            dense = weight_format.random(*size, bound, device)
+            tensors |= _named(name, layout.lay_out(dense, name, weight_format))
+        for name, kind in self.kinds(tensors.keys()).items():
+            if name not in tensors:
+                tensors[name] = kind.empty(device).uniform_(-bound, bound)
+        return self.take(tensors)
 
     def take(self, tensors: Mapping[str, Tensor]) -> "CanonicalLSTM":
         """Picks the canonical tensors among these, without checking them."""
@@ -84,8 +107,8 @@ class WeightSpec:
         for name, tensor in floats.items():
             if name in self.precision:
                 weight_format = self.format_of(name)
-                laid_out = layout.lay_out(weight_format.compress(tensor), name, weight_format)
-                tensors |= {name + end: part for end, part in laid_out.items()}
+                dense = weight_format.compress(tensor)
+                tensors |= _named(name, layout.lay_out(dense, name, weight_format))
             elif name.startswith("bias_ih"):
                 other = floats[name.replace("_ih", "_hh")].detach()
                 tensors[_bias_of(name)] = (tensor.detach().double() + other).float()
@@ -125,7 +148,7 @@ class CanonicalLSTM:
         tensors = {name: t for name, t in self.tensors.items() if name.startswith("bias")}
         for name in self.spec.precision:
             parts = layout.lay_out(self.dense(name), name, self.spec.format_of(name))
-            tensors |= {name + end: part for end, part in parts.items()}
+            tensors |= _named(name, parts)
         return self.spec.take(tensors)
 
     def layouts(self) -> dict[str, str]:
@@ -142,6 +165,11 @@ class CanonicalLSTM:
         structure = structure_of(name, self.tensors.keys())
         ends = structure.kinds(self.spec.format_of(name), size)
         return structure, size, {end: self.tensors[name + end] for end in ends}
+
+
+def _named(name: str, parts: Mapping[str, _T]) -> dict[str, _T]:
+    """By whole names, from what the names in a matrix end in."""
+    return {name + end: part for end, part in parts.items()}
 
 
 def _bias_of(name: str) -> str:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 
 class Kind(NamedTuple):
@@ -30,7 +31,7 @@ class Kind(NamedTuple):
             return f"size mismatch: expected {expected}, got {tuple(value.shape)}"
         if value.dtype != self.dtype if self.dtype else not value.is_floating_point():
             return f"expected dtype {self.dtype or 'float'}, got {value.dtype}"
-        if value.is_meta:
+        if value.is_meta or is_fake(value):
             return None
         if value.is_floating_point() and not value.isfinite().all():
             return "values must be finite"

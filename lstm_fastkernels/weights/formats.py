@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind
-from lstm_fastkernels.weights.quantize_rows import WEIGHT_MAX, quantize_rows
+from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, WEIGHT_MAX, quantize_rows
 
 # The precision of all matrices at once.
 Activations = Literal["int8", "int16", "float32"]
+
+# What inputs may be; states are float32 or of the input's dtype.
+INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # The tensors of one matrix by what their names end in: "" is the matrix itself.
 Tensors = dict[str, Tensor]
@@ -30,6 +33,9 @@ class WeightFormat(Protocol):
 
     def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
         """What the tensors of a dense matrix must be; the matrix itself comes first."""
+
+    def random(self, rows: int, columns: int, bound: float, device: torch.device) -> Tensors:
+        """The tensors of a dense matrix whose weights are uniform within +-bound."""
 
     def compress(self, weight: Tensor) -> Tensors:
         """The tensors of a float matrix [rows, columns]; none shares its memory."""
@@ -51,6 +57,12 @@ class Int8:
             "_scale": Kind(torch.float32, (rows,)),
         }
 
+    def random(self, rows: int, columns: int, bound: float, device: torch.device) -> Tensors:
+        most = PAIR_MAX // 2 if self.pair_safe else WEIGHT_MAX
+        matrix = torch.empty(rows, columns, dtype=torch.int8, device=device)
+        scale = torch.full((rows,), bound / most, dtype=torch.float32, device=device)
+        return {"": matrix.random_(-most, most + 1), "_scale": scale}
+
     def compress(self, weight: Tensor) -> Tensors:
         matrix, scale = quantize_rows(weight, pair_safe=self.pair_safe)
         return {"": matrix, "_scale": scale}
@@ -67,6 +79,10 @@ class Float32:
 
     def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
         return {"": Kind(torch.float32, (rows, columns))}
+
+    def random(self, rows: int, columns: int, bound: float, device: torch.device) -> Tensors:
+        matrix = torch.empty(rows, columns, dtype=torch.float32, device=device)
+        return {"": matrix.uniform_(-bound, bound)}
 
     def compress(self, weight: Tensor) -> Tensors:
         # A copy, and 0.0 for -0.0, which the kernels would not skip.

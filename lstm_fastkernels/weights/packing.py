@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 from lstm_fastkernels import ops
+from lstm_fastkernels.library import forget_packed
 from lstm_fastkernels.weights.canonical import CanonicalLSTM
 
 
@@ -20,7 +22,8 @@ class Packed(NamedTuple):
 
 def forget_with(owner: object, packed: Packed) -> "weakref.finalize[..., object]":
     """What lets the ops forget packed weights, when called or when their owner is gone."""
-    forget = weakref.finalize(owner, ops.forget_packed, packed.data.data_ptr())
+    address = 0 if is_fake(packed.data) else packed.data.data_ptr()
+    forget = weakref.finalize(owner, forget_packed, address)
     forget.atexit = False
     return forget
 

@@ -25,6 +25,11 @@ class LstmShape:
         """Of one direction of a layer; also that of h."""
         return self.proj_size or self.hidden_size
 
+    @property
+    def num_cells(self) -> int:
+        """Layers times directions."""
+        return self.num_layers * self.num_directions
+
     def layer_input_size(self, layer: int) -> int:
         return self.input_size if layer == 0 else self.num_directions * self.output_size
 

@@ -157,8 +157,7 @@ def test_without_weights(device, kind):
         for tensor in fast.state_dict().values():
             tensor.fill_(junk[tensor.dtype])
         fast._apply(torch.clone)
-        assert fast.packed_bytes() == 0
-        with pytest.raises(RuntimeError, match="load_state_dict"):
+        with pytest.raises(ValueError, match="load_state_dict"):
             fast(case.x().to(device))
         loaded(fast, case)
         assert_same(moved(fast(case.x().to(device)), "cpu"), case.fast()(case.x()))

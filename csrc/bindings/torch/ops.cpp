@@ -42,8 +42,13 @@ Tensor no_backward(Tensor, std::vector<int64_t>) {
 } // namespace lstm_fastkernels
 
 STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
-  m.def("lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
-        "int[] shape, bool batch_first, int[]? header=None) -> (Tensor, Tensor, Tensor)");
+  // `plain` has none of the Python kernels that stand above the other: for callers who know that
+  // nobody asks for a derivative, a cast or a trace.
+  for (const char *const name : {"lstm", "lstm.plain"})
+    m.def((std::string(name) +
+           "(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, int[] shape, "
+           "bool batch_first, int[]? header=None) -> (Tensor, Tensor, Tensor)")
+              .c_str());
   m.def("explain_lstm(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor packed, "
         "int[] shape, bool batch_first, int[]? header=None, bool brief=False) -> str");
   m.def("pack_lstm(Tensor[] tensors, str[] names, int[] shape, str[] precisions, "
@@ -58,6 +63,7 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
 // For every device: the ops say themselves where they run.
 STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
   m.impl("lstm", TORCH_BOX(&lstm_fastkernels::lstm));
+  m.impl("lstm.plain", TORCH_BOX(&lstm_fastkernels::lstm));
   m.impl("explain_lstm", TORCH_BOX(&lstm_fastkernels::explain_lstm));
   m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
   m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));

@@ -1,0 +1,5 @@
+from typing import Any
+
+from torch import Tensor
+
+def current(module_dict: dict[str, Any]) -> Tensor | None: ...

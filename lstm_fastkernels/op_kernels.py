@@ -1,0 +1,157 @@
+"""What stands above the op `lstm` in torch's dispatcher: derivatives, autocast, fake tensors."""
+
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+from lstm_fastkernels.library import compiled
+
+Result = tuple[Tensor, Tensor, Tensor]
+
+_NO_DERIVATIVE = (
+    "this LSTM is for inference: its compressed weights have no gradient, and neither torch.func "
+    "nor forward-mode differentiation can go through it. Take the float nn.LSTM that dequantize() "
+    "or to_dense() gives"
+)
+
+
+_ARGUMENTS = 8  # of the op
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """lstm for tensors that require grad: forward runs, backward raises."""
+
+    @staticmethod
+    def forward(ctx, *arguments):  # type: ignore[no-untyped-def]
+        ctx.shapes = [t.shape if isinstance(t, Tensor) else None for t in arguments]
+        return compiled.lstm.default(*arguments[:_ARGUMENTS])
+
+    @staticmethod
+    def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
+        asked = zip(ctx.needs_input_grad, ctx.shapes, strict=True)
+        return tuple(
+            compiled.no_backward(gradient, shape) if needed else None for needed, shape in asked
+        )
+
+
+def lstm_without_gradient(sources: list[Tensor], *arguments: Any) -> Result:
+    """lstm, of which sources' derivatives are asked for beside those of x, h0 and c0."""
+    result: Result = _WithoutGradient.apply(*arguments, *sources)
+    return result
+
+
+def refuse_derivatives(*tensors: Tensor | None) -> None:
+    """RuntimeError where torch.func or forward-mode differentiation would look for a derivative."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in given
+    ):
+        raise RuntimeError(_NO_DERIVATIVE)
+    if torch._C._are_functorch_transforms_active() and any(t.requires_grad for t in given):
+        raise RuntimeError(_NO_DERIVATIVE)
+
+
+def _below_autograd(*arguments: Any) -> Result:
+    with torch._C._AutoDispatchBelowAutograd():
+        result: Result = compiled.lstm.default(*arguments)
+    return result
+
+
+def _autograd(
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    packed: Tensor,
+    shape: list[int],
+    batch_first: bool,
+    header: list[int] | None = None,
+) -> Result:
+    arguments = x, h0, c0, lengths, packed, shape, batch_first, header
+    refuse_derivatives(x, h0, c0)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0)):
+        return lstm_without_gradient([], *arguments)
+    return _below_autograd(*arguments)
+
+
+def _autocast(device: str) -> Any:
+    """Casts x and the states as autocast does for nn.LSTM."""
+    key = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device.upper()}"))
+
+    def kernel(
+        x: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        lengths: Tensor | None,
+        packed: Tensor,
+        shape: list[int],
+        batch_first: bool,
+        header: list[int] | None = None,
+    ) -> Result:
+        dtype = torch.get_autocast_dtype(device)
+        x, h0, c0 = (cast_for_autocast(tensor, dtype) for tensor in (x, h0, c0))
+        with torch._C._ExcludeDispatchKeyGuard(key):
+            result: Result = compiled.lstm.default(
+                x, h0, c0, lengths, packed, shape, batch_first, header
+            )
+        return result
+
+    return kernel
+
+
+def cast_for_autocast(tensor: Any, dtype: torch.dtype) -> Any:
+    """The tensor in autocast's dtype; float64 and integers stay, as autocast has it."""
+    castable = tensor is not None and tensor.is_floating_point() and tensor.dtype != torch.float64
+    return tensor.to(dtype) if castable else tensor
+
+
+_kernels = torch.library.Library("lstm_fastkernels", "IMPL")
+_kernels.impl("lstm", _autograd, "Autograd")
+for _device in ("cpu", "cuda"):
+    _kernels.impl("lstm", _autocast(_device), f"Autocast{_device.upper()}")
+
+
+@torch.library.register_fake("lstm_fastkernels::lstm.plain")
+@torch.library.register_fake("lstm_fastkernels::lstm")
+def _lstm_fake(
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    packed: Tensor,
+    shape: list[int],
+    batch_first: bool,
+    header: list[int] | None = None,
+) -> Result:
+    for name, tensor in {"input": x, "h0": h0, "c0": c0}.items():
+        if tensor is not None and tensor.device != packed.device:
+            raise RuntimeError(f"{name} must be on {packed.device}, got {tensor.device}")
+    if lengths is not None and lengths.device.type != "cpu" and not packed.is_meta:
+        raise RuntimeError(f"lengths must be on cpu, got {lengths.device}")
+    _, hidden_size, proj_size, num_layers, directions = shape
+    if x.dim() == 2:
+        batch = h0.shape[1] if h0 is not None else torch.library.get_ctx().new_dynamic_size()
+    else:
+        batch = x.shape[0 if batch_first else 1]
+    state = x if h0 is None else h0
+    cells, output_size = num_layers * directions, proj_size or hidden_size
+    return (
+        x.new_empty((*x.shape[:-1], directions * output_size)),
+        state.new_empty((cells, batch, output_size)),
+        state.new_empty((cells, batch, hidden_size)),
+    )
+
+
+@torch.library.register_fake("lstm_fastkernels::no_backward")
+def _no_backward_fake(gradient: Tensor, shape: list[int]) -> Tensor:
+    return gradient.new_empty(shape)
+
+
+@torch.library.register_fake("lstm_fastkernels::explain_lstm")
+def _explain_fake(*arguments: object) -> str:
+    raise RuntimeError(
+        "explain looks at the weights, which tensors on meta and fake ones do not have: "
+        "move the module and the input to the CPU or a CUDA device"
+    )
