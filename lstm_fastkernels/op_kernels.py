@@ -144,6 +144,16 @@ def _lstm_fake(
     )
 
 
+@torch.library.register_fake("lstm_fastkernels::pack_lstm")
+def _pack_fake(
+    tensors: list[Tensor], names: list[str], *_: object, **__: object
+) -> tuple[Tensor, None]:
+    for name, tensor in zip(names, tensors, strict=True):
+        if not tensor.is_cpu:
+            raise RuntimeError(f"{name} must be on the CPU, got {tensor.device}")
+    return torch.empty(0, dtype=torch.uint8, device="cpu"), None
+
+
 @torch.library.register_fake("lstm_fastkernels::no_backward")
 def _no_backward_fake(gradient: Tensor, shape: list[int]) -> Tensor:
     return gradient.new_empty(shape)

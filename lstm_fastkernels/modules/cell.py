@@ -9,6 +9,7 @@ from torch.fx import Proxy
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.leaf import call_as_leaf
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
+from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.op_kernels import cast_for_autocast
 from lstm_fastkernels.weights.formats import Activations
@@ -60,7 +61,13 @@ class FastLSTMCell(FastModule):
             return proxy
         if torch.is_autocast_enabled("cpu") and self.packed.device.type == "cpu":
             return self._forward_autocast(input, hx)
-        _, (h, c) = self._run(*self._to_run(input, hx))
+        try:
+            arguments = self._to_run(input, hx)
+        except (AttributeError, RuntimeError):
+            states: Any = (None, None) if hx is None else two_states(hx)
+            explain_refusal(input, states[0], states[1], None)
+            raise
+        _, (h, c) = self._run(*arguments)
         first = (0,) * (3 - input.dim())
         return h[first], c[first]
 

@@ -1,6 +1,8 @@
 """A module that holds canonical tensors and their packed form, and keeps the two together."""
 
 import math
+import os
+import threading
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -15,6 +17,17 @@ from lstm_fastkernels.weights.packing import Packed, forget_with, pack
 from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
 NEVER = -1  # no sum of versions
+
+_renewing = threading.RLock()
+
+
+def _after_fork() -> None:
+    """A thread that held the lock is not in the child."""
+    global _renewing
+    _renewing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class PackedLSTM(nn.Module):
@@ -150,6 +163,12 @@ class PackedLSTM(nn.Module):
         return self._renew() if found is None else found
 
     def _renew(self) -> Tensor:
+        """What _current gives, packed by one thread at a time."""
+        with _renewing:
+            found = current(self.__dict__)
+            return self._pack_again() if found is None else found
+
+    def _pack_again(self) -> Tensor:
         tensors = self._tensors()
         refuse_derivatives(*tensors.values())
         if torch._C._get_tracing_state() or any(map(is_traced, tensors.values())):

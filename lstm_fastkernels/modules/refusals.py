@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from lstm_fastkernels.weights.checks import special_kind
 
 
 def explain_refusal(x: Any, h0: Any, c0: Any, lengths: Any) -> None:
@@ -16,9 +17,8 @@ def explain_refusal(x: Any, h0: Any, c0: Any, lengths: Any) -> None:
             raise TypeError(
                 f"{name} must be {wanted}, got {type(value).__name__}: torch.as_tensor makes one"
             )
-        if value.layout is not torch.strided or value.is_nested:
-            layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
-            raise TypeError(f"{name} must be a dense tensor, got a {layout} one")
+        if kind := special_kind(value):
+            raise TypeError(f"{name} must be a dense tensor, got a {kind} one")
         if name in ("h0", "c0") and not value.is_floating_point():
             raise TypeError(
                 f"{name} must be float32 or of the input's dtype, got {value.dtype}: new_state() "

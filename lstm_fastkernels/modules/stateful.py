@@ -76,7 +76,8 @@ class StatefulLSTM(PackedLSTM):
         with torch.no_grad():
             after = {name: keep_dtype(tensor) for name, tensor in before.items()}
         if all(after[name] is tensor for name, tensor in before.items()):
-            self._buffers["packed"] = keep_dtype(packed)  # it may have been done in place
+            if all(tensor.device == packed.device for tensor in before.values()):
+                self._buffers["packed"] = keep_dtype(packed)  # it may have been done in place
             return self
         for name, tensor in after.items():
             parameter = self._parameters.get(name)

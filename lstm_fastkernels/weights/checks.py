@@ -23,6 +23,8 @@ class Kind(NamedTuple):
         """What is wrong with a value, if anything. Floats must be finite."""
         if not isinstance(value, Tensor):
             return f"expected a tensor, got {type(value).__name__}"
+        if kind := special_kind(value):
+            return f"expected a dense tensor, got a {kind} one"
         if value.dim() != len(self.shape) or any(
             wanted not in (None, size) for size, wanted in zip(value.shape, self.shape, strict=True)
         ):
@@ -36,6 +38,16 @@ class Kind(NamedTuple):
         if value.is_floating_point() and not value.isfinite().all():
             return "values must be finite"
         return self.check(value) if self.check else None
+
+
+def special_kind(tensor: Tensor) -> str | None:
+    """What a tensor is if it is no plain, dense one: "sparse_coo", "nested", "quantized"."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_quantized:
+        return "quantized"
+    layout = str(tensor.layout).removeprefix("torch.")
+    return None if tensor.layout is torch.strided else layout
 
 
 class Misfits(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 from torch.nn import functional as F
 
 from lstm_fastkernels.weights.checks import Kind
@@ -153,7 +154,11 @@ class LayoutConfig:
         """The tensors of nn.LSTM's matrix of that name, from those of the dense matrix."""
         layout = self.layout
         if layout == "auto":
-            sparse = block_density(dense[""], name) <= weight_format.max_block_density
+            # Fake tensors have no zeros to count.
+            sparse = (
+                not is_fake(dense[""])
+                and block_density(dense[""], name) <= weight_format.max_block_density
+            )
             layout = "block_sparse" if sparse else "dense"
         return STRUCTURES[layout].lay_out(dense, name, self.block_size)
 

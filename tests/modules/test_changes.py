@@ -4,6 +4,8 @@ import copy
 import io
 import pickle
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -290,6 +292,7 @@ def test_what_no_tensor_of_the_lstm_can_be():
         ("weight_hh_l0", torch.zeros(36, 8, dtype=torch.int8), ("weight_hh_l0", "size", "36, 8")),
         ("weight_hh_l0_scale", torch.full((36,), -1.0), ("weight_hh_l0", "scale")),
         ("weight_hh_l0_scale", torch.full((36,), float("inf")), ("weight_hh_l0_scale", "finite")),
+        ("weight_hh_l0", torch.zeros(36, 9, dtype=torch.int8).to_sparse(), ("hh_l0", "sparse_coo")),
         ("weight_hh_l0", None, ("weight_hh_l0", "lacks")),
         ("bias_l0", None, ("bias_l0", "lacks")),
         ("weight_hh_l0", torch.zeros(36, 9, dtype=torch.int8, device="meta"), ("one device",)),
@@ -350,6 +353,31 @@ def test_made_in_any_mode(mode, kind):
     for fast in made:
         assert not any(tensor.is_inference() for tensor in fast.state_dict().values())
         assert_runs_its_tensors(fast, str(mode))
+
+
+def _call_together(fast, barrier):
+    barrier.wait()
+    return fast(CASE.x())
+
+
+def test_threads_that_meet_a_change_together(kind):
+    case = replace(CASE, **kind)
+    fast, states = drawn(case), [drawn(replace(case, seed=s)).state_dict() for s in (1, 2)]
+    expected = []
+    for state in states:
+        fast.load_state_dict(state)
+        expected.append(fast(CASE.x()))
+    with ThreadPoolExecutor(4) as pool:
+        for n in range(40):
+            for name, tensor in fast.state_dict().items():
+                if tensor.shape == states[n % 2][name].shape:
+                    tensor.copy_(states[n % 2][name])
+                else:
+                    fast._buffers[name] = states[n % 2][name].clone()
+            barrier = threading.Barrier(4)
+            results = [pool.submit(_call_together, fast, barrier) for _ in range(4)]
+            for result in results:
+                assert_same(result.result(), expected[n % 2])
 
 
 def test_a_call_does_not_pack_again(monkeypatch):
