@@ -44,7 +44,10 @@ def find_lstms(
     """Every module of these classes that filter_fn(module, name) picks, and its dotted name.
 
     Subclasses are left out, since they may compute something else; parametrized ones are not.
+    Raises TypeError for what is no nn.Module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected an nn.Module, got {type(model).__name__}: {model!r:.80}")
     for name, module in model.named_modules():
         if type_before_parametrizations(module) in classes and (
             filter_fn is None or filter_fn(module, name)

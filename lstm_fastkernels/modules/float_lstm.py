@@ -84,8 +84,13 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     if fault := parts_fault(module):
         raise ValueError(fault)
     kinds = parameter_kinds(module)
+    parametrized = getattr(module, "parametrizations", {})
     with torch.no_grad(), _parametrizations_in_evaluation(module):
-        weights = {name: getattr(module, name) for name in kinds}
+        # Not by getattr, which finds what parametrize.cached() keeps.
+        weights = {
+            name: parametrized[name]() if name in parametrized else getattr(module, name)
+            for name in kinds
+        }
     for name, kind in kinds.items():
         if fault := tensor_fault(weights[name], kind):
             raise ValueError(f"{name}: {fault}")
@@ -173,12 +178,12 @@ def life_fault(module: nn.Module) -> str | None:
 def _overridden(module: nn.Module) -> str | None:
     base = type_before_parametrizations(module)
     for name in vars(module):
-        if hasattr(base, name) and name != _COMPILED and not is_own_method(module, name):
+        if callable(getattr(base, name, None)) and not is_own_method(module, name):
             return name
     if parametrize.is_parametrized(module):
         # parametrize has made a class for this module alone.
         for name, value in vars(type(module)).items():
-            if callable(value) and hasattr(base, name) and not _is_ours(value, parametrize):
+            if callable(getattr(base, name, None)) and not _is_ours(value, parametrize):
                 return name
     return None
 

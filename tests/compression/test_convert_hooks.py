@@ -141,6 +141,21 @@ def test_load_file_keeps_hooks(path):
         assert torch.equal(model(x), fast(x))
 
 
+def test_dequantize_keeps_hooks():
+    model = Held(nn.LSTM(5, 7, 2))
+    handle = model.again.register_forward_hook(scale_output)
+    model.again.label = "mine"
+    lfk.convert(model, inplace=True)
+    x = torch.randn(4, 3, 5)
+    model(x)
+    back = lfk.dequantize(model, inplace=True)
+    assert type(back.again) is nn.LSTM
+    assert back.again.label == "mine"
+    doubled = back(x)
+    handle.remove()
+    assert torch.equal(doubled, 2 * back(x))
+
+
 def test_a_stacked_lstm_keeps_hooks():
     torch.manual_seed(0)
     lstm = nn.LSTM(5, 16, 2)

@@ -227,6 +227,25 @@ def test_parametrizations_are_those_of_evaluation(norm, training):
         assert torch.equal(fast.state_dict()[name], value), name
 
 
+def test_a_cached_parametrization_is_computed_for_evaluation():
+    lstm = nn.LSTM(5, 7)
+    expected = lfk.FastSparseLSTM.from_float(lstm).state_dict()
+    parametrize.register_parametrization(lstm, "weight_hh_l0", nn.Dropout(0.5))
+    with parametrize.cached():
+        lstm(torch.randn(3, 2, 5))
+        fast = lfk.FastSparseLSTM.from_float(lstm).state_dict()
+    assert torch.equal(fast["weight_hh_l0"], expected["weight_hh_l0"])
+
+
+@pytest.mark.parametrize("model", [nn.LSTM, [nn.LSTM(5, 7)], None])
+def test_what_is_no_module(model):
+    config = lfk.PruneConfig(0.5)
+    calls = (lfk.convert, lambda m: lfk.prune_(m, config), lfk.remove_pruning_, lfk.sparsity_report)
+    for call in calls:
+        with pytest.raises(TypeError, match=r"expected an nn\.Module, got (type|list|NoneType): "):
+            call(model)
+
+
 def test_weights_that_were_loaded_after_a_parametrization():
     """The deprecated weight_norm shows those from before: it is refused."""
     source, lstm = nn.LSTM(5, 7), nn.LSTM(5, 7)
