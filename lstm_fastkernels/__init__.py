@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from lstm_fastkernels.compression.pruning.config import CubicSchedule as CubicSchedule
     from lstm_fastkernels.compression.pruning.config import PruneConfig as PruneConfig
     from lstm_fastkernels.compression.pruning.hidden import prune_hidden_ as prune_hidden_
+    from lstm_fastkernels.compression.pruning.prune import prune_ as prune_
+    from lstm_fastkernels.compression.pruning.prune import remove_pruning_ as remove_pruning_
     from lstm_fastkernels.compression.pruning.pruner import Pruner as Pruner
-    from lstm_fastkernels.compression.pruning.pruner import prune_ as prune_
-    from lstm_fastkernels.compression.pruning.pruner import remove_pruning_ as remove_pruning_
     from lstm_fastkernels.compression.pruning.report import SparsityReport as SparsityReport
     from lstm_fastkernels.compression.pruning.report import sparsity_report as sparsity_report
     from lstm_fastkernels.io.file import load_file as load_file
@@ -57,12 +57,12 @@ _HOMES = {
     "get_isa": "ops",
     "get_library_dir": "paths",
     "load_file": "io.file",
-    "prune_": "compression.pruning.pruner",
+    "prune_": "compression.pruning.prune",
     "prune_hidden_": "compression.pruning.hidden",
     "PruneConfig": "compression.pruning.config",
     "Pruner": "compression.pruning.pruner",
     "quantize_rows": "weights.quantize_rows",
-    "remove_pruning_": "compression.pruning.pruner",
+    "remove_pruning_": "compression.pruning.prune",
     "save_file": "io.file",
     "set_isa": "ops",
     "sparsity_report": "compression.pruning.report",

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lstm_fastkernels"
 
 # Each sees itself and what stands before it.
-ORDER = ["paths", "ops", "weights", "modules", "compression", "io", "cli"]
+ORDER = ["paths", "ops", "_watch", "weights", "modules", "compression", "io", "cli"]
 
 
 def imported(path):
@@ -30,6 +30,10 @@ def test_imports_point_one_way():
                 found = module.partition(".")[0]
                 below = ORDER[: ORDER.index(room) + 1]
                 assert found in below or found == "__version__", f"{path} imports {module}"
+
+
+def test_the_reference_depends_on_torch_alone():
+    assert not list(imported(PACKAGE / "reference.py"))
 
 
 # What each room of csrc sees beside itself and the public headers.

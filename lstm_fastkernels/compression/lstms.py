@@ -1,14 +1,38 @@
-"""The float LSTMs of a model: finding them, what their parameters are called, replacing them.
+"""The LSTMs of a model: finding them, what keeps them from being replaced, replacing them.
 
 Needs no compiled op.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.modules.float_lstm import (
+    carried_attributes,
+    fault_of,
+    is_own_method,
+    life_fault,
+    modules_in,
+    share_hooks,
+)
+
 FilterFn = Callable[[nn.Module, str], bool]
+
+# Classes that keep the parameters they were made with, by name since importing them costs seconds.
+SHARDING = {
+    "FullyShardedDataParallel": "by FSDP: gather the weights into a model without it first",
+    "FSDPModule": "by FSDP: gather the weights into a model without it first",
+}
+WRAPPING = SHARDING | {
+    "DistributedDataParallel": "by DistributedDataParallel: give the model inside, its `.module`",
+    "DeepSpeedEngine": "by DeepSpeed: give the model inside, its `.module`",
+}
+
+
+def label_of(name: str) -> str:
+    """A module's dotted name in the model, in a message."""
+    return name or "the model"
 
 
 def find_lstms(
@@ -20,7 +44,10 @@ def find_lstms(
     """Every module of these classes that filter_fn(module, name) picks, and its dotted name.
 
     Subclasses are left out, since they may compute something else; parametrized ones are not.
+    Raises TypeError for what is no nn.Module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected an nn.Module, got {type(model).__name__}: {model!r:.80}")
     for name, module in model.named_modules():
         if type_before_parametrizations(module) in classes and (
             filter_fn is None or filter_fn(module, name)
@@ -28,21 +55,80 @@ def find_lstms(
             yield name, module
 
 
-def replace_modules(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Puts each replacement wherever its module is in the model; returns the model's, if any."""
+def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+    """The dotted names of each parameter, by its id: several if modules share it."""
+    owners: dict[int, list[str]] = {}
+    for module_name, module in model.named_modules():
+        for name, parameter in module._parameters.items():
+            owners.setdefault(id(parameter), []).append(f"{module_name}.{name}".removeprefix("."))
+    return owners
+
+
+def check_unwrapped(
+    model: nn.Module, modules: Collection[nn.Module], wrappers: Mapping[str, str] = WRAPPING
+) -> None:
+    """Raises ValueError, naming the module, for one inside one of these wrappers."""
+    for outer in model.modules():
+        for cls in type(outer).__mro__:
+            if cls.__name__ in wrappers:
+                inside = set(outer.modules())
+                for name, module in model.named_modules():
+                    if module in modules and module in inside:
+                        raise ValueError(f"{label_of(name)} is wrapped {wrappers[cls.__name__]}")
+
+
+def check_replaceable(model: nn.Module, modules: Collection[nn.Module]) -> None:
+    """Raises ValueError, naming the module, where replacing some of the model's would go wrong."""
+    check_unwrapped(model, modules)
+    names = {module: name for name, module in model.named_modules()}
+    for outer in names:
+        if type(outer).__name__ == "OptimizedModule" and outer._modules["_orig_mod"] in modules:
+            raise ValueError(
+                f"{label_of(names[outer])} is compiled by torch.compile, which keeps what it "
+                "compiled: give the module inside, and compile afterwards"
+            )
+    for module in modules:
+        is_float = isinstance(module, nn.LSTM | nn.LSTMCell)
+        if fault := fault_of(module) if is_float else life_fault(module):
+            raise ValueError(f"{label_of(names[module])}: {fault}")
+    for place, module in unregistered(model):
+        if module in modules:
+            raise ValueError(
+                f"{label_of(names[module])} is also in {place}, where it cannot be replaced: keep "
+                "it in nn.Module attributes, nn.ModuleList or nn.ModuleDict only"
+            )
+
+
+def unregistered(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules in plain attributes, lists and bound methods of the model's modules, and where."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute != "_modules" and not is_own_method(module, attribute):
+                for found in modules_in(value):
+                    yield f"{name}.{attribute}".removeprefix("."), found
+
+
+def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Puts each replacement, with its module's hooks and what people have put on that, in its place
+    wherever it is in the model; returns the model's, if any.
+
+    Raises ValueError, and changes nothing, where check_replaceable does and for attributes whose
+    names the replacement has for something else.
+    """
+    check_replaceable(model, replacements.keys())
+    for name, module in model.named_modules():
+        if module in replacements:
+            for attribute in carried_attributes(module):
+                if hasattr(replacements[module], attribute):
+                    raise ValueError(
+                        f"{label_of(name)}: its attribute {attribute} has the name of one of "
+                        f"{type(replacements[module]).__name__}: rename it first"
+                    )
+    for module, replacement in replacements.items():
+        share_hooks(module, replacement)
+        vars(replacement).update(carried_attributes(module))
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
-            if child in replacements:
+            if child is not None and child in replacements:
                 parent._modules[name] = replacements[child]
     return replacements.get(model, model)
-
-
-def parameter_names(module: nn.Module) -> list[str]:
-    """Names of the parameters, in the order in which nn.LSTM and nn.LSTMCell register them."""
-    if isinstance(module, nn.LSTM):
-        return module._flat_weights_names
-    return ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
-
-
-def matrix_names(module: nn.Module) -> list[str]:
-    return [name for name in parameter_names(module) if name.startswith("weight")]

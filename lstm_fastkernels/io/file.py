@@ -64,7 +64,8 @@ def load_file(path: str | os.PathLike[str], model: nn.Module | None = None) -> n
     Without a model the file must hold one LSTM that was saved by itself: it is returned in
     evaluation mode, on the CPU. Otherwise the model's modules of the names in the file, nn.LSTM,
     nn.LSTMCell or compressed ones of the same sizes, are replaced, each on its device (the CPU for
-    the meta device) and in its mode, shared ones wherever they are; and the file's other tensors
+    the meta device) and in its mode, shared ones wherever they are, with their hooks and under the
+    conditions of convert; and the file's other tensors
     are loaded into the model's. The model is returned, changed in place; a model that is an LSTM
     itself is never changed, its replacement is returned.
 
@@ -171,8 +172,10 @@ def _put_into(
     replacements = _replacements(model, lstms)
     if others:
         _check_others(model, replacements, others)
+    replaced = replace_modules(model, replacements)
+    if others:
         model.load_state_dict(others, strict=False)
-    return replace_modules(model, replacements)
+    return replaced
 
 
 def _replacements(model: nn.Module, lstms: Mapping[str, FastModule]) -> dict[nn.Module, nn.Module]:

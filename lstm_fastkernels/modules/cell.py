@@ -11,7 +11,7 @@ from lstm_fastkernels.modules.leaf import call_as_leaf
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
-from lstm_fastkernels.op_kernels import cast_for_autocast
+from lstm_fastkernels.ops.dispatch import cast_for_autocast
 from lstm_fastkernels.weights.formats import Activations
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout

@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels import ops
 from lstm_fastkernels._watch import current
+from lstm_fastkernels.modules.float_lstm import copy_hooks, fault_of, weights_of
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.running import explain_run, explain_steps
 from lstm_fastkernels.modules.stateful import StatefulLSTM
@@ -91,14 +92,15 @@ class FastModule(StatefulLSTM):
                 f"{cls.__name__}.from_float expects an nn.{cls.float_class.__name__}, "
                 f"got {found.__name__}"
             )
+        if fault := fault_of(module):
+            raise ValueError(fault)
 
     def _take_float(self, twin: nn.Module) -> Self:
-        """The module with the twin's weights and mode."""
-        floats = {name: getattr(twin, theirs) for name, theirs in self._float_names().items()}
-        for name, tensor in floats.items():
-            if not tensor.isfinite().all():
-                raise ValueError(f"{name} has values that are not finite")
+        """The module with the twin's weights, hooks and mode."""
+        weights = weights_of(twin)
+        floats = {name: weights[theirs] for name, theirs in self._float_names().items()}
         self._set_canonical(self._spec.compress(floats, self._layout_config))
+        copy_hooks(twin, self)
         return self.train(twin.training)
 
     def to_float(self) -> nn.Module:

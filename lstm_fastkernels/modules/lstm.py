@@ -71,7 +71,8 @@ class FastLSTM(FastModule):
     def from_float(cls, lstm: nn.LSTM, **options: Any) -> Self:
         """Compresses an nn.LSTM; options are `activations`, `layout` and `block_size`.
 
-        Raises TypeError for another class, ValueError for weights that are not finite.
+        Hooks that run at a call are copied. Raises TypeError for another class, ValueError for
+        a module that may compute something else (see convert) and weights that are not finite.
         """
         cls._check_float_twin(lstm)
         return cls(**_arguments(lstm), device="meta", **options)._take_float(lstm)

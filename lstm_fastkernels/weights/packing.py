@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from lstm_fastkernels import ops
-from lstm_fastkernels.library import forget_packed
+from lstm_fastkernels.ops.library import forget_packed
 from lstm_fastkernels.weights.canonical import CanonicalLSTM
 
 

@@ -3,8 +3,9 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from numbers import Real
+from typing import Any, Literal, get_args
 
 from lstm_fastkernels.weights.shape import GATES, gate_count
 
@@ -135,6 +136,21 @@ class PruneConfig:
                 raise ValueError(f"sparsity key {key!r} names a gate, which needs scope 'gate'")
             if not 0 <= share <= 1:
                 raise ValueError(f"sparsity of {key!r} must be in [0, 1], got {share}")
+
+    def state(self) -> dict[str, Any]:
+        """The fields in plain numbers, strings, lists and dicts, as a saved state has them."""
+        sparsity = self.sparsity
+        if isinstance(sparsity, Mapping):
+            sparsity = {key: float(share) for key, share in sparsity.items()}
+        return {
+            "sparsity": float(sparsity) if isinstance(sparsity, Real) else sparsity,
+            "threshold": None if self.threshold is None else float(self.threshold),
+            "block_size": None if self.block_size is None else [int(n) for n in self.block_size],
+            "n_m": None if self.n_m is None else [int(n) for n in self.n_m],
+            "importance": self.importance,
+            "scope": self.scope,
+            "schedule": None if self.schedule is None else asdict(self.schedule),
+        }
 
     def shares(self, name: str) -> list[float] | None:
         """The sparsity of each gate of a matrix, or None where it is not pruned."""

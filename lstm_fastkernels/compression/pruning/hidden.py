@@ -1,6 +1,5 @@
 """Removing whole hidden units of the LSTMs in a model, everywhere they appear."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, get_args
 
@@ -8,7 +7,13 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.compression.lstms import FilterFn, find_lstms, replace_modules
+from lstm_fastkernels.compression.lstms import (
+    FilterFn,
+    check_unwrapped,
+    find_lstms,
+    parameter_owners,
+    replace_modules,
+)
 from lstm_fastkernels.compression.pruning.units import (
     LSTMS,
     Axes,
@@ -21,7 +26,9 @@ from lstm_fastkernels.compression.pruning.units import (
     score,
     shared_out,
 )
+from lstm_fastkernels.modules.float_lstm import tensor_fault
 from lstm_fastkernels.modules.stacked import StackedLSTM
+from lstm_fastkernels.weights.checks import Kind
 from lstm_fastkernels.weights.shape import GATES
 
 Scope = Literal["layer", "global"]
@@ -61,8 +68,9 @@ def prune_hidden_(
     left as it was. Parameters that are cut are new ones, without `.grad`: make optimizers
     afterwards. States that come from outside, such as a learned h0, are the caller's to cut.
     Raises ValueError or TypeError, with nothing changed, for arguments that do not fit each other
-    or the model, missing gradients, values that are not finite, and parameters that are
-    parametrized, masked or shared.
+    or the model, missing gradients, values that are not finite or on the meta device, parameters
+    that are parametrized, masked or shared, modules inside DistributedDataParallel or FSDP, and
+    LSTMs that a StackedLSTM cannot stand for, as convert does.
     """
     if not 0 <= ratio < 1:
         raise ValueError(f"ratio must be in [0, 1), got {ratio}")
@@ -96,6 +104,7 @@ def prune_hidden_(
             layer.width(ratio, multiple_of, names[module]) for layer in layers[module]
         ]
 
+    check_unwrapped(model, layers)
     axes: Axes = {}
     for module in layers:
         inputs = layers[sources[module]][-1].outputs if module in sources else None
@@ -121,12 +130,13 @@ def prune_hidden_(
         for module in chosen
         if isinstance(module, nn.LSTM) and len(set(widths[module])) > 1
     }
+    pruned = replace_modules(model, replacements)  # may raise: before anything has changed
     for (holder, name), parameter in cut.items():
         if holder not in replacements:
             setattr(holder, name, parameter)
     for holder in {holder for holder, _ in cut} - replacements.keys():
         _update_sizes(holder)
-    return replace_modules(model, replacements)
+    return pruned
 
 
 # ---- checks ----
@@ -175,9 +185,9 @@ def _parameters(
     model: nn.Module, axes: Axes, names: Mapping[nn.Module, str]
 ) -> dict[tuple[nn.Module, str], nn.Parameter]:
     """The parameters that have these axes."""
-    owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
+    owners = parameter_owners(model)
     parameters = {}
-    for holder, name in axes:
+    for (holder, name), runs in axes.items():
         parameter = holder._parameters.get(name)
         label = label_of(names, holder, name)
         if parameter is None:
@@ -185,8 +195,11 @@ def _parameters(
                 f"{label} is no parameter: remove parametrizations and masks first, and prune "
                 "before quantizing"
             )
-        if owners[id(parameter)] > 1:
-            raise ValueError(f"{label} is shared with another module")
+        shape = tuple(sum(units.size for units in axis) for axis in runs)
+        if fault := tensor_fault(parameter, Kind(None, shape)):
+            raise ValueError(f"{label}: {fault}")
+        if others := [owner for owner in owners[id(parameter)] if owner != label]:
+            raise ValueError(f"{label} is shared with {', '.join(others)}: untie them first")
         parameters[holder, name] = parameter
     return parameters
 

@@ -3,13 +3,14 @@
 A masked module keeps its float state_dict, its Parameter objects and its way of being called.
 """
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lstm_fastkernels.compression.lstms import matrix_names, parameter_names
+from lstm_fastkernels.modules.float_lstm import matrix_names, parameter_kinds
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -59,8 +60,13 @@ def weight_and_mask(module: nn.Module, name: str) -> parametrize.Parametrization
 def put_on(module: nn.Module, names: list[str], *, straight_through: bool) -> None:
     """Puts a Mask that masks nothing yet on each of the matrices, none of them parametrized."""
     for name in names:
-        mask = Mask(getattr(module, name), straight_through=straight_through)
+        original = module.get_parameter(name)
+        mask = Mask(original, straight_through=straight_through)
+        # parametrize sets the parameter to itself, which takes DistributedDataParallel's hooks off
+        # it: so it gets another one over the same memory.
+        module._parameters[name] = nn.Parameter(original.detach(), original.requires_grad)
         parametrize.register_parametrization(module, name, mask)
+        weight_and_mask(module, name)._parameters["original"] = original
     module.register_state_dict_post_hook(_save_masked)
     module.register_load_state_dict_pre_hook(_load_originals)
     if isinstance(module, nn.LSTM):
@@ -81,8 +87,10 @@ def take_off(module: nn.Module) -> None:
         for name in _LSTM_METHODS:
             delattr(type(module), name)
     for name in names:
-        parametrize.remove_parametrizations(module, name)
-    for name in parameter_names(module):
+        with torch.no_grad():
+            weight_and_mask(module, name).original.copy_(getattr(module, name))
+        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+    for name in parameter_kinds(module):
         if name in module._parameters:
             module._parameters[name] = module._parameters.pop(name)
     for hooks, ours in (
@@ -96,31 +104,32 @@ def take_off(module: nn.Module) -> None:
 
 
 # ---- nn.LSTM keeps its weights in a list, `_flat_weights`, that goes stale under parametrize ----
-# (pytorch#65688). It is filled for the length of a forward, each weight masked once, and holds
-# nothing in between: tensors with a history could not be copied.
+# (pytorch#65688). Its forward first asks for a check of the list: there it is filled, each weight
+# masked once, whatever wrapper calls that forward.
 
 
-def _forward(lstm: nn.LSTM, input: Any, hx: Any = None) -> Any:
-    lstm._flat_weights = [getattr(lstm, name) for name in lstm._flat_weights_names]
+class _FlatWeights(list[Any]):
+    """What the last forward used. Tensors with a history cannot be copied: copies begin empty."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[None]:
+        return [None] * len(self)
+
+
+def _fill_flat_weights(lstm: nn.LSTM) -> None:
+    weights = _FlatWeights(getattr(lstm, name) for name in lstm._flat_weights_names)
+    lstm._flat_weights = weights
+    # By these nn.LSTM sees that it has other weights once the masks are off.
+    lstm._flat_weight_refs = [weakref.ref(weight) for weight in weights]
     lstm.flatten_parameters()
-    try:
-        return nn.LSTM.forward(lstm, input, hx)
-    finally:
-        _clear_flat_weights(lstm)
 
 
 def _clear_flat_weights(lstm: nn.LSTM) -> None:
     lstm._flat_weights = [None] * len(lstm._flat_weights_names)
 
 
-def _keep_flat_weights(lstm: nn.LSTM) -> None:
-    """In the place of nn.LSTM's check for changed weights, which would mask them all again."""
-
-
 _LSTM_METHODS = {
-    "forward": _forward,
     "_init_flat_weights": _clear_flat_weights,
-    "_update_flat_weights": _keep_flat_weights,
+    "_update_flat_weights": _fill_flat_weights,
 }
 
 
@@ -135,7 +144,7 @@ def _save_masked(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
 ) -> None:
     names = masked_names(module)
-    for name in parameter_names(module):
+    for name in parameter_kinds(module):
         if name in names:
             original = state_dict.pop(_original_key(prefix, name))
             weight = getattr(module, name)

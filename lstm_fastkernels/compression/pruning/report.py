@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lstm_fastkernels.compression.lstms import find_lstms, matrix_names
+from lstm_fastkernels.compression.lstms import find_lstms, label_of
+from lstm_fastkernels.modules.float_lstm import matrix_names, missing_fault
 from lstm_fastkernels.weights.shape import GATES
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, block_sums, split_gates
 
@@ -84,10 +85,12 @@ class SparsityReport:
 def sparsity_report(model: nn.Module) -> SparsityReport:
     """Counts the zeros in every nn.LSTM and nn.LSTMCell of a model, pruned or not.
 
-    Raises ValueError if there is none.
+    Raises ValueError if there is none, and for one whose weights are not its parameters.
     """
     rows = []
     for name, module in find_lstms(model):
+        if fault := missing_fault(module):
+            raise ValueError(f"{label_of(name)}: {fault}")
         for matrix in matrix_names(module):
             gates = split_gates(getattr(module, matrix) != 0, matrix)
             letters = GATES if len(gates) > 1 else [""]

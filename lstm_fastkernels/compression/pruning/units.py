@@ -144,7 +144,7 @@ def _contributions(parameter: nn.Parameter, importance: Importance, label: str) 
     else:
         value = value * parameter.grad.to("cpu", torch.float64)
     if not value.isfinite().all():
-        raise ValueError(f"{label} has weights or gradients that are not finite")
+        raise ValueError(f"{label} has gradients that are not finite")
     return value
 
 

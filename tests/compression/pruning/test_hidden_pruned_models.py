@@ -152,6 +152,27 @@ def shared_weight(model):
     model.other.weight = model.head.weight
 
 
+def narrow_weight(model):
+    model.lstm.weight_hh_l1 = nn.Parameter(model.lstm.weight_hh_l1.detach()[:, :-1])
+
+
+def test_a_model_without_values():
+    model = tagger(3, 8, 2).to("meta")
+    with pytest.raises(ValueError, match=r"lstm\.weight_ih_l0: on the meta device"):
+        lfk.prune_hidden_(model, following={"lstm": "head"})
+    assert model.lstm.hidden_size == 8
+
+
+def nan_bias(model):
+    model.lstm.bias_ih_l0.data[3] = torch.nan
+
+
+def own_forward(model):
+    """Of an LSTM whose layers will differ."""
+    kill(model.lstm, [[range(6)], [[]]])
+    model.lstm.forward = double_lstm(3, 8, 2).forward
+
+
 ERRORS = {
     "ratio 1": ({"ratio": 1}, ValueError, r"ratio must be in \[0, 1\), got 1"),
     "ratio -": ({"ratio": -0.1}, ValueError, r"ratio must be in \[0, 1\), got -0.1"),
@@ -211,11 +232,24 @@ ERRORS = {
     "nan gradient": (
         {"importance": "taylor"},
         ValueError,
-        "lstm.weight_hh_l1 has weights or gradients that are not finite",
+        "lstm.weight_hh_l1 has gradients that are not finite",
         nan_gradient,
     ),
-    "nan": ({}, ValueError, "head.weight has weights or gradients that are not", nan_weight),
-    "shared": ({}, ValueError, "head.weight is shared with another module", shared_weight),
+    "nan": ({}, ValueError, "head.weight: values must be finite", nan_weight),
+    "shared": ({}, ValueError, "head.weight is shared with other.weight", shared_weight),
+    "narrow": (
+        {},
+        ValueError,
+        r"lstm.weight_hh_l1: size mismatch: expected \(32, 8\), got \(32, 7\)",
+        narrow_weight,
+    ),
+    "a bias nan": ({}, ValueError, "lstm.bias_ih_l0: values must be finite", nan_bias),
+    "a forward of its own": (
+        {"scope": "global"},
+        ValueError,
+        "lstm: its forward is not that of LSTM",
+        own_forward,
+    ),
     "parametrized": (
         {},
         ValueError,

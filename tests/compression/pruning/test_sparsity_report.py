@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
+from altered_lstms import ALTERATIONS, DEPRECATED, altered
 from pruning_cases import HALF, Model
 
 
@@ -50,3 +51,10 @@ def test_report_is_the_same_masked_and_permanent():
     assert lfk.sparsity_report(model) == masked
     with pytest.raises(ValueError, match=r"found no nn.LSTM or nn.LSTMCell in the model"):
         lfk.sparsity_report(nn.Linear(2, 2))
+
+
+@pytest.mark.filterwarnings(DEPRECATED)
+@pytest.mark.parametrize("name", ["weight_norm", "torch's prune", "weight missing"])
+def test_weights_that_are_not_the_parameters(name):
+    with pytest.raises(ValueError, match=f"0: {ALTERATIONS[name][1]}"):
+        lfk.sparsity_report(nn.Sequential(altered(name)))

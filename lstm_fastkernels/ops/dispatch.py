@@ -6,7 +6,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from lstm_fastkernels.library import compiled
+from lstm_fastkernels.ops.library import compiled
 
 Result = tuple[Tensor, Tensor, Tensor]
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from lstm_fastkernels import op_kernels
-from lstm_fastkernels.library import compiled
+from lstm_fastkernels.ops import dispatch
+from lstm_fastkernels.ops.library import compiled
 
 # lstm(x, h0, c0, lengths, packed, shape, batch_first, header). x: [T, B, I], or [B, T, I] with
 # batch_first, or a PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers *
@@ -19,8 +19,8 @@ plain_lstm = compiled.lstm.plain  # for callers who know that nothing listens ab
 explain_lstm = compiled.explain_lstm  # with lstm's arguments
 pack_lstm = compiled.pack_lstm.default
 quantize_rows = compiled.quantize_rows.default
-lstm_without_gradient = op_kernels.lstm_without_gradient
-refuse_derivatives = op_kernels.refuse_derivatives
+lstm_without_gradient = dispatch.lstm_without_gradient
+refuse_derivatives = dispatch.refuse_derivatives
 
 _forward_ad = torch.autograd.forward_ad
 _modes = torch._C._len_torch_dispatch_stack

@@ -7,7 +7,7 @@ import torch
 
 from lstm_fastkernels.paths import HOW_TO_BUILD
 
-_FOUND = sorted(Path(__file__).parent.glob("_ops*.so"))
+_FOUND = sorted(Path(__file__).parents[1].glob("_ops*.so"))
 if not _FOUND:
     raise ImportError(
         f"lstm_fastkernels was not built: its compiled ops are missing. {HOW_TO_BUILD}"
