@@ -65,7 +65,7 @@ def to_json(lstms: Mapping[str, FastModule]) -> str:
         name: {
             "class": type(lstm).__name__,
             **arguments(lstm),
-            "precision": dict(lstm.canonical().spec.precision),
+            "precision": dict(lstm.precision),
             "layout": lstm.layout,
             "block_size": lstm.block_size,
         }
@@ -173,7 +173,7 @@ def _build(described: object) -> FastModule:
                 raise ValueError(f"{option} of a cell must be {json.dumps(default)}")
     given["activations"] = next(iter(precision.values()), None)
     lstm: FastModule = CLASSES[name](**given, device="meta")
-    expected = dict(lstm.canonical().spec.precision)
+    expected = dict(lstm.precision)
     if precision.keys() != expected.keys():
         raise ValueError(f"precision must name {', '.join(expected)}, got {', '.join(precision)}")
     if precision != expected:

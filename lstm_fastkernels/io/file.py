@@ -44,10 +44,13 @@ def save_file(
     lstms = _lstms_of(module)
     tensors: dict[str, Tensor] = {}
     for name, lstm in lstms.items():
-        tensors |= {
-            configuration.prefix(name) + key: tensor
-            for key, tensor in lstm.canonical().tensors.items()
-        }
+        prefix, own = configuration.prefix(name), lstm.canonical().tensors
+        if others := lstm.state_dict().keys() - own.keys():
+            raise ValueError(
+                f"{prefix}{min(others)} is no tensor of a {type(lstm).__name__}: a file has no "
+                "place for it"
+            )
+        tensors |= {prefix + key: tensor for key, tensor in own.items()}
     if other_tensors:
         tensors |= _tensors_outside(module, lstms.values())
     described = dict(metadata or {})
@@ -115,11 +118,6 @@ def _lstms_of(model: nn.Module) -> dict[str, FastModule]:
             raise TypeError(
                 f"{name or 'the LSTM'} is a {type(lstm).__name__}: a file holds one of "
                 f"{', '.join(configuration.CLASSES)}, no subclass"
-            )
-        if own := lstm.state_dict().keys() - lstm.canonical().tensors.keys():
-            raise ValueError(
-                f"{configuration.prefix(name)}{min(own)} is no tensor of a {type(lstm).__name__}: "
-                "a file has no place for it"
             )
     return lstms
 

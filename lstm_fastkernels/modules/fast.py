@@ -1,5 +1,6 @@
 """What the fast modules share: options, float twins and the way to the kernels."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -76,9 +77,14 @@ class FastModule(StatefulLSTM):
         return self._spec.bias
 
     @property
+    def precision(self) -> Mapping[str, str]:
+        """How each matrix is stored and run: "int8", "int16" or "float32"."""
+        return self._spec.precision
+
+    @property
     def activations(self) -> str:
-        """The precision of all matrices. Fixed: make another module for another one."""
-        return next(iter(self._spec.precision.values()))
+        """The precision of all matrices."""
+        return next(iter(self.precision.values()))
 
     # ---- the float twin ----
 

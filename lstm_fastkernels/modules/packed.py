@@ -93,12 +93,11 @@ class PackedLSTM(nn.Module):
         return {name: tensor for name, tensor in held.items() if tensor is not None}
 
     def canonical(self) -> CanonicalLSTM:
-        """The module's weights: its own tensors, not copies of them.
+        """The module's weights: its own tensors, not copies of them, packed as they are now.
 
         Raises ValueError where a tensor was put into the module that cannot be one of them.
         """
-        self._current()
-        return self._spec.take(self._tensors())
+        return self.repack_()._spec.take(self._tensors())
 
     def take_canonical(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes canonical tensors as they are laid out, whatever `layout` asks for.

@@ -341,6 +341,12 @@ def test_changes_that_leave_no_trace():
     fast.weight_hh_l0.numpy()[:] = 0
     fast.repack_()
     assert_runs_its_tensors(fast, "repack_")
+    fast.bias_l0.data = torch.ones(36)
+    saved(fast, 0)  # looks at all tensors
+    assert_runs_its_tensors(fast, "saved")
+    fast.bias_l0.data = torch.ones(37)
+    for use in (lambda: saved(fast, 0), fast.dequantize, fast.repack_):
+        check(error_of(use), ValueError, "bias_l0", "(36,)", "(37,)")
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
