@@ -121,8 +121,7 @@ CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
   plan.products_for_threads = kProductsWorthAThread;
   for (const MatrixName &of : matrix_names(stack.shape)) {
     const PackedLayer &layer = stack.layers[static_cast<size_t>(of.cell)];
-    plan.matrices.push_back(
-        matrix_plan(of, matrix_of(layer, of.kind), {of.rows, of.columns, of.gates == 4}));
+    plan.matrices.push_back(matrix_plan(of, matrix_of(layer, of.kind), matrix_shape(of)));
   }
   return plan;
 }

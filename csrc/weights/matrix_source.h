@@ -46,6 +46,10 @@ struct MatrixShape {
   }
 };
 
+inline MatrixShape matrix_shape(const MatrixName &of) {
+  return {of.rows, of.columns, of.gates == 4};
+}
+
 // The matrix of a kind among a cell's ih, hh and hr.
 template <class Cell> auto &matrix_of(Cell &cell, MatrixKind kind) {
   return kind == MatrixKind::ih ? cell.ih : kind == MatrixKind::hh ? cell.hh : cell.hr;
@@ -74,7 +78,18 @@ struct Proof {
   bool pair_safe = true;     // -128 <= w[2k] + w[2k + 1] <= 128 in every row
   bool short_sums = true;    // every row's sum fits int16
   int64_t max_magnitude = 0; // max over rows of sum |w|
+
+  void include(int64_t row_sum, int64_t row_magnitude) {
+    short_sums = short_sums && row_sum == static_cast<int16_t>(row_sum);
+    max_magnitude = std::max(max_magnitude, row_magnitude);
+  }
 };
+
+// A of the numeric contract; 1 for float32.
+int32_t activation_max(Precision precision, const Proof &proof);
+
+// Of `count` weights of `size` bytes, 1 or a float's. -0 is what a mask leaves of a negative float.
+bool all_zero(const uint8_t *weights, int64_t count, int64_t size);
 
 // Block rows of a matrix of so many rows: each of its gates is padded to whole ones. Throws Error,
 // naming the matrix, for block_rows outside 1..65535.
@@ -90,8 +105,6 @@ public:
   const Proof &proof() const { return proof_; }
   Precision precision() const { return source_.precision; }
   bool is_float() const { return source_.precision.weights == WeightType::float32; }
-  // A of the numeric contract; 1 for float32.
-  int32_t activation_max() const;
   bool in_blocks() const { return source_.crow_indices != nullptr; }
   int64_t stride() const { return stride_; } // weights from row to row of a panel
   int64_t weight_bytes() const { return is_float() ? 4 : 1; }

@@ -13,8 +13,8 @@
 
 namespace lstm_fastkernels {
 
-// The shape that a packed buffer declares. Throws Error unless its header is
-// consistent and the buffer exactly `bytes` long.
+// The shape that a packed buffer declares. Throws Error unless its header is consistent and the
+// buffer exactly `bytes` long.
 LSTM_FASTKERNELS_API LstmShape packed_shape(const void *packed, size_t bytes);
 
 // A sequence and where its results go. Strides are in elements; the innermost dimension is
@@ -47,10 +47,11 @@ struct LstmArguments {
   int threads = 1; // at most so many
 };
 
-// Runs the stack. `packed` comes from PackPlan; its header is checked at each call. The result does
-// not depend on threads, batch size, chunking of the sequence or instruction set. A row with a
-// non-finite x, h0 or c0 is NaN from that step on. Throws Error for arguments out of range,
-// std::bad_alloc on allocation failure.
+// Runs the stack. `packed` is what PackPlan writes; all of it is checked at each call, in a pass
+// over the weights: Lstm checks once. The result does not depend on threads, batch size, chunking
+// of the sequence or instruction set. A row with a non-finite x, h0 or c0 is NaN from that step on.
+// Throws Error for arguments out of range and for other bytes, naming the matrix; std::bad_alloc on
+// allocation failure.
 LSTM_FASTKERNELS_API void lstm_forward(const void *packed, size_t bytes,
                                        const LstmArguments &arguments);
 
