@@ -1,6 +1,7 @@
 #include "runtime/split.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace lstm_fastkernels {
 
@@ -8,7 +9,8 @@ Split split_of(const PackedStack &stack, const LstmArguments &a) {
   Split split{0, 1, 1};
   for (const PackedLayer &layer : stack.layers)
     split.products += layer.ih.products() + layer.hh.products() + layer.hr.products();
-  split.products *= a.batch_size * a.time_steps;
+  if (__builtin_mul_overflow(split.products, a.batch_size * a.time_steps, &split.products))
+    split.products = std::numeric_limits<int64_t>::max();
   if (split.products < kProductsWorthAThread)
     return split;
   const int64_t directions = stack.shape.num_directions;

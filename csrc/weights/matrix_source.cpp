@@ -17,6 +17,8 @@ std::string at_block(int64_t block, int64_t block_row) {
 }
 
 void check_block_shape(const WeightMatrix &source, const std::string &name) {
+  if (source.num_blocks < 0)
+    fail(name + ": the number of blocks must not be negative");
   if (source.block_rows % kStripRows || source.block_columns % kBlockColumns ||
       source.block_rows < 1 || source.block_columns < 1 || source.block_rows > kMaxBlock ||
       source.block_columns > kMaxBlock)
@@ -51,7 +53,6 @@ void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std:
 // Refuses bad blocks and indices, and padding that is not zero.
 void check_blocks(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
                   const std::string &name) {
-  check_block_shape(source, name);
   const BlockGrid grid(shape, source);
   check_indices(grid, source, name);
   const uint8_t *row = static_cast<const uint8_t *>(source.weights);
@@ -101,12 +102,23 @@ MatrixSource::MatrixSource(const MatrixShape &shape, const WeightMatrix &source,
                            const std::string &name)
     : shape_(shape), source_(source),
       stride_(source.crow_indices ? source.block_columns : shape.columns) {
-  if (in_blocks())
-    check_blocks(shape, source, weight_bytes(), name);
+  if (in_blocks()) {
+    copy_indices(name);
+    check_blocks(shape, source_, weight_bytes(), name);
+  }
   if (is_float())
     check_floats(name);
   else
     examine(name);
+}
+
+void MatrixSource::copy_indices(const std::string &name) {
+  check_block_shape(source_, name);
+  const int64_t block_rows = BlockGrid(shape_, source_).block_rows();
+  crow_indices_.assign(source_.crow_indices, source_.crow_indices + block_rows + 1);
+  col_indices_.assign(source_.col_indices, source_.col_indices + source_.num_blocks);
+  source_.crow_indices = crow_indices_.data();
+  source_.col_indices = col_indices_.data();
 }
 
 void MatrixSource::examine(const std::string &name) {

@@ -98,8 +98,10 @@ int64_t count_block_rows(int64_t rows, int64_t gates, int64_t block_rows, const 
 // The source must live as long.
 class MatrixSource {
 public:
-  // `name` is what errors call the matrix. Throws Error.
+  // `name` is what errors call the matrix. Throws Error. Indices are copied: another thread may
+  // write the caller's between a check and their use.
   MatrixSource(const MatrixShape &shape, const WeightMatrix &source, const std::string &name);
+  MatrixSource(MatrixSource &&) = default;
 
   const MatrixShape &shape() const { return shape_; }
   const Proof &proof() const { return proof_; }
@@ -119,12 +121,14 @@ public:
   template <class Visit> void for_each_block(int64_t strip, const Visit &visit) const;
 
 private:
+  void copy_indices(const std::string &name);
   void examine(const std::string &name);
   void check_floats(const std::string &name) const;
   bool is_zero(const Panel &panel, int64_t k) const;
 
   MatrixShape shape_;
-  WeightMatrix source_;
+  WeightMatrix source_; // its indices are the copies
+  std::vector<int32_t> crow_indices_, col_indices_;
   int64_t stride_;
   Proof proof_;
   std::vector<int32_t> row_sums_;

@@ -142,3 +142,15 @@ def test_a_path_that_is_no_text(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"\?\.safetensors: too short"):
         LSTM.load(path)
+
+
+def test_lengths_that_change_x(load):
+    """Whatever code lengths run, it comes before anything of x is read."""
+    lstm, x = load(Case().fast()), X.copy()
+
+    class Lengths:
+        def __array__(self, dtype=None, copy=None):
+            x.shape = 2, 3, 9
+            return np.array([3, 3])
+
+    refuse(lambda: lstm.forward(x, lengths=Lengths()), None, "each of the 3 rows", "(2,)")

@@ -154,30 +154,40 @@ public:
                     int threads) const {
     if (threads < 1)
       fail("threads must be at least 1, got " + std::to_string(threads));
+    std::optional<PyState::Use> use;
+    if (state)
+      use.emplace(*state);
+    // Before anything of x is read: this may run code that changes it.
+    const std::optional<Integers> counts = integers(lengths);
     const bool batched = x.ndim() == 3;
     if (!batched && x.ndim() != 2)
       fail("x must have 2 or 3 dimensions, got " + sizes_of(x));
     const int time = batched && batch_first_ ? 1 : 0, row = 1 - time;
     const int64_t batch_size = batched ? x.shape(row) : 1;
     if (state)
-      return run(x, time, batched ? row : -1, batch_size, *state, lengths, threads);
+      return run(x, time, batched ? row : -1, batch_size, *state, counts, threads);
     PyState zeros(State(shape(), batch_size));
-    return run(x, time, batched ? row : -1, batch_size, zeros, lengths, threads);
+    return run(x, time, batched ? row : -1, batch_size, zeros, counts, threads);
   }
 
   py::array step(const py::array &x, PyState &state) const {
+    const PyState::Use use(state);
     if (x.ndim() != 1 && x.ndim() != 2)
       fail("x must have 1 or 2 dimensions, got " + sizes_of(x));
     const bool batched = x.ndim() == 2;
-    return run(x, -1, batched ? 0 : -1, batched ? x.shape(0) : 1, state, py::none(), 1);
+    return run(x, -1, batched ? 0 : -1, batched ? x.shape(0) : 1, state, std::nullopt, 1);
   }
 
 private:
+  using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast |
+                                            py::detail::npy_api::NPY_ARRAY_ALIGNED_>;
+
   PyLstm(Lstm lstm, bool batch_first) : lstm_(std::move(lstm)), batch_first_(batch_first) {}
 
-  // `time` and `row` are dimensions of x; -1: there is none, and so one step or row.
+  // `time` and `row` are dimensions of x; -1: there is none, and so one step or row. The state is
+  // the caller's to use.
   py::array run(const py::array &given, int time, int row, int64_t batch_size, PyState &state,
-                const py::object &lengths, int threads) const {
+                const std::optional<Integers> &lengths, int threads) const {
     LstmArguments a;
     if (holds(given, py::detail::npy_api::NPY_FLOAT_))
       a.data_type = DataType::float32;
@@ -198,7 +208,6 @@ private:
       fail("state: it holds " + std::to_string(h_and_c.batch_size()) + " rows, x has " +
            std::to_string(batch_size));
 
-    const PyState::Use use(state);
     const py::array x = readable(given, state);
     std::vector<py::ssize_t> sizes(x.shape(), x.shape() + x.ndim());
     sizes.back() = columns();
@@ -214,8 +223,8 @@ private:
     a.x_row_stride = stride(x, row);
     a.y_time_stride = stride(y, time);
     a.y_row_stride = stride(y, row);
-    const std::vector<int64_t> counts = lengths_of(lengths, batch_size);
-    a.lengths = lengths.is_none() ? nullptr : counts.data();
+    const std::vector<int64_t> counts = copied(lengths, batch_size);
+    a.lengths = lengths ? counts.data() : nullptr;
     a.h0 = a.h_n = h_and_c.h();
     a.c0 = a.c_n = h_and_c.c();
     a.threads = threads;
@@ -224,20 +233,23 @@ private:
     return y;
   }
 
-  // A copy: another thread could change the caller's between a check and its use.
-  static std::vector<int64_t> lengths_of(const py::object &lengths, int64_t batch_size) {
+  static std::optional<Integers> integers(const py::object &lengths) {
     if (lengths.is_none())
-      return {};
+      return std::nullopt;
     const py::array any = py::array::ensure(lengths);
     if (!any || (any.dtype().kind() != 'i' && any.dtype().kind() != 'u'))
       throw py::type_error("lengths must be integers");
-    if (any.ndim() != 1 || any.shape(0) != batch_size)
+    return Integers(any);
+  }
+
+  // Another thread could change the caller's between a check and its use.
+  static std::vector<int64_t> copied(const std::optional<Integers> &lengths, int64_t batch_size) {
+    if (!lengths)
+      return {};
+    if (lengths->ndim() != 1 || lengths->shape(0) != batch_size)
       fail("lengths must have one element for each of the " + std::to_string(batch_size) +
-           " rows, got " + sizes_of(any));
-    constexpr int kPlain =
-        py::array::c_style | py::array::forcecast | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    const py::array_t<int64_t, kPlain> values(any);
-    return {values.data(), values.data() + values.size()};
+           " rows, got " + sizes_of(*lengths));
+    return {lengths->data(), lengths->data() + lengths->size()};
   }
 
   Lstm lstm_;

@@ -82,6 +82,8 @@ private:
     for_each_block(band, [&](const Panel &panel, int64_t k, int64_t half) {
       const int64_t column = panel.first_column + k;
       const auto found = std::lower_bound(begin, end, static_cast<uint16_t>(column / width()));
+      if (found == end || *found != column / width())
+        return; // another thread has written to the weights since they were planned
       uint8_t *fragment = fragments + (found - columns_.begin()) * bytes_per_fragment(arithmetic_);
       for (int64_t i = 0; i < panel.rows; ++i)
         for (int64_t j = 0; j < std::min<int64_t>(kBlockColumns, panel.columns - k); ++j)

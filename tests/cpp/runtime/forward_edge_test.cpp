@@ -33,6 +33,25 @@ TEST(impossible_sizes_of_a_call_are_refused) {
   Call call;
   call.arguments.batch_size = -1;
   CHECK_THROWS(call.run(), "batch_size");
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  const std::vector<int64_t> lengths = {4, 2, 4};
+  for (const int64_t *given : {static_cast<const int64_t *>(nullptr), lengths.data()})
+    for (int64_t batch : {int64_t{0}, int64_t{2}, int64_t{3}, kMost / 2}) {
+      WITH("batch ", batch);
+      call.arguments.lengths = given;
+      call.arguments.batch_size = batch;
+      call.arguments.time_steps = batch > 3 ? 4 : kMost;
+      CHECK_THROWS(call.run(), "time_steps * batch_size must be at most");
+      CHECK_THROWS(explain(call.packed.data(), call.packed.size(), call.arguments), "at most");
+    }
+}
+
+TEST(the_largest_calls_are_explained) {
+  Call call;
+  call.arguments.time_steps = int64_t{1} << 40;
+  call.arguments.batch_size = int64_t{1} << 6;
+  const CallPlan plan = explain(call.packed.data(), call.packed.size(), call.arguments);
+  CHECK(plan.products >= call.arguments.time_steps);
 }
 
 TEST(impossible_lengths_are_refused) {
