@@ -1,5 +1,6 @@
 """Arguments that another thread writes during a call: what is checked is what is used."""
 
+import random
 import threading
 from contextlib import contextmanager
 
@@ -16,13 +17,12 @@ ROWS = torch.full((CASE.T,), 1)
 
 @contextmanager
 def changing(tensor, values):
-    """Another thread gives the tensor these values in turn, again and again."""
+    """Another thread gives the tensor one of these values again and again."""
     done = threading.Event()
 
     def change():
         while not done.is_set():
-            for value in values:
-                tensor.copy_(value)
+            tensor.copy_(random.choice(values))
 
     thread = threading.Thread(target=change)
     thread.start()
