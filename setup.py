@@ -113,7 +113,7 @@ ops = CppExtension(
 runtime = Extension(
     "lstm_fastkernels._runtime",
     ["csrc/bindings/python/runtime.cpp"],
-    include_dirs=[str(ROOT / "csrc/include"), pybind11.get_include()],
+    include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include"), pybind11.get_include()],
     depends=HEADERS,
     extra_compile_args=COMPILE,
     extra_link_args=LINK,

@@ -9,8 +9,8 @@
 namespace lstm_fastkernels {
 namespace {
 
-// More rows of y than any memory holds; sums and products of less do not overflow.
-constexpr int64_t kMostRowsOfAllSteps = int64_t{1} << 46;
+// More rows of y than any memory holds; 2^17 times as many do not overflow.
+constexpr int64_t kMostRowsOfAllSteps = int64_t{1} << 44;
 
 } // namespace
 
@@ -26,6 +26,8 @@ Schedule::Schedule(const LstmArguments &a) : batch_(a.batch_size) {
     fail("give lengths or batch_sizes, not both");
   if (!a.h0 != !a.c0)
     fail("give both h0 and c0 or neither");
+  if (a.threads < 0)
+    fail("threads must not be negative, got " + std::to_string(a.threads));
   if (a.batch_sizes) {
     active_.assign(a.batch_sizes, a.batch_sizes + a.time_steps);
     check_batch_sizes();
@@ -64,11 +66,6 @@ void Schedule::sort_by_length(const LstmArguments &a) {
   std::iota(order_.begin(), order_.end(), int64_t{0});
   std::stable_sort(order_.begin(), order_.end(),
                    [&](int64_t p, int64_t q) { return lengths[index(p)] > lengths[index(q)]; });
-}
-
-void check_pointers(const LstmArguments &a) {
-  if (!a.x || !a.y || !a.h_n || !a.c_n)
-    fail("x, y, h_n and c_n must not be null");
 }
 
 } // namespace lstm_fastkernels

@@ -34,7 +34,4 @@ private:
   std::vector<int64_t> active_, start_, order_;
 };
 
-// Throws Error unless a call with rows has its memory.
-void check_pointers(const LstmArguments &a);
-
 } // namespace lstm_fastkernels

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <vector>
 
 namespace lstm_fastkernels {
@@ -18,10 +19,14 @@ public:
   Workspace &operator=(const Workspace &) = delete;
 
   template <class T> T *allocate(int64_t count) {
+    if (count < 0 || count > kMostBytes / static_cast<int64_t>(sizeof(T)))
+      throw std::bad_alloc();
     return static_cast<T *>(allocate_bytes(static_cast<size_t>(count) * sizeof(T)));
   }
 
 private:
+  static constexpr int64_t kMostBytes = int64_t{1} << 60;
+
   void *allocate_bytes(size_t bytes);
 
   size_t mark_;

@@ -197,7 +197,7 @@ void run_stack(const PackedStack &stack, const LstmArguments &a) {
   const Call call{stack, a, active_kernels(), Schedule(a)};
   if (a.batch_size == 0)
     return;
-  check_pointers(a);
+  check_memory(a, shape);
   if (a.lengths)
     clear_padding(call);
 

@@ -18,7 +18,8 @@ namespace lstm_fastkernels {
 LSTM_FASTKERNELS_API LstmShape packed_shape(const void *packed, size_t bytes);
 
 // A sequence and where its results go. Strides are in elements; the innermost dimension is
-// contiguous. No output may overlap an input, but h_n may be h0 and c_n may be c0.
+// contiguous. Rows of y may not overlap. No output may overlap an input, but h_n may be h0 and c_n
+// may be c0.
 struct LstmArguments {
   int64_t time_steps = 0; // >= 1
   int64_t batch_size = 0; // >= 0
@@ -44,7 +45,7 @@ struct LstmArguments {
   void *c_n = nullptr;
   DataType state_type = DataType::float32;
 
-  int threads = 1; // at most so many
+  int threads = 1; // at most so many; 0 is 1
 };
 
 // Runs the stack. `packed` is what PackPlan writes; all of it is checked at each call, in a pass

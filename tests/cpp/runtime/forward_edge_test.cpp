@@ -46,9 +46,51 @@ TEST(impossible_sizes_of_a_call_are_refused) {
     }
 }
 
+// Of y: another layout is another place for each row, never the same for two.
+TEST(rows_that_overlap_are_refused) {
+  const auto check = [](int64_t time, int64_t row, const char *part) {
+    WITH("time ", time, " row ", row);
+    Call call; // 4 steps, 3 rows, 5 columns
+    call.result.y.assign(4 * 3 * 5, 7);
+    call.arguments.y = call.result.y.data();
+    call.arguments.y_time_stride = time;
+    call.arguments.y_row_stride = row;
+    if (part)
+      CHECK_THROWS(call.run(), part);
+    else
+      call.run();
+  };
+  check(15, 5, nullptr);
+  check(5, 20, nullptr);
+  for (const auto &[time, row] : {std::pair<int64_t, int64_t>{14, 5},
+                                  {15, 4},
+                                  {5, 19},
+                                  {4, 20},
+                                  {5, 5},
+                                  {0, 5},
+                                  {15, 0},
+                                  {-14, 5},
+                                  {5, -4},
+                                  {0, 0}})
+    check(time, row, "y: its strides make rows overlap");
+  for (int64_t stride : {std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max(),
+                         int64_t{1} << 47}) {
+    check(stride, 5, "y: its strides are out of range");
+    check(15, stride, "y: its strides are out of range");
+    Call call;
+    call.arguments.x_time_stride = stride;
+    CHECK_THROWS(call.run(), "x: its strides are out of range");
+  }
+  Call call;
+  call.arguments.x_row_stride = call.arguments.x_time_stride = 0; // rows of x may be one
+  call.run();
+  call.arguments.threads = -1;
+  CHECK_THROWS(call.run(), "threads must not be negative, got -1");
+}
+
 TEST(the_largest_calls_are_explained) {
   Call call;
-  call.arguments.time_steps = int64_t{1} << 40;
+  call.arguments.time_steps = int64_t{1} << 38;
   call.arguments.batch_size = int64_t{1} << 6;
   const CallPlan plan = explain(call.packed.data(), call.packed.size(), call.arguments);
   CHECK(plan.products >= call.arguments.time_steps);
