@@ -44,6 +44,15 @@ def set_isa(name: str) -> None:
     _ops.set_isa(name)
 
 
+def release_memory() -> None:
+    """Frees what the CPU's ops keep between calls; calls that run keep theirs, later ones take new.
+
+    That is scratch memory of threads, up to 32 MB each; idle worker threads, which end by
+    themselves after 10 seconds; and packed weights that exported programs have left behind.
+    """
+    _ops.release_memory()
+
+
 @torch.library.register_fake("lstm_fastkernels::lstm")
 def _lstm_fake(
     x: Tensor,

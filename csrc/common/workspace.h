@@ -9,6 +9,8 @@
 
 namespace lstm_fastkernels {
 
+struct KeptMemory; // of a thread
+
 // A scope takes memory, uninitialized and aligned to 64 bytes, and gives all of it back at its end.
 // Scopes of one thread nest.
 class Workspace {
@@ -29,8 +31,15 @@ private:
 
   void *allocate_bytes(size_t bytes);
 
+  KeptMemory &kept_;
   size_t mark_;
   std::vector<std::unique_ptr<std::byte[]>> overflow_; // what the kept block had no room for
 };
+
+// Frees what threads keep, of those that are in no scope now.
+void release_workspaces();
+
+// Bytes that all threads keep.
+size_t kept_workspace_bytes();
 
 } // namespace lstm_fastkernels

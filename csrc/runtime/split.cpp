@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "runtime/processors.h"
+
 namespace lstm_fastkernels {
 
 Split split_of(const PackedStack &stack, const LstmArguments &a) {
@@ -14,8 +16,9 @@ Split split_of(const PackedStack &stack, const LstmArguments &a) {
   if (split.products < kProductsWorthAThread)
     return split;
   const int64_t directions = stack.shape.num_directions;
-  split.ranges = std::clamp<int64_t>(a.threads / directions, 1, a.batch_size);
-  split.threads = static_cast<int>(std::clamp<int64_t>(a.threads, 1, directions * split.ranges));
+  const int allowed = a.threads > 1 ? std::min(a.threads, usable_processors()) : 1;
+  split.ranges = std::clamp<int64_t>(allowed / directions, 1, a.batch_size);
+  split.threads = static_cast<int>(std::min<int64_t>(allowed, directions * split.ranges));
   return split;
 }
 

@@ -208,6 +208,11 @@ void run_stack(const PackedStack &stack, const LstmArguments &a) {
                [&](int i) { run_forward(call, range(a.batch_size, split.ranges, i)); });
 }
 
+void release_memory() {
+  release_workers();
+  release_workspaces();
+}
+
 void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments) {
   run_stack(PackedStack(packed, bytes), arguments);
 }

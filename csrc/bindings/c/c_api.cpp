@@ -156,6 +156,8 @@ lfk_status lfk_lstm_step(const lfk_lstm *lstm, const float *x, lfk_state *state,
   });
 }
 
+void lfk_release_memory(void) { lfk::release_memory(); }
+
 lfk_status lfk_state_new(const lfk_lstm *lstm, int64_t batch_size, lfk_state **state) {
   return guarded([&] {
     require(lstm, "lstm");

@@ -257,6 +257,11 @@ PYBIND11_MODULE(_runtime, m) {
       "set_isa", [](const py::object &name) { set_isa(text_argument("name", name)); },
       py::arg("name"), "Chooses one of supported_isas() for this module, from the next call on.");
   m.def(
+      "release_memory", &release_memory, py::call_guard<py::gil_scoped_release>(),
+      "Frees what this module keeps between calls: scratch memory of threads, up to 32 MB each, "
+      "and\n"
+      "idle worker threads, which end by themselves after 10 seconds. Calls that run keep theirs.");
+  m.def(
       "supported_isas",
       [] {
         std::vector<std::string> names;

@@ -226,6 +226,11 @@ std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tenso
                        brief);
 }
 
+void release_all() {
+  stacks().clear();
+  release_memory();
+}
+
 } // namespace lstm_fastkernels
 
 void lfk_forget_packed(const void *data) { lstm_fastkernels::stacks().forget(data); }

@@ -50,6 +50,12 @@ public:
     entries_.erase(found);
   }
 
+  void clear() {
+    Entries forgotten;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    forgotten.swap(entries_);
+  }
+
 private:
   struct Entry {
     Tensor packed;

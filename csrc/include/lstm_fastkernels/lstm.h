@@ -45,7 +45,7 @@ struct LstmArguments {
   void *c_n = nullptr;
   DataType state_type = DataType::float32;
 
-  int threads = 1; // at most so many; 0 is 1
+  int threads = 1; // at most so many, and as processors that the process may use; 0 is 1
 };
 
 // Runs the stack. `packed` is what PackPlan writes; all of it is checked at each call, in a pass
@@ -55,6 +55,11 @@ struct LstmArguments {
 // allocation failure.
 LSTM_FASTKERNELS_API void lstm_forward(const void *packed, size_t bytes,
                                        const LstmArguments &arguments);
+
+// Frees what is kept between calls: scratch memory of threads, up to 32 MB each, and idle worker
+// threads, which end by themselves after 10 seconds. Calls that run keep theirs, later ones take
+// new. Any thread may call it.
+LSTM_FASTKERNELS_API void release_memory();
 
 // How a matrix is stored and multiplied on the CPU.
 struct MatrixPlan {
@@ -72,7 +77,8 @@ struct CallPlan {
   bool empty = false; // no rows: nothing runs
   std::string_view isa;
   bool best_isa = false; // the best one allowed here
-  int threads = 1, threads_allowed = 1;
+  int threads = 1;
+  int threads_asked = 1, threads_allowed = 1; // no more than this process may use processors
   int64_t directions = 1, rows = 0;
   int64_t row_ranges = 1;           // parts that the rows are taken in
   int64_t products = 0;             // of the whole call

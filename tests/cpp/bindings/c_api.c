@@ -103,7 +103,9 @@ const char *c_outputs(const char *name) {
   memcpy(lfk_state_h(state), h0, h_is.bytes);
   memcpy(lfk_state_c(state), c0, c_is.bytes);
   EXPECT(lfk_state_clone(state, &clone) == LFK_OK);
+  lfk_release_memory();
   EXPECT(lfk_lstm_forward(lstm, &sequence, state) == LFK_OK);
+  lfk_release_memory();
   EXPECT(memcmp(found, y, y_is.bytes) == 0);
   EXPECT(memcmp(lfk_state_h(state), h, h_is.bytes) == 0);
   EXPECT(memcmp(lfk_state_c(state), c, c_is.bytes) == 0);
