@@ -20,14 +20,22 @@ import sysconfig
 from pathlib import Path
 
 import pybind11
+import torch
 from setuptools import Extension, setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).parent.resolve()
 WITH_FILE = os.environ.get("LSTM_FASTKERNELS_FILE") != "0"
 TORCH_2_10 = "0x020a000000000000"
-COMPILE = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"]
-LINK = ["-pthread", "-Wl,--exclude-libs,ALL"]
+# The extensions are hardened as csrc/CMakeLists.txt hardens the library, and name no folder of the
+# machine that builds them.
+FOLDERS = dict.fromkeys([ROOT, *(Path(package.__file__).parents[1] for package in (torch, pybind11))])
+COMPILE = [
+    *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"),
+    *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
+    *(f"-ffile-prefix-map={folder}/=" for folder in FOLDERS),
+]
+LINK = ["-pthread", "-Wl,--exclude-libs,ALL", "-Wl,-z,relro,-z,now"]
 os.chdir(ROOT)
 HEADERS = glob.glob("csrc/**/*.h", recursive=True)
 
