@@ -29,7 +29,7 @@ WITH_FILE = os.environ.get("LSTM_FASTKERNELS_FILE") != "0"
 TORCH_2_10 = "0x020a000000000000"
 # The extensions are hardened as csrc/CMakeLists.txt hardens the library, and name no folder of the
 # machine that builds them.
-FOLDERS = dict.fromkeys([ROOT, *(Path(package.__file__).parents[1] for package in (torch, pybind11))])
+FOLDERS = [ROOT, *{Path(package.__path__[0]).parent for package in (torch, pybind11)}]
 COMPILE = [
     *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"),
     *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
