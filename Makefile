@@ -10,7 +10,8 @@ JSON  = $(shell $(BIN)/python -c "import nlohmann_json as m; print(*m.__path__)"
 CORE  = $(CMAKE) -S csrc -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
 
 FUZZ_SECONDS ?= 30
-FUZZ         := -dict=tests/cpp/file/fuzz.dict -max_len=16384 -rss_limit_mb=2048 -timeout=10 -seed=1
+FUZZ         := -rss_limit_mb=2048 -timeout=10 -seed=1 -artifact_prefix=build/fuzz/ \
+  -print_final_stats=1 -max_total_time=$(shell expr $(FUZZ_SECONDS) / 2)
 
 CSRC      := $(shell find csrc -type f 2>/dev/null)
 CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' -o -name '*.cu' 2>/dev/null)
@@ -63,14 +64,15 @@ test-fuzz:
 	then $(MAKE) --no-print-directory fuzz; \
 	else echo "test-fuzz is skipped: there is no clang++ with libFuzzer"; fi
 
-# New inputs go to build/fuzz/corpus, from where the next run goes on; one that fails to build/fuzz.
+# Half of the time each. New inputs go to build/fuzz/corpus and build/fuzz/packed, from where the
+# next run goes on; one that fails to build/fuzz.
 fuzz: $(VENV)/.tools
 	$(CORE) --preset fuzz -B build/fuzz
-	$(BIN)/cmake --build build/fuzz --target fuzz_load
-	mkdir -p build/fuzz/corpus
-	build/fuzz/tests/fuzz_load $(FUZZ) -max_total_time=$(FUZZ_SECONDS) \
-	  -artifact_prefix=build/fuzz/ -print_final_stats=1 build/fuzz/corpus \
-	  tests/data/good build/fuzz/tests/malformed $(wildcard tests/data/found)
+	$(BIN)/cmake --build build/fuzz --target fuzz_load fuzz_packed
+	mkdir -p build/fuzz/corpus build/fuzz/packed
+	build/fuzz/tests/fuzz_load $(FUZZ) -dict=tests/cpp/file/fuzz.dict -max_len=16384 \
+	  build/fuzz/corpus tests/data/good build/fuzz/tests/malformed $(wildcard tests/data/found)
+	build/fuzz/tests/fuzz_packed $(FUZZ) -max_len=131072 build/fuzz/packed build/fuzz/tests/packed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q benchmarks

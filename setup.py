@@ -20,14 +20,22 @@ import sysconfig
 from pathlib import Path
 
 import pybind11
+import torch
 from setuptools import Extension, setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).parent.resolve()
 WITH_FILE = os.environ.get("LSTM_FASTKERNELS_FILE") != "0"
 TORCH_2_10 = "0x020a000000000000"
-COMPILE = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"]
-LINK = ["-pthread", "-Wl,--exclude-libs,ALL"]
+# The extensions are hardened as csrc/CMakeLists.txt hardens the library, and name no folder of the
+# machine that builds them.
+FOLDERS = [ROOT, *{Path(package.__path__[0]).parent for package in (torch, pybind11)}]
+COMPILE = [
+    *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"),
+    *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
+    *(f"-ffile-prefix-map={folder}/=" for folder in FOLDERS),
+]
+LINK = ["-pthread", "-Wl,--exclude-libs,ALL", "-Wl,-z,relro,-z,now"]
 os.chdir(ROOT)
 HEADERS = glob.glob("csrc/**/*.h", recursive=True)
 
@@ -113,7 +121,7 @@ ops = CppExtension(
 runtime = Extension(
     "lstm_fastkernels._runtime",
     ["csrc/bindings/python/runtime.cpp"],
-    include_dirs=[str(ROOT / "csrc/include"), pybind11.get_include()],
+    include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include"), pybind11.get_include()],
     depends=HEADERS,
     extra_compile_args=COMPILE,
     extra_link_args=LINK,
@@ -125,6 +133,7 @@ watch = Extension(
     ["csrc/bindings/python/watch.cpp"],
     define_macros=[("Py_LIMITED_API", "0x030A0000")],
     extra_compile_args=COMPILE,
+    extra_link_args=LINK,
     language="c++",
     py_limited_api=True,
 )

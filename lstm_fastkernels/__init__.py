@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lstm_fastkernels.modules.stacked import StackedLSTM as StackedLSTM
     from lstm_fastkernels.ops import cuda_built as cuda_built
     from lstm_fastkernels.ops import get_isa as get_isa
+    from lstm_fastkernels.ops import release_memory as release_memory
     from lstm_fastkernels.ops import set_isa as set_isa
     from lstm_fastkernels.ops import supported_isas as supported_isas
     from lstm_fastkernels.paths import get_cmake_dir as get_cmake_dir
@@ -62,6 +63,7 @@ _HOMES = {
     "PruneConfig": "compression.pruning.config",
     "Pruner": "compression.pruning.pruner",
     "quantize_rows": "weights.quantize_rows",
+    "release_memory": "ops",
     "remove_pruning_": "compression.pruning.prune",
     "save_file": "io.file",
     "set_isa": "ops",

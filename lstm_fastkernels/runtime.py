@@ -16,7 +16,14 @@ from pathlib import Path
 from lstm_fastkernels.paths import HOW_TO_BUILD
 
 try:
-    from lstm_fastkernels._runtime import LSTM, State, get_isa, set_isa, supported_isas
+    from lstm_fastkernels._runtime import (
+        LSTM,
+        State,
+        get_isa,
+        release_memory,
+        set_isa,
+        supported_isas,
+    )
 except ModuleNotFoundError as error:
     if error.name != "lstm_fastkernels._runtime":
         raise
@@ -32,4 +39,4 @@ except ModuleNotFoundError as error:
         f"{sys.implementation.cache_tag} is missing, there is {there or 'none'}. {HOW_TO_BUILD}"
     ) from error
 
-__all__ = ["LSTM", "State", "get_isa", "set_isa", "supported_isas"]
+__all__ = ["LSTM", "State", "get_isa", "release_memory", "set_isa", "supported_isas"]

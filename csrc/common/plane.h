@@ -52,4 +52,7 @@ inline Plane y_plane(const LstmArguments &a) {
   return caller_plane(a, a.y, a.y_time_stride, a.y_row_stride);
 }
 
+// Throws Error unless a call with rows has its memory, and no row of y lies in another one.
+void check_memory(const LstmArguments &a, const LstmShape &shape);
+
 } // namespace lstm_fastkernels

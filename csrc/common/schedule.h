@@ -11,7 +11,8 @@ namespace lstm_fastkernels {
 
 class Schedule {
 public:
-  // Throws Error for numbers of a call that are out of range.
+  // Throws Error for numbers of a call that are out of range. Reads lengths and batch_sizes once,
+  // and nobody reads them later: another thread may write them.
   explicit Schedule(const LstmArguments &a);
 
   int64_t active(int64_t t) const { return active_.empty() ? batch_ : active_[index(t)]; }
@@ -32,8 +33,5 @@ private:
   int64_t batch_;
   std::vector<int64_t> active_, start_, order_;
 };
-
-// Throws Error unless a call with rows has its memory.
-void check_pointers(const LstmArguments &a);
 
 } // namespace lstm_fastkernels

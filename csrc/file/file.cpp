@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 
 #include "file/configuration.h"
 #include "file/json.h"
@@ -38,10 +39,16 @@ int64_t element_bytes(const std::string &dtype) {
   throw Error(ErrorCode::io, path + ": " + why);
 }
 
+// Opening a FIFO waits for a writer, and a device may do anything: it is looked at first, and again
+// once it is open.
 std::vector<uint8_t> read_file(const std::string &path) {
+  struct stat status{};
+  if (stat(path.c_str(), &status) != 0)
+    fail_to_read(path, std::strerror(errno));
+  if (!S_ISREG(status.st_mode))
+    fail_to_read(path, "not a regular file");
   const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(path.c_str(), "rb"),
                                                               &std::fclose);
-  struct stat status{};
   if (!file || fstat(fileno(file.get()), &status) != 0)
     fail_to_read(path, std::strerror(errno));
   if (!S_ISREG(status.st_mode))
@@ -219,6 +226,9 @@ File File::open(const std::string &path) {
 }
 
 File File::from_memory(const void *data, size_t bytes, const std::string &name) {
+  if (bytes > static_cast<size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
+    throw Error(ErrorCode::invalid_argument,
+                name + ": no memory has " + std::to_string(bytes) + " bytes");
   return File(std::make_shared<const Contents>(name, static_cast<const uint8_t *>(data), bytes));
 }
 

@@ -2,7 +2,8 @@
  *
  * Functions that can fail return a status; on anything but LFK_OK, lfk_last_error() says why and
  * names the file and the tensor, and outputs are as they were. Functions without a status cannot
- * fail on valid handles. NULL may be freed. Sizes count elements, not bytes, unless they say so. */
+ * fail: of NULL they give 0, NULL or nothing, and NULL may be freed. Sizes count elements, not
+ * bytes, unless they say so. */
 #ifndef LSTM_FASTKERNELS_H
 #define LSTM_FASTKERNELS_H
 
@@ -77,7 +78,7 @@ typedef struct lfk_sequence {
   float *y;       /* [time_steps, batch_size, num_directions * (proj_size or hidden_size)] */
   int64_t x_time_stride, x_row_stride, y_time_stride, y_row_stride;
   const int64_t *lengths; /* [batch_size], each in 1..time_steps; NULL: all time_steps */
-  int threads;            /* at most so many; 0 is 1 */
+  int threads;            /* at most so many, and as there are processors to use; 0 is 1 */
 } lfk_sequence;
 
 /* Goes on from the state and leaves the last one there. */
@@ -85,6 +86,9 @@ LFK_API lfk_status lfk_lstm_forward(const lfk_lstm *lstm, const lfk_sequence *se
                                     lfk_state *state);
 /* One time step of all rows of the state. */
 LFK_API lfk_status lfk_lstm_step(const lfk_lstm *lstm, const float *x, lfk_state *state, float *y);
+
+/* Frees what is kept between calls: scratch memory of threads and idle worker threads. */
+LFK_API void lfk_release_memory(void);
 
 /* ---- states: h and c of a batch ---- */
 

@@ -41,17 +41,22 @@ void Lstm::forward(const float *x, int64_t time_steps, int64_t batch_size, State
   if (state.batch_size() != batch_size)
     fail("state: it holds " + std::to_string(state.batch_size()) + " rows, batch_size is " +
          std::to_string(batch_size));
-  const auto stride = [](int64_t given, int64_t contiguous) { return given ? given : contiguous; };
+  const auto stride = [](int64_t given, int64_t count, int64_t inner) {
+    int64_t contiguous;
+    if (__builtin_mul_overflow(count, inner, &contiguous))
+      fail("strides are out of range");
+    return given ? given : contiguous;
+  };
   const int64_t columns = sizes.num_directions * sizes.output_size();
   LstmArguments a;
   a.time_steps = time_steps;
   a.batch_size = batch_size;
   a.x = x;
   a.y = y;
-  a.x_row_stride = stride(options.x_row_stride, sizes.input_size);
-  a.x_time_stride = stride(options.x_time_stride, batch_size * a.x_row_stride);
-  a.y_row_stride = stride(options.y_row_stride, columns);
-  a.y_time_stride = stride(options.y_time_stride, batch_size * a.y_row_stride);
+  a.x_row_stride = stride(options.x_row_stride, 1, sizes.input_size);
+  a.x_time_stride = stride(options.x_time_stride, batch_size, a.x_row_stride);
+  a.y_row_stride = stride(options.y_row_stride, 1, columns);
+  a.y_time_stride = stride(options.y_time_stride, batch_size, a.y_row_stride);
   a.lengths = options.lengths;
   a.h0 = a.h_n = state.h();
   a.c0 = a.c_n = state.c();

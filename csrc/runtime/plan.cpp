@@ -6,6 +6,7 @@
 #include "common/percent.h"
 #include "common/schedule.h"
 #include "lstm_fastkernels/isa.h"
+#include "runtime/processors.h"
 #include "runtime/split.h"
 #include "runtime/stack.h"
 #include "weights/packed_stack.h"
@@ -89,16 +90,22 @@ std::string matrix_text(const MatrixPlan &plan) {
 }
 
 std::string threads_text(const CallPlan &plan) {
+  const bool capped = plan.threads_allowed < plan.threads_asked;
+  const std::string processors = std::to_string(plan.threads_asked) +
+                                 " asked for, this process may use " +
+                                 std::to_string(plan.threads_allowed);
   if (plan.threads_allowed <= 1)
-    return "1: no more allowed";
-  const std::string threads =
+    return capped ? "1: " + processors : "1: no more allowed";
+  std::string threads =
       std::to_string(plan.threads) + " of " + std::to_string(plan.threads_allowed) + ": ";
   if (plan.products < plan.products_for_threads)
-    return threads + std::to_string(plan.products) + " products, a second one pays from " +
-           std::to_string(plan.products_for_threads) + " on";
-  return threads + (plan.directions == 2 ? "two directions" : "one direction") + ", " +
-         std::to_string(plan.rows) + " rows in " + std::to_string(plan.row_ranges) +
-         (plan.row_ranges == 1 ? " part" : " parts");
+    threads += std::to_string(plan.products) + " products, a second one pays from " +
+               std::to_string(plan.products_for_threads) + " on";
+  else
+    threads += (plan.directions == 2 ? "two directions, " : "one direction, ") +
+               std::to_string(plan.rows) + " rows in " + std::to_string(plan.row_ranges) +
+               (plan.row_ranges == 1 ? " part" : " parts");
+  return capped ? threads + "; " + processors : threads;
 }
 
 } // namespace
@@ -113,7 +120,8 @@ CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
   plan.isa = active_isa();
   plan.best_isa = plan.isa == supported_isas().back();
   plan.threads = split.threads;
-  plan.threads_allowed = arguments.threads;
+  plan.threads_asked = arguments.threads;
+  plan.threads_allowed = std::min(arguments.threads, usable_processors());
   plan.directions = stack.shape.num_directions;
   plan.rows = arguments.batch_size;
   plan.row_ranges = split.ranges;
@@ -121,8 +129,7 @@ CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
   plan.products_for_threads = kProductsWorthAThread;
   for (const MatrixName &of : matrix_names(stack.shape)) {
     const PackedLayer &layer = stack.layers[static_cast<size_t>(of.cell)];
-    plan.matrices.push_back(
-        matrix_plan(of, matrix_of(layer, of.kind), {of.rows, of.columns, of.gates == 4}));
+    plan.matrices.push_back(matrix_plan(of, matrix_of(layer, of.kind), matrix_shape(of)));
   }
   return plan;
 }

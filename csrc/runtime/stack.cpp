@@ -180,12 +180,14 @@ void run_bidirectional(const Call &call, const Split &split) {
 }
 
 // y is zero past a row's length.
-void clear_padding(const LstmArguments &a, int64_t columns) {
-  const int64_t size = bytes_of(a.data_type);
-  for (int64_t row = 0; row < a.batch_size; ++row)
-    for (int64_t t = a.lengths[row]; t < a.time_steps; ++t)
-      std::memset(static_cast<uint8_t *>(a.y) + (t * a.y_time_stride + row * a.y_row_stride) * size,
-                  0, static_cast<size_t>(columns * size));
+void clear_padding(const Call &call) {
+  const LstmArguments &a = call.arguments;
+  const LstmShape &shape = call.stack.shape;
+  const int64_t bytes = shape.num_directions * shape.output_size() * bytes_of(a.data_type);
+  const Plane y = y_plane(a);
+  for (int64_t t = 0; t < a.time_steps; ++t)
+    for (int64_t row = call.schedule.active(t); row < a.batch_size; ++row)
+      std::memset(y.at(call.schedule, t, row, 0), 0, static_cast<size_t>(bytes));
 }
 
 } // namespace
@@ -195,15 +197,20 @@ void run_stack(const PackedStack &stack, const LstmArguments &a) {
   const Call call{stack, a, active_kernels(), Schedule(a)};
   if (a.batch_size == 0)
     return;
-  check_pointers(a);
+  check_memory(a, shape);
   if (a.lengths)
-    clear_padding(a, shape.num_directions * shape.output_size());
+    clear_padding(call);
 
   const Split split = split_of(stack, a);
   if (shape.num_directions == 2)
     return run_bidirectional(call, split);
   parallel_for(static_cast<int>(split.ranges), split.threads,
                [&](int i) { run_forward(call, range(a.batch_size, split.ranges, i)); });
+}
+
+void release_memory() {
+  release_workers();
+  release_workspaces();
 }
 
 void lstm_forward(const void *packed, size_t bytes, const LstmArguments &arguments) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cfenv>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -71,19 +72,30 @@ public:
       const std::lock_guard<std::mutex> lock(mutex_);
       start_workers(threads - 1);
       job_ = &job;
-      helpers_ = threads - 1;
-      ++generation_;
+      places_ = threads - 1;
     }
     wake_.notify_all();
     job.work();
     {
-      // No task is left to start. Who comes now finds no job; those inside finish theirs.
+      // No task is left to start. Workers waking now see no place; those inside finish theirs.
       std::unique_lock<std::mutex> lock(mutex_);
-      job_ = nullptr;
+      places_ = 0;
       left_.wait(lock, [this] { return at_work_ == 0; });
     }
     job.rethrow();
     return true;
+  }
+
+  // Ends the workers, unless they are at work.
+  void release() {
+    const std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
+    if (!mine)
+      return;
+    std::unique_lock<std::mutex> lock(mutex_);
+    leaving_ = true;
+    wake_.notify_all();
+    left_.wait(lock, [this] { return started_ == 0; });
+    leaving_ = false;
   }
 
 private:
@@ -91,37 +103,38 @@ private:
   void start_workers(int wanted) {
     try {
       for (; started_ < wanted; ++started_)
-        std::thread([this, index = started_] { serve(index); }).detach();
+        std::thread([this] { serve(); }).detach();
     } catch (const std::system_error &) {
     }
   }
 
-  void serve(int index) {
-    uint64_t seen = 0;
+  // Until there was nothing to do for a while.
+  void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-      wake_.wait(lock, [&] { return generation_ != seen; });
-      seen = generation_;
-      Job *const job = index < helpers_ ? job_ : nullptr;
-      if (!job)
-        continue;
+    while (wake_.wait_for(lock, std::chrono::milliseconds(worker_patience_ms), [this] {
+      return places_ > 0 || leaving_;
+    }) && !leaving_) {
+      --places_;
       ++at_work_;
+      Job *const job = job_;
       lock.unlock();
       job->work_in_callers_mode();
       lock.lock();
       if (--at_work_ == 0)
         left_.notify_one();
     }
+    if (--started_ == 0)
+      left_.notify_one();
   }
 
   std::mutex busy_;
   std::mutex mutex_;
   std::condition_variable wake_, left_;
-  Job *job_ = nullptr; // while it runs
+  Job *job_ = nullptr; // while there are places
+  int places_ = 0;     // for workers who may still come to it
   int at_work_ = 0;    // workers that have it
-  uint64_t generation_ = 0;
-  int helpers_ = 0;
   int started_ = 0;
+  bool leaving_ = false;
 };
 
 // Never destroyed: its workers may outlive static destructors. A forked child has no workers and
@@ -141,6 +154,13 @@ Pool &pool() {
 }
 
 } // namespace
+
+std::atomic<int> worker_patience_ms{10000};
+
+void release_workers() {
+  if (Pool *const existing = inside_a_task ? nullptr : current.load())
+    existing->release();
+}
 
 void run_parallel(int count, int threads, TaskReference task) {
   threads = std::min(threads, count);

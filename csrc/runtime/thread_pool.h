@@ -1,6 +1,8 @@
 // A small pool of std::threads: no OpenMP, whose runtimes clash and break after fork.
 #pragma once
 
+#include <atomic>
+
 namespace lstm_fastkernels {
 
 // Calls task(i) for each i in 0..count-1 on at most `threads` threads, the caller's among them, and
@@ -24,6 +26,12 @@ private:
 };
 
 void run_parallel(int count, int threads, TaskReference task);
+
+// Workers that have had nothing to do for so long end.
+extern std::atomic<int> worker_patience_ms;
+
+// Ends them now, unless a call uses the pool.
+void release_workers();
 
 template <class Task> void parallel_for(int count, int threads, const Task &task) {
   run_parallel(count, threads, TaskReference(task));

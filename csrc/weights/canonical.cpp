@@ -29,12 +29,29 @@ bool fits(const TensorView &tensor, const char *dtype, const Sizes &shape) {
              [](int64_t wanted, int64_t size) { return wanted == kAnySize || wanted == size; });
 }
 
+// Rows cost memory, even without weights: some 16 bytes packed and more while they are. So tensors
+// of more than a million of them must have a byte for 16.
+constexpr int64_t kUnquestionedRows = int64_t{1} << 20;
+constexpr int64_t kMostRowsAByte = 16;
+
+void check_rows(const LstmShape &shape, const std::map<std::string, TensorView> &tensors) {
+  const int64_t rows = shape.num_cells() * (8 * shape.hidden_size + shape.proj_size);
+  int64_t bytes = 0;
+  for (const auto &[name, tensor] : tensors)
+    bytes += static_cast<int64_t>(tensor.bytes);
+  if (rows > kUnquestionedRows && rows / kMostRowsAByte > bytes)
+    fail("the LSTM's sizes are not possible with tensors of " + std::to_string(bytes) + " bytes");
+}
+
 } // namespace
 
 struct CanonicalTensors::Collected {
   Collected(const LstmShape &shape, bool bias, const std::vector<Precision> &precisions,
             std::map<std::string, TensorView> given)
-      : tensors(std::move(given)), cells(static_cast<size_t>(shape.num_cells())) {
+      : tensors(std::move(given)) {
+    validate(shape);
+    check_rows(shape, tensors);
+    cells.resize(static_cast<size_t>(shape.num_cells()));
     const std::vector<MatrixName> names = matrix_names(shape);
     if (precisions.size() != names.size())
       fail("expected a precision for each of " + std::to_string(names.size()) + " matrices, got " +

@@ -17,6 +17,8 @@ std::string at_block(int64_t block, int64_t block_row) {
 }
 
 void check_block_shape(const WeightMatrix &source, const std::string &name) {
+  if (source.num_blocks < 0)
+    fail(name + ": the number of blocks must not be negative");
   if (source.block_rows % kStripRows || source.block_columns % kBlockColumns ||
       source.block_rows < 1 || source.block_columns < 1 || source.block_rows > kMaxBlock ||
       source.block_columns > kMaxBlock)
@@ -48,20 +50,9 @@ void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std:
     }
 }
 
-// Of `count` weights of `size` bytes. -0 is what a mask leaves of a negative float.
-bool all_zero(const uint8_t *weights, int64_t count, int64_t size) {
-  if (size == 1)
-    return std::all_of(weights, weights + count, [](uint8_t weight) { return weight == 0; });
-  for (int64_t i = 0; i < count; ++i)
-    if (read<float>(weights, i) != 0.0f)
-      return false;
-  return true;
-}
-
 // Refuses bad blocks and indices, and padding that is not zero.
 void check_blocks(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
                   const std::string &name) {
-  check_block_shape(source, name);
   const BlockGrid grid(shape, source);
   check_indices(grid, source, name);
   const uint8_t *row = static_cast<const uint8_t *>(source.weights);
@@ -81,6 +72,25 @@ void check_blocks(const MatrixShape &shape, const WeightMatrix &source, int64_t 
 
 } // namespace
 
+int32_t activation_max(Precision precision, const Proof &proof) {
+  if (precision.weights == WeightType::float32)
+    return 1;
+  if (precision.activations != ActivationType::int16)
+    return 127;
+  // The largest for which no sum of products can leave int32.
+  const int64_t limit = kInt32Max / std::max<int64_t>(1, proof.max_magnitude);
+  return static_cast<int32_t>(std::min<int64_t>(32767, limit));
+}
+
+bool all_zero(const uint8_t *weights, int64_t count, int64_t size) {
+  if (size == 1)
+    return std::all_of(weights, weights + count, [](uint8_t weight) { return weight == 0; });
+  for (int64_t i = 0; i < count; ++i)
+    if (read<float>(weights, i) != 0.0f)
+      return false;
+  return true;
+}
+
 int64_t count_block_rows(int64_t rows, int64_t gates, int64_t block_rows, const std::string &name) {
   if (block_rows < 1 || block_rows > kMaxBlock)
     fail(name + ": blocks must have 1.." + std::to_string(kMaxBlock) + " rows, got " +
@@ -92,20 +102,23 @@ MatrixSource::MatrixSource(const MatrixShape &shape, const WeightMatrix &source,
                            const std::string &name)
     : shape_(shape), source_(source),
       stride_(source.crow_indices ? source.block_columns : shape.columns) {
-  if (in_blocks())
-    check_blocks(shape, source, weight_bytes(), name);
+  if (in_blocks()) {
+    copy_indices(name);
+    check_blocks(shape, source_, weight_bytes(), name);
+  }
   if (is_float())
     check_floats(name);
   else
     examine(name);
 }
 
-int32_t MatrixSource::activation_max() const {
-  if (precision().activations != ActivationType::int16)
-    return is_float() ? 1 : 127;
-  // The largest for which no sum of products can leave int32.
-  const int64_t limit = kInt32Max / std::max<int64_t>(1, proof_.max_magnitude);
-  return static_cast<int32_t>(std::min<int64_t>(32767, limit));
+void MatrixSource::copy_indices(const std::string &name) {
+  check_block_shape(source_, name);
+  const int64_t block_rows = BlockGrid(shape_, source_).block_rows();
+  crow_indices_.assign(source_.crow_indices, source_.crow_indices + block_rows + 1);
+  col_indices_.assign(source_.col_indices, source_.col_indices + source_.num_blocks);
+  source_.crow_indices = crow_indices_.data();
+  source_.col_indices = col_indices_.data();
 }
 
 void MatrixSource::examine(const std::string &name) {
@@ -128,9 +141,7 @@ void MatrixSource::examine(const std::string &name) {
       }
     });
   for (size_t row = 0; row < row_sums_.size(); ++row) {
-    if (row_sums_[row] != static_cast<int16_t>(row_sums_[row]))
-      proof_.short_sums = false;
-    proof_.max_magnitude = std::max(proof_.max_magnitude, magnitudes[row]);
+    proof_.include(row_sums_[row], magnitudes[row]);
     if (!std::isfinite(source_.scales[row]) || source_.scales[row] < 0)
       fail(name + ": scales must be finite and not negative, row " + std::to_string(row) +
            " is not");

@@ -46,6 +46,10 @@ struct MatrixShape {
   }
 };
 
+inline MatrixShape matrix_shape(const MatrixName &of) {
+  return {of.rows, of.columns, of.gates == 4};
+}
+
 // The matrix of a kind among a cell's ih, hh and hr.
 template <class Cell> auto &matrix_of(Cell &cell, MatrixKind kind) {
   return kind == MatrixKind::ih ? cell.ih : kind == MatrixKind::hh ? cell.hh : cell.hr;
@@ -74,7 +78,18 @@ struct Proof {
   bool pair_safe = true;     // -128 <= w[2k] + w[2k + 1] <= 128 in every row
   bool short_sums = true;    // every row's sum fits int16
   int64_t max_magnitude = 0; // max over rows of sum |w|
+
+  void include(int64_t row_sum, int64_t row_magnitude) {
+    short_sums = short_sums && row_sum == static_cast<int16_t>(row_sum);
+    max_magnitude = std::max(max_magnitude, row_magnitude);
+  }
 };
+
+// A of the numeric contract; 1 for float32.
+int32_t activation_max(Precision precision, const Proof &proof);
+
+// Of `count` weights of `size` bytes, 1 or a float's. -0 is what a mask leaves of a negative float.
+bool all_zero(const uint8_t *weights, int64_t count, int64_t size);
 
 // Block rows of a matrix of so many rows: each of its gates is padded to whole ones. Throws Error,
 // naming the matrix, for block_rows outside 1..65535.
@@ -83,15 +98,15 @@ int64_t count_block_rows(int64_t rows, int64_t gates, int64_t block_rows, const 
 // The source must live as long.
 class MatrixSource {
 public:
-  // `name` is what errors call the matrix. Throws Error.
+  // `name` is what errors call the matrix. Throws Error. Indices are copied: another thread may
+  // write the caller's between a check and their use.
   MatrixSource(const MatrixShape &shape, const WeightMatrix &source, const std::string &name);
+  MatrixSource(MatrixSource &&) = default;
 
   const MatrixShape &shape() const { return shape_; }
   const Proof &proof() const { return proof_; }
   Precision precision() const { return source_.precision; }
   bool is_float() const { return source_.precision.weights == WeightType::float32; }
-  // A of the numeric contract; 1 for float32.
-  int32_t activation_max() const;
   bool in_blocks() const { return source_.crow_indices != nullptr; }
   int64_t stride() const { return stride_; } // weights from row to row of a panel
   int64_t weight_bytes() const { return is_float() ? 4 : 1; }
@@ -106,12 +121,14 @@ public:
   template <class Visit> void for_each_block(int64_t strip, const Visit &visit) const;
 
 private:
+  void copy_indices(const std::string &name);
   void examine(const std::string &name);
   void check_floats(const std::string &name) const;
   bool is_zero(const Panel &panel, int64_t k) const;
 
   MatrixShape shape_;
-  WeightMatrix source_;
+  WeightMatrix source_; // its indices are the copies
+  std::vector<int32_t> crow_indices_, col_indices_;
   int64_t stride_;
   Proof proof_;
   std::vector<int32_t> row_sums_;

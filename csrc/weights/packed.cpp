@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/fail.h"
+#include "weights/packed_contents.h"
 #include "weights/packed_matrix.h"
 
 namespace lstm_fastkernels {
@@ -82,6 +83,7 @@ PackedStack::PackedStack(const void *packed, size_t bytes) {
     layers.push_back(view_of);
   };
   shape = read_stack<CpuLayout>(packed, bytes, bytes, add);
+  check_stack(shape, layers, kStripRows, [](const auto &...of) { check_contents(of...); });
 }
 
 } // namespace lstm_fastkernels

@@ -94,7 +94,7 @@ struct PackedStack {
   LstmShape shape;
   std::vector<PackedLayer> layers; // [layer * num_directions + direction]
 
-  // Checks the header and every record; throws Error.
+  // Checks all of it, as kernels will believe it: throws Error, naming the matrix.
   PackedStack(const void *packed, size_t bytes);
 };
 

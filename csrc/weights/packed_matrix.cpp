@@ -8,14 +8,6 @@ namespace {
 
 int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
 
-Arithmetic choose(Precision precision, const Proof &proof) {
-  if (precision.weights == WeightType::float32)
-    return Arithmetic::float32;
-  if (precision.activations == ActivationType::int16)
-    return Arithmetic::signed16;
-  return proof.pair_safe && proof.short_sums ? Arithmetic::offset8 : Arithmetic::signed8;
-}
-
 bool possible(Arithmetic arithmetic, Precision precision) {
   if (arithmetic == Arithmetic::offset8)
     return precision == Precision{WeightType::int8, ActivationType::int8};
@@ -23,6 +15,14 @@ bool possible(Arithmetic arithmetic, Precision precision) {
 }
 
 } // namespace
+
+Arithmetic choose(Precision precision, const Proof &proof) {
+  if (precision.weights == WeightType::float32)
+    return Arithmetic::float32;
+  if (precision.activations == ActivationType::int16)
+    return Arithmetic::signed16;
+  return proof.pair_safe && proof.short_sums ? Arithmetic::offset8 : Arithmetic::signed8;
+}
 
 MatrixOffsets CpuLayout::place(Sections &sections, const MatrixShape &shape,
                                const MatrixRecord &record) {
@@ -91,7 +91,7 @@ MatrixPacker::MatrixPacker(const MatrixShape &shape, const WeightMatrix &source,
   record_.weights = source.precision.weights;
   record_.activations = source.precision.activations;
   record_.arithmetic = static_cast<uint32_t>(arithmetic);
-  record_.activation_max = source_.activation_max();
+  record_.activation_max = activation_max(source.precision, source_.proof());
   if (source_.in_blocks() || arithmetic == Arithmetic::float32)
     plan_slices();
 }
@@ -172,11 +172,11 @@ void MatrixPacker::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *bloc
 }
 
 void MatrixPacker::write_block(int64_t strip, const Block &from, uint8_t *block) const {
-  const int64_t group = columns_per_group(arithmetic()), size = source_.weight_bytes();
+  const int64_t size = source_.weight_bytes();
   const int64_t left = source_.shape().columns - int64_t{from.column} * kBlockColumns;
   for (int64_t i = 0; i < source_.shape().strip_rows(strip); ++i)
     for (int64_t k = 0; k < std::min<int64_t>(kBlockColumns, left); ++k)
-      std::memcpy(block + ((k / group * kStripRows + i) * group + k % group) * size,
+      std::memcpy(block + weight_in_block(arithmetic(), i, k) * size,
                   from.weights + (i * source_.stride() + k) * size, static_cast<size_t>(size));
 }
 

@@ -58,7 +58,19 @@ struct CpuLayout {
   static void check(const MatrixShape &shape, const MatrixRecord &record);
 };
 
+// The place of a weight in a block of 8 x 4, in weights.
+inline int64_t weight_in_block(Arithmetic arithmetic, int64_t row, int64_t column) {
+  const int64_t group = columns_per_group(arithmetic);
+  return (column / group * kStripRows + row) * group + column % group;
+}
+
+// The arithmetic for what the weights allow.
+Arithmetic choose(Precision precision, const Proof &proof);
+
 Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
             const MatrixOffsets &at);
+
+// Throws Error, naming the matrix, unless its sections are such as MatrixPacker writes.
+void check_contents(const Matrix &matrix, const MatrixShape &shape, const std::string &name);
 
 } // namespace lstm_fastkernels

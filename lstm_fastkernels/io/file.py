@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from lstm_fastkernels.compression.lstms import replace_modules
 from lstm_fastkernels.io import configuration
 from lstm_fastkernels.io.atomic import write_atomically
+from lstm_fastkernels.io.read import read_file
 from lstm_fastkernels.modules.fast import FastModule
 
 METADATA_KEY = "lstm_fastkernels"
@@ -140,7 +141,7 @@ def _copy(name: str, tensor: Tensor) -> Tensor:
 
 def _read(path: Path) -> tuple[dict[str, FastModule], dict[str, Tensor]]:
     """The file's LSTMs by their names, on the CPU, and its other tensors."""
-    data = path.read_bytes()
+    data = read_file(path)
     try:
         tensors = load(data)
     except (SafetensorError, KeyError, RuntimeError) as error:  # the last two name types and shapes

@@ -58,3 +58,12 @@ def set_isa(name: str) -> None:
     Outputs are bit-identical on all of them. Raises ValueError for any other name.
     """
     compiled.set_isa(name)
+
+
+def release_memory() -> None:
+    """Frees what the CPU's ops keep between calls; calls that run keep theirs, later ones take new.
+
+    That is scratch memory of threads, up to 32 MB each; idle worker threads, which end by
+    themselves after 10 seconds; and packed weights that exported programs have left behind.
+    """
+    compiled.release_memory()

@@ -1,6 +1,7 @@
 """Files that load_file refuses: the message begins with the path and says what is wrong."""
 
 import json
+import os
 import struct
 
 import pytest
@@ -88,6 +89,10 @@ def test_files_that_cannot_be_read(tmp_path):
         lfk.load_file(tmp_path / "nowhere")
     with pytest.raises(IsADirectoryError):
         lfk.load_file(tmp_path)
+    os.mkfifo(tmp_path / "fifo")  # opened, it would wait for a writer
+    for path in (tmp_path / "fifo", "/dev/zero"):
+        with pytest.raises(OSError, match=f"not a regular file: '{path}'"):
+            lfk.load_file(path)
 
 
 # The configuration

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import lstm_fastkernels as lfk
 from bad_calls import CASE, REFUSED, C, H, X, check, error_of
 from cases import assert_same
 from isas import everywhere
@@ -125,3 +126,15 @@ def test_packed_bytes_that_are_none(packed):
 )
 def test_op_arguments_are_checked(change):
     check_refused(**change)
+
+
+def test_released_memory_is_taken_anew():
+    """Packed weights that were checked are forgotten, too: the next call checks them again."""
+    packed, expected = CASE.fast().packed, run_op()
+    for _ in range(3):
+        lfk.release_memory()
+        assert_same(everywhere(run_op)(packed=packed), expected)
+        packed[-1] ^= 0xFF
+        lfk.release_memory()
+        check(error_of(lambda: run_op(packed=packed)), REFUSED, "packed weights: bias_l1")
+        packed[-1] ^= 0xFF

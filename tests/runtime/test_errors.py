@@ -1,10 +1,12 @@
 """What the NumPy runtime refuses."""
 
+import os
 import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file as save_tensors
@@ -13,7 +15,7 @@ from torch import nn
 import lstm_fastkernels as lfk
 from cases import Case
 from io_cases import refuse
-from lstm_fastkernels.runtime import LSTM, State
+from lstm_fastkernels.runtime import LSTM, State, set_isa
 from numpy_runtime import CASE
 
 zeros = np.zeros
@@ -79,20 +81,79 @@ def test_states_that_do_not_fit(load):
     refuse(lambda: lstm.forward(X, lstm.state(3)), None, "state", "3 rows", "x has 2")
 
 
-def test_other_types(load):
+ARRAY = "x must be a NumPy array, got "
+STATE = "state must be a State, got "
+MASKED = "must be a plain NumPy array, got MaskedArray: use .filled(value)"
+
+# The call, and how its TypeError begins: what came, what was expected, what to do.
+OTHER_TYPES = {
+    "tensor": (lambda m, s: m.forward(torch.zeros(3, 2, 9)), ARRAY + "Tensor: use .numpy()"),
+    "list": (lambda m, s: m.forward([[1.0] * 9]), ARRAY + "list: use numpy.asarray(x"),
+    "None": (lambda m, s: m.forward(None), ARRAY + "NoneType: use numpy.asarray(x"),
+    "scalar": (lambda m, s: m.step(np.float32(3), s), ARRAY + "float32: use numpy.asarray(x"),
+    "tensor step": (lambda m, s: m.step(torch.zeros(2, 9), s), ARRAY + "Tensor: use .numpy()"),
+    "masked x": (lambda m, s: m.forward(np.ma.array(X)), "x " + MASKED),
+    "masked lengths": (
+        lambda m, s: m.forward(X, lengths=np.ma.array([3, 3], mask=[0, 1])),
+        "lengths " + MASKED,
+    ),
+    "tuple": (lambda m, s: m.forward(X, (s.h, s.c)), STATE + "tuple: lstm.state(batch_size) makes"),
+    "no state": (lambda m, s: m.step(X[0], None), STATE + "NoneType"),
+    "threads": (lambda m, s: m.forward(X, threads=1.5), "threads must be an integer, got float"),
+    "no threads": (lambda m, s: m.forward(X, threads=None), "threads must be an integer, got Non"),
+    "batch_size": (lambda m, s: m.state(2.0), "batch_size must be an integer, got float"),
+    "row": (lambda m, s: s.reset("1"), "row must be an integer, got str"),
+    "copied row": (lambda m, s: s.copy_row(0.5, s, 0), "row must be an integer, got float"),
+    "source row": (lambda m, s: s.copy_row(0, s, None), "source_row must be an integer, got Non"),
+    "source": (lambda m, s: s.copy_row(0, s.h, 0), "source must be a State, got ndarray"),
+    "text": (lambda m, s: State.restore("text"), "saved must be bytes, got str"),
+    "bytearray": (
+        lambda m, s: State.restore(bytearray(s.save())),
+        "saved must be bytes, got bytearray: use bytes(saved)",
+    ),
+    "path": (lambda m, s: LSTM.load(3), ""),
+    "name": (lambda m, s: LSTM.load("nowhere", 3), "name must be a str, got int"),
+    "no name": (lambda m, s: LSTM.load("nowhere", None), "name must be a str, got NoneType"),
+    "isa": (lambda m, s: set_isa(2), "name must be a str, got int"),
+    "LSTM": (lambda m, s: LSTM(), ""),
+    "State": (lambda m, s: State(), ""),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TYPES)
+def test_other_types(name, load):
+    call, begin = OTHER_TYPES[name]
     lstm = load(Case().fast())
-    for wrong in (
-        lambda: lstm.forward([[1.0] * 9]),
-        lambda: lstm.forward(X, (lstm.state(2).h, lstm.state(2).c)),
-        lambda: lstm.forward(X, threads=1.5),
-        lambda: lstm.step(X[0, 0], None),
-        lambda: State.restore("text"),
-        lambda: LSTM.load(3),
-        LSTM,
-        State,
+    with pytest.raises(TypeError) as caught:
+        call(lstm, lstm.state(2))
+    assert str(caught.value).startswith(begin)
+
+
+@pytest.mark.parametrize("value", [2**63, 2**70, -(2**70)])
+def test_integers_beyond_the_machines(value, load):
+    lstm = load(Case().fast())
+    state = lstm.state(2)
+    for name, call in {
+        "threads": lambda: lstm.forward(X, threads=value),
+        "batch_size": lambda: lstm.state(value),
+        "row": lambda: state.reset(value),
+        "source_row": lambda: state.copy_row(0, state, value),
+    }.items():
+        refuse(call, None, f"{name} is out of range, got {value}")
+
+
+def test_what_python_takes_for_an_integer(load):
+    lstm = load(Case().fast())
+    expected = lstm.forward(X)
+    for threads in (np.int8(2), np.uint64(2), True, 2**31, 2**62):
+        assert np.array_equal(lstm.forward(X, threads=threads), expected)
+    for lengths in (
+        torch.tensor([3, 3]),
+        (3, 3),
+        np.array([3, 3], ">i2"),
+        np.array([3, 0, 3])[::2],
     ):
-        with pytest.raises(TypeError):
-            wrong()
+        assert np.array_equal(lstm.forward(X, lengths=lengths), expected)
 
 
 def test_files_that_cannot_be_read(path):
@@ -100,6 +161,10 @@ def test_files_that_cannot_be_read(path):
         LSTM.load(path)
     with pytest.raises(IsADirectoryError):
         LSTM.load(path.parent)
+    os.mkfifo(path)  # opened, it would wait for a writer
+    for special in (path, "/dev/zero"):
+        with pytest.raises(OSError, match=f"not a regular file: '{special}'"):
+            LSTM.load(special)
 
 
 def test_broken_files(path):
@@ -142,3 +207,15 @@ def test_a_path_that_is_no_text(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"\?\.safetensors: too short"):
         LSTM.load(path)
+
+
+def test_lengths_that_change_x(load):
+    """Whatever code lengths run, it comes before anything of x is read."""
+    lstm, x = load(Case().fast()), X.copy()
+
+    class Lengths:
+        def __array__(self, dtype=None, copy=None):
+            x.shape = 2, 3, 9
+            return np.array([3, 3])
+
+    refuse(lambda: lstm.forward(x, lengths=Lengths()), None, "each of the 3 rows", "(2,)")

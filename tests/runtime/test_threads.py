@@ -1,16 +1,20 @@
 """The NumPy runtime on several Python threads."""
 
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cases import Case
+import lstm_fastkernels as lfk
+from cases import Case, drawn
 from io_cases import refuse
 from isas import everywhere
+from lstm_fastkernels import runtime
 from numpy_runtime import CASE, same_state, state_of
 
 zeros = np.zeros
@@ -103,3 +107,43 @@ def test_other_threads_go_on_during_a_call(load):
         done.set()
         other.join()
         sys.setswitchinterval(interval)
+
+
+# In a process of its own, where nobody else has threads.
+SCRIPT = """
+import os, sys, time
+import numpy as np
+from lstm_fastkernels import runtime
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+lstm = runtime.LSTM.load(sys.argv[1])
+x = np.ones((300, 64, 31), np.float32)
+one, before = lstm.forward(x), tasks()
+many = lstm.forward(x, threads=4000)
+assert np.array_equal(one, many), "outputs do not depend on threads"
+assert tasks() - before <= len(os.sched_getaffinity(0)) - 1, tasks()
+runtime.release_memory()
+end = time.monotonic() + 20
+while tasks() > before and time.monotonic() < end:
+    time.sleep(0.01)
+assert tasks() == before, "idle workers end"
+assert np.array_equal(one, lstm.forward(x, threads=4000)), "and others come"
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not list threads")
+def test_as_many_threads_as_processors(path):
+    lfk.save_file(drawn(Case(31, 64)), path)
+    command = [sys.executable, "-c", SCRIPT, str(path)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+def test_memory_is_released_between_calls(load):
+    lstm, x = load(CASE.fast()), CASE.x().numpy()
+    expected = lstm.forward(x)
+    for _ in range(3):
+        runtime.release_memory()
+        assert np.array_equal(lstm.forward(x), expected)

@@ -56,6 +56,7 @@ FUNCTIONS = {
     "lstm_shape": (Shape, c_void_p),
     "lstm_forward": (c_int, c_void_p, POINTER(Sequence), c_void_p),
     "lstm_step": (c_int, c_void_p, c_void_p, c_void_p, c_void_p),
+    "release_memory": (None,),
     "state_new": (c_int, c_void_p, c_int64, c_void_p),
     "state_clone": (c_int, c_void_p, c_void_p),
     "state_free": (None, c_void_p),

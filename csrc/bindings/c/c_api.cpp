@@ -39,12 +39,26 @@ lfk_status failed(lfk_status status, const char *message) {
   return status;
 }
 
+lfk_status status_of(lfk::ErrorCode code) {
+  switch (code) {
+  case lfk::ErrorCode::invalid_argument:
+    return LFK_INVALID_ARGUMENT;
+  case lfk::ErrorCode::invalid_file:
+    return LFK_INVALID_FILE;
+  case lfk::ErrorCode::io:
+    return LFK_IO_ERROR;
+  case lfk::ErrorCode::device: // there is none here
+    break;
+  }
+  return LFK_INTERNAL_ERROR;
+}
+
 template <class Function> lfk_status guarded(const Function &function) {
   try {
     function();
     return LFK_OK;
   } catch (const lfk::Error &error) {
-    return failed(static_cast<lfk_status>(error.code()), error.what());
+    return failed(status_of(error.code()), error.what());
   } catch (const std::bad_alloc &) {
     return failed(LFK_OUT_OF_MEMORY, "out of memory");
   } catch (const std::exception &error) {
@@ -93,10 +107,10 @@ lfk_status lfk_file_tensor(const lfk_file *file, const char *name, lfk_tensor *t
   });
 }
 
-size_t lfk_file_num_lstms(const lfk_file *file) { return file->lstm_names.size(); }
+size_t lfk_file_num_lstms(const lfk_file *file) { return file ? file->lstm_names.size() : 0; }
 
 const char *lfk_file_lstm_name(const lfk_file *file, size_t index) {
-  return index < file->lstm_names.size() ? file->lstm_names[index].c_str() : nullptr;
+  return index < lfk_file_num_lstms(file) ? file->lstm_names[index].c_str() : nullptr;
 }
 
 lfk_status lfk_lstm_load(const lfk_file *file, const char *name, lfk_lstm **lstm) {
@@ -111,6 +125,8 @@ lfk_status lfk_lstm_load(const lfk_file *file, const char *name, lfk_lstm **lstm
 void lfk_lstm_free(lfk_lstm *lstm) { delete lstm; }
 
 lfk_shape lfk_lstm_shape(const lfk_lstm *lstm) {
+  if (!lstm)
+    return {};
   const lfk::LstmShape &s = lstm->lstm.shape();
   return {s.input_size, s.hidden_size, s.proj_size, s.num_layers, s.num_directions};
 }
@@ -140,6 +156,8 @@ lfk_status lfk_lstm_step(const lfk_lstm *lstm, const float *x, lfk_state *state,
   });
 }
 
+void lfk_release_memory(void) { lfk::release_memory(); }
+
 lfk_status lfk_state_new(const lfk_lstm *lstm, int64_t batch_size, lfk_state **state) {
   return guarded([&] {
     require(lstm, "lstm");
@@ -158,13 +176,18 @@ lfk_status lfk_state_clone(const lfk_state *state, lfk_state **clone) {
 
 void lfk_state_free(lfk_state *state) { delete state; }
 
-int64_t lfk_state_batch_size(const lfk_state *state) { return state->state.batch_size(); }
+int64_t lfk_state_batch_size(const lfk_state *state) {
+  return state ? state->state.batch_size() : 0;
+}
 
-float *lfk_state_h(lfk_state *state) { return state->state.h(); }
+float *lfk_state_h(lfk_state *state) { return state ? state->state.h() : nullptr; }
 
-float *lfk_state_c(lfk_state *state) { return state->state.c(); }
+float *lfk_state_c(lfk_state *state) { return state ? state->state.c() : nullptr; }
 
-void lfk_state_reset(lfk_state *state) { state->state.reset(); }
+void lfk_state_reset(lfk_state *state) {
+  if (state)
+    state->state.reset();
+}
 
 lfk_status lfk_state_reset_row(lfk_state *state, int64_t row) {
   return guarded([&] {
@@ -182,7 +205,7 @@ lfk_status lfk_state_copy_row(lfk_state *state, int64_t row, const lfk_state *fr
   });
 }
 
-size_t lfk_state_bytes(const lfk_state *state) { return state->state.saved_bytes(); }
+size_t lfk_state_bytes(const lfk_state *state) { return state ? state->state.saved_bytes() : 0; }
 
 lfk_status lfk_state_save(const lfk_state *state, void *saved, size_t bytes) {
   return guarded([&] {

@@ -3,8 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <atomic>
-#include <functional>
+#include <algorithm>
+#include <limits>
 #include <memory>
 #include <new>
 #include <optional>
@@ -13,10 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/python/arguments.h"
+#include "bindings/python/state.h"
 #include "lstm_fastkernels/file.h"
 #include "lstm_fastkernels/isa.h"
-
-namespace py = pybind11;
 
 namespace lstm_fastkernels {
 namespace {
@@ -24,10 +24,6 @@ namespace {
 // What pybind11 does not name of NumPy's C interface.
 constexpr int kNumpyHalf = 23;           // NPY_HALF
 constexpr int kNumpyEnsureCopy = 0x0020; // NPY_ARRAY_ENSURECOPY
-
-[[noreturn]] void fail(const std::string &message) {
-  throw Error(ErrorCode::invalid_argument, message);
-}
 
 std::string sizes_of(const py::array &array) {
   return py::str(array.attr("shape")).cast<std::string>();
@@ -37,79 +33,6 @@ std::string sizes_of(const py::array &array) {
 bool holds(const py::array &array, int type_number) {
   const auto &numpy = py::detail::npy_api::get();
   return numpy.PyArray_EquivTypes_(array.dtype().ptr(), py::dtype(type_number).ptr());
-}
-
-// A State that two threads cannot use at once: with the GIL released they could.
-class PyState {
-public:
-  explicit PyState(State of) : state(std::move(of)) {}
-  PyState(const PyState &) = delete;
-
-  State state;
-
-  // Whether an array that begins there is a view of h or c.
-  bool owns(const void *data) const {
-    const std::less<const void *> before;
-    const int64_t rows = state.layers() * state.batch_size();
-    const auto within = [&](const float *values, int64_t columns) {
-      return !before(data, values) && before(data, values + rows * columns);
-    };
-    return within(state.h(), state.output_size()) || within(state.c(), state.hidden_size());
-  }
-
-  // The right to read and to write it, for as long as this lives.
-  class Use {
-  public:
-    explicit Use(PyState &of) : busy_(of.busy_) {
-      if (busy_.exchange(true, std::memory_order_acquire))
-        fail("state: another thread is using it");
-    }
-    ~Use() { busy_.store(false, std::memory_order_release); }
-    Use(const Use &) = delete;
-
-  private:
-    std::atomic<bool> &busy_;
-  };
-
-private:
-  std::atomic<bool> busy_{false};
-};
-
-// A NumPy view of h or c, which keeps the state alive.
-py::array_t<float> view(const py::object &self, float *values, int64_t columns) {
-  const State &state = self.cast<const PyState &>().state;
-  return py::array_t<float>({state.layers(), state.batch_size(), columns}, values, self);
-}
-
-py::bytes save(PyState &self) {
-  const PyState::Use use(self);
-  const size_t bytes = self.state.saved_bytes();
-  py::bytes saved(nullptr, bytes);
-  self.state.save(PyBytes_AS_STRING(saved.ptr()), bytes);
-  return saved;
-}
-
-std::unique_ptr<PyState> copy(PyState &self) {
-  const PyState::Use use(self);
-  return std::make_unique<PyState>(self.state);
-}
-
-void reset(PyState &self, std::optional<int64_t> row) {
-  const PyState::Use use(self);
-  row ? self.state.reset_row(*row) : self.state.reset();
-}
-
-void copy_row(PyState &self, int64_t row, PyState &source, int64_t source_row) {
-  const PyState::Use use(self);
-  std::optional<PyState::Use> other;
-  if (&source != &self)
-    other.emplace(source);
-  self.state.copy_row(row, source.state, source_row);
-}
-
-std::unique_ptr<PyState> restore(const py::bytes &saved) {
-  const std::string_view bytes(saved);
-  return std::make_unique<PyState>(State::restore(bytes.data(), bytes.size()));
 }
 
 // x as the kernels take it: aligned, the last dimension without gaps, in memory that they do not
@@ -131,9 +54,11 @@ py::array readable(const py::array &x, const PyState &state) {
 class PyLstm {
 public:
   // Reading is Python's: its errors are the ones that people know.
-  static PyLstm load(const py::object &path, const std::string &name) {
+  static PyLstm load(const py::object &path, const py::object &of) {
+    const std::string name = text_argument("name", of);
     const py::object pure = py::module_::import("pathlib").attr("Path")(path);
-    const py::bytes contents = pure.attr("read_bytes")();
+    const py::bytes contents =
+        py::module_::import("lstm_fastkernels.io.read").attr("read_file")(pure);
     const std::string_view bytes(contents);
     const std::string shown = py::bytes(py::str(pure).attr("encode")("utf-8", "replace"));
     const py::gil_scoped_release release;
@@ -146,38 +71,51 @@ public:
   bool batch_first() const { return batch_first_; }
   size_t packed_bytes() const { return lstm_.packed_bytes(); }
 
-  std::unique_ptr<PyState> state(int64_t batch_size) const {
-    return std::make_unique<PyState>(State(shape(), batch_size));
+  std::unique_ptr<PyState> state(const py::object &batch_size) const {
+    return std::make_unique<PyState>(State(shape(), integer_argument("batch_size", batch_size)));
   }
 
-  py::array forward(const py::array &x, PyState *state, const py::object &lengths,
-                    int threads) const {
+  py::array forward(const py::object &given, const py::object &state_or_none,
+                    const py::object &lengths, const py::object &most_threads) const {
+    const py::array x = array_argument("x", given);
+    PyState *const state =
+        state_or_none.is_none() ? nullptr : &state_argument("state", state_or_none);
+    const int64_t threads = integer_argument("threads", most_threads);
     if (threads < 1)
       fail("threads must be at least 1, got " + std::to_string(threads));
+    std::optional<PyState::Use> use;
+    if (state)
+      use.emplace(*state);
+    // Before anything of x is read: this may run code that changes it.
+    const std::optional<Integers> counts = integers_argument("lengths", lengths);
     const bool batched = x.ndim() == 3;
     if (!batched && x.ndim() != 2)
       fail("x must have 2 or 3 dimensions, got " + sizes_of(x));
     const int time = batched && batch_first_ ? 1 : 0, row = 1 - time;
     const int64_t batch_size = batched ? x.shape(row) : 1;
     if (state)
-      return run(x, time, batched ? row : -1, batch_size, *state, lengths, threads);
+      return run(x, time, batched ? row : -1, batch_size, *state, counts, threads);
     PyState zeros(State(shape(), batch_size));
-    return run(x, time, batched ? row : -1, batch_size, zeros, lengths, threads);
+    return run(x, time, batched ? row : -1, batch_size, zeros, counts, threads);
   }
 
-  py::array step(const py::array &x, PyState &state) const {
+  py::array step(const py::object &given, const py::object &of) const {
+    const py::array x = array_argument("x", given);
+    PyState &state = state_argument("state", of);
+    const PyState::Use use(state);
     if (x.ndim() != 1 && x.ndim() != 2)
       fail("x must have 1 or 2 dimensions, got " + sizes_of(x));
     const bool batched = x.ndim() == 2;
-    return run(x, -1, batched ? 0 : -1, batched ? x.shape(0) : 1, state, py::none(), 1);
+    return run(x, -1, batched ? 0 : -1, batched ? x.shape(0) : 1, state, std::nullopt, 1);
   }
 
 private:
   PyLstm(Lstm lstm, bool batch_first) : lstm_(std::move(lstm)), batch_first_(batch_first) {}
 
-  // `time` and `row` are dimensions of x; -1: there is none, and so one step or row.
+  // `time` and `row` are dimensions of x; -1: there is none, and so one step or row. The state is
+  // the caller's to use.
   py::array run(const py::array &given, int time, int row, int64_t batch_size, PyState &state,
-                const py::object &lengths, int threads) const {
+                const std::optional<Integers> &lengths, int64_t threads) const {
     LstmArguments a;
     if (holds(given, py::detail::npy_api::NPY_FLOAT_))
       a.data_type = DataType::float32;
@@ -198,7 +136,6 @@ private:
       fail("state: it holds " + std::to_string(h_and_c.batch_size()) + " rows, x has " +
            std::to_string(batch_size));
 
-    const PyState::Use use(state);
     const py::array x = readable(given, state);
     std::vector<py::ssize_t> sizes(x.shape(), x.shape() + x.ndim());
     sizes.back() = columns();
@@ -214,30 +151,24 @@ private:
     a.x_row_stride = stride(x, row);
     a.y_time_stride = stride(y, time);
     a.y_row_stride = stride(y, row);
-    const std::vector<int64_t> counts = lengths_of(lengths, batch_size);
-    a.lengths = lengths.is_none() ? nullptr : counts.data();
+    const std::vector<int64_t> counts = copied(lengths, batch_size);
+    a.lengths = lengths ? counts.data() : nullptr;
     a.h0 = a.h_n = h_and_c.h();
     a.c0 = a.c_n = h_and_c.c();
-    a.threads = threads;
+    a.threads = static_cast<int>(std::min<int64_t>(threads, std::numeric_limits<int>::max()));
     const py::gil_scoped_release release;
     lstm_.forward(a);
     return y;
   }
 
-  // A copy: another thread could change the caller's between a check and its use.
-  static std::vector<int64_t> lengths_of(const py::object &lengths, int64_t batch_size) {
-    if (lengths.is_none())
+  // Another thread could change the caller's between a check and its use.
+  static std::vector<int64_t> copied(const std::optional<Integers> &lengths, int64_t batch_size) {
+    if (!lengths)
       return {};
-    const py::array any = py::array::ensure(lengths);
-    if (!any || (any.dtype().kind() != 'i' && any.dtype().kind() != 'u'))
-      throw py::type_error("lengths must be integers");
-    if (any.ndim() != 1 || any.shape(0) != batch_size)
+    if (lengths->ndim() != 1 || lengths->shape(0) != batch_size)
       fail("lengths must have one element for each of the " + std::to_string(batch_size) +
-           " rows, got " + sizes_of(any));
-    constexpr int kPlain =
-        py::array::c_style | py::array::forcecast | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    const py::array_t<int64_t, kPlain> values(any);
-    return {values.data(), values.data() + values.size()};
+           " rows, got " + sizes_of(*lengths));
+    return {lengths->data(), lengths->data() + lengths->size()};
   }
 
   Lstm lstm_;
@@ -323,8 +254,13 @@ PYBIND11_MODULE(_runtime, m) {
       "get_isa", [] { return std::string(active_isa()); },
       "The instruction set that kernels use: \"scalar\", \"avx2\" or \"avx512vnni\".");
   m.def(
-      "set_isa", [](const std::string &name) { set_isa(name); }, py::arg("name"),
-      "Chooses one of supported_isas() for this module, from the next call on.");
+      "set_isa", [](const py::object &name) { set_isa(text_argument("name", name)); },
+      py::arg("name"), "Chooses one of supported_isas() for this module, from the next call on.");
+  m.def(
+      "release_memory", &release_memory, py::call_guard<py::gil_scoped_release>(),
+      "Frees what this module keeps between calls: scratch memory of threads, up to 32 MB each, "
+      "and\n"
+      "idle worker threads, which end by themselves after 10 seconds. Calls that run keep theirs.");
   m.def(
       "supported_isas",
       [] {

@@ -45,7 +45,12 @@ CudaStack::CudaStack(const Tensor &packed, const Header &header)
     : device_(device_of(packed)),
       stack_(std::make_shared<cuda::DeviceStack>(header.data(), header.size() * kWord,
                                                  packed.const_data_ptr(),
-                                                 static_cast<size_t>(packed.numel()))) {}
+                                                 static_cast<size_t>(packed.numel()))) {
+  Tensor copy = allocate({packed.numel()}, ScalarType::Byte, Device::cpu());
+  torch::stable::copy_(copy, packed);
+  cuda::check_packed(header.data(), header.size() * kWord, copy.const_data_ptr(),
+                     static_cast<size_t>(copy.numel()));
+}
 
 const LstmShape &CudaStack::shape() const { return stack_->shape(); }
 

@@ -29,7 +29,8 @@ class DeviceStack;
 // A packed stack on a CUDA device, checked.
 class CudaStack {
 public:
-  // `packed` is a contiguous byte vector on a CUDA device and must live as long.
+  // `packed` is a contiguous byte vector on a CUDA device and must live as long. Copies it to the
+  // host to check it, and so waits for the device: not while a stream is captured.
   CudaStack(const Tensor &packed, const Header &header);
 
   const LstmShape &shape() const;

@@ -54,7 +54,8 @@ struct Call {
   LstmShape shape;
   std::vector<int64_t> h_shape, c_shape;
   ScalarType state_type;
-  LstmArguments arguments; // without x, its strides and the outputs
+  std::vector<int64_t> counts; // lengths or batch_sizes: a copy, another thread may write them
+  LstmArguments arguments;     // without x, its strides and the outputs
   std::shared_ptr<const ParsedStack> stack;
 };
 
@@ -87,25 +88,30 @@ Call check(Inputs &in) {
     check_type(name, *in.lengths, ScalarType::Long);
     require(in.lengths->dim() == 1, name, " must have 1 dimension, got ", in.lengths->dim());
     make_contiguous(*in.lengths);
+    const int64_t *const counts = in.lengths->const_data_ptr<int64_t>();
+    call.counts.assign(counts, counts + in.lengths->numel());
   }
-  const int64_t *counts = in.lengths ? in.lengths->const_data_ptr<int64_t>() : nullptr;
   if (in.packed_sequence()) {
-    a.time_steps = in.lengths->size(0);
+    a.time_steps = static_cast<int64_t>(call.counts.size());
     require(a.time_steps > 0, "Expected sequence length to be larger than 0 in RNN");
-    a.batch_size = counts[0];
-    a.batch_sizes = counts;
-    int64_t rows = 0;
-    for (int64_t t = 0; t < a.time_steps; ++t)
-      rows += counts[t];
-    require(rows == in.x.size(0), "batch_sizes must add up to input.size(0). Expected ",
-            in.x.size(0), ", got ", rows);
+    a.batch_size = call.counts.front();
+    a.batch_sizes = call.counts.data();
+    int64_t left = in.x.size(0);
+    for (const int64_t rows : call.counts) {
+      require(rows >= 0 && rows <= left, "batch_sizes must add up to input.size(0). Expected ",
+              in.x.size(0), ", got ", rows, " where ", left, " rows are left");
+      left -= rows;
+    }
+    require(left == 0, "batch_sizes must add up to input.size(0). Expected ", in.x.size(0),
+            ", got ", in.x.size(0) - left);
   } else {
     a.time_steps = in.x.size(in.batch_first ? 1 : 0);
     a.batch_size = in.x.size(in.batch_first ? 0 : 1);
     require(a.time_steps > 0, "Expected sequence length to be larger than 0 in RNN");
-    if (in.lengths)
+    if (in.lengths) {
       check_shape("lengths", *in.lengths, {a.batch_size});
-    a.lengths = counts;
+      a.lengths = call.counts.data();
+    }
   }
 
   call.h_shape = {shape.num_cells(), a.batch_size, shape.output_size()};
@@ -212,6 +218,11 @@ std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tenso
   return describe_call({std::move(x), std::move(h0), std::move(c0), std::move(lengths), packed,
                         shape, batch_first, header},
                        brief);
+}
+
+void release_all() {
+  stacks().clear();
+  release_memory();
 }
 
 } // namespace lstm_fastkernels

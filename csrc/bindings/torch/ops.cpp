@@ -54,6 +54,7 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
   m.def("get_isa() -> str");
   m.def("set_isa(str name) -> ()");
   m.def("supported_isas() -> str");
+  m.def("release_memory() -> ()");
 }
 
 // For every device: the ops say themselves where they run.
@@ -68,4 +69,5 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
   m.impl("get_isa", TORCH_BOX(&lstm_fastkernels::get_isa));
   m.impl("set_isa", TORCH_BOX(&lstm_fastkernels::choose_isa));
   m.impl("supported_isas", TORCH_BOX(&lstm_fastkernels::get_supported_isas));
+  m.impl("release_memory", TORCH_BOX(&lstm_fastkernels::release_all));
 }

@@ -28,6 +28,9 @@ std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tenso
                          const std::vector<int64_t> &shape, bool batch_first,
                          const std::optional<Header> &header, bool brief);
 
+// release_memory; packed weights are forgotten, too, until the next call with them.
+void release_all();
+
 // `tensors`, on the CPU, are the canonical ones (docs/file_format.md), in any order; `precisions`
 // has one for each matrix, in the order of matrix_names. Returns the packed form on the CPU and,
 // packed for CUDA, its header.

@@ -1,5 +1,5 @@
-// Packed weights that were checked before, remembered by holding their tensor: a module's header is
-// parsed once, not at each call.
+// Packed weights that were checked before, remembered by holding their tensor: they are checked
+// once, not at each call.
 #pragma once
 
 #include <algorithm>
@@ -50,6 +50,12 @@ public:
     entries_.erase(found);
   }
 
+  void clear() {
+    Entries forgotten;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    forgotten.swap(entries_);
+  }
+
 private:
   struct Entry {
     Tensor packed;
@@ -60,7 +66,7 @@ private:
 
   // Tensors that nobody forgets, such as those of exported programs, stay until so many others came
   // after them.
-  static constexpr size_t kMost = 32;
+  static constexpr size_t kMost = 256;
   using Entries = std::vector<std::shared_ptr<const Entry>>;
 
   // The entry's tensor may have been given other memory since.

@@ -1,6 +1,7 @@
 #include "cuda/host/device_stack.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,7 @@ public:
     record_.weights = source.precision.weights;
     record_.activations = source.precision.activations;
     record_.arithmetic = static_cast<uint32_t>(arithmetic_);
-    record_.activation_max = source_.activation_max();
+    record_.activation_max = activation_max(source.precision, source_.proof());
     starts_.push_back(0);
     for (int64_t band = 0; band < shape.num_strips(kBandHeight); ++band) {
       std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())));
@@ -81,19 +82,16 @@ private:
     for_each_block(band, [&](const Panel &panel, int64_t k, int64_t half) {
       const int64_t column = panel.first_column + k;
       const auto found = std::lower_bound(begin, end, static_cast<uint16_t>(column / width()));
+      if (found == end || *found != column / width())
+        return; // another thread has written to the weights since they were planned
       uint8_t *fragment = fragments + (found - columns_.begin()) * bytes_per_fragment(arithmetic_);
       for (int64_t i = 0; i < panel.rows; ++i)
         for (int64_t j = 0; j < std::min<int64_t>(kBlockColumns, panel.columns - k); ++j)
-          write_weight(panel.weights + (i * source_.stride() + k + j) * source_.weight_bytes(),
-                       half * kStripRows + i, column % width() + j, fragment);
+          std::memcpy(fragment +
+                          weight_byte(arithmetic_, half * kStripRows + i, column % width() + j),
+                      panel.weights + (i * source_.stride() + k + j) * source_.weight_bytes(),
+                      static_cast<size_t>(source_.weight_bytes()));
     });
-  }
-
-  void write_weight(const uint8_t *weight, int64_t row, int64_t column, uint8_t *fragment) const {
-    if (arithmetic_ == Arithmetic::float32)
-      lstm_fastkernels::write(fragment, row * kFloatColumns + column, read<float>(weight, 0));
-    else
-      fragment[fragment_byte(static_cast<int>(row), static_cast<int>(column))] = *weight;
   }
 
   MatrixSource source_;

@@ -19,7 +19,7 @@ std::vector<MatrixPlan> matrices_of(const PackedStack &stack, int64_t layer) {
   for (const MatrixName &of : matrix_names(stack.shape)) {
     if (of.cell / stack.shape.num_directions != layer)
       continue;
-    const MatrixShape shape{of.rows, of.columns, of.gates == 4};
+    const MatrixShape shape = matrix_shape(of);
     const auto &matrix = matrix_of(stack.layers[static_cast<size_t>(of.cell)], of.kind);
     matrices.push_back({of.name,
                         shape.num_blocks(columns_per_fragment(stack.arithmetic), kBandHeight),

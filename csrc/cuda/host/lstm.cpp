@@ -2,6 +2,7 @@
 #include <string>
 
 #include "common/fail.h"
+#include "common/plane.h"
 #include "common/schedule.h"
 #include "cuda/host/checked_call.h"
 #include "cuda/host/device_stack.h"
@@ -26,7 +27,7 @@ void lstm_forward(const DeviceStack &stack, const LstmArguments &arguments, cons
   const Schedule schedule = checked_schedule(arguments);
   if (arguments.batch_size == 0)
     return;
-  check_pointers(arguments);
+  check_memory(arguments, packed.shape);
   const DeviceGuard guard(queue.device);
   check_failure(queue.device);
   const Plan plan = make_plan(packed, arguments, schedule, queue.device);

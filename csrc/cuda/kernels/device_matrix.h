@@ -51,11 +51,17 @@ template <class Visit> auto with_arithmetic(Arithmetic arithmetic, const Visit &
   }
 }
 
-// Byte offset of a weight in its fragment.
+// Byte offset of a weight in its fragment: of integers, and of either.
 constexpr int fragment_byte(int row, int column) {
   const int lane = row % 8 * 4 + column / 8;
   const int reg = column % 8 / 4 * 2 + row / 8;
   return lane * 16 + reg * 4 + column % 4;
+}
+
+constexpr int64_t weight_byte(Arithmetic arithmetic, int64_t row, int64_t column) {
+  return arithmetic == Arithmetic::float32
+             ? (row * kFloatColumns + column) * int64_t{sizeof(float)}
+             : fragment_byte(static_cast<int>(row), static_cast<int>(column));
 }
 
 // Pointers to device memory.

@@ -33,6 +33,12 @@ private:
 // memory without waiting for it. Throws Error for a shape that validate refuses.
 LSTM_FASTKERNELS_API size_t header_bytes(const LstmShape &shape);
 
+// Throws Error, naming the matrix, unless `packed`, a copy in host memory, aligned to 16 bytes, is
+// such as PackPlan writes for this header: what came from elsewhere could make kernels read out of
+// bounds. Takes a pass over the weights.
+LSTM_FASTKERNELS_API void check_packed(const void *header, size_t header_bytes, const void *packed,
+                                       size_t packed_bytes);
+
 struct PackedStack; // the library's own
 
 // A packed stack on a device, checked once. Copies share what was read.
@@ -40,7 +46,8 @@ class LSTM_FASTKERNELS_API DeviceStack {
 public:
   // The header is host memory, read before the constructor returns; `packed` is device memory,
   // aligned to 16 bytes, that must live as long. Throws Error unless the header is consistent and
-  // belongs to a packed form of exactly packed_bytes. Does not look into device memory.
+  // belongs to a packed form of exactly packed_bytes. Does not look into device memory: kernels
+  // believe what is there, so whoever did not write it by PackPlan calls check_packed first.
   DeviceStack(const void *header, size_t header_bytes, const void *packed, size_t packed_bytes);
 
   const LstmShape &shape() const;

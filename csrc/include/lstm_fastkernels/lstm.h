@@ -13,12 +13,13 @@
 
 namespace lstm_fastkernels {
 
-// The shape that a packed buffer declares. Throws Error unless its header is
-// consistent and the buffer exactly `bytes` long.
+// The shape that a packed buffer declares. Throws Error unless its header is consistent and the
+// buffer exactly `bytes` long.
 LSTM_FASTKERNELS_API LstmShape packed_shape(const void *packed, size_t bytes);
 
 // A sequence and where its results go. Strides are in elements; the innermost dimension is
-// contiguous. No output may overlap an input, but h_n may be h0 and c_n may be c0.
+// contiguous. Rows of y may not overlap. No output may overlap an input, but h_n may be h0 and c_n
+// may be c0.
 struct LstmArguments {
   int64_t time_steps = 0; // >= 1
   int64_t batch_size = 0; // >= 0
@@ -44,15 +45,21 @@ struct LstmArguments {
   void *c_n = nullptr;
   DataType state_type = DataType::float32;
 
-  int threads = 1; // at most so many
+  int threads = 1; // at most so many, and as processors that the process may use; 0 is 1
 };
 
-// Runs the stack. `packed` comes from PackPlan; its header is checked at each call. The result does
-// not depend on threads, batch size, chunking of the sequence or instruction set. A row with a
-// non-finite x, h0 or c0 is NaN from that step on. Throws Error for arguments out of range,
-// std::bad_alloc on allocation failure.
+// Runs the stack. `packed` is what PackPlan writes; all of it is checked at each call, in a pass
+// over the weights: Lstm checks once. The result does not depend on threads, batch size, chunking
+// of the sequence or instruction set. A row with a non-finite x, h0 or c0 is NaN from that step on.
+// Throws Error for arguments out of range and for other bytes, naming the matrix; std::bad_alloc on
+// allocation failure.
 LSTM_FASTKERNELS_API void lstm_forward(const void *packed, size_t bytes,
                                        const LstmArguments &arguments);
+
+// Frees what is kept between calls: scratch memory of threads, up to 32 MB each, and idle worker
+// threads, which end by themselves after 10 seconds. Calls that run keep theirs, later ones take
+// new. Any thread may call it.
+LSTM_FASTKERNELS_API void release_memory();
 
 // How a matrix is stored and multiplied on the CPU.
 struct MatrixPlan {
@@ -70,7 +77,8 @@ struct CallPlan {
   bool empty = false; // no rows: nothing runs
   std::string_view isa;
   bool best_isa = false; // the best one allowed here
-  int threads = 1, threads_allowed = 1;
+  int threads = 1;
+  int threads_asked = 1, threads_allowed = 1; // no more than this process may use processors
   int64_t directions = 1, rows = 0;
   int64_t row_ranges = 1;           // parts that the rows are taken in
   int64_t products = 0;             // of the whole call

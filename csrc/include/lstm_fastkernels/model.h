@@ -57,7 +57,7 @@ struct ForwardOptions {
   int64_t y_time_stride = 0, y_row_stride = 0;
   // [batch_size], each in 1..time_steps: y is zero past a row's length, its state the one there.
   const int64_t *lengths = nullptr;
-  int threads = 1; // at most so many
+  int threads = 1; // at most so many, see LstmArguments
 };
 
 // Packed weights, ready to run. Copies share them. Any number of threads may run one Lstm at once,

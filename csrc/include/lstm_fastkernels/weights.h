@@ -82,7 +82,7 @@ class LSTM_FASTKERNELS_API CanonicalTensors {
 public:
   // `precisions` has one for each of matrix_names(shape). The tensors' memory must live as long.
   // Throws Error, naming the tensor, for one that is missing, of another dtype or shape, or of no
-  // use.
+  // use; and for sizes that would take gigabytes while the tensors take next to nothing.
   CanonicalTensors(const LstmShape &shape, bool bias, const std::vector<Precision> &precisions,
                    std::map<std::string, TensorView> tensors);
   ~CanonicalTensors();

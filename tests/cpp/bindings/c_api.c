@@ -103,7 +103,9 @@ const char *c_outputs(const char *name) {
   memcpy(lfk_state_h(state), h0, h_is.bytes);
   memcpy(lfk_state_c(state), c0, c_is.bytes);
   EXPECT(lfk_state_clone(state, &clone) == LFK_OK);
+  lfk_release_memory();
   EXPECT(lfk_lstm_forward(lstm, &sequence, state) == LFK_OK);
+  lfk_release_memory();
   EXPECT(memcmp(found, y, y_is.bytes) == 0);
   EXPECT(memcmp(lfk_state_h(state), h, h_is.bytes) == 0);
   EXPECT(memcmp(lfk_state_c(state), c, c_is.bytes) == 0);
@@ -187,6 +189,8 @@ const char *c_errors(void) {
   lfk_file *file = golden();
   lfk_lstm *const no_lstm = (lfk_lstm *)kGolden, *lstm = no_lstm;
   lfk_state *const no_state = (lfk_state *)kGolden, *other = no_state, *state = NULL;
+  const int64_t lengths[] = {1, 1};
+  lfk_file *opened = NULL;
   float x[64] = {0}, y[64] = {0};
   lfk_sequence sequence = {1, 3, x, y, 0, 0, 0, 0, NULL, 0};
   unsigned char saved[64] = {0};
@@ -213,7 +217,25 @@ const char *c_errors(void) {
   sequence.batch_size = 2;
   sequence.time_steps = 0;
   EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_forward(lstm, &sequence, state), "time_steps must");
+  EXPECT(lfk_state_batch_size(state) == 2);
+  sequence.time_steps = INT64_MAX;
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_forward(lstm, &sequence, state), "at most");
+  sequence.lengths = lengths;
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_forward(lstm, &sequence, state), "at most");
+  sequence.lengths = NULL;
   sequence.time_steps = 1;
+  sequence.threads = -1;
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_forward(lstm, &sequence, state), "threads must not");
+  sequence.threads = 0;
+  sequence.y_row_stride = 9; /* of 10 columns */
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_forward(lstm, &sequence, state), "rows overlap");
+  sequence.y_row_stride = INT64_MIN;
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_forward(lstm, &sequence, state), "out of range");
+  sequence.y_row_stride = 0;
+  sequence.x_row_stride = INT64_MAX;
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_forward(lstm, &sequence, state), "out of range");
+  sequence.x_row_stride = 0;
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_file_from_memory(saved, (size_t)-1, &opened), "no memory");
   EXPECT(lfk_lstm_forward(lstm, &sequence, state) == LFK_OK);
   lfk_state_free(state);
   lfk_lstm_free(lstm);
@@ -265,5 +287,9 @@ const char *c_null_pointers(void) {
   lfk_file_free(NULL);
   lfk_lstm_free(NULL);
   lfk_state_free(NULL);
+  lfk_state_reset(NULL);
+  EXPECT(lfk_file_num_lstms(NULL) == 0 && lfk_file_lstm_name(NULL, 0) == NULL);
+  EXPECT(lfk_lstm_shape(NULL).hidden_size == 0 && lfk_state_batch_size(NULL) == 0);
+  EXPECT(lfk_state_h(NULL) == NULL && lfk_state_c(NULL) == NULL && lfk_state_bytes(NULL) == 0);
   return NULL;
 }

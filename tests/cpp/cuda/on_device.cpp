@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "common/schedule.h"
 #include "cuda/host/device_stack.h"
@@ -31,8 +32,11 @@ DeviceMemory::DeviceMemory(size_t bytes)
 void DeviceMemory::Delete::operator()(uint8_t *p) const { ::operator delete[](p, kAlignment); }
 
 StackOnDevice::StackOnDevice(const SourceStack &stack)
-    : packed_(pack_for_device(stack)), device_(packed_.size()),
-      view_(packed_.data(), cuda::header_bytes(stack.shape), device_.data(), packed_.size()) {
+    : StackOnDevice(stack.shape, pack_for_device(stack)) {}
+
+StackOnDevice::StackOnDevice(const LstmShape &shape, std::vector<uint8_t> packed)
+    : packed_(std::move(packed)), device_(packed_.size()),
+      view_(packed_.data(), cuda::header_bytes(shape), device_.data(), packed_.size()) {
   std::memcpy(device_.data(), packed_.data(), packed_.size());
 }
 

@@ -28,6 +28,8 @@ private:
 class StackOnDevice {
 public:
   explicit StackOnDevice(const SourceStack &stack);
+  // What cuda::PackPlan wrote for a stack of this shape, perhaps changed since.
+  StackOnDevice(const LstmShape &shape, std::vector<uint8_t> packed);
 
   const cuda::DeviceStack &view() const { return view_; }
   const std::vector<uint8_t> &packed() const { return packed_; }

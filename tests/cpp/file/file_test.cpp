@@ -2,6 +2,7 @@
 #include "lstm_fastkernels/file.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -62,6 +63,13 @@ StoredFile model() {
   return file;
 }
 
+TEST(memory_that_cannot_be_is_refused) {
+  const uint8_t byte = 0;
+  CHECK_THROWS(File::from_memory(&byte, size_t{1} << 63),
+               "memory: no memory has 9223372036854775808");
+  CHECK_THROWS(File::from_memory(&byte, ~size_t{0}), "memory: no memory has");
+}
+
 TEST(a_file_on_the_disk_is_as_in_memory) {
   const Folder folder;
   const Bytes bytes = model().bytes();
@@ -98,6 +106,8 @@ TEST(what_is_no_readable_file_is_an_io_error) {
   check_open_fails(folder.write("file", {}) + "/file", ErrorCode::io, "Not a directory");
   check_open_fails(folder.path(), ErrorCode::io, "not a regular file");
   check_open_fails("/dev/null", ErrorCode::io, "not a regular file");
+  CHECK(mkfifo(folder.path("fifo").c_str(), 0600) == 0); // opened, it would wait for a writer
+  check_open_fails(folder.path("fifo"), ErrorCode::io, "not a regular file");
 }
 
 TEST(files_without_a_model_are_invalid_files) {

@@ -84,24 +84,5 @@ TEST(a_matrix_without_any_block_loads) {
     }
 }
 
-// A small file that asks for gigabytes: layers without any block, block rows as high as they can
-// be.
-TEST(sizes_that_the_tensors_do_not_bear_out_are_refused) {
-  const auto empty_stack = [](int64_t hidden, int64_t layers) {
-    HeldStack held;
-    held.shape = shape_of(hidden, hidden, 0, layers, 1, kFloat32);
-    held.layers.resize(static_cast<size_t>(layers));
-    for (HeldLayer &layer : held.layers)
-      for (HeldMatrix *m : {&layer.ih, &layer.hh}) {
-        m->precision = kFloat32;
-        m->block = {65528, 65532};
-        m->crow.assign(static_cast<size_t>(4 * ((hidden + 65527) / 65528) + 1), 0);
-      }
-    return stored(held).bytes();
-  };
-  load_all(empty_stack(1000, 10));
-  check_refused(empty_stack(65535, 20), "the LSTM's sizes are not possible with tensors of 1440");
-}
-
 } // namespace
 } // namespace lstm_fastkernels

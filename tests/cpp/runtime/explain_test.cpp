@@ -3,6 +3,7 @@
 #include <string>
 
 #include "check.h"
+#include "runtime/processors.h"
 #include "stack.h"
 #include "support.h"
 
@@ -81,6 +82,36 @@ TEST(the_instruction_set_is_named) {
           "instruction set: " + std::string(isa) +
               (best ? ": the highest allowed here" : ": chosen by set_isa"));
   });
+}
+
+// As if the process might use so many.
+struct Processors {
+  explicit Processors(int count) { assume_processors(count); }
+  ~Processors() { assume_processors(kManyProcessors); }
+};
+
+TEST(no_more_threads_than_processors) {
+  // A step of a row is 4 * 128 * (40 + 128) = 86,016 products in each direction.
+  const SourceStack one = random_stack(shape_of(40, 128), Weights::any, 5);
+  const SourceStack two = random_stack(shape_of(40, 128, 0, 1, 2), Weights::any, 5);
+  const std::string row = "one direction, 9 rows in ";
+  const std::string asked = " asked for, this process may use ";
+  const auto check = [&](const SourceStack &stack, int64_t T, int asked_for, int processors,
+                         const std::string &text) {
+    WITH(asked_for, " asked for, ", processors, " processors");
+    const Processors there(processors);
+    CHECK(explained(stack, arguments(T, 9, asked_for))[1] == "threads: " + text);
+  };
+  check(one, 131, 4, 8, "4 of 4: " + row + "4 parts");
+  check(one, 131, 4, 4, "4 of 4: " + row + "4 parts");
+  check(one, 131, 4000, 3, "3 of 3: " + row + "3 parts; 4000" + asked + "3");
+  check(one, 131, 4000, 64, "9 of 64: " + row + "9 parts; 4000" + asked + "64");
+  check(two, 400, 6, 64, "6 of 6: two directions, 9 rows in 3 parts");
+  check(two, 400, 6, 3, "2 of 3: two directions, 9 rows in 1 part; 6" + asked + "3");
+  check(one, 131, 2, 1, "1: 2" + asked + "1");
+  check(one, 131, 1, 1, "1: no more allowed");
+  check(one, 1, 4000, 3,
+        "1 of 3: 774144 products, a second one pays from 33554432 on; 4000" + asked + "3");
 }
 
 TEST(explain_checks_as_lstm_forward_does) {

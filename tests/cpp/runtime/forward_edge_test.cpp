@@ -33,6 +33,67 @@ TEST(impossible_sizes_of_a_call_are_refused) {
   Call call;
   call.arguments.batch_size = -1;
   CHECK_THROWS(call.run(), "batch_size");
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  const std::vector<int64_t> lengths = {4, 2, 4};
+  for (const int64_t *given : {static_cast<const int64_t *>(nullptr), lengths.data()})
+    for (int64_t batch : {int64_t{0}, int64_t{2}, int64_t{3}, kMost / 2}) {
+      WITH("batch ", batch);
+      call.arguments.lengths = given;
+      call.arguments.batch_size = batch;
+      call.arguments.time_steps = batch > 3 ? 4 : kMost;
+      CHECK_THROWS(call.run(), "time_steps * batch_size must be at most");
+      CHECK_THROWS(explain(call.packed.data(), call.packed.size(), call.arguments), "at most");
+    }
+}
+
+// Of y: another layout is another place for each row, never the same for two.
+TEST(rows_that_overlap_are_refused) {
+  const auto check = [](int64_t time, int64_t row, const char *part) {
+    WITH("time ", time, " row ", row);
+    Call call; // 4 steps, 3 rows, 5 columns
+    call.result.y.assign(4 * 3 * 5, 7);
+    call.arguments.y = call.result.y.data();
+    call.arguments.y_time_stride = time;
+    call.arguments.y_row_stride = row;
+    if (part)
+      CHECK_THROWS(call.run(), part);
+    else
+      call.run();
+  };
+  check(15, 5, nullptr);
+  check(5, 20, nullptr);
+  for (const auto &[time, row] : {std::pair<int64_t, int64_t>{14, 5},
+                                  {15, 4},
+                                  {5, 19},
+                                  {4, 20},
+                                  {5, 5},
+                                  {0, 5},
+                                  {15, 0},
+                                  {-14, 5},
+                                  {5, -4},
+                                  {0, 0}})
+    check(time, row, "y: its strides make rows overlap");
+  for (int64_t stride : {std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max(),
+                         int64_t{1} << 47}) {
+    check(stride, 5, "y: its strides are out of range");
+    check(15, stride, "y: its strides are out of range");
+    Call call;
+    call.arguments.x_time_stride = stride;
+    CHECK_THROWS(call.run(), "x: its strides are out of range");
+  }
+  Call call;
+  call.arguments.x_row_stride = call.arguments.x_time_stride = 0; // rows of x may be one
+  call.run();
+  call.arguments.threads = -1;
+  CHECK_THROWS(call.run(), "threads must not be negative, got -1");
+}
+
+TEST(the_largest_calls_are_explained) {
+  Call call;
+  call.arguments.time_steps = int64_t{1} << 38;
+  call.arguments.batch_size = int64_t{1} << 6;
+  const CallPlan plan = explain(call.packed.data(), call.packed.size(), call.arguments);
+  CHECK(plan.products >= call.arguments.time_steps);
 }
 
 TEST(impossible_lengths_are_refused) {

@@ -4,9 +4,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cfenv>
 #include <chrono>
+#include <filesystem>
+#include <iterator>
 #include <thread>
 #include <vector>
 
@@ -115,6 +118,74 @@ TEST(nested_calls_return) {
     parallel_for(4, 3, [&](int) { parallel_for(2, 2, [&](int) { ++runs; }); });
   });
   CHECK(runs == 32);
+}
+
+int64_t threads_of_this_process() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"), {});
+}
+
+// Within a while: a thread that has ended is listed a little longer.
+bool falls_to(int64_t threads) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (threads_of_this_process() > threads)
+    if (std::chrono::steady_clock::now() > end)
+      return false;
+  return true;
+}
+
+// Without workers, of this test or the ones before.
+int64_t threads_without_workers() {
+  release_workers();
+  int64_t least = threads_of_this_process();
+  for (int unchanged = 0; unchanged < 50; ++unchanged) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const int64_t now = threads_of_this_process();
+    if (now < least)
+      unchanged = 0;
+    least = std::min(least, now);
+  }
+  return least;
+}
+
+TEST(workers_end_on_request) {
+  const int64_t before = threads_without_workers();
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    CHECK(runs_once(9, 5));
+    CHECK(threads_of_this_process() > before);
+    release_workers();
+    CHECK(falls_to(before));
+  }
+  CHECK(holds_on_all(3, [] {
+    release_workers(); // the pool is in use
+    return true;
+  }));
+}
+
+TEST(workers_end_when_idle) {
+  const int64_t before = threads_without_workers();
+  worker_patience_ms = 20;
+  const bool ran = runs_once(9, 5), fell = falls_to(before), ran_again = runs_once(9, 5);
+  // Some may be about to end when the next call wants them.
+  for (int repeat = 0; repeat < 20 && ran; ++repeat) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(19 + repeat % 3));
+    CHECK(holds_on_all(3, [] { return true; }));
+  }
+  worker_patience_ms = 10000;
+  CHECK(ran && fell && ran_again);
+}
+
+TEST(workers_end_beside_callers) {
+  std::atomic<bool> done{false}, good{true};
+  std::thread caller([&] {
+    for (int repeat = 0; repeat < 300; ++repeat)
+      if (!runs_once(7, 3))
+        good = false;
+    done = true;
+  });
+  while (!done)
+    release_workers();
+  caller.join();
+  CHECK(good);
 }
 
 #if !defined(__SANITIZE_THREAD__) // it cannot follow a fork into threads

@@ -11,6 +11,9 @@
 
 namespace lstm_fastkernels {
 
+// What the tests assume of the machine: as many threads as they ask for.
+constexpr int kManyProcessors = 64;
+
 inline const std::vector<int64_t> kAwkward = {1, 3, 7, 8, 9, 31, 32, 33, 129, 151};
 
 // splitmix64: the same numbers with every standard library.

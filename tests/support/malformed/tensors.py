@@ -190,12 +190,31 @@ def blocks() -> Iterator[Malformed]:
         "weight_ih_l99_reverse",
     )
 
+    yield made(  # a file of kilobytes, and gigabytes of rows
+        "empty-layers",
+        "float32-blocks",
+        empty_layers,
+        "the LSTM's sizes are not possible with tensors of 1440 bytes",
+        "the LSTM's sizes are not possible with tensors of 1440 bytes",
+    )
+
+
+def empty_layers(p: Parts) -> None:
+    """20 layers of 65,535 units without any block, block rows as high as they can be."""
+    for name in p.tensors():
+        p.remove(name)
+    names = [f"weight_{kind}_l{layer}" for layer in range(20) for kind in ("ih", "hh")]
+    p.options.update(dict.fromkeys(("input_size", "hidden_size"), 65_535))
+    p.options.update({"num_layers": 20, "precision": dict.fromkeys(names, "float32")})
+    for name in names:
+        no_blocks(p, [0, 65_528, 65_532], name)
+
 
 def no_blocks(p: Parts, values: list[int], matrix: str = LAST) -> None:
     """The matrix holds no block, of that shape."""
     hidden, rows = p.options["hidden_size"], values[1]
     block_rows = 4 * (-(-hidden // rows) if 0 < rows < 2**31 else 1)
-    dtype = p.header[f"{matrix}_values"]["dtype"]
+    dtype = "F32" if p.options["precision"][matrix] == "float32" else "I8"
     p.change(f"{matrix}_values", dtype, values, b"")
     p.change(f"{matrix}_col_indices", "I32", [0], b"")
     p.change(f"{matrix}_crow_indices", "I32", [block_rows + 1], bytes(4 * block_rows + 4))

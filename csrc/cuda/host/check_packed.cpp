@@ -1,0 +1,87 @@
+// Checks the form for CUDA devices: whatever kernels take for an index, a length or proven.
+#include <string>
+
+#include "cuda/host/device_stack.h"
+#include "weights/packed_contents.h"
+#include "weights/weight_scan.h"
+
+namespace lstm_fastkernels {
+namespace cuda {
+namespace {
+
+// The row of a fragment's byte: weight_byte the other way round.
+int64_t row_of(Arithmetic arithmetic, int64_t byte) {
+  if (arithmetic == Arithmetic::float32)
+    return byte / (kFloatColumns * int64_t{sizeof(float)});
+  return byte / 64 + byte / 4 % 2 * (kBandHeight / 2);
+}
+
+// A fragment that ends past the matrix's columns.
+void check_padding(const PackedRows &rows, Arithmetic arithmetic, const uint8_t *fragment,
+                   int64_t left) {
+  for (int64_t k = left; k < columns_per_fragment(arithmetic); ++k)
+    for (int64_t row = 0; row < kBandHeight; ++row)
+      if (!all_zero(fragment + weight_byte(arithmetic, row, k), 1, weight_bytes(arithmetic)))
+        refuse_packed(rows.name(), "weights of padding must be zero");
+}
+
+template <class Scan>
+void scan_bands(const DeviceMatrix &m, Arithmetic arithmetic, Scan &scan, PackedRows &rows) {
+  const int64_t width = columns_per_fragment(arithmetic), columns = rows.shape().columns;
+  uint32_t next = 0;
+  for (int64_t band = 0; band < rows.shape().num_strips(kBandHeight); ++band) {
+    const uint32_t end = m.starts[band + 1];
+    if (m.starts[band] != next || end < next || end > m.num_fragments)
+      refuse_packed(rows.name(), "bands must follow each other within its " +
+                                     std::to_string(m.num_fragments) + " fragments");
+    for (int64_t last = -1; next < end; ++next) {
+      const uint8_t *const fragment = m.fragments + int64_t{next} * Scan::kBytes;
+      const int64_t column = m.columns[next], left = columns - column * width;
+      if (left <= 0 || column <= last)
+        refuse_packed(rows.name(), "columns must increase within a band and be among its " +
+                                       std::to_string(columns));
+      last = column;
+      check_padding(rows, arithmetic, fragment, left);
+      scan.add(fragment);
+    }
+    rows.take(scan, [&](int64_t byte) { return band * kBandHeight + row_of(arithmetic, byte); });
+  }
+  if (next != m.num_fragments)
+    refuse_packed(rows.name(),
+                  "bands must take all of its " + std::to_string(m.num_fragments) + " fragments");
+}
+
+template <class Scan>
+void check_matrix(const DeviceMatrix &m, const MatrixShape &shape, Precision precision,
+                  const std::string &name) {
+  const Arithmetic arithmetic = arithmetic_of(precision);
+  const bool is_float = arithmetic == Arithmetic::float32;
+  PackedRows rows(name, shape, kBandHeight);
+  Scan scan;
+  scan_bands(m, arithmetic, scan, rows);
+  if (m.activation_max != activation_max(precision, rows.prove(scan, is_float)))
+    refuse_packed(name, "its weights need another activation range");
+  rows.check_scales(m.scales, is_float);
+}
+
+} // namespace
+
+void check_packed(const void *header, size_t header_bytes, const void *packed,
+                  size_t packed_bytes) {
+  const PackedStack stack(header, header_bytes, packed, packed_bytes);
+  const Precision precision =
+      read<LayerRecord>(static_cast<const uint8_t *>(header) + sizeof(PackHeader), 0)
+          .ih.precision();
+  check_stack(stack.shape, stack.layers, kBandHeight,
+              [&](const DeviceMatrix &m, const MatrixShape &shape, const std::string &name) {
+                if (stack.arithmetic == Arithmetic::float32)
+                  check_matrix<FloatScan<bytes_per_fragment(Arithmetic::float32)>>(m, shape,
+                                                                                   precision, name);
+                else
+                  check_matrix<IntegerScan<bytes_per_fragment(Arithmetic::signed8)>>(
+                      m, shape, precision, name);
+              });
+}
+
+} // namespace cuda
+} // namespace lstm_fastkernels

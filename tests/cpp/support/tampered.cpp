@@ -1,0 +1,45 @@
+#include "tampered.h"
+
+#include <algorithm>
+
+#include "check.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+
+std::vector<SourceStack> kinds_of_stacks() {
+  std::vector<SourceStack> stacks;
+  for (Precision precision : kPrecisions)
+    for (Weights weights : {Weights::pair_safe, Weights::any}) {
+      stacks.push_back(random_stack(shape_of(5, 9, 3, 1, 2, precision), weights, 1));
+      stacks.push_back(in_blocks(stacks.back(), {8, 4}, 0.6f));
+      // More than one window, the last slice of which is short.
+      stacks.push_back(
+          in_blocks(random_stack(shape_of(6, 133, 0, 1, 1, precision), weights, 2), {8, 4}, 0.1f));
+    }
+  stacks.push_back(in_mixed_blocks(mixed_stack(shape_of(11, 17, 10, 3), 3), 4));
+  return stacks;
+}
+
+bool runs_the_same_everywhere(const std::vector<uint8_t> &packed) {
+  LstmShape shape;
+  try {
+    shape = packed_shape(packed.data(), packed.size());
+    LstmArguments nothing;
+    nothing.time_steps = 1;
+    lstm_forward(packed.data(), packed.size(), nothing);
+  } catch (const Error &) {
+    return false;
+  }
+  const Sequence sequence = random_sequence(shape, 2, 3, 5);
+  Result expected;
+  for_each_isa([&](std::string_view isa) {
+    const Result found = forward(packed, sequence);
+    if (isa == supported_isas().front())
+      expected = found;
+    check_same(found, expected);
+  });
+  return true;
+}
+
+} // namespace lstm_fastkernels
