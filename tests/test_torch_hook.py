@@ -22,7 +22,7 @@ def check(script, *arguments):
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True
     )
     assert process.returncode == 0, process.stderr
-    assert not process.stderr, process.stderr
+    return process
 
 
 def save_call(folder):
@@ -89,7 +89,12 @@ LOADED = "assert loads == [True]\nassert sys.meta_path == before\n"
 @pytest.fixture
 def check_hook(tmp_path):
     (tmp_path / "torch.py").write_text(WHOLE)
-    return lambda *scripts: check(STAND_INS + "".join(scripts), tmp_path)
+
+    def check_hook(*scripts):
+        process = check(STAND_INS + "".join(scripts), tmp_path)
+        assert not process.stderr, process.stderr
+
+    return check_hook
 
 
 def test_the_package_alone_imports_no_torch():

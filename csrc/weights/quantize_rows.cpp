@@ -105,8 +105,8 @@ inline Pairs round_pairs(Floats first, Floats second, bool pair_safe) {
 class UnitRow {
 public:
   UnitRow(int64_t columns, bool pair_safe)
-      : columns_(columns), pairs_(round_up(divide_up(columns, 2), kBlock)), pair_safe_(pair_safe),
-        even_(pairs_), odd_(pairs_), largest_sums_(pairs_ / kBlock) {}
+      : columns_(columns), pairs_(round_up(divide_up(columns, 2), kLanes)), pair_safe_(pair_safe),
+        even_(pairs_), odd_(pairs_), largest_sums_(divide_up(pairs_, kBlock)) {}
 
   void set(const float *weights, float largest) {
     for (int64_t k = 0; k < columns_ / 2; ++k) {
@@ -151,15 +151,17 @@ public:
 private:
   static float scale_of(float factor) { return 1 / kWeightMax * factor; }
 
+  int64_t end_of_block(int64_t begin) const { return std::min(begin + kBlock, pairs_); }
+
   void find_largest_sums() {
-    for (int64_t block = 0; block < pairs_ / kBlock; ++block) {
+    for (int64_t begin = 0; begin < pairs_; begin += kBlock) {
       Floats largest{};
-      for (int64_t pair = block * kBlock; pair < (block + 1) * kBlock; pair += kLanes) {
+      for (int64_t pair = begin; pair < end_of_block(begin); pair += kLanes) {
         const Floats sum = load(&even_[pair]) + load(&odd_[pair]);
         const Floats magnitude = times_sign(sum, sign_of(sum));
         largest = magnitude > largest ? magnitude : largest;
       }
-      largest_sums_[block] =
+      largest_sums_[begin / kBlock] =
           std::max(std::max(largest[0], largest[1]), std::max(largest[2], largest[3]));
     }
   }
@@ -176,7 +178,7 @@ private:
       // Rounding adds half to each weight of a pair at most.
       const bool unsafe = largest_sums_[begin / kBlock] > (kPairMax - 0.5f) * scale;
       Floats sum{};
-      for (int64_t pair = begin; pair < begin + kBlock; pair += kLanes) {
+      for (int64_t pair = begin; pair < end_of_block(begin); pair += kLanes) {
         const Pairs pairs = rounded(pair, scale, unsafe);
         const Floats first = pairs.first * scale - load(&even_[pair]);
         const Floats second = pairs.second * scale - load(&odd_[pair]);

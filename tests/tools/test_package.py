@@ -1,6 +1,8 @@
 """What the package holds beside its modules: the C++ library, where it is found, what the README
 and docs/cpp.md say of it."""
 
+import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -41,6 +43,51 @@ def test_the_version_is_the_same_everywhere():
     cmake = (ROOT / "csrc/CMakeLists.txt").read_text()
     assert f"project(lstm_fastkernels VERSION {lfk.__version__} " in cmake
     assert c_interface.call("version").decode() == lfk.__version__
+
+
+# Licences
+
+
+MAKE_METADATA = """
+import sys
+from setuptools import build_meta
+build_meta.prepare_metadata_for_build_wheel(sys.argv[1])
+"""
+
+
+def test_the_wheel_holds_all_licences(tmp_path):
+    output(sys.executable, "-c", MAKE_METADATA, tmp_path, cwd=ROOT)
+    (held,) = tmp_path.glob("*.dist-info/licenses")
+    files = {ROOT / "LICENSE", *(ROOT / "licenses").iterdir()}
+    names = {file.relative_to(ROOT) for file in files}
+    assert {file.relative_to(held) for file in held.rglob("*") if file.is_file()} == names
+    for name in names:
+        assert (held / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+NOTICES = (ROOT / "licenses/THIRD_PARTY_NOTICES.txt").read_text()
+# What the package is built with, but holds nothing of.
+BUILD_TOOLS = {"setuptools", "cmake", "ninja"}
+
+
+def test_all_that_is_compiled_in_is_noticed():
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        requirements = tomllib.load(file)["build-system"]["requires"]
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements} - BUILD_TOOLS
+    for name in names:
+        package = importlib.metadata.distribution(name)
+        licence = package.read_text("licenses/LICENSE")
+        version = package.version.partition("+")[0]
+        title = {"torch": "PyTorch"}.get(name, name)
+        assert f"\n{title} {version}, http" in NOTICES
+        assert licence.rstrip("\n") in NOTICES, f"{name}: the licence has changed"
+
+
+def test_the_notices_name_all_holders_of_the_json_headers():
+    headers = Path(importlib.util.find_spec("nlohmann_json").origin).parent / "include"
+    for path in headers.rglob("*.hpp"):
+        for holder in re.findall(r"SPDX-FileCopyrightText: (.*)", path.read_text()):
+            assert f"Copyright (c) {holder}\n" in NOTICES
 
 
 # Paths
