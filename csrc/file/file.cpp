@@ -43,6 +43,8 @@ int64_t element_bytes(const std::string &dtype) {
 // once it is open.
 std::vector<uint8_t> read_file(const std::string &path) {
   struct stat status{};
+  if (path.find('\0') != path.npos) // the system would take what stands before it
+    fail_to_read(path.c_str(), "a path has no zero bytes");
   if (stat(path.c_str(), &status) != 0)
     fail_to_read(path, std::strerror(errno));
   if (!S_ISREG(status.st_mode))

@@ -106,6 +106,8 @@ TEST(what_is_no_readable_file_is_an_io_error) {
   check_open_fails(folder.write("file", {}) + "/file", ErrorCode::io, "Not a directory");
   check_open_fails(folder.path(), ErrorCode::io, "not a regular file");
   check_open_fails("/dev/null", ErrorCode::io, "not a regular file");
+  const std::string longer = folder.path("file") + std::string("\0.safetensors", 13);
+  CHECK_THROWS(File::open(longer), folder.path("file") + ": a path has no zero bytes");
   CHECK(mkfifo(folder.path("fifo").c_str(), 0600) == 0); // opened, it would wait for a writer
   check_open_fails(folder.path("fifo"), ErrorCode::io, "not a regular file");
 }
