@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lstm_fastkernels"
 
 # Each sees itself and what stands before it.
-ORDER = ["paths", "ops", "_watch", "weights", "modules", "compression", "io", "cli"]
+ORDER = ["paths", "_watch", "ops", "weights", "modules", "compression", "io", "cli"]
 
 
 def imported(path):

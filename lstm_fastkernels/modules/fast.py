@@ -9,13 +9,13 @@ from torch import Tensor, is_grad_enabled, is_inference_mode_enabled, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels import ops
 from lstm_fastkernels._watch import current
 from lstm_fastkernels.modules.float_lstm import copy_hooks, fault_of, weights_of
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.running import explain_run, explain_steps
 from lstm_fastkernels.modules.stateful import StatefulLSTM
 from lstm_fastkernels.modules.states import State, two_states
+from lstm_fastkernels.ops import least_lstm, lstm, lstm_without_gradient
 from lstm_fastkernels.weights.canonical import WeightSpec
 from lstm_fastkernels.weights.formats import INPUT_DTYPES, Activations
 from lstm_fastkernels.weights.shape import LstmShape
@@ -126,24 +126,24 @@ class FastModule(StatefulLSTM):
     ) -> tuple[Tensor, State]:
         """y, (h_n, c_n) of x, in one of the forms that ops.lstm takes."""
         op: Any
-        h0, c0 = (None, None) if hx is None else two_states(hx)
+        h0 = c0 = None
+        if hx is not None:
+            h0, c0 = hx if len(hx) == 2 else two_states(hx)
         if is_dynamo_compiling():
             self._prepare_tracing()
             packed = self.packed
-            op = (is_grad_enabled() and self._in_grad_mode(x, h0, c0)) or ops.lstm
+            op = (is_grad_enabled() and self._in_grad_mode(x, h0, c0)) or lstm
         else:
             found = current(self.__dict__)
             packed = self._renew() if found is None else found
             if is_inference_mode_enabled():
-                op = ops.lstm
+                op = lstm
             elif is_grad_enabled():
-                op = self._in_grad_mode(x, h0, c0) or ops.least_lstm()
+                op = self._in_grad_mode(x, h0, c0) or least_lstm()
             else:
-                op = ops.least_lstm()
+                op = least_lstm()
         try:
-            y, h, c = op(
-                x, h0, c0, lengths, packed, self._spec.shape.sizes, batch_first, self._header
-            )
+            y, h, c = op(x, h0, c0, lengths, packed, self._sizes, batch_first, self._header)
         except (RuntimeError, TypeError):
             explain_refusal(x, h0, c0, lengths)
             raise
@@ -154,9 +154,9 @@ class FastModule(StatefulLSTM):
         parameters = self._parameters.values()
         own: list[Tensor] = [p for p in parameters if p is not None and p.requires_grad]
         if own or self._with_gradient:
-            return partial(ops.lstm_without_gradient, [*own, *self._with_gradient])
+            return partial(lstm_without_gradient, [*own, *self._with_gradient])
         if any(getattr(value, "requires_grad", False) for value in inputs):
-            return ops.lstm
+            return lstm
         return None
 
     def __prepare_scriptable__(self) -> Self:

@@ -16,8 +16,6 @@ from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.packing import Packed, forget_with, pack
 from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
-NEVER = -1  # no sum of versions
-
 _renewing = threading.RLock()
 
 
@@ -42,9 +40,10 @@ class PackedLSTM(nn.Module):
     packed: Tensor
     _header: list[int] | None
 
-    # What `packed` was made from, and the sum of their versions then.
-    _made_from: tuple[Tensor | None, ...]
-    _made_at: int
+    # What the dicts of parameters and buffers held when `packed` was made, and the sum of the
+    # versions then; -1 if that was never.
+    _made: tuple[tuple[Tensor | None, ...], int]
+    _sources: list[Tensor]
 
     # Buffers of which somebody asks the derivative; parameters may be switched at any time.
     _with_gradient: list[Tensor]
@@ -55,6 +54,7 @@ class PackedLSTM(nn.Module):
         """Draws random weights, as nn.LSTM does; on the meta device there are none."""
         super().__init__()
         self._spec = spec
+        self._sizes = spec.shape.sizes
         self._layout_config = layout
         device = torch.device(device) if device is not None else torch.get_default_device()
         bound = 1 / math.sqrt(spec.shape.hidden_size)
@@ -146,13 +146,15 @@ class PackedLSTM(nn.Module):
         self._note_versions()
 
     def _note_versions(self) -> None:
-        self._made_from = (*self._parameters.values(), *self._buffers.values())
-        self._made_at = self._version_of_sources()
+        sources = [tensor for name, tensor in self._tensors().items() if name != "packed"]
+        known = (*self._parameters.values(), *self._buffers.values())
+        self._sources = sources
+        self._made = known, sum(tensor._version for tensor in sources)
         held = [tensor for tensor in self._buffers.values() if tensor is not None]
         self._with_gradient = [tensor for tensor in held if tensor.requires_grad]
 
-    def _version_of_sources(self) -> int:
-        return sum(tensor._version for tensor in self._made_from if tensor is not None)
+    def _note_change(self) -> None:
+        self.__dict__["_made"] = (), -1
 
     # ---- changes ----
 
@@ -194,7 +196,10 @@ class PackedLSTM(nn.Module):
 
     def _traced(self) -> Tensor:
         """What a tracer put in the place of `packed`, if that was made from the tensors there."""
-        if self._version_of_sources() != self._made_at or not is_traced(self.packed):
+        *_, known, versions = self._made
+        if versions != sum(t._version for t in known[:-1] if t is not None) or not is_traced(
+            self.packed
+        ):
             raise RuntimeError(
                 f"this {type(self).__name__}'s tensors were changed or replaced: tracers and "
                 "transforms need them packed before, call repack_() on the module"
@@ -214,7 +219,7 @@ class PackedLSTM(nn.Module):
         through `.data`, NumPy arrays and other views of the memory, nor, in a compiled graph,
         changes after it was compiled. Raises ValueError for tensors that cannot be packed.
         """
-        self._made_at = NEVER
+        self._note_change()
         self._current()
         return self
 
@@ -227,5 +232,5 @@ class PackedLSTM(nn.Module):
                     f"{', '.join(self._spec.kinds(self._tensors().keys()))}: load_state_dict "
                     "takes those of a float LSTM and of other layouts"
                 )
-            self.__dict__["_made_at"] = NEVER
+            self._note_change()
         super().__setattr__(name, value)

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lstm_fastkernels.modules.packed import NEVER, PackedLSTM
+from lstm_fastkernels.modules.packed import PackedLSTM
 from lstm_fastkernels.weights.checkpoint import Checkpoint
 from lstm_fastkernels.weights.formats import INPUT_DTYPES
 from lstm_fastkernels.weights.packing import pack_if_valid
@@ -89,12 +89,12 @@ class StatefulLSTM(PackedLSTM):
             torch.cuda.synchronize(packed.device)  # non_blocking copies may be under way
         self._set_packed(pack_if_valid(self._spec.take(self._tensors())))
         if not self.packed.numel():
-            self._made_at = NEVER  # to_empty leaves tensors that cannot be packed: a call says why
+            self._note_change()  # to_empty leaves tensors that cannot be packed: a call says why
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
-        made_anew = ("_header", "_forget_packed", "_made_from", "_made_at", "_with_gradient")
+        made_anew = ("_header", "_forget_packed", "_made", "_sources", "_with_gradient")
         state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         return state | {"_buffers": buffers}
 

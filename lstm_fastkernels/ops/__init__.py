@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from lstm_fastkernels._watch import quiet
 from lstm_fastkernels.ops import dispatch
 from lstm_fastkernels.ops.library import compiled
 
@@ -23,18 +24,18 @@ lstm_without_gradient = dispatch.lstm_without_gradient
 refuse_derivatives = dispatch.refuse_derivatives
 
 _forward_ad = torch.autograd.forward_ad
-_modes = torch._C._len_torch_dispatch_stack
-_transforms = torch._C._are_functorch_transforms_active
-_autocast = torch._C._is_any_autocast_enabled
-_tracing = torch._C._get_tracing_state
+_listeners = (
+    torch._C._len_torch_dispatch_stack,
+    torch._C._are_functorch_transforms_active,
+    torch._C._is_any_autocast_enabled,
+    torch._C._is_tracing,
+)
 
 
 def least_lstm() -> Any:
     """lstm or, where nothing but gradients listens to torch's dispatcher, plain_lstm: no mode,
     transform, autocast, tracer or forward-mode differentiation."""
-    if _modes() or _transforms() or _autocast() or _tracing() or _forward_ad._current_level >= 0:
-        return lstm
-    return plain_lstm
+    return plain_lstm if _forward_ad._current_level < 0 and quiet(_listeners) else lstm
 
 
 def cuda_built() -> bool:

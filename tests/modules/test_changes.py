@@ -210,6 +210,13 @@ def set_options(fast, seed):
     return fast
 
 
+def export(fast, seed):
+    """Export gives the module other dicts of parameters and buffers."""
+    strict = seed % 2 == 0
+    torch.export.export(fast.repack_(), (CASE.x(),), strict=strict)
+    return fast
+
+
 def train_mode(fast, seed):
     return fast.train(seed % 2 == 0).requires_grad_(seed % 3 == 0)
 
@@ -219,7 +226,7 @@ OPERATIONS = [
     *(load_in_inference_mode, assign, assign_one, assign_in_inference_mode, put_into_dict),
     *(assign_another_dtype, assign_another_shape, multiply, zero, write_nan, call_with_others),
     *(to_halves, to_meta_and_back, share, deep_copy, pickled, saved_by_torch, saved, averaged),
-    *(converted, set_options, train_mode),
+    *(converted, set_options, export, train_mode),
 ]
 
 

@@ -63,8 +63,8 @@ int thread_count() {
 Tensor allocate(const std::vector<int64_t> &sizes, ScalarType type, const Device &device) {
   std::vector<int64_t> strides(sizes.size(), 1);
   for (size_t i = sizes.size() - 1; i > 0; --i)
-    require(!__builtin_mul_overflow(strides[i], std::max<int64_t>(sizes[i], 1), &strides[i - 1]),
-            "a tensor of ", text(sizes, '[', ']'), " is too large");
+    if (__builtin_mul_overflow(strides[i], std::max<int64_t>(sizes[i], 1), &strides[i - 1]))
+      require(false, "a tensor of ", text(sizes, '[', ']'), " is too large");
   const int32_t dtype = type == ScalarType::Half       ? aoti_torch_dtype_float16()
                         : type == ScalarType::BFloat16 ? aoti_torch_dtype_bfloat16()
                         : type == ScalarType::Byte     ? aoti_torch_dtype_uint8()
