@@ -1,5 +1,6 @@
 """convert: which modules of a model become fast ones."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -64,3 +65,13 @@ def test_converted_model_loads_the_float_checkpoint():
     fast, other = lfk.convert(model), lfk.convert(Model())
     other.load_state_dict(model.state_dict())
     same_tensors(other.state_dict(), fast.state_dict())
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("weights", ["int8", "float32"])
+def test_modes_are_kept(training, weights):
+    for module in (nn.LSTM(9, 9), nn.LSTMCell(9, 9)):
+        model = nn.Sequential(module).train(training)
+        fast = lfk.convert(model, weights=weights)
+        assert fast[0].training == training
+        assert lfk.dequantize(fast)[0].training == training

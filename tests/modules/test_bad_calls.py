@@ -67,6 +67,11 @@ def test_bad_lengths(lengths, words):
     check(error_of(lambda: CASE.fast()(X, lengths=lengths)), REFUSED, "lengths", *words)
 
 
+def test_lengths_of_one_sequence():
+    error = error_of(lambda: CASE.fast()(X[:, 0], lengths=torch.tensor([2])))
+    check(error, ValueError, "lengths", "2D")
+
+
 CELL = nn.LSTMCell(5, 4)
 BAD_CELL_CALLS = {
     "feature size": ((zeros(2, 6),), "5", "6"),
@@ -76,6 +81,7 @@ BAD_CELL_CALLS = {
     "h0 batch": ((zeros(2, 5), (zeros(3, 4), zeros(3, 4))), "2", "3"),
     "h0 size": ((zeros(2, 5), (zeros(2, 7), zeros(2, 7))), "4", "7"),
     "one state": ((zeros(2, 5), (zeros(2, 4),)), "two"),
+    "3-D h": ((zeros(2, 5), (zeros(1, 2, 4), zeros(2, 4))), "hx[0]", "2D", "3D"),
 }
 
 
@@ -87,6 +93,17 @@ def test_bad_cell_calls_raise(name):
     kind = ValueError if name == "float64" else type(expected)
     fast = lfk.FastQuantLSTMCell.from_float(CELL)
     check(error_of(lambda: fast(*arguments)), kind, *words)
+
+
+def test_states_of_a_cell_of_another_rank():
+    """nn.LSTMCell leaves it to its matrix products to refuse them, if they do."""
+    fast = lfk.FastQuantLSTMCell.from_float(CELL)
+    for x, h, c, words in (
+        (zeros(2, 5), zeros(2, 4), zeros(4), ("hx[1]", "2D", "1D")),
+        (zeros(5), zeros(1, 4), zeros(1, 4), ("hx[0]", "1D", "2D")),
+        (zeros(5), zeros(4), zeros(1, 4), ("hx[1]", "1D", "2D")),
+    ):
+        check(error_of(lambda x=x, h=h, c=c: fast(x, (h, c))), ValueError, *words)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,17 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from calls import EPILOGUE, FORMS, GRID, call, cases
-from cases import AWKWARD, KINDS, Case, assert_same, by_contract, flat, to_float
+from cases import (
+    AWKWARD,
+    KINDS,
+    Case,
+    assert_by_contract,
+    assert_same,
+    by_contract,
+    drawn,
+    flat,
+    to_float,
+)
 from isas import everywhere
 
 
@@ -180,3 +190,14 @@ def test_cell_in_half_precision(dtype, kind):
     cell, x = everywhere(case.fast_cell()), case.x()[0].to(dtype)
     for narrow, wide in zip(cell(x), cell(x.float()), strict=True):
         assert torch.equal(narrow, wide.to(dtype))
+
+
+@pytest.mark.parametrize("row", [0, 17, 35])
+def test_the_row_with_the_largest_sums_may_be_any(row):
+    """It says how large 16-bit activations may be, for all rows."""
+    case = Case(1200, 9, T=2, B=2, activations="int16")
+    fast = drawn(case)
+    fast.weight_ih_l0.zero_()
+    fast.weight_ih_l0[row] = 127
+    x = torch.full_like(case.x(), 3.0)
+    assert_by_contract(fast, x)

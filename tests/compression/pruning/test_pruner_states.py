@@ -100,3 +100,19 @@ def test_broken_states_change_nothing(name):
     assert repr(loading) == "Pruner(6 matrices, step 0, sparsity 0.0000)"
     loading.load_state_dict(whole)
     assert repr(loading) == repr(pruner)
+
+
+def test_a_loaded_state_stays_its_owners():
+    config = lfk.PruneConfig(0.5, block_size=(2, 2), importance="taylor")
+    model, other = Model(), Model()
+    pruner, loading = lfk.prune_(model, config), lfk.prune_(other, config)
+    train(model, adam(model), pruner, range(1))
+    state = pruner.state_dict()
+    loading.load_state_dict(state)
+    before = copy.deepcopy(loading.state_dict())
+    for entry in state["matrices"].values():
+        for tensor in entry.values():
+            tensor.zero_()
+    for name, entry in loading.state_dict()["matrices"].items():
+        for key, tensor in entry.items():
+            assert torch.equal(tensor, before["matrices"][name][key]), (name, key)
