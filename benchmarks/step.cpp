@@ -14,13 +14,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <memory>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "lstm_fastkernels/lstm.h"
+#include "lstm_fastkernels/model.h"
+#include "lstm_fastkernels/weights.h"
 
 namespace {
 
@@ -61,14 +61,18 @@ public:
     cut();
   }
 
-  WeightMatrix float32() const { return {floats_.data()}; }
-  WeightMatrix dense() const { return {weights_.data(), scales_.data()}; }
-  WeightMatrix sparse() const {
-    if (!is_pruned_)
-      return dense();
-    return {blocks_.data(),     scales_.data(), static_cast<int64_t>(col_indices_.size()),
-            kBlockRows,         kBlockColumns,  crow_indices_.data(),
-            col_indices_.data()};
+  WeightMatrix dense(Precision precision) const {
+    if (precision.weights == WeightType::float32)
+      return {precision, floats_.data()};
+    return {precision, weights_.data(), scales_.data()};
+  }
+  WeightMatrix sparse(Precision precision) const {
+    if (!is_pruned_ ||
+        precision.weights == WeightType::float32) // zeros of floats are skipped anyway
+      return dense(precision);
+    return {
+        precision,  blocks_.data(), scales_.data(),       static_cast<int64_t>(col_indices_.size()),
+        kBlockRows, kBlockColumns,  crow_indices_.data(), col_indices_.data()};
   }
 
 private:
@@ -121,21 +125,18 @@ class Contestant {
 public:
   Contestant(std::string name, const LstmShape &shape, const WeightMatrix &ih,
              const WeightMatrix &hh, const LstmArguments &arguments)
-      : name(std::move(name)), arguments_(arguments),
+      : name(std::move(name)), arguments_(arguments), lstm_(pack(shape, {ih, hh, {}, nullptr})),
         y_(static_cast<size_t>(arguments.batch_size * shape.hidden_size)), c_n_(y_), h_n_(y_) {
-    const CellWeights layer{ih, hh, {}, nullptr};
-    bytes = lstm_fastkernels::packed_bytes(shape, &layer);
-    packed_.reset(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
-    pack(shape, &layer, packed_.get(), bytes);
     arguments_.y = y_.data();
     arguments_.h_n = h_n_.data();
     arguments_.c_n = c_n_.data();
   }
 
+  size_t packed_bytes() const { return lstm_.packed_bytes(); }
   double seconds(long calls) const {
     const auto start = std::chrono::steady_clock::now();
     for (; calls > 0; --calls)
-      lstm_forward(packed_.get(), bytes, arguments_);
+      lstm_.forward(arguments_);
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
   void calibrate() {
@@ -149,13 +150,14 @@ public:
   const std::vector<float> &outputs() const { return y_; }
 
   std::string name;
-  size_t bytes;
   std::vector<double> microseconds;
 
 private:
+  static Lstm pack(const LstmShape &shape, const CellWeights &cell) { return Lstm(shape, &cell); }
+
   LstmArguments arguments_;
+  Lstm lstm_;
   std::vector<float> y_, c_n_, h_n_;
-  std::unique_ptr<void, decltype(&std::free)> packed_{nullptr, std::free};
   long calls_ = 1;
 };
 
@@ -185,14 +187,18 @@ int run(char **argument) {
   arguments.threads = threads;
 
   std::vector<Contestant> contestants;
-  for (const int bits : {8, 16}) {
-    shape.activation_bits = bits;
-    const std::string name = "int" + std::to_string(bits);
-    contestants.emplace_back(name + " sparse", shape, ih.sparse(), hh.sparse(), arguments);
-    contestants.emplace_back(name + " dense", shape, ih.dense(), hh.dense(), arguments);
+  const auto add = [&](const std::string &name, const WeightMatrix &of_x,
+                       const WeightMatrix &of_h) {
+    contestants.emplace_back(name, shape, of_x, of_h, arguments);
+  };
+  for (const ActivationType activations : {ActivationType::int8, ActivationType::int16}) {
+    const Precision precision{WeightType::int8, activations};
+    const std::string name = activations == ActivationType::int8 ? "int8" : "int16";
+    add(name + " sparse", ih.sparse(precision), hh.sparse(precision));
+    add(name + " dense", ih.dense(precision), hh.dense(precision));
   }
-  shape.activation_bits = 32;
-  contestants.emplace_back("float32 sparse", shape, ih.float32(), hh.float32(), arguments);
+  const Precision floats{WeightType::float32, ActivationType::float32};
+  add("float32 sparse", ih.sparse(floats), hh.sparse(floats));
 
   for (Contestant &contestant : contestants)
     contestant.calibrate();
@@ -208,7 +214,7 @@ int run(char **argument) {
   const char *separator = "{";
   for (const Contestant &contestant : contestants) {
     std::printf("%s\n  \"%s\": {\"packed_bytes\": %zu, \"us\": ", separator,
-                contestant.name.c_str(), contestant.bytes);
+                contestant.name.c_str(), contestant.packed_bytes());
     char bracket = '[';
     for (const double us : contestant.microseconds) {
       std::printf("%c%.4f", bracket, us);
