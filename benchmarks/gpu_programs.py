@@ -23,7 +23,9 @@ LARGEST_BYTES = 25 << 20  # of the folder, which is to be carried
 STAMP = FOLDER / "built-from"
 
 OPS = "_ops.abi3.so"
-KERNELS = "lib/liblstm_fastkernels_cuda.so"  # which it links
+# What the package needs of its build: the ops library, the kernels that it links, what modules ask
+# at each call.
+BUILT = [OPS, "lib/liblstm_fastkernels_cuda.so", "_watch.abi3.so"]
 PACKAGE = ROOT / "lstm_fastkernels"
 LIBRARIES = [f"lstm_fastkernels/lib/liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
 INCLUDES = ["-Icsrc/include", "-Icsrc", "-Itests/cpp/support"]
@@ -65,7 +67,7 @@ def build(names: Iterable[str], architecture: str) -> None:
     for name in names:
         if name == OPS:
             build_package()
-            for part in (OPS, KERNELS):
+            for part in BUILT:
                 call("strip", "-o", FOLDER / Path(part).name, PACKAGE / part)
             continue
         # A prebuilt ops library comes without them.
@@ -98,7 +100,7 @@ def missing(architecture: str) -> dict[str, str]:
         return dict.fromkeys(PROGRAMS, "not prebuilt")
     if STAMP.read_text() != digest(architecture):
         return dict.fromkeys(PROGRAMS, "prebuilt from other sources or for another architecture")
-    for part in (OPS, KERNELS):
+    for part in BUILT:
         (PACKAGE / part).parent.mkdir(exist_ok=True)
         shutil.copy(FOLDER / Path(part).name, PACKAGE / part)
     return {name: why for name in PROGRAMS if (why := obstacle(name))}
