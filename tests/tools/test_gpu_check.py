@@ -255,7 +255,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_programs, "STAMP", tmp_path / "built/built-from")
     (tmp_path / "setup.py").write_text("1")
     (tmp_path / "lstm_fastkernels.py").write_text("def cuda_built(): return True")
-    for name in (*gpu_programs.PROGRAMS, Path(gpu_programs.KERNELS).name):
+    for name in (*gpu_programs.PROGRAMS, *(Path(part).name for part in gpu_programs.BUILT)):
         program = tmp_path / "built" / name
         program.write_text('#!/bin/sh\n[ "$1" = --list ]\n')
         program.chmod(0o755)
@@ -265,8 +265,19 @@ def folder(tmp_path, monkeypatch):
 
 def test_programs_that_load_are_not_built(folder):
     assert gpu_programs.missing("90") == {}
-    assert (folder / "package" / gpu_programs.OPS).exists()
-    assert (folder / "package" / gpu_programs.KERNELS).exists()
+    assert all((folder / "package" / part).exists() for part in gpu_programs.BUILT)
+
+
+def test_what_is_carried_is_all_that_the_package_loads():
+    """Beside what torch and the system bring."""
+    package = Path(lfk.__file__).parent
+    for part in gpu_programs.BUILT:
+        if (package / part).exists():
+            dynamic = subprocess.run(
+                ["readelf", "-d", package / part], capture_output=True, text=True
+            )
+            for needed in re.findall(r"NEEDED.*\[(liblstm_\w+\.so)", dynamic.stdout):
+                assert f"lib/{needed}" in gpu_programs.BUILT, f"{part} needs {needed}"
 
 
 def test_programs_that_do_not_load_are_built(folder):
