@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import lstm_fastkernels as lfk
 from char_lm import CharLM, bits_per_character
 
 ROUNDS = 25
@@ -31,9 +30,8 @@ class Candidate:
     sequence: list[float] = field(default_factory=list)
 
 
-def fast_candidate(model: CharLM, name: str, **options: str) -> Candidate:
-    """Make a row for the model with a fast LSTM in it; options are those of lfk.convert."""
-    fast: CharLM = lfk.convert(model, **options)
+def fast_candidate(fast: CharLM, name: str) -> Candidate:
+    """Make a row for a model with a fast LSTM in it."""
     return Candidate(name, fast, fast.lstm.packed_bytes())
 
 

@@ -163,7 +163,7 @@ def candidates(arguments: argparse.Namespace) -> list[Candidate]:
     """Make the rows of the table: each model as it is trained and in int8."""
     model, _ = load_model(DENSE)
     rows = [Candidate("nn.LSTM, float32", model, float_bytes(model.lstm))]
-    rows.append(fast_candidate(model, "dense, int8"))
+    rows.append(fast_candidate(lfk.convert(model), "dense, int8"))
     for sparsity in arguments.sparsity:
         for pattern in (*arguments.pattern, "dense"):
             model, metadata = load_model(model_path(arguments, sparsity, pattern))
@@ -172,8 +172,8 @@ def candidates(arguments: argparse.Namespace) -> list[Candidate]:
             if pattern == "dense":
                 name = f"dense, H={model.lstm.hidden_size}"
             name += f" ({metadata['steps']} steps)"
-            rows.append(fast_candidate(model, f"{name}, float32", weights="float32"))
-            rows.append(fast_candidate(model, f"{name}, int8"))
+            rows.append(fast_candidate(lfk.convert(model, weights="float32"), f"{name}, float32"))
+            rows.append(fast_candidate(lfk.convert(model), f"{name}, int8"))
     return rows
 
 

@@ -73,11 +73,12 @@ def make_candidates(model: CharLM) -> list[Candidate]:
     dynamic = quantize_dynamic(model)
     pruned, metadata = load_model(PRUNED_WEIGHTS)
     zeros = f"{float(metadata['sparsity']):.0%} zeros"
+    wide = lfk.convert(model, activations="int16")
     return [
         Candidate("nn.LSTM, float32", model, float_bytes(model.lstm)),
         Candidate("torch.ao quantize_dynamic", dynamic, saved_size(dynamic.lstm) if dynamic else 0),
-        fast_candidate(model, "FastQuantLSTM, int8"),
-        fast_candidate(model, "FastQuantLSTM, int16 activations", activations="int16"),
+        fast_candidate(lfk.convert(model), "FastQuantLSTM, int8"),
+        fast_candidate(wide, "FastQuantLSTM, int16 activations"),
         fast_candidate(pruned, f"FastQuantLSTM, int8, {zeros}"),
     ]
 
