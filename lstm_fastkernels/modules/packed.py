@@ -14,7 +14,7 @@ from lstm_fastkernels.modules.tensor_kinds import in_same_place, is_traced, to_h
 from lstm_fastkernels.ops import refuse_derivatives
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.packing import Packed, forget_with, pack
-from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
+from lstm_fastkernels.weights.structures import LayoutConfig
 
 _renewing = threading.RLock()
 
@@ -59,24 +59,6 @@ class PackedLSTM(nn.Module):
         device = torch.device(device) if device is not None else torch.get_default_device()
         bound = 1 / math.sqrt(spec.shape.hidden_size)
         self._set_canonical(spec.random(bound, layout, device))
-
-    @property
-    def layout(self) -> Layout:
-        """How weights given to the module from now on are laid out, see LayoutConfig."""
-        return self._layout_config.layout
-
-    @layout.setter
-    def layout(self, layout: Layout) -> None:
-        self._layout_config = LayoutConfig(layout, self.block_size)
-
-    @property
-    def block_size(self) -> BlockSize:
-        """Rows and columns of the blocks of weights given to the module from now on."""
-        return self._layout_config.block_size
-
-    @block_size.setter
-    def block_size(self, block_size: BlockSize) -> None:
-        self._layout_config = LayoutConfig(self.layout, block_size)
 
     def packed_bytes(self) -> int:
         """Bytes that the kernels read: weights, indices, scales, biases and their headers."""

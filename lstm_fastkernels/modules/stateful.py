@@ -10,6 +10,7 @@ from lstm_fastkernels.modules.packed import PackedLSTM
 from lstm_fastkernels.weights.checkpoint import Checkpoint
 from lstm_fastkernels.weights.formats import INPUT_DTYPES
 from lstm_fastkernels.weights.packing import pack_if_valid
+from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
 
 class StatefulLSTM(PackedLSTM):
@@ -21,6 +22,24 @@ class StatefulLSTM(PackedLSTM):
     def _float_names(self) -> dict[str, str]:
         """What a float checkpoint calls its tensors, by nn.LSTM's names for them."""
         return {name: name for name in self._spec.float_kinds()}
+
+    @property
+    def layout(self) -> Layout:
+        """How weights given to the module from now on are laid out, see LayoutConfig."""
+        return self._layout_config.layout
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self._layout_config = LayoutConfig(layout, self.block_size)
+
+    @property
+    def block_size(self) -> BlockSize:
+        """Rows and columns of the blocks of weights given to the module from now on."""
+        return self._layout_config.block_size
+
+    @block_size.setter
+    def block_size(self, block_size: BlockSize) -> None:
+        self._layout_config = LayoutConfig(self.layout, block_size)
 
     def _load_from_state_dict(
         self,
