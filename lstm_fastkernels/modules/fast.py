@@ -151,10 +151,8 @@ class FastModule(StatefulLSTM):
 
     def _in_grad_mode(self, *inputs: Any) -> Any:
         """The op whose backward raises, where a derivative is asked for."""
-        parameters = self._parameters.values()
-        own: list[Tensor] = [p for p in parameters if p is not None and p.requires_grad]
-        if own or self._with_gradient:
-            return partial(lstm_without_gradient, [*own, *self._with_gradient])
+        if own := [tensor for tensor in self._floats if tensor.requires_grad]:
+            return partial(lstm_without_gradient, own)
         if any(getattr(value, "requires_grad", False) for value in inputs):
             return lstm
         return None

@@ -41,12 +41,11 @@ class PackedLSTM(nn.Module):
     _header: list[int] | None
 
     # What the dicts of parameters and buffers held when `packed` was made, and the sum of the
-    # versions then; -1 if that was never.
+    # versions then; -1 if that was never. Those tensors without `packed`; and the floats among the
+    # canonical ones, which can have derivatives.
     _made: tuple[tuple[Tensor | None, ...], int]
-    _sources: list[Tensor]
-
-    # Buffers of which somebody asks the derivative; parameters may be switched at any time.
-    _with_gradient: list[Tensor]
+    _noted: list[Tensor]
+    _floats: list[Tensor]
 
     def __init__(
         self, spec: WeightSpec, layout: LayoutConfig, device: torch.device | str | None
@@ -128,12 +127,12 @@ class PackedLSTM(nn.Module):
         self._note_versions()
 
     def _note_versions(self) -> None:
-        sources = [tensor for name, tensor in self._tensors().items() if name != "packed"]
+        tensors = self._tensors()
         known = (*self._parameters.values(), *self._buffers.values())
-        self._sources = sources
-        self._made = known, sum(tensor._version for tensor in sources)
-        held = [tensor for tensor in self._buffers.values() if tensor is not None]
-        self._with_gradient = [tensor for tensor in held if tensor.requires_grad]
+        self._noted = [tensor for name, tensor in tensors.items() if name != "packed"]
+        self._made = known, sum(tensor._version for tensor in self._noted)
+        own = self._spec.take(tensors).tensors.values()
+        self._floats = [tensor for tensor in own if tensor.is_floating_point()]
 
     def _note_change(self) -> None:
         self.__dict__["_made"] = (), -1
@@ -178,10 +177,8 @@ class PackedLSTM(nn.Module):
 
     def _traced(self) -> Tensor:
         """What a tracer put in the place of `packed`, if that was made from the tensors there."""
-        *_, known, versions = self._made
-        if versions != sum(t._version for t in known[:-1] if t is not None) or not is_traced(
-            self.packed
-        ):
+        versions = sum(tensor._version for tensor in self._noted)
+        if versions != self._made[1] or not is_traced(self.packed):
             raise RuntimeError(
                 f"this {type(self).__name__}'s tensors were changed or replaced: tracers and "
                 "transforms need them packed before, call repack_() on the module"

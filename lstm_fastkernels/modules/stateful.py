@@ -113,7 +113,7 @@ class StatefulLSTM(PackedLSTM):
 
     def __getstate__(self) -> dict[str, Any]:
         buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
-        made_anew = ("_header", "_forget_packed", "_made", "_sources", "_with_gradient")
+        made_anew = ("_header", "_forget_packed", "_made", "_noted", "_floats")
         state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         return state | {"_buffers": buffers}
 

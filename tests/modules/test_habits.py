@@ -56,6 +56,28 @@ def test_training_around_it():
     assert parameters_to_vector(model.parameters()).dtype == torch.float32
 
 
+def test_a_subclass_with_parameters_of_its_own_is_trained():
+    class Scaled(lfk.FastQuantLSTM):
+        def __init__(self, *sizes):
+            super().__init__(*sizes)
+            self.gain = nn.Parameter(torch.ones(()))
+            self.register_buffer("offset", torch.zeros(9))
+
+        def forward(self, x):
+            return super().forward(x)[0] * self.gain + self.offset
+
+    lstm = Scaled(5, 9)
+    optimizer = torch.optim.SGD(lstm.parameters(), lr=0.1)
+    packed = lstm.packed
+    lstm(CASE.x()).square().sum().backward()
+    assert lstm.gain.grad is not None
+    optimizer.step()
+    like = lfk.FastQuantLSTM(5, 9)
+    like.take_canonical(lstm.canonical().tensors)
+    assert torch.equal(lstm(CASE.x()), like(CASE.x())[0] * lstm.gain)
+    assert packed.numel() == lstm.packed.numel()
+
+
 class _First(nn.Module):
     def forward(self, result):
         return result[0]
