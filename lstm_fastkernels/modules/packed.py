@@ -153,7 +153,7 @@ class PackedLSTM(nn.Module):
     def _pack_again(self) -> Tensor:
         tensors = self._tensors()
         refuse_derivatives(*tensors.values())
-        if torch._C._get_tracing_state() or any(map(is_traced, tensors.values())):
+        if torch._C._is_tracing() or any(map(is_traced, tensors.values())):
             return self._traced()
         try:
             with unseen():

@@ -17,28 +17,28 @@ _NO_DERIVATIVE = (
 )
 
 
-_ARGUMENTS = 8  # of the op
-
-
 class _WithoutGradient(torch.autograd.Function):
-    """lstm for tensors that require grad: forward runs, backward raises."""
+    """lstm for tensors that require grad: forward runs, backward raises.
+
+    The first `count` values are no arguments of the op, but their derivatives are asked for, too.
+    """
 
     @staticmethod
-    def forward(ctx, *arguments):  # type: ignore[no-untyped-def]
-        ctx.shapes = [t.shape if isinstance(t, Tensor) else None for t in arguments]
-        return compiled.lstm.default(*arguments[:_ARGUMENTS])
+    def forward(ctx, count, *values):  # type: ignore[no-untyped-def]
+        ctx.shapes = [value.shape if isinstance(value, Tensor) else None for value in values]
+        return compiled.lstm.default(*values[count:])
 
     @staticmethod
     def backward(ctx, gradient, *_):  # type: ignore[no-untyped-def]
-        asked = zip(ctx.needs_input_grad, ctx.shapes, strict=True)
-        return tuple(
+        asked = zip(ctx.needs_input_grad[1:], ctx.shapes, strict=True)
+        return None, *(
             compiled.no_backward(gradient, shape) if needed else None for needed, shape in asked
         )
 
 
 def lstm_without_gradient(sources: list[Tensor], *arguments: Any) -> Result:
     """lstm, of which sources' derivatives are asked for beside those of x, h0 and c0."""
-    result: Result = _WithoutGradient.apply(*arguments, *sources)
+    result: Result = _WithoutGradient.apply(len(sources), *sources, *arguments)
     return result
 
 
@@ -59,43 +59,22 @@ def _below_autograd(*arguments: Any) -> Result:
     return result
 
 
-def _autograd(
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    lengths: Tensor | None,
-    packed: Tensor,
-    shape: list[int],
-    batch_first: bool,
-    header: list[int] | None = None,
-) -> Result:
-    arguments = x, h0, c0, lengths, packed, shape, batch_first, header
+def _autograd(x: Tensor, h0: Tensor | None, c0: Tensor | None, *others: Any) -> Result:
     refuse_derivatives(x, h0, c0)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0)):
-        return lstm_without_gradient([], *arguments)
-    return _below_autograd(*arguments)
+        return lstm_without_gradient([], x, h0, c0, *others)
+    return _below_autograd(x, h0, c0, *others)
 
 
 def _autocast(device: str) -> Any:
     """Casts x and the states as autocast does for nn.LSTM."""
     key = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device.upper()}"))
 
-    def kernel(
-        x: Tensor,
-        h0: Tensor | None,
-        c0: Tensor | None,
-        lengths: Tensor | None,
-        packed: Tensor,
-        shape: list[int],
-        batch_first: bool,
-        header: list[int] | None = None,
-    ) -> Result:
+    def kernel(x: Tensor, h0: Tensor | None, c0: Tensor | None, *others: Any) -> Result:
         dtype = torch.get_autocast_dtype(device)
-        x, h0, c0 = (cast_for_autocast(tensor, dtype) for tensor in (x, h0, c0))
+        casted = (cast_for_autocast(tensor, dtype) for tensor in (x, h0, c0))
         with torch._C._ExcludeDispatchKeyGuard(key):
-            result: Result = compiled.lstm.default(
-                x, h0, c0, lengths, packed, shape, batch_first, header
-            )
+            result: Result = compiled.lstm.default(*casted, *others)
         return result
 
     return kernel
