@@ -34,7 +34,7 @@ def described(lstm):
         "layout": lstm.layout,
         "block_size": [8, 4],
     }
-    return {"format_version": 2, "numeric_contract": 1, "lstms": {"": options}}
+    return {"format_version": 2, "numeric_contract": 2, "lstms": {"": options}}
 
 
 def write(path, tensors, configuration):

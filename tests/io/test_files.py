@@ -146,7 +146,7 @@ def test_the_configuration(path):
         "layout": "auto",
         "block_size": [8, 4],
     }
-    versions = {"format_version": 2, "numeric_contract": 1}
+    versions = {"format_version": 2, "numeric_contract": 2}
     assert configuration_of(path) == {**versions, "lstms": {"rnn": expected}}
 
 
