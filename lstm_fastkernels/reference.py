@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 Activations = Literal["int8", "int16", "float32"]
+RowKind = Literal["any", "bounded"]
 State = tuple[Tensor, Tensor]
 
 # tanh(x) ~ x P(x^2) / Q(x^2) on [-9, 9], lowest coefficient first.
@@ -36,10 +37,11 @@ TANH_Q = (
     float.fromhex("0x1.ad6c6ap-21"),
 )
 
-# Rows whose largest magnitude is below this quantize to zero.
+# Rows whose largest magnitude, for 16 bits, or scale, for 8, is below this quantize to zero.
 SMALLEST_ABSMAX = 1e-30
-# Without a projection |h| <= 1, and so is |o tanh(c)| with one: their scale is a constant.
-H_ABSMAX = 1.0
+SMALLEST_SCALE = 2.0**-100
+UNSIGNED_MAX = 255  # of 8-bit activations
+GRID_MAX = 32767  # of the 16 bits by way of which bounded rows get there
 # Added in the place of a bias: changes nothing, not even the sign of a zero.
 NO_BIAS = -0.0
 
@@ -58,9 +60,7 @@ class Matrix:
 
     @cached_property
     def activation_max(self) -> int:
-        """A: integer activations are in [-A, A], so that no sum of products can leave int32."""
-        if self.activations == "int8":
-            return 127
+        """A: 16-bit activations are in [-A, A], so that no sum of products can leave int32."""
         largest_sum = int(self.weight.long().abs().sum(1).max())
         return min(32767, (2**31 - 1) // max(1, largest_sum))
 
@@ -135,17 +135,17 @@ def update_cell(gates: Tensor, c: Tensor) -> State:
 # ---- products ----
 
 
-def quantize_rows_dynamic(
-    rows: Tensor, largest: int, min_absmax: float = 0.0
+def quantize_rows_symmetric(
+    rows: Tensor, largest: int, kind: RowKind = "any"
 ) -> tuple[Tensor, Tensor]:
     """Rows [..., K] as (int32 [..., K], scale float32 [..., 1]): rows ~ integers * scale.
 
-    With m = max(min_absmax, max |v|) of a row and A = `largest`: scale = m / A and
+    With A = `largest` and m = max |v| of a row, of a bounded one max(1, max |v|): scale = m / A and
     integers = clamp(rint(v * (A / m)), -A, A), ties to even. A row with m < 1e-30 gives zeros and
     scale 0, a row with a non-finite value zeros and scale NaN.
     """
     rows = rows.float()
-    m = rows.abs().amax(-1, keepdim=True).clamp(min=min_absmax)
+    m = rows.abs().amax(-1, keepdim=True).clamp(min=1.0 if kind == "bounded" else 0.0)
     finite, tiny = m.isfinite(), m < torch.full_like(m, SMALLEST_ABSMAX)
     # A tensor: torch divides a number by way of a reciprocal, which rounds twice.
     limit = torch.full_like(m, largest)
@@ -154,16 +154,49 @@ def quantize_rows_dynamic(
     return integers.masked_fill(~finite, 0).int(), scale
 
 
-def take_activations(
-    matrix: Matrix, rows: Tensor, min_absmax: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def quantize_rows_unsigned(
+    rows: Tensor, kind: RowKind = "any"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows [..., K] as (q int32 [..., K], zero point int32 [..., 1], scale float32 [..., 1]).
+
+    rows ~ (q - zero point) * scale, q in 0..255. With lo = min(0, min v) and hi = max(0, max v) of
+    a row: s = hi / 255 - lo / 255, r = 1 / s, zero point = rint(-lo * r), q = clamp(rint(v * r) +
+    zero point, 0, 255) and scale = s, ties to even. Of a bounded row the integers rint(v * (32767 /
+    b)) are quantized so, b = max(1, max |v|), and scale = s * (b / 32767). A row with s < 2^-100
+    gives zeros and scale 0, a row with a non-finite value zeros and scale NaN.
+    """
+    rows = rows.float()
+    finite = rows.isfinite().all(-1, keepdim=True)
+    rows = rows.masked_fill(~finite, 0)
+    # Tensors: torch divides a number by way of a reciprocal, which rounds twice.
+    largest = torch.full_like(rows[..., :1], UNSIGNED_MAX)
+    unit = torch.ones_like(largest)
+    if kind == "bounded":
+        bound = rows.abs().amax(-1, keepdim=True).clamp(min=1.0)
+        grid = torch.full_like(bound, GRID_MAX)
+        rows, unit = (rows * (grid / bound)).round(), bound / grid
+    lo, hi = rows.amin(-1, keepdim=True).clamp(max=0), rows.amax(-1, keepdim=True).clamp(min=0)
+    s = hi / largest - lo / largest
+    tiny = s < SMALLEST_SCALE
+    r = (torch.ones_like(s) / s).masked_fill(tiny, 0)
+    zero_point = (-lo * r).round()
+    q = ((rows * r).round() + zero_point).clamp(0, UNSIGNED_MAX)
+    scale = (s * unit).masked_fill(tiny, 0).masked_fill(~finite, math.nan)
+    return q.int(), zero_point.int(), scale
+
+
+def take_activations(matrix: Matrix, rows: Tensor, kind: RowKind = "any") -> tuple[Tensor, Tensor]:
     """Rows [..., K] as (what the matrix multiplies [..., K], scale float32 [..., 1]).
 
-    float32 activations are the rows themselves, with scale 1; a row with a non-finite value counts
-    as zeros with scale NaN. Others are quantized by quantize_rows_dynamic.
+    8-bit activations are without their zero point: what is left of a sum once the zero point's part
+    is subtracted. float32 activations are the rows themselves, with scale 1; a row with a
+    non-finite value counts as zeros with scale NaN.
     """
-    if matrix.activations != "float32":
-        return quantize_rows_dynamic(rows, matrix.activation_max, min_absmax)
+    if matrix.activations == "int8":
+        q, zero_point, scale = quantize_rows_unsigned(rows, kind)
+        return q - zero_point, scale
+    if matrix.activations == "int16":
+        return quantize_rows_symmetric(rows, matrix.activation_max, kind)
     finite = rows.isfinite().all(-1, keepdim=True)
     scale = torch.ones_like(finite, dtype=torch.float32).masked_fill(~finite, math.nan)
     return rows.masked_fill(~finite, 0), scale
@@ -186,9 +219,9 @@ def products(activations: Tensor, weight: Tensor) -> Tensor:
     return sums
 
 
-def affine(matrix: Matrix, rows: Tensor, addend: Tensor | float, min_absmax: float = 0.0) -> Tensor:
+def affine(matrix: Matrix, rows: Tensor, addend: Tensor | float, kind: RowKind = "any") -> Tensor:
     """fma(sum, row's scale * scale, addend) [..., N] of rows [..., K]; `addend` broadcasts."""
-    activations, scale = take_activations(matrix, rows, min_absmax)
+    activations, scale = take_activations(matrix, rows, kind)
     sums = products(activations, matrix.weight).to(rows.dtype)
     return fma(sums, scale.to(rows.dtype) * matrix.scale, addend)
 
@@ -252,15 +285,15 @@ def lstm(
     num_layers: int = 1,
     bidirectional: bool = False,
     proj_size: int = 0,
-    activations: Activations = "int8",
+    precision: Mapping[str, Activations] | None = None,
 ) -> tuple[Tensor, State]:
     """y [T, B, directions * P] and (h_n, c_n), as FastQuantLSTM and FastSparseLSTM give them.
 
     tensors: the module's state_dict. x: [T, B, I], float32, float16, bfloat16, or float64 (see
     above). hx: (h0 [layers * directions, B, P], c0 [layers * directions, B, H]), float32 or of x's
     dtype; h_n and c_n have its dtype, or x's without it. lengths: int64 [B], each in 1..T: y is
-    zero past a row's length and h_n, c_n are the states there. `activations` are those of int8
-    weights. Nothing is checked.
+    zero past a row's length and h_n, c_n are the states there. precision: of each matrix, by
+    its name; "int8" for those it does not name. Nothing is checked.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     directions = ("", "_reverse") if bidirectional else ("",)
@@ -277,7 +310,9 @@ def lstm(
     def layer_of(suffix: str, columns: int) -> Layer:
         def read(name: str, *shape: int) -> Matrix:
             gates, rows, columns = shape
-            return canonical_matrix(tensors, name + suffix, (gates, rows, columns), activations)
+            name += suffix
+            activations = (precision or {}).get(name, "int8")
+            return canonical_matrix(tensors, name, (gates, rows, columns), activations)
 
         return Layer(
             read("weight_ih", 4, hidden_size, columns),
@@ -288,12 +323,11 @@ def lstm(
 
     y, finals = x.to(dtype), list[State]()
     for depth in range(num_layers):
-        min_absmax = 0.0 if depth == 0 or proj_size else H_ABSMAX
         outputs = []
         for direction in directions:
             layer = layer_of(f"_l{depth}{direction}", y.shape[2])
             h, c = (state[len(finals)].to(dtype) for state in hx)
-            output, final = run_layer(layer, y, min_absmax, (h, c), inside, bool(direction))
+            output, final = run_layer(layer, y, (h, c), inside, bool(direction))
             outputs.append(output)
             finals.append(final)
         y = torch.cat(outputs, dim=2)
@@ -302,23 +336,23 @@ def lstm(
 
 
 def run_layer(
-    layer: Layer, x: Tensor, x_min_absmax: float, hx: State, inside: Tensor, reverse: bool
+    layer: Layer, x: Tensor, hx: State, inside: Tensor, reverse: bool
 ) -> tuple[Tensor, State]:
     """y [T, B, P] and the last (h, c) of one direction, from x [T, B, K] and hx of that direction.
 
-    x_min_absmax: for quantizing x; inside: bool [T, B, 1], which rows work at which step.
+    inside: bool [T, B, 1], which rows work at which step.
     """
     h, c = hx
-    h_min_absmax = H_ABSMAX if layer.hr is None else 0.0
-    x_gates = affine(layer.ih, x, layer.bias, x_min_absmax)
+    h_kind: RowKind = "bounded" if layer.hr is None else "any"
+    x_gates = affine(layer.ih, x, layer.bias)
     # A non-finite c0 makes its row NaN as a non-finite h0 does.
     h = h.masked_fill(~c.isfinite().all(-1, keepdim=True), math.nan)
     y = [h] * len(x)
     steps = range(len(x))
     for t in reversed(steps) if reverse else steps:
-        new_h, new_c = update_cell(affine(layer.hh, h, x_gates[t], h_min_absmax), c)
+        new_h, new_c = update_cell(affine(layer.hh, h, x_gates[t], h_kind), c)
         if layer.hr is not None:
-            new_h = affine(layer.hr, new_h, NO_BIAS, H_ABSMAX)
+            new_h = affine(layer.hr, new_h, NO_BIAS, "bounded")
         h, c = torch.where(inside[t], new_h, h), torch.where(inside[t], new_c, c)
         y[t] = torch.where(inside[t], h, 0)
     return torch.stack(y), (h, c)

@@ -20,8 +20,12 @@ constexpr float kTanhP[5] = {0x1.fffffep-1f, 0x1.126cecp-3f, 0x1.cd1dbep-9f, 0x1
 constexpr float kTanhQ[5] = {1.0f, 0x1.de8bbap-2f, 0x1.a95af2p-6f, 0x1.5c6df2p-12f,
                              0x1.ad6c6ap-21f};
 
-// Rows whose largest magnitude is below this quantize to zero.
+// Rows whose largest magnitude, for 16 bits, or scale, for 8, is below this quantize to zero.
 constexpr float kSmallestMagnitude = 1e-30f;
+constexpr float kSmallestScale = 0x1p-100f;
+
+constexpr float kUnsignedMax = 255; // of 8-bit activations
+constexpr float kGridMax = 32767;   // of the 16 bits by way of which bounded rows get there
 
 // c[0] + c[1] z + ... + c[4] z^4.
 LFK_HOST_DEVICE inline float horner(float c0, float c1, float c2, float c3, float c4, float z) {
@@ -70,27 +74,59 @@ LFK_HOST_DEVICE inline float update_cell(const float (&gates)[4], float &c) {
   return sigmoid_approx(gates[3]) * tanh_approx(c);
 }
 
-// v to an integer in [-max, max], ties to even; 0 where v * inverse_scale is NaN.
-LFK_HOST_DEVICE inline int32_t quantize(float v, float inverse_scale, int32_t max) {
-  const float limit = static_cast<float>(max);
-  const float scaled = std::nearbyint(v * inverse_scale);
-  if (std::isnan(scaled))
-    return 0;
-  return static_cast<int32_t>(scaled < -limit ? -limit : scaled > limit ? limit : scaled);
+// To the nearest integer, ties to even, for less than 2^22: what is added leaves no room for more.
+LFK_HOST_DEVICE inline float round_to_integer(float value) {
+  return (value + 0x1.8p23f) - 0x1.8p23f;
 }
 
-// How a row is quantized whose largest magnitude is m, or at least a floor.
-struct RowScale {
-  float scale;
-  float inverse; // 0: all of the row becomes 0
+// What a row of activations is: `bounded` ones are o tanh(c) and what carries it from call to call,
+// within [-1, 1] unless a caller's h0 is not.
+enum class RowKind { any, bounded };
+
+// How the values of a row become integers: u = rint(v * grid), or v where grid is 0;
+// q = clamp(rint(u * inverse) + zero_point, least, most), ties to even.
+struct RowQuantizer {
+  float scale; // a value is about (q - zero_point) * scale; NaN if one is not finite
+  float grid;
+  float inverse; // 0: every q is 0
+  int32_t zero_point;
+  int32_t least, most;
+
+  LFK_HOST_DEVICE int32_t operator()(float v) const {
+    const float u = grid == 0.0f ? v : round_to_integer(v * grid);
+    const int32_t q = static_cast<int32_t>(round_to_integer(u * inverse)) + zero_point;
+    return q < least ? least : q > most ? most : q;
+  }
 };
 
-LFK_HOST_DEVICE inline RowScale scale_row(float m, bool finite, int32_t max) {
+// For a row of values lo..hi with 0 among them, all finite or not. Where `max` is A of the 16-bit
+// contract q is in [-A, A]; where it is kUnsignedMax q is in 0..255 with a zero point. Bounded rows
+// go to 8 bits by way of 16: what blocks of a GPU can exchange before they know the row's range.
+LFK_HOST_DEVICE inline RowQuantizer quantizer(float lo, float hi, bool finite, RowKind kind,
+                                              bool unsigned8, int32_t max) {
+  const float largest = hi > -lo ? hi : -lo;
+  const float bound = largest > 1.0f ? largest : 1.0f;
   if (!finite)
-    return {NAN, 0.0f};
-  if (m < kSmallestMagnitude)
-    return {0.0f, 0.0f};
-  return {m / static_cast<float>(max), static_cast<float>(max) / m};
+    return {NAN, 0.0f, 0.0f, 0, 0, 0};
+  if (!unsigned8) {
+    const float m = kind == RowKind::bounded ? bound : largest, limit = static_cast<float>(max);
+    if (m < kSmallestMagnitude)
+      return {0.0f, 0.0f, 0.0f, 0, 0, 0};
+    return {m / limit, 0.0f, limit / m, 0, -max, max};
+  }
+  float grid = 0.0f, unit = 1.0f;
+  if (kind == RowKind::bounded) {
+    grid = kGridMax / bound;
+    unit = bound / kGridMax;
+    lo = round_to_integer(lo * grid);
+    hi = round_to_integer(hi * grid);
+  }
+  const float s = hi / kUnsignedMax - lo / kUnsignedMax;
+  if (s < kSmallestScale)
+    return {0.0f, 0.0f, 0.0f, 0, 0, 0};
+  const float inverse = 1.0f / s;
+  return {s * unit, grid, inverse, static_cast<int32_t>(round_to_integer(-lo * inverse)), 0,
+          static_cast<int32_t>(kUnsignedMax)};
 }
 
 } // namespace lstm_fastkernels

@@ -3,17 +3,21 @@
 
 #include <cstdint>
 
+#include "common/numerics.h"
 #include "weights/packed.h"
 
 namespace lstm_fastkernels {
 
-// Quantized activation rows: as an Arithmetic multiplies them, and one scale a row.
+// Quantized activation rows: as an Arithmetic multiplies them, one scale and zero point a row.
 struct ActivationRows {
   uint8_t *data = nullptr;
   int64_t stride = 0; // bytes from row to row, at least activation_row_bytes
   float *scales = nullptr;
+  int32_t *zero_points = nullptr; // of 8 bits; 0 of others
 
-  ActivationRows from(int64_t row) const { return {data + row * stride, stride, scales + row}; }
+  ActivationRows from(int64_t row) const {
+    return {data + row * stride, stride, scales + row, zero_points + row};
+  }
 };
 
 // Room for one row of n activations: kernels write whole groups of 8.
@@ -29,9 +33,6 @@ struct StepArguments {
   const float *input_gates = nullptr; // bias and input products, in tile order
   float *c = nullptr;                 // in and out
   float *h = nullptr;                 // out: o tanh(c)
-  ActivationRows h_out;               // h quantized with the scale 1 / h_out_max, which is there
-  Arithmetic h_out_arithmetic = Arithmetic::offset8;
-  int32_t h_out_max = 127;
 };
 
 // Tiles begin .. end - 1 of a matrix: where it is block-sparse, whole windows of it.
@@ -42,19 +43,17 @@ struct TileRange {
 inline TileRange all_tiles(const Matrix &matrix) { return {0, matrix.num_tiles}; }
 
 struct Kernels {
-  // Quantizes v[0..n) for `target`: s = m / A, q = clamp(rint(v * (A / m)), -A, A), where m is
-  // max(floor, max |v|). A non-finite v gives zeros with a NaN scale; m < 1e-30 zeros with scale 0.
-  // For float32, q is v and its scale 1.
-  void (*quantize_row)(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
-                       float *scale);
+  // Quantizes v[0..n) for `target` into the first of some rows, as quantizer() says. For float32,
+  // the row is v and its scale 1. A non-finite v gives zeros with a NaN scale.
+  void (*quantize_row)(const float *v, int64_t n, RowKind kind, const Matrix &target,
+                       const ActivationRows &row);
 
   // out[row][tile][32] = fma(products, scale of x's row * scale of the weight row, bias) for a
   // range of tiles; bias as in the packed form, or null for none.
   void (*products)(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_t rows,
                    const ActivationRows &x, float *out);
 
-  // Recurrent products, gates, c, h and the quantization of h in one pass, for the units of a range
-  // of tiles. A row of h with a NaN among them gets a NaN scale; other scales stay as they are.
+  // Recurrent products, gates, c and h in one pass, for the units of a range of tiles.
   void (*step)(const Matrix &hh, TileRange tiles, const StepArguments &arguments);
 };
 

@@ -12,6 +12,7 @@ ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t ro
   taken.stride = round_up(activation_row_bytes(target.arithmetic, columns), 32);
   taken.data = memory.allocate<uint8_t>(rows * taken.stride);
   taken.scales = memory.allocate<float>(rows);
+  taken.zero_points = memory.allocate<int32_t>(rows);
   return taken;
 }
 
@@ -21,12 +22,12 @@ CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange
   const int64_t count = rows.size();
   c_ = memory.allocate<float>(count * call.units_per_row());
   cell_output_ = memory.allocate<float>(count * call.units_per_row());
-  for (ActivationRows &h : quantized_)
-    h = allocate_rows(memory, weights_.hh, count, call.units_per_row());
+  quantized_h_ = allocate_rows(memory, weights_.hh, count, call.stack.shape.output_size());
   if (call.stack.shape.proj_size) {
     h_stride_ = weights_.hr.num_tiles * kTileRows;
     h_ = memory.allocate<float>(count * h_stride_);
-    unprojected_ = allocate_rows(memory, weights_.hr, count, call.units_per_row());
+    quantized_cell_output_ =
+        allocate_rows(memory, weights_.hr, count, call.stack.shape.hidden_size);
   } else {
     h_stride_ = call.units_per_row();
     h_ = cell_output_;
@@ -35,26 +36,23 @@ CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange
 }
 
 void CellState::step(int64_t count, const float *input_gates) {
-  const ActivationRows &next = quantized_[1 - current_];
-  const bool projected = call_.stack.shape.proj_size != 0;
-  const Matrix &consumer = projected ? weights_.hr : weights_.hh;
   StepArguments a;
   a.rows = count;
-  a.h_in = quantized_[current_];
+  a.h_in = quantized_h_;
   a.input_gates = input_gates;
   a.c = c_;
   a.h = cell_output_;
-  a.h_out = projected ? unprojected_ : next;
-  a.h_out_arithmetic = consumer.arithmetic;
-  a.h_out_max = consumer.activation_max;
-  std::fill_n(a.h_out.scales, count, 1.0f / static_cast<float>(a.h_out_max));
   call_.kernels.step(weights_.hh, all_tiles(weights_.hh), a);
-  if (projected) {
-    call_.kernels.products(weights_.hr, all_tiles(weights_.hr), nullptr, count, unprojected_, h_);
+  if (call_.stack.shape.proj_size) {
     for (int64_t row = 0; row < count; ++row)
-      quantize_h(output(row), next.from(row));
+      call_.kernels.quantize_row(cell_output_ + row * call_.units_per_row(),
+                                 call_.stack.shape.hidden_size, RowKind::bounded, weights_.hr,
+                                 quantized_cell_output_.from(row));
+    call_.kernels.products(weights_.hr, all_tiles(weights_.hr), nullptr, count,
+                           quantized_cell_output_, h_);
   }
-  current_ = 1 - current_;
+  for (int64_t row = 0; row < count; ++row)
+    quantize_h(row);
 }
 
 void CellState::store() const {
@@ -78,7 +76,6 @@ uint8_t *CellState::caller_row(const void *state, int64_t columns, int64_t row) 
 void CellState::load() {
   const LstmArguments &a = call_.arguments;
   const LstmShape &shape = call_.stack.shape;
-  const bool reverse = cell_ % shape.num_directions == 1;
   std::fill_n(c_, rows_.size() * call_.units_per_row(), 0.0f);
   std::fill_n(h_, rows_.size() * h_stride_, 0.0f);
   for (int64_t row = 0; row < rows_.size(); ++row) {
@@ -90,22 +87,15 @@ void CellState::load() {
       widen(caller_row(a.c0, shape.hidden_size, row), a.state_type, shape.hidden_size, c);
       finite = std::all_of(c, c + shape.hidden_size, [](float v) { return std::isfinite(v); });
     }
-    const ActivationRows q = quantized_[current_].from(row);
-    quantize_h(h, q);
+    quantize_h(row);
     if (!finite)
-      *q.scales = std::numeric_limits<float>::quiet_NaN();
-    if (!reverse)
-      continue;
-    // In reverse, a short row starts after others have swapped the buffers.
-    const ActivationRows other = quantized_[1 - current_].from(row);
-    std::copy_n(q.data, q.stride, other.data);
-    *other.scales = *q.scales;
+      quantized_h_.scales[row] = std::numeric_limits<float>::quiet_NaN();
   }
 }
 
-void CellState::quantize_h(const float *h, const ActivationRows &q) const {
-  call_.kernels.quantize_row(h, call_.stack.shape.output_size(), call_.h_min_absmax(), weights_.hh,
-                             q.data, q.scales);
+void CellState::quantize_h(int64_t row) const {
+  call_.kernels.quantize_row(output(row), call_.stack.shape.output_size(), call_.h_kind(),
+                             weights_.hh, quantized_h_.from(row));
 }
 
 } // namespace lstm_fastkernels

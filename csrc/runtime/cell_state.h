@@ -25,10 +25,8 @@ struct Call {
   int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
 
-  // The smallest magnitude that scales a row of h, and of a layer's input. h without projection is
-  // within [-1, 1] and has a constant scale.
-  float h_min_absmax() const { return stack.shape.proj_size ? 0.0f : 1.0f; }
-  float input_min_absmax(int64_t layer) const { return layer == 0 ? 0.0f : h_min_absmax(); }
+  // Of the recurrent h. Its projection has no bound.
+  RowKind h_kind() const { return stack.shape.proj_size ? RowKind::any : RowKind::bounded; }
 };
 
 ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t rows,
@@ -50,7 +48,7 @@ private:
   // Of h0, c0, h_n or c_n.
   uint8_t *caller_row(const void *state, int64_t columns, int64_t row) const;
   void load();
-  void quantize_h(const float *h, const ActivationRows &q) const;
+  void quantize_h(int64_t row) const;
 
   const Call &call_;
   const int64_t cell_;
@@ -60,9 +58,8 @@ private:
   float *cell_output_; // o tanh(c)
   float *h_;           // the output: cell_output_, or its projection
   int64_t h_stride_;
-  ActivationRows quantized_[2]; // h, as read and as written by a step
-  ActivationRows unprojected_;
-  int current_ = 0;
+  ActivationRows quantized_h_;
+  ActivationRows quantized_cell_output_; // with a projection
 };
 
 } // namespace lstm_fastkernels

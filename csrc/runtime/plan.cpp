@@ -20,17 +20,16 @@ bool all_zero(const uint8_t *bytes, int64_t count) {
 
 // Blocks of a dense matrix that are not zero. A block is all of its groups for 8 rows.
 int64_t kept_in_tiles(const Matrix &matrix) {
-  const int64_t group_bytes =
-      columns_per_group(matrix.arithmetic) * weight_bytes(matrix.arithmetic);
+  const int64_t width = group_bytes(matrix.arithmetic);
   const int64_t groups_a_block = kBlockColumns / columns_per_group(matrix.arithmetic);
   int64_t kept = 0;
   for (int64_t strip = 0; strip < matrix.num_tiles * kStripsPerTile; ++strip) {
     const uint8_t *const rows = matrix.tiles + strip / kStripsPerTile * matrix.tile_bytes() +
-                                strip % kStripsPerTile * kStripRows * group_bytes;
+                                strip % kStripsPerTile * kStripRows * width;
     for (int64_t first = 0; first < matrix.groups; first += groups_a_block) {
       bool zero = true;
       for (int64_t group = first; group < std::min(matrix.groups, first + groups_a_block); ++group)
-        zero = zero && all_zero(rows + group * kTileRows * group_bytes, kStripRows * group_bytes);
+        zero = zero && all_zero(rows + group * kTileRows * width, kStripRows * width);
       kept += !zero;
     }
   }
@@ -57,14 +56,14 @@ int64_t kept_in_slices(const Matrix &matrix) {
 
 const char *products_text(Arithmetic arithmetic) {
   switch (arithmetic) {
-  case Arithmetic::offset8:
-    return "8-bit, the weights are pair-safe";
-  case Arithmetic::signed8:
-    return "8-bit by signs, the weights are not pair-safe or a row's sum exceeds 16 bits";
+  case Arithmetic::pairs8:
+    return "8-bit";
+  case Arithmetic::any8:
+    return "8-bit; on AVX2 by 16-bit operands, the weights are not pair-safe";
   case Arithmetic::signed16:
     return "16-bit activations";
   default:
-    return "float32, always in blocks";
+    return "float32";
   }
 }
 

@@ -83,8 +83,7 @@ private:
       widen(row, type, columns, widened);
       values = widened;
     }
-    call_.kernels.quantize_row(values, columns, call_.input_min_absmax(layer_), ih_, q.data,
-                               q.scales);
+    call_.kernels.quantize_row(values, columns, RowKind::any, ih_, q);
   }
 
   const Call &call_;

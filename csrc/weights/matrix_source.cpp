@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/fail.h"
+#include "common/numerics.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -76,7 +77,7 @@ int32_t activation_max(Precision precision, const Proof &proof) {
   if (precision.weights == WeightType::float32)
     return 1;
   if (precision.activations != ActivationType::int16)
-    return 127;
+    return static_cast<int32_t>(kUnsignedMax);
   // The largest for which no sum of products can leave int32.
   const int64_t limit = kInt32Max / std::max<int64_t>(1, proof.max_magnitude);
   return static_cast<int32_t>(std::min<int64_t>(32767, limit));
@@ -130,8 +131,6 @@ void MatrixSource::examine(const std::string &name) {
         const int8_t *row = reinterpret_cast<const int8_t *>(panel.weights) + i * stride_;
         const size_t at = static_cast<size_t>(panel.first_row + i);
         for (int64_t k = 0; k < panel.columns; ++k) {
-          if (row[k] == -128)
-            fail(name + ": weights must be in [-127, 127], got -128 in row " + std::to_string(at));
           row_sums_[at] += row[k];
           magnitudes[at] += std::abs(row[k]);
         }

@@ -85,7 +85,7 @@ struct Proof {
   }
 };
 
-// A of the numeric contract; 1 for float32.
+// The largest integer of activations; 1 for float32.
 int32_t activation_max(Precision precision, const Proof &proof);
 
 // Of `count` weights of `size` bytes, 1 or a float's. -0 is what a mask leaves of a negative float.

@@ -41,6 +41,10 @@ constexpr int kSliceStrips = 8;
 constexpr int kWindowTiles = 16;
 
 constexpr int columns_per_group(Arithmetic arithmetic) { return 4 / activation_bytes(arithmetic); }
+// Of the weights of a row.
+constexpr int group_bytes(Arithmetic arithmetic) {
+  return columns_per_group(arithmetic) * weight_bytes(arithmetic);
+}
 constexpr int block_bytes(Arithmetic arithmetic) {
   return kStripRows * kBlockColumns * weight_bytes(arithmetic);
 }
@@ -60,28 +64,30 @@ static_assert(sizeof(Slice) == 16);
 
 struct Matrix {
   // Dense:
-  const uint8_t *tiles = nullptr; // int8 [num_tiles][groups][32][columns_per_group]
+  const uint8_t *tiles = nullptr; // int8 or float [num_tiles][groups][32][columns_per_group]
   // Block-sparse, null where dense:
   const uint8_t *slices = nullptr;  // Slice [num_slices], 8 for each window
   const uint8_t *columns = nullptr; // uint16 [positions][8]
   const uint8_t *blocks = nullptr;  // int8 or float [positions][8][groups][8][columns_per_group]
 
-  const uint8_t *row_sums =
-      nullptr; // int16 [num_tiles][32], of the weights; Arithmetic::offset8 only
+  // Of the weights, where activations have zero points: int16 or, where one needs it, int32
+  // [num_tiles][32].
+  const uint8_t *row_sums = nullptr;
+  bool wide_row_sums = false;
   const uint8_t *scales = nullptr; // float [num_tiles][32]; 1 for Arithmetic::float32
   int64_t num_tiles = 0;
   int64_t groups = 0;
   int64_t positions = 0;
   Precision precision;
-  Arithmetic arithmetic = Arithmetic::offset8;
-  int32_t activation_max = 127; // A: activations are integers in [-A, A]; 1 for Arithmetic::float32
+  Arithmetic arithmetic = Arithmetic::pairs8;
+  int32_t activation_max = 255; // A: 16-bit activations are in [-A, A], 8-bit ones in [0, A]
 
   bool is_sparse() const { return slices != nullptr; }
-  int64_t tile_bytes() const { return groups * kTileRows * columns_per_group(arithmetic); }
+  int64_t tile_bytes() const { return groups * kTileRows * group_bytes(arithmetic); }
   // Products of one row of activations.
   int64_t products() const {
     return is_sparse() ? positions * kSliceStrips * kStripRows * kBlockColumns
-                       : num_tiles * tile_bytes();
+                       : num_tiles * groups * kTileRows * columns_per_group(arithmetic);
   }
 };
 

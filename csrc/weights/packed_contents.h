@@ -39,10 +39,10 @@ public:
   const RowTotals &operator[](int64_t row) const { return rows_[static_cast<size_t>(row)]; }
   int64_t count() const { return static_cast<int64_t>(rows_.size()); }
 
-  // What the weights allow. Refuses weights out of range, weights in rows of padding.
-  template <class Scan> Proof prove(const Scan &scan, bool is_float) const {
-    if (!scan.in_range())
-      refuse_packed(name_, is_float ? "weights must be finite" : "weights must be in [-127, 127]");
+  // What the weights allow. Refuses floats that are not finite, weights in rows of padding.
+  template <class Scan> Proof prove(const Scan &scan) const {
+    if (!scan.finite())
+      refuse_packed(name_, "weights must be finite");
     return prove(scan.pair_safe());
   }
   // Refuses scales that are not finite or negative; 1 is the only one of float32.

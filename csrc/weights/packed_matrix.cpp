@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <iterator>
 
+#include "common/numerics.h"
+
 namespace lstm_fastkernels {
 namespace {
 
 int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
 
 bool possible(Arithmetic arithmetic, Precision precision) {
-  if (arithmetic == Arithmetic::offset8)
+  if (arithmetic == Arithmetic::pairs8)
     return precision == Precision{WeightType::int8, ActivationType::int8};
   return arithmetic == choose(precision, {false, false, 0});
 }
@@ -21,7 +23,11 @@ Arithmetic choose(Precision precision, const Proof &proof) {
     return Arithmetic::float32;
   if (precision.activations == ActivationType::int16)
     return Arithmetic::signed16;
-  return proof.pair_safe && proof.short_sums ? Arithmetic::offset8 : Arithmetic::signed8;
+  return proof.pair_safe ? Arithmetic::pairs8 : Arithmetic::any8;
+}
+
+uint32_t row_sum_bytes(Arithmetic arithmetic, const Proof &proof) {
+  return !has_zero_points(arithmetic) ? 0 : proof.short_sums ? sizeof(int16_t) : sizeof(int32_t);
 }
 
 MatrixOffsets CpuLayout::place(Sections &sections, const MatrixShape &shape,
@@ -29,17 +35,16 @@ MatrixOffsets CpuLayout::place(Sections &sections, const MatrixShape &shape,
   const Arithmetic arithmetic = static_cast<Arithmetic>(record.arithmetic);
   const int64_t rows = shape.num_tiles() * kTileRows;
   const int64_t slots = int64_t{record.positions} * kSliceStrips;
-  const bool offset_possible =
-      arithmetic == Arithmetic::offset8 || arithmetic == Arithmetic::signed8;
   MatrixOffsets at{};
   if (record.blocks) {
     at.slices = sections.add(num_slices(shape) * int64_t{sizeof(Slice)});
     at.columns = sections.add(slots * int64_t{sizeof(uint16_t)});
     at.blocks = sections.add(slots * block_bytes(arithmetic));
   } else {
-    at.tiles = sections.add(rows * round_up(shape.columns, columns_per_group(arithmetic)));
+    at.tiles = sections.add(rows * divide_up(shape.columns, columns_per_group(arithmetic)) *
+                            group_bytes(arithmetic));
   }
-  at.row_sums = sections.add(offset_possible ? rows * int64_t{sizeof(int16_t)} : 0);
+  at.row_sums = sections.add(rows * record.row_sum_bytes);
   at.scales = sections.add(rows * int64_t{sizeof(float)});
   return at;
 }
@@ -52,13 +57,17 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
   const bool range_possible = arithmetic == Arithmetic::float32 ? record.activation_max == 1
                               : arithmetic == Arithmetic::signed16
                                   ? record.activation_max >= 1 && record.activation_max <= 32767
-                                  : record.activation_max == 127;
+                                  : record.activation_max == kUnsignedMax;
   if (!range_possible)
     fail("packed weights: activation range " + std::to_string(record.activation_max) +
          " is not possible");
+  if (record.row_sum_bytes != row_sum_bytes(arithmetic, {true, true, 0}) &&
+      record.row_sum_bytes != row_sum_bytes(arithmetic, {true, false, 0}))
+    fail("packed weights: row sums of " + std::to_string(record.row_sum_bytes) +
+         " bytes are not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
   if (record.blocks ? record.blocks != 1 || record.positions > most
-                    : arithmetic == Arithmetic::float32 || record.positions != 0)
+                    : record.positions != 0)
     fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
          std::to_string(record.positions) + " positions is not possible");
 }
@@ -76,6 +85,7 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
     matrix.tiles = base + at.tiles;
   }
   matrix.row_sums = base + at.row_sums;
+  matrix.wide_row_sums = record.row_sum_bytes == sizeof(int32_t);
   matrix.scales = base + at.scales;
   matrix.num_tiles = shape.num_tiles();
   matrix.groups = divide_up(shape.columns, columns_per_group(matrix.arithmetic));
@@ -92,7 +102,8 @@ MatrixPacker::MatrixPacker(const MatrixShape &shape, const WeightMatrix &source,
   record_.activations = source.precision.activations;
   record_.arithmetic = static_cast<uint32_t>(arithmetic);
   record_.activation_max = activation_max(source.precision, source_.proof());
-  if (source_.in_blocks() || arithmetic == Arithmetic::float32)
+  record_.row_sum_bytes = row_sum_bytes(arithmetic, source_.proof());
+  if (source_.in_blocks())
     plan_slices();
 }
 
@@ -130,24 +141,29 @@ void MatrixPacker::write(uint8_t *base, const MatrixOffsets &at) const {
     write_slices(base + at.slices, base + at.columns, base + at.blocks);
   else
     write_tiles(base + at.tiles);
-  if (arithmetic() == Arithmetic::offset8)
-    write_rows<int16_t>(base + at.row_sums, source_.shape(), kStripRows, [&](int64_t row) {
-      return static_cast<int16_t>(source_.row_sums()[static_cast<size_t>(row)]);
-    });
+  const auto row_sum = [&](int64_t row) { return source_.row_sums()[static_cast<size_t>(row)]; };
+  if (record_.row_sum_bytes == sizeof(int16_t))
+    write_rows<int16_t>(base + at.row_sums, source_.shape(), kStripRows,
+                        [&](int64_t row) { return static_cast<int16_t>(row_sum(row)); });
+  else if (record_.row_sum_bytes)
+    write_rows<int32_t>(base + at.row_sums, source_.shape(), kStripRows, row_sum);
   write_rows<float>(base + at.scales, source_.shape(), kStripRows,
                     [&](int64_t row) { return source_.scale(row); });
 }
 
 void MatrixPacker::write_tiles(uint8_t *tiles) const {
-  const int64_t group = columns_per_group(arithmetic());
-  const int64_t tile_bytes = kTileRows * round_up(source_.shape().columns, group);
+  const int64_t group = columns_per_group(arithmetic()), size = source_.weight_bytes();
+  const int64_t tile_bytes =
+      kTileRows * round_up(source_.shape().columns, group) * size;
   for (int64_t strip = 0; strip < source_.shape().num_strips(); ++strip)
     source_.for_each_panel(strip, [&](const Panel &panel) {
       for (int64_t i = 0; i < panel.rows; ++i) {
         const int64_t position = strip % kStripsPerTile * kStripRows + i;
-        uint8_t *out = tiles + strip / kStripsPerTile * tile_bytes + position * group;
+        uint8_t *out = tiles + strip / kStripsPerTile * tile_bytes + position * group * size;
+        const uint8_t *from = panel.weights + i * source_.stride() * size;
         for (int64_t k = 0; k < panel.columns; ++k)
-          out[k / group * kTileRows * group + k % group] = panel.weights[i * source_.stride() + k];
+          std::memcpy(out + (k / group * kTileRows * group + k % group) * size, from + k * size,
+                      static_cast<size_t>(size));
       }
     });
 }

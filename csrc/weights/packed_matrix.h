@@ -66,6 +66,8 @@ inline int64_t weight_in_block(Arithmetic arithmetic, int64_t row, int64_t colum
 
 // The arithmetic for what the weights allow.
 Arithmetic choose(Precision precision, const Proof &proof);
+// Of one row's sum; 0 where activations have no zero points.
+uint32_t row_sum_bytes(Arithmetic arithmetic, const Proof &proof);
 
 Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
             const MatrixOffsets &at);

@@ -17,7 +17,8 @@ void check_padding(const PackedRows &rows, const uint8_t *weights, int64_t bytes
 
 // A scan's unit is a group of a tile's 32 rows.
 template <class Scan> void scan_tiles(const Matrix &m, Scan &scan, PackedRows &rows) {
-  const int64_t width = columns_per_group(m.arithmetic), rest = rows.shape().columns % width;
+  const int64_t width = group_bytes(m.arithmetic);
+  const int64_t rest = rows.shape().columns % columns_per_group(m.arithmetic);
   for (int64_t tile = 0; tile < m.num_tiles; ++tile) {
     const uint8_t *const groups = m.tiles + tile * m.tile_bytes();
     for (int64_t group = 0; group < m.groups; ++group)
@@ -127,7 +128,7 @@ template <class Scan> void scan_slices(const Matrix &m, Scan &scan, PackedRows &
 template <class Scan, class Walk> Proof prove(const Matrix &m, PackedRows &rows, const Walk &walk) {
   Scan scan;
   walk(m, scan, rows);
-  return rows.prove(scan, m.arithmetic == Arithmetic::float32);
+  return rows.prove(scan);
 }
 
 Proof prove(const Matrix &m, PackedRows &rows) {
@@ -135,12 +136,14 @@ Proof prove(const Matrix &m, PackedRows &rows) {
   const auto slices = [](auto &...of) { scan_slices(of...); };
   constexpr int kSlots = kSliceStrips * kStripRows * kBlockColumns;
   if (m.arithmetic == Arithmetic::float32)
-    return prove<FloatScan<kSlots * 4>>(m, rows, slices);
+    return m.is_sparse()
+               ? prove<FloatScan<kSlots * 4>>(m, rows, slices)
+               : prove<FloatScan<kTileRows * group_bytes(Arithmetic::float32)>>(m, rows, tiles);
   if (m.is_sparse())
     return prove<IntegerScan<kSlots>>(m, rows, slices);
   if (m.arithmetic == Arithmetic::signed16)
-    return prove<IntegerScan<kTileRows * columns_per_group(Arithmetic::signed16)>>(m, rows, tiles);
-  return prove<IntegerScan<kTileRows * columns_per_group(Arithmetic::signed8)>>(m, rows, tiles);
+    return prove<IntegerScan<kTileRows * group_bytes(Arithmetic::signed16)>>(m, rows, tiles);
+  return prove<IntegerScan<kTileRows * group_bytes(Arithmetic::any8)>>(m, rows, tiles);
 }
 
 } // namespace
@@ -152,8 +155,12 @@ void check_contents(const Matrix &m, const MatrixShape &shape, const std::string
     refuse_packed(name, "its weights need another arithmetic");
   if (m.activation_max != activation_max(m.precision, proof))
     refuse_packed(name, "its weights need another activation range");
-  for (int64_t i = 0; m.arithmetic == Arithmetic::offset8 && i < rows.count(); ++i)
-    if (read<int16_t>(m.row_sums, i) != rows[i].sum)
+  const uint32_t bytes = row_sum_bytes(m.arithmetic, proof);
+  if (bytes && m.wide_row_sums != (bytes == sizeof(int32_t)))
+    refuse_packed(name, "its weights need row sums of another width");
+  for (int64_t i = 0; bytes && i < rows.count(); ++i)
+    if ((m.wide_row_sums ? read<int32_t>(m.row_sums, i) : read<int16_t>(m.row_sums, i)) !=
+        rows[i].sum)
       refuse_packed(name, "its row sums are not those of its weights");
   rows.check_scales(m.scales, m.arithmetic == Arithmetic::float32);
 }

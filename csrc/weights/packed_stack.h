@@ -37,7 +37,8 @@ struct MatrixRecord {
   int32_t activation_max;
   uint32_t blocks;    // CPU: 0 dense, 1 block-sparse; CUDA: of the longest strip
   uint32_t positions; // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
-  uint32_t reserved[2];
+  uint32_t row_sum_bytes; // 0 where activations have no zero points
+  uint32_t reserved;
 
   Precision precision() const { return {weights, activations}; }
 };

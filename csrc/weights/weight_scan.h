@@ -26,7 +26,6 @@ public:
       sums_[i] = static_cast<int16_t>(sums_[i] + sum);
       magnitudes_[i] = static_cast<int16_t>(magnitudes_[i] + magnitude(low) + magnitude(high));
       widest_[i] = std::max(widest_[i], magnitude(sum));
-      least_[i] = std::min(least_[i], std::min(low, high));
     }
     if (++pending_ == kMostPending)
       flush();
@@ -42,8 +41,8 @@ public:
     }
   }
 
-  // Of everything so far: no -128, and no two neighbours beyond -128..128.
-  bool in_range() const { return *std::min_element(least_, least_ + kPairs) > -128; }
+  bool finite() const { return true; }
+  // Of everything so far: no two neighbours beyond -128..128.
   bool pair_safe() const { return *std::max_element(widest_, widest_ + kPairs) <= 128; }
 
 private:
@@ -61,7 +60,7 @@ private:
     pending_ = 0;
   }
 
-  int16_t sums_[kPairs] = {}, magnitudes_[kPairs] = {}, widest_[kPairs] = {}, least_[kPairs] = {};
+  int16_t sums_[kPairs] = {}, magnitudes_[kPairs] = {}, widest_[kPairs] = {};
   int32_t all_sums_[kPairs] = {}, all_magnitudes_[kPairs] = {};
   int pending_ = 0;
 };
@@ -86,8 +85,8 @@ public:
     }
   }
 
-  // Of everything taken so far: all finite.
-  bool in_range() const { return all_most_ < kInfinity; }
+  // Of everything taken so far.
+  bool finite() const { return all_most_ < kInfinity; }
   bool pair_safe() const { return true; }
 
 private:

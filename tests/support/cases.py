@@ -199,7 +199,7 @@ def assert_same(actual, expected, message=""):
 
 def by_contract(fast, x, hx=None, lengths=None):
     """What the numeric contract gives for a call of `fast`; float64 x: see reference.lstm."""
-    names = ["hidden_size", "num_layers", "bidirectional", "proj_size", "activations"]
+    names = ["hidden_size", "num_layers", "bidirectional", "proj_size", "precision"]
     shape = {name: getattr(fast, name) for name in names}
     time_major = x.transpose(0, 1) if fast.batch_first else x
     y, state = reference.lstm(fast.state_dict(), time_major, hx, lengths, **shape)

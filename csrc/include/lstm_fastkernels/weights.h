@@ -14,7 +14,7 @@
 
 namespace lstm_fastkernels {
 
-// One matrix [rows, columns]: int8 in [-127, 127] with one scale a row (value = weight * scale, the
+// One matrix [rows, columns]: int8 with one scale a row (value = weight * scale, the
 // scale finite and not negative), or finite float32 without scales. Contiguous.
 //
 // Dense: row-major. Block-sparse, as torch's BSR: `weights` are blocks [num_blocks, block_rows,
@@ -22,7 +22,7 @@ namespace lstm_fastkernels {
 // col_indices [num_blocks] are the blocks' columns in blocks, increasing within a block row.
 // block_rows is a multiple of 8, block_columns of 4. The four gates are padded to whole block rows,
 // each by itself, and the columns to whole blocks; padding is zero. Zeros are skipped by blocks of
-// 8 x 4, also where the blocks are larger, and also in dense float32 matrices.
+// 8 x 4, also where the blocks are larger.
 struct WeightMatrix {
   Precision precision;
   const void *weights = nullptr;
@@ -51,8 +51,8 @@ LSTM_FASTKERNELS_API void quantize_rows(const float *weight, int64_t rows, int64
 // Cells validated, and how they are packed for the CPU. The cells must live as long.
 class LSTM_FASTKERNELS_API PackPlan {
 public:
-  // Throws Error, naming the matrix, for a shape that validate refuses, a weight of -128, a scale,
-  // weight or bias that is not finite, and block indices or padding that are not valid.
+  // Throws Error, naming the matrix, for a shape that validate refuses, a scale, weight or bias that
+  // is not finite, and block indices or padding that are not valid.
   PackPlan(const LstmShape &shape, const CellWeights *cells);
   ~PackPlan();
   PackPlan(const PackPlan &) = delete;

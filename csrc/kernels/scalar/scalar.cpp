@@ -11,45 +11,37 @@ namespace lstm_fastkernels {
 namespace scalar {
 namespace {
 
-// What a quantized value is, as a float or as an integer.
-void store(uint8_t *q, int64_t i, Arithmetic arithmetic, int32_t max, float value,
-           float inverse_scale) {
-  if (arithmetic == Arithmetic::float32) {
-    const float kept = std::isnan(value) ? 0.0f : value;
-    std::memcpy(q + 4 * i, &kept, sizeof kept);
-    return;
-  }
-  const int32_t integer = quantize(value, inverse_scale, max);
-  if (arithmetic == Arithmetic::signed16) {
-    const int16_t wide = static_cast<int16_t>(integer);
-    std::memcpy(q + 2 * i, &wide, sizeof wide);
-  } else {
-    q[i] = static_cast<uint8_t>(arithmetic == Arithmetic::offset8 ? integer + 128 : integer);
-  }
-}
-
 int32_t load(const uint8_t *q, int64_t i, Arithmetic arithmetic) {
-  if (arithmetic == Arithmetic::signed16)
-    return read<int16_t>(q, i);
-  return arithmetic == Arithmetic::offset8 ? q[i] - 128 : static_cast<int8_t>(q[i]);
+  return arithmetic == Arithmetic::signed16 ? read<int16_t>(q, i) : q[i];
 }
 
-void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
-                  float *scale) {
-  const int64_t padded = round_up(n, kTileUnits);
-  float m = floor;
+template <class T> void store(uint8_t *q, int64_t i, T value) {
+  std::memcpy(q + i * int64_t{sizeof value}, &value, sizeof value);
+}
+
+void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
+                  const ActivationRows &row) {
+  float lo = 0.0f, hi = 0.0f;
   bool finite = true;
   for (int64_t i = 0; i < n; ++i) {
     finite = finite && std::isfinite(v[i]);
-    m = std::fabs(v[i]) > m ? std::fabs(v[i]) : m;
+    lo = v[i] < lo ? v[i] : lo;
+    hi = v[i] > hi ? v[i] : hi;
   }
-  if (target.arithmetic == Arithmetic::float32)
-    m = 1.0f; // nothing to scale
-  const RowScale by = scale_row(m, finite, target.activation_max);
-  *scale = by.scale;
-  for (int64_t i = 0; i < padded; ++i)
-    store(q, i, target.arithmetic, target.activation_max, finite && i < n ? v[i] : 0.0f,
-          by.inverse);
+  const bool is_float = target.arithmetic == Arithmetic::float32;
+  const RowQuantizer to = quantizer(lo, hi, finite, kind, has_zero_points(target.arithmetic),
+                                    target.activation_max);
+  *row.scales = is_float && finite ? 1.0f : to.scale;
+  *row.zero_points = to.zero_point;
+  for (int64_t i = 0; i < round_up(n, kTileUnits); ++i) {
+    const float value = finite && i < n ? v[i] : 0.0f;
+    if (is_float)
+      store(row.data, i, value);
+    else if (target.arithmetic == Arithmetic::signed16)
+      store(row.data, i, static_cast<int16_t>(to(value)));
+    else
+      store(row.data, i, static_cast<uint8_t>(to(value)));
+  }
 }
 
 // Adds the products of one row's share in a group of columns to its sum, an integer or a float.
@@ -92,12 +84,24 @@ Sum sparse_sum(const Matrix &matrix, const Slice &slice, int64_t strip, int64_t 
   return sum;
 }
 
+// What a zero point adds to the sum of a row.
+int32_t offset(const Matrix &matrix, int64_t row, int32_t zero_point) {
+  if (!has_zero_points(matrix.arithmetic))
+    return 0;
+  return zero_point * (matrix.wide_row_sums ? read<int32_t>(matrix.row_sums, row)
+                                            : read<int16_t>(matrix.row_sums, row));
+}
+
 // The sums of all rows of some tiles, as floats, each at its place among those of all tiles.
 template <class Sum>
-void tile_sums(const Matrix &matrix, TileRange tiles, const uint8_t *q, float *sums) {
+void tile_sums(const Matrix &matrix, TileRange tiles, const ActivationRows &x, float *sums) {
+  const auto put = [&](int64_t row, Sum sum) {
+    sums[row] =
+        static_cast<float>(sum - static_cast<Sum>(offset(matrix, row, *x.zero_points)));
+  };
   if (!matrix.is_sparse()) {
     for (int64_t row = tiles.begin * kTileRows; row < tiles.end * kTileRows; ++row)
-      sums[row] = static_cast<float>(dense_sum<Sum>(matrix, row, q));
+      put(row, dense_sum<Sum>(matrix, row, x.data));
     return;
   }
   constexpr int64_t kWindowSlices = kWindowTiles * kStripsPerTile / kSliceStrips;
@@ -106,26 +110,27 @@ void tile_sums(const Matrix &matrix, TileRange tiles, const uint8_t *q, float *s
   for (int64_t i = first; i < end; ++i) {
     const Slice slice = read<Slice>(matrix.slices, i);
     for (int64_t strip = 0; strip < kSliceStrips; ++strip) {
-      float *out =
-          sums + i / kWindowSlices * kWindowTiles * kTileRows + slice.strips[strip] * kStripRows;
+      const int64_t first =
+          i / kWindowSlices * kWindowTiles * kTileRows + slice.strips[strip] * kStripRows;
       for (int64_t row = 0; row < kStripRows; ++row)
-        out[row] = static_cast<float>(sparse_sum<Sum>(matrix, slice, strip, row, q));
+        put(first + row, sparse_sum<Sum>(matrix, slice, strip, row, x.data));
     }
   }
 }
 
-void sum_row(const Matrix &matrix, TileRange tiles, const uint8_t *q, float *sums) {
+// Of the first row of x.
+void sum_row(const Matrix &matrix, TileRange tiles, const ActivationRows &x, float *sums) {
   if (matrix.arithmetic == Arithmetic::float32)
-    tile_sums<float>(matrix, tiles, q, sums);
+    tile_sums<float>(matrix, tiles, x, sums);
   else
-    tile_sums<int32_t>(matrix, tiles, q, sums);
+    tile_sums<int32_t>(matrix, tiles, x, sums);
 }
 
 void products(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_t rows,
               const ActivationRows &x, float *out) {
   const int64_t width = matrix.num_tiles * kTileRows;
   for (int64_t row = 0; row < rows; ++row, out += width) {
-    sum_row(matrix, tiles, x.from(row).data, out);
+    sum_row(matrix, tiles, x.from(row), out);
     for (int64_t i = tiles.begin * kTileRows; i < tiles.end * kTileRows; ++i)
       out[i] = std::fma(out[i], x.scales[row] * read<float>(matrix.scales, i),
                         bias ? read<float>(bias, i) : -0.0f); // adding -0 changes nothing
@@ -133,13 +138,11 @@ void products(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_
 }
 
 void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
-  const float max = static_cast<float>(a.h_out_max);
   const int64_t width = hh.num_tiles * kTileRows;
   Workspace memory;
   float *sums = memory.allocate<float>(width);
   for (int64_t row = 0; row < a.rows; ++row) {
-    const ActivationRows out = a.h_out.from(row);
-    sum_row(hh, tiles, a.h_in.from(row).data, sums);
+    sum_row(hh, tiles, a.h_in.from(row), sums);
     for (int64_t unit = tiles.begin * kTileUnits; unit < tiles.end * kTileUnits; ++unit) {
       float gates[4];
       for (int64_t g = 0; g < 4; ++g) {
@@ -148,10 +151,7 @@ void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
                             a.input_gates[row * width + i]);
       }
       const int64_t at = row * hh.num_tiles * kTileUnits + unit;
-      const float h = a.h[at] = update_cell(gates, a.c[at]);
-      if (std::isnan(h))
-        *out.scales = NAN;
-      store(out.data, unit, a.h_out_arithmetic, a.h_out_max, h, max);
+      a.h[at] = update_cell(gates, a.c[at]);
     }
   }
 }

@@ -1,9 +1,9 @@
 // The LSTM on AVX2 and FMA. Cost of 8 weight rows x one 4-byte group of columns x 1 batch row:
-//   offset8   vpmaddubsw mem, vpmaddwd, vpaddd                32 products
-//   signed8   load, vpsignb, vpmaddubsw, vpmaddwd, vpaddd     32 products
-//   signed16  vpmovsxbw mem, vpmaddwd, vpaddd                 16 products
-//   float32   vfmadd mem                                       8 products
-// and a broadcast (signed8: and vpabsb), which 4 of them share in a dense tile; a block-sparse
+//   pairs8    vpmaddubsw mem, vpmaddwd, vpaddd                            32 products
+//   any8      load, vpsllw, 2 vpsraw of a tile, 2 vpmaddwd, 2 vpaddd      32 products
+//   signed16  vpmovsxbw mem, vpmaddwd, vpaddd                             16 products
+//   float32   vfmadd mem                                                   8 products
+// and a broadcast (any8: vpand, vpsrlw), which 4 of them share in a dense tile; a block-sparse
 // block has its own, and loads its column.
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -25,21 +25,48 @@ namespace lstm_fastkernels {
 namespace avx2 {
 namespace {
 
+// 8-bit numbers as 16-bit ones: those of even and of odd columns.
+struct Columns {
+  __m256i even, odd;
+};
+
 struct Dot : Registers256 {
   static constexpr int kGates = 1;
+  // Weights that are not pair-safe would saturate.
+  static constexpr Arithmetic kPairs8 = Arithmetic::pairs8;
 
   static constexpr int max_rows() { return 2; } // as many as 16 registers hold
   static __m256i gate(Register sums, int) { return sums; }
 
-  template <Arithmetic F>
-  static Register add(Register sums, Register a, Register magnitude, Register weights) {
-    if constexpr (F == Arithmetic::float32)
+  template <Arithmetic F> static auto activations(int32_t group) {
+    const Register a = _mm256_set1_epi32(group);
+    if constexpr (F == Arithmetic::any8)
+      return Columns{_mm256_and_si256(a, _mm256_set1_epi16(255)), _mm256_srli_epi16(a, 8)};
+    else
+      return a;
+  }
+
+  template <Arithmetic F> static auto weights(const uint8_t *p) {
+    if constexpr (F == Arithmetic::any8) {
+      const Register w = load(p);
+      return Columns{_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
+    } else {
+      return Registers256::weights<F>(p);
+    }
+  }
+
+  template <Arithmetic F, class Operands>
+  static Register add(Register sums, Operands a, Operands weights) {
+    if constexpr (F == Arithmetic::any8)
+      return _mm256_add_epi32(_mm256_add_epi32(sums, _mm256_madd_epi16(a.even, weights.even)),
+                              _mm256_madd_epi16(a.odd, weights.odd));
+    else if constexpr (F == Arithmetic::float32)
       return add_floats(sums, a, weights);
-    if constexpr (F == Arithmetic::signed16)
+    else if constexpr (F == Arithmetic::signed16)
       return _mm256_add_epi32(sums, _mm256_madd_epi16(a, weights));
-    const Register s = F == Arithmetic::signed8 ? _mm256_sign_epi8(weights, a) : weights;
-    const Register pairs = _mm256_maddubs_epi16(F == Arithmetic::signed8 ? magnitude : a, s);
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    else
+      return _mm256_add_epi32(
+          sums, _mm256_madd_epi16(_mm256_maddubs_epi16(a, weights), _mm256_set1_epi16(1)));
   }
 };
 

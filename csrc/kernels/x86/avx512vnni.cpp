@@ -1,6 +1,6 @@
 // The LSTM on AVX-512 VNNI: one vpdpbusd on 512 bits stands for six instructions of AVX2, and 32
 // registers hold eight batch rows of a tile. Cost of the dense inner loop for 32 weight rows x 4
-// columns x 1 batch row: 1 broadcast, 2 vpdpbusd (signed8: and vpabsb, vpmovb2m, 2 masked vpsubb).
+// columns x 1 batch row: 1 broadcast, 2 vpdpbusd, whatever the weights are.
 // A block-sparse block of 8 rows x 4 columns: its column, 1 broadcast, 1 vpdpbusd on 256 bits.
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -30,51 +30,53 @@ namespace {
 struct Dot {
   using Register = __m512i;
   static constexpr int kGates = 2;
+  // vpdpbusd never saturates: no weights need another form.
+  static constexpr Arithmetic kPairs8 = Arithmetic::any8;
 
   static constexpr int max_rows() { return 8; }
 
   static Register zero() { return _mm512_setzero_si512(); }
-  static Register minus_128_times(const uint8_t *row_sums) {
-    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(row_sums));
-    return _mm512_sub_epi32(zero(), _mm512_slli_epi32(_mm512_cvtepi16_epi32(narrow), 7));
+  static Register row_sums(const Matrix &m, int64_t row) {
+    if (m.wide_row_sums)
+      return _mm512_loadu_si512(m.row_sums + row * 4);
+    return _mm512_cvtepi16_epi32(load_half(m.row_sums + row * 2));
   }
-  static Register broadcast(int32_t group) { return _mm512_set1_epi32(group); }
-  static Register magnitude(Register a) { return _mm512_abs_epi8(a); }
+  static Register times(Register a, int32_t b) {
+    return _mm512_mullo_epi32(a, _mm512_set1_epi32(b));
+  }
   static __m256i gate(Register sums, int i) {
     return i == 0 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
   }
-
+  template <Arithmetic F> static Register activations(int32_t group) {
+    return _mm512_set1_epi32(group);
+  }
   template <Arithmetic F> static Register weights(const uint8_t *p) {
-    if constexpr (F == Arithmetic::signed16)
-      return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
-    else
-      return _mm512_loadu_si512(p);
+    return F == Arithmetic::signed16 ? _mm512_cvtepi8_epi16(load_half(p)) : _mm512_loadu_si512(p);
   }
 
-  template <Arithmetic F>
-  static Register add(Register sums, Register a, Register magnitude, Register weights) {
+  template <Arithmetic F> static Register add(Register sums, Register a, Register weights) {
+    if constexpr (F == Arithmetic::float32)
+      return _mm512_castps_si512(_mm512_fmadd_ps(
+          _mm512_castsi512_ps(weights), _mm512_castsi512_ps(a), _mm512_castsi512_ps(sums)));
     if constexpr (F == Arithmetic::signed16)
       return _mm512_dpwssd_epi32(sums, a, weights);
-    if constexpr (F == Arithmetic::signed8) {
-      // The weight with the activation's sign; where that is 0, so is the magnitude.
-      weights = _mm512_mask_sub_epi8(weights, _mm512_movepi8_mask(a), zero(), weights);
-      return _mm512_dpbusd_epi32(sums, magnitude, weights);
-    }
     return _mm512_dpbusd_epi32(sums, a, weights);
+  }
+
+private:
+  static __m256i load_half(const uint8_t *p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
   }
 };
 
 struct Dot256 : Registers256 {
   static constexpr int max_rows() { return 8; }
 
-  template <Arithmetic F>
-  static Register add(Register sums, Register a, Register magnitude, Register weights) {
+  template <Arithmetic F> static Register add(Register sums, Register a, Register weights) {
     if constexpr (F == Arithmetic::float32)
       return add_floats(sums, a, weights);
     if constexpr (F == Arithmetic::signed16)
       return _mm256_dpwssd_epi32(sums, a, weights);
-    if constexpr (F == Arithmetic::signed8)
-      return _mm256_dpbusd_epi32(sums, magnitude, _mm256_sign_epi8(weights, a));
     return _mm256_dpbusd_epi32(sums, a, weights);
   }
 };

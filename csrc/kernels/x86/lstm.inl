@@ -36,58 +36,76 @@ LFK_INLINE __m256 sigmoid_approx(__m256 x) {
 
 // ---- quantization ----
 
-// Writes 8 values, rounded unless they are for float32. They are in [-A, A]; NaN becomes 0.
-LFK_INLINE void store_quantized(__m256 scaled, Arithmetic arithmetic, uint8_t *q) {
-  scaled = _mm256_and_ps(scaled, _mm256_cmp_ps(scaled, scaled, _CMP_ORD_Q));
-  if (arithmetic == Arithmetic::float32)
-    return _mm256_storeu_ps(reinterpret_cast<float *>(q), scaled);
-  const __m256i wide = _mm256_cvtps_epi32(scaled);
-  const __m128i shorts =
-      _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-  if (arithmetic == Arithmetic::signed16) {
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(q), shorts);
-    return;
-  }
-  __m128i bytes = _mm_packs_epi16(shorts, shorts);
-  if (arithmetic == Arithmetic::offset8)
-    bytes = _mm_xor_si128(bytes, _mm_set1_epi8(-128));
-  _mm_storel_epi64(reinterpret_cast<__m128i *>(q), bytes);
-}
-
 LFK_INLINE __m256i tail_mask(int64_t valid) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(valid < 8 ? valid : 8)), lane);
 }
 
-void quantize_row(const float *v, int64_t n, float floor, const Matrix &target, uint8_t *q,
-                  float *scale) {
-  // As integers, magnitudes order like the floats, with infinities and NaN on top.
-  const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-  __m256i most = _mm256_castps_si256(_mm256_set1_ps(floor));
-  for (int64_t i = 0; i < n; i += 8) {
-    const __m256 x = _mm256_maskload_ps(v + i, tail_mask(n - i));
-    most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(x), magnitude));
-  }
-  __m128i top = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-  top = _mm_max_epi32(top, _mm_shuffle_epi32(top, 0x4e));
-  top = _mm_max_epi32(top, _mm_shuffle_epi32(top, 0xb1));
-  const float m = _mm_cvtss_f32(_mm_castsi128_ps(top));
-  const bool finite = _mm_cvtsi128_si32(top) < 0x7f800000;
+// Calls visit(8 values, zeros past the end, and where they are) for all of a row.
+template <class Visit> LFK_INLINE void for_each_8(const float *v, int64_t n, const Visit &visit) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    visit(_mm256_loadu_ps(v + i), i);
+  if (i < n)
+    visit(_mm256_maskload_ps(v + i, tail_mask(n - i)), i);
+}
 
-  const float max = static_cast<float>(target.activation_max);
-  const bool is_float = target.arithmetic == Arithmetic::float32;
-  const bool zero = !finite || m < kSmallestMagnitude;
-  *scale = is_float ? 1.0f : zero ? 0.0f : m / max;
-  if (!finite)
-    *scale = __builtin_nanf("");
-  const __m256 factor = _mm256_set1_ps(zero ? 0.0f : max / m);
-  for (int64_t i = 0; i < n; i += 8) {
-    __m256 x = _mm256_maskload_ps(v + i, tail_mask(n - i));
-    if (!finite)
-      x = _mm256_setzero_ps();
-    if (!is_float)
-      x = clamp(_mm256_mul_ps(x, factor), max);
-    store_quantized(x, target.arithmetic, q + i * activation_bytes(target.arithmetic));
+LFK_INLINE float least_of(__m256 v) {
+  __m128 least = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  least = _mm_min_ps(least, _mm_movehl_ps(least, least));
+  return _mm_cvtss_f32(_mm_min_ss(least, _mm_movehdup_ps(least)));
+}
+
+// Two bytes for each of 8 integers, or one, clamped to 0..255.
+LFK_INLINE void store_integers(__m256i q, int bytes, uint8_t *to) {
+  const __m128i shorts =
+      _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+  if (bytes == 2)
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(to), shorts);
+  else
+    _mm_storel_epi64(reinterpret_cast<__m128i *>(to), _mm_packus_epi16(shorts, shorts));
+}
+
+void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
+                  const ActivationRows &row) {
+  // NaN leaves lo and hi as they are; x * 0 is NaN where x is not finite.
+  __m256 lo = _mm256_setzero_ps(), hi = lo, zero = lo;
+  for_each_8(v, n, [&](__m256 x, int64_t) LFK_ALWAYS_INLINE {
+    lo = _mm256_min_ps(x, lo);
+    hi = _mm256_max_ps(x, hi);
+    zero = _mm256_fmadd_ps(x, _mm256_setzero_ps(), zero);
+  });
+  const bool finite = _mm256_movemask_ps(_mm256_cmp_ps(zero, zero, _CMP_UNORD_Q)) == 0;
+  const Arithmetic arithmetic = target.arithmetic;
+  const bool is_float = arithmetic == Arithmetic::float32;
+  const float highest = -least_of(_mm256_sub_ps(_mm256_setzero_ps(), hi));
+  const RowQuantizer to = quantizer(least_of(lo), highest, finite, kind,
+                                    has_zero_points(arithmetic), target.activation_max);
+  *row.scales = is_float && finite ? 1.0f : to.scale;
+  *row.zero_points = to.zero_point;
+  const int bytes = activation_bytes(arithmetic);
+  if (!finite) {
+    std::memset(row.data, 0, static_cast<size_t>(activation_row_bytes(arithmetic, n)));
+  } else if (is_float) {
+    for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
+      _mm256_storeu_ps(reinterpret_cast<float *>(row.data) + i, x);
+    });
+  } else if (to.grid == 0.0f) {
+    const __m256 inverse = _mm256_set1_ps(to.inverse);
+    const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
+    for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
+      const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse));
+      store_integers(_mm256_add_epi32(q, zero_point), bytes, row.data + i * bytes);
+    });
+  } else {
+    const __m256 inverse = _mm256_set1_ps(to.inverse), grid = _mm256_set1_ps(to.grid);
+    const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
+    for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
+      const __m256 u = _mm256_round_ps(_mm256_mul_ps(x, grid),
+                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(u, inverse));
+      store_integers(_mm256_add_epi32(q, zero_point), bytes, row.data + i * bytes);
+    });
   }
 }
 
@@ -110,7 +128,7 @@ void products(const Matrix &m, TileRange range, const uint8_t *bias, int64_t row
   for (int64_t tile = range.begin; tile < range.end; tile += kWindowTiles) {
     const int64_t i = tile * kTileRows, left = range.end - tile;
     multiply(m, tile, left < kWindowTiles ? left : kWindowTiles, x, rows,
-             {x.scales, m.scales + i * 4, bias ? bias + i * 4 : none, 0, out + i, width});
+             {m.scales + i * 4, bias ? bias + i * 4 : none, 0, out + i, width});
   }
 }
 
@@ -132,17 +150,10 @@ LFK_INLINE void update_c(const StepArguments &a, const Units &u) {
   _mm256_storeu_ps(c, _mm256_fmadd_ps(f, _mm256_loadu_ps(c), _mm256_mul_ps(i, g)));
 }
 
-// h and the quantized h.
+// h = o tanh(c).
 LFK_INLINE void update_h(const StepArguments &a, const Units &u) {
   const __m256 c = _mm256_loadu_ps(a.c + u.at());
-  const __m256 h = _mm256_mul_ps(_mm256_load_ps(u.gates + 24), tanh_approx(c));
-  _mm256_storeu_ps(a.h + u.at(), h);
-  if (_mm256_movemask_ps(_mm256_cmp_ps(h, h, _CMP_UNORD_Q)))
-    a.h_out.scales[u.row] = __builtin_nanf("");
-  const __m256 scaled = _mm256_mul_ps(h, _mm256_set1_ps(static_cast<float>(a.h_out_max)));
-  store_quantized(scaled, a.h_out_arithmetic,
-                  a.h_out.data + u.row * a.h_out.stride +
-                      u.unit * activation_bytes(a.h_out_arithmetic));
+  _mm256_storeu_ps(a.h + u.at(), _mm256_mul_ps(_mm256_load_ps(u.gates + 24), tanh_approx(c)));
 }
 
 void step(const Matrix &m, TileRange range, const StepArguments &a) {
@@ -158,10 +169,9 @@ void step(const Matrix &m, TileRange range, const StepArguments &a) {
     for (int64_t row = 0; row < a.rows; row += most_rows) {
       const int64_t rows = a.rows - row < most_rows ? a.rows - row : most_rows;
       const float *in = a.input_gates + row * width + tile * kTileRows;
-      const ActivationRows h_in = a.h_in.from(row);
-      multiply(m, tile, tiles, h_in, rows,
-               {h_in.scales, m.scales + tile * kTileRows * 4, reinterpret_cast<const uint8_t *>(in),
-                width, gates, tiles * kTileRows});
+      multiply(m, tile, tiles, a.h_in.from(row), rows,
+               {m.scales + tile * kTileRows * 4, reinterpret_cast<const uint8_t *>(in), width,
+                gates, tiles * kTileRows});
       const auto for_each_units = [&](const auto &update) LFK_ALWAYS_INLINE {
         float *at = gates;
         for (int64_t r = row; r < row + rows; ++r)

@@ -3,10 +3,11 @@
 // region; everything here has internal linkage.
 //
 // Both give: Register; max_rows(), the rows that share one pass over the weights; zero();
-// broadcast(4 bytes); magnitude(activations); weights<arithmetic>(address); add<arithmetic>(sums,
-// activations, their magnitudes, weights). Registers hold floats where the form is float32,
-// integers otherwise. Dot256's registers have 8 sums; Dot's have kGates x 8: gate(register, i)
-// gives the i-th 8 of them.
+// row_sums(matrix, first row); times(register, integer); activations<arithmetic>(4 bytes) and
+// weights<arithmetic>(address), as add<arithmetic>(sums, activations, weights) takes them.
+// Registers hold floats where the arithmetic is float32, integers otherwise. Dot256's registers
+// have 8 sums; Dot's have kGates x 8: gate(register, i) gives the i-th 8 of them. Dot::kPairs8 is
+// how pair-safe weights are multiplied.
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
@@ -26,7 +27,6 @@ LFK_INLINE __m256 load_floats(const uint8_t *array, int64_t i) {
 // Where sums go: out[row][i] = fma(sum, scale of the row * scale i, addend[row][i]). Elements are
 // those of a range of tiles, the first one's first element is 0.
 struct Target {
-  const float *row_scales;
   const uint8_t *scales;
   const uint8_t *addend; // floats
   int64_t addend_stride; // elements from row to row; 0: one for all rows
@@ -34,19 +34,33 @@ struct Target {
   int64_t out_stride;
 };
 
-// R rows of a target from `row` on.
-template <Arithmetic F, int R> struct TargetRows {
+// R rows of activations from `row` on, and of a target.
+template <Arithmetic F, int R> struct Rows {
+  const uint8_t *q;
+  int64_t stride;
+  int32_t zero_points[R];
   const uint8_t *scales;
   float row_scales[R];
   const uint8_t *addends[R];
   float *outs[R];
 
-  LFK_INLINE TargetRows(const Target &target, int64_t row) : scales(target.scales) {
+  LFK_INLINE Rows(const ActivationRows &x, const Target &target, int64_t row)
+      : q(x.data + row * x.stride), stride(x.stride), scales(target.scales) {
     LFK_UNROLLED (r, R) {
-      row_scales[r] = target.row_scales[row + r];
+      zero_points[r] = x.zero_points[row + r];
+      row_scales[r] = x.scales[row + r];
       addends[r] = target.addend + (row + r) * target.addend_stride * 4;
       outs[r] = target.out + (row + r) * target.out_stride;
     }
+  }
+
+  // Where the sums of row r of the activations start, for a register of rows of the matrix: a zero
+  // point adds itself times the sum of a row's weights.
+  template <class D>
+  LFK_INLINE typename D::Register first_sums(const Matrix &m, int r, int64_t row) const {
+    if constexpr (has_zero_points(F))
+      return D::times(D::row_sums(m, row), -zero_points[r]);
+    return D::zero();
   }
 
   LFK_INLINE void put(int r, int64_t i, __m256i sums) const {
@@ -57,84 +71,76 @@ template <Arithmetic F, int R> struct TargetRows {
   }
 };
 
-// Activations are offset by 128, which adds 128 * (sum of the row's weights): where sums start.
-template <Arithmetic F, class D>
-LFK_INLINE typename D::Register first_sums(const Matrix &m, int64_t i) {
-  if constexpr (F == Arithmetic::offset8)
-    return D::minus_128_times(m.row_sums + i * 2);
-  return D::zero();
-}
-
 // ---- dense: 32 rows of weights and R rows of activations at a time ----
 
 constexpr int kRegisters = 4 / Dot::kGates;
 
+// The tile's first element in the target is `at`.
 template <Arithmetic F, int R>
-LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const uint8_t *q, int64_t stride,
-                              const TargetRows<F, R> &to, int64_t at) {
+LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &rows, int64_t at) {
   Dot::Register sums[R][kRegisters];
   LFK_UNROLLED (i, kRegisters) {
     LFK_UNROLLED (r, R)
-      sums[r][i] = first_sums<F, Dot>(m, (tile * 4 + i * Dot::kGates) * kStripRows);
+      sums[r][i] =
+          rows.template first_sums<Dot>(m, r, (tile * 4 + i * Dot::kGates) * kStripRows);
   }
-  constexpr int kRegisterBytes = Dot::kGates * kStripRows * columns_per_group(F);
+  constexpr int kRegisterBytes = Dot::kGates * kStripRows * group_bytes(F);
   const uint8_t *w = m.tiles + tile * m.tile_bytes();
-  const uint8_t *const end = q + m.groups * 4;
+  const uint8_t *q = rows.q, *const end = q + m.groups * 4;
 #pragma GCC unroll 2
   for (; q != end; q += 4, w += kRegisters * kRegisterBytes) {
-    Dot::Register weights[kRegisters];
+    decltype(Dot::weights<F>(w)) weights[kRegisters];
     LFK_UNROLLED (i, kRegisters)
       weights[i] = Dot::weights<F>(w + i * kRegisterBytes);
     LFK_UNROLLED (r, R) {
-      const Dot::Register a = Dot::broadcast(read<int32_t>(q + r * stride, 0));
-      const Dot::Register magnitude = F == Arithmetic::signed8 ? Dot::magnitude(a) : a;
+      const auto a = Dot::activations<F>(read<int32_t>(q + r * rows.stride, 0));
       LFK_UNROLLED (i, kRegisters)
-        sums[r][i] = Dot::add<F>(sums[r][i], a, magnitude, weights[i]);
+        sums[r][i] = Dot::add<F>(sums[r][i], a, weights[i]);
     }
   }
   LFK_UNROLLED (r, R) {
     LFK_UNROLLED (g, 4)
-      to.put(r, at + g * kStripRows, Dot::gate(sums[r][g / Dot::kGates], g % Dot::kGates));
+      rows.put(r, at + g * kStripRows, Dot::gate(sums[r][g / Dot::kGates], g % Dot::kGates));
   }
 }
 
-template <Arithmetic F> struct DenseRows {
+template <Arithmetic F> struct DenseMatrix {
   static constexpr Arithmetic kArithmetic = F;
-  static constexpr int kMax = Dot::max_rows();
+  static constexpr int kMaxRows = Dot::max_rows();
 
   template <int R>
-  static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles, const uint8_t *q,
-                             int64_t stride, const TargetRows<F, R> &to) {
+  static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
+                             const Rows<F, R> &rows) {
     for (int64_t t = 0; t < tiles; ++t)
-      tile_products<F, R>(m, first + t, q, stride, to, t * kTileRows);
+      tile_products<F, R>(m, first + t, rows, t * kTileRows);
   }
 };
 
 // ---- block-sparse: the blocks of L strips of a slice and R rows of activations at a time ----
 
+// Strips `first`.. of a slice; the window's first row is the target's first element.
 template <Arithmetic F, int L, int R>
 LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, int64_t window_row,
-                               const uint8_t *q, int64_t stride, const TargetRows<F, R> &to) {
+                               const Rows<F, R> &rows) {
   constexpr int kGroups = kBlockColumns / columns_per_group(F);
   constexpr int kGroupBytes = block_bytes(F) / kGroups;
   Dot256::Register sums[L][R];
   LFK_UNROLLED (l, L) {
     LFK_UNROLLED (r, R)
-      sums[l][r] = first_sums<F, Dot256>(m, window_row + slice.strips[first + l] * kStripRows);
+      sums[l][r] = rows.template first_sums<Dot256>(
+          m, r, window_row + slice.strips[first + l] * kStripRows);
   }
   const int64_t slot = int64_t{slice.start} * kSliceStrips + first;
   const uint8_t *column = m.columns + slot * 2;
   const uint8_t *w = m.blocks + slot * block_bytes(F);
   for (uint32_t n = slice.length; n > 0; --n) {
     LFK_UNROLLED (l, L) {
-      const uint8_t *a = q + int64_t{read<uint16_t>(column, l)} * (kGroups * 4);
+      const uint8_t *q = rows.q + int64_t{read<uint16_t>(column, l)} * (kGroups * 4);
       LFK_UNROLLED (g, kGroups) {
-        const Dot256::Register weights =
-            Dot256::weights<F>(w + l * block_bytes(F) + g * kGroupBytes);
+        const auto weights = Dot256::weights<F>(w + l * block_bytes(F) + g * kGroupBytes);
         LFK_UNROLLED (r, R) {
-          const Dot256::Register b = Dot256::broadcast(read<int32_t>(a + r * stride, g));
-          const Dot256::Register magnitude = F == Arithmetic::signed8 ? Dot256::magnitude(b) : b;
-          sums[l][r] = Dot256::add<F>(sums[l][r], b, magnitude, weights);
+          const auto a = Dot256::activations<F>(read<int32_t>(q + r * rows.stride, g));
+          sums[l][r] = Dot256::add<F>(sums[l][r], a, weights);
         }
       }
     }
@@ -143,25 +149,25 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   }
   LFK_UNROLLED (l, L) {
     LFK_UNROLLED (r, R)
-      to.put(r, slice.strips[first + l] * kStripRows, sums[l][r]);
+      rows.put(r, slice.strips[first + l] * kStripRows, sums[l][r]);
   }
 }
 
-template <Arithmetic F> struct SparseRows {
+template <Arithmetic F> struct SparseMatrix {
   static constexpr Arithmetic kArithmetic = F;
-  static constexpr int kMax = Dot256::max_rows();
+  static constexpr int kMaxRows = Dot256::max_rows();
 
   // The first tile is the first of its window, and at most that window is asked for.
   template <int R>
-  static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles, const uint8_t *q,
-                             int64_t stride, const TargetRows<F, R> &to) {
+  static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
+                             const Rows<F, R> &rows) {
     constexpr int L = R == 1 ? kSliceStrips : 2;
     const int64_t slice = first * kStripsPerTile / kSliceStrips;
     const int64_t slices = divide_up(tiles * kStripsPerTile, kSliceStrips);
     for (int64_t i = slice; i < slice + slices; ++i) {
       const Slice taken = read<Slice>(m.slices, i);
       for (int l = 0; l < kSliceStrips; l += L)
-        strip_products<F, L, R>(m, taken, l, first * kTileRows, q, stride, to);
+        strip_products<F, L, R>(m, taken, l, first * kTileRows, rows);
     }
   }
 };
@@ -169,48 +175,50 @@ template <Arithmetic F> struct SparseRows {
 // ---- either ----
 
 // Runs `count` rows from `row` on in one pass, 1 <= count <= R.
-template <class Rows, int R>
+template <class Kind, int R>
 LFK_INLINE void one_pass(const Matrix &m, int64_t first, int64_t tiles, const ActivationRows &x,
                          int64_t row, int64_t count, const Target &target) {
   if constexpr (R > 1) {
     if (count < R)
-      return one_pass<Rows, R - 1>(m, first, tiles, x, row, count, target);
+      return one_pass<Kind, R - 1>(m, first, tiles, x, row, count, target);
   }
-  Rows::template run<R>(m, first, tiles, x.data + row * x.stride, x.stride,
-                        TargetRows<Rows::kArithmetic, R>(target, row));
+  Kind::template run<R>(m, first, tiles, Rows<Kind::kArithmetic, R>(x, target, row));
 }
 
-template <class Rows>
+template <class Kind>
 void tiles_times_rows(const Matrix &m, int64_t first, int64_t tiles, const ActivationRows &x,
                       int64_t rows, const Target &target) {
-  constexpr int kMax = Rows::kMax;
+  constexpr int kMost = Kind::kMaxRows;
   for (int64_t row = 0; row < rows;) {
     const int64_t left = rows - row;
     // Two halves rather than a full and a thin one.
-    const int64_t count = left <= kMax ? left : left < 2 * kMax ? (left + 1) / 2 : kMax;
-    one_pass<Rows, kMax>(m, first, tiles, x, row, count, target);
+    const int64_t count = left <= kMost ? left : left < 2 * kMost ? (left + 1) / 2 : kMost;
+    one_pass<Kind, kMost>(m, first, tiles, x, row, count, target);
     row += count;
   }
+}
+
+template <Arithmetic F>
+void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRows &x, int64_t rows,
+              const Target &target) {
+  if (m.is_sparse())
+    tiles_times_rows<SparseMatrix<F>>(m, first, tiles, x, rows, target);
+  else
+    tiles_times_rows<DenseMatrix<F>>(m, first, tiles, x, rows, target);
 }
 
 // Tiles first..first + tiles - 1 times all rows of x.
 void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRows &x, int64_t rows,
               const Target &target) {
-  const auto run = [&](auto dense, auto sparse) {
-    if (m.is_sparse())
-      tiles_times_rows<decltype(sparse)>(m, first, tiles, x, rows, target);
-    else
-      tiles_times_rows<decltype(dense)>(m, first, tiles, x, rows, target);
-  };
   switch (m.arithmetic) {
-  case Arithmetic::offset8:
-    return run(DenseRows<Arithmetic::offset8>(), SparseRows<Arithmetic::offset8>());
-  case Arithmetic::signed8:
-    return run(DenseRows<Arithmetic::signed8>(), SparseRows<Arithmetic::signed8>());
+  case Arithmetic::pairs8:
+    return multiply<Dot::kPairs8>(m, first, tiles, x, rows, target);
+  case Arithmetic::any8:
+    return multiply<Arithmetic::any8>(m, first, tiles, x, rows, target);
   case Arithmetic::signed16:
-    return run(DenseRows<Arithmetic::signed16>(), SparseRows<Arithmetic::signed16>());
+    return multiply<Arithmetic::signed16>(m, first, tiles, x, rows, target);
   case Arithmetic::float32:
-    return tiles_times_rows<SparseRows<Arithmetic::float32>>(m, first, tiles, x, rows, target);
+    return multiply<Arithmetic::float32>(m, first, tiles, x, rows, target);
   }
 }
 

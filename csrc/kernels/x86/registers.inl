@@ -9,23 +9,32 @@ struct Registers256 {
   using Register = __m256i;
 
   static Register zero() { return _mm256_setzero_si256(); }
-  static Register minus_128_times(const uint8_t *row_sums) {
-    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i *>(row_sums));
-    return _mm256_sub_epi32(zero(), _mm256_slli_epi32(_mm256_cvtepi16_epi32(narrow), 7));
+  static Register row_sums(const Matrix &m, int64_t row) {
+    if (m.wide_row_sums)
+      return load(m.row_sums + row * 4);
+    return _mm256_cvtepi16_epi32(load_half(m.row_sums + row * 2));
   }
-  static Register broadcast(int32_t group) { return _mm256_set1_epi32(group); }
-  static Register magnitude(Register a) { return _mm256_abs_epi8(a); }
-
+  static Register times(Register a, int32_t b) {
+    return _mm256_mullo_epi32(a, _mm256_set1_epi32(b));
+  }
+  template <Arithmetic F> static Register activations(int32_t group) {
+    return _mm256_set1_epi32(group);
+  }
   template <Arithmetic F> static Register weights(const uint8_t *p) {
-    if constexpr (F == Arithmetic::signed16)
-      return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-    else
-      return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+    return F == Arithmetic::signed16 ? _mm256_cvtepi8_epi16(load_half(p)) : load(p);
   }
 
   static Register add_floats(Register sums, Register a, Register weights) {
     return _mm256_castps_si256(_mm256_fmadd_ps(_mm256_castsi256_ps(weights), _mm256_castsi256_ps(a),
                                                _mm256_castsi256_ps(sums)));
+  }
+
+protected:
+  static Register load(const uint8_t *p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
+  }
+  static __m128i load_half(const uint8_t *p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
   }
 };
 
