@@ -14,7 +14,7 @@ from lstm_fastkernels.modules.lstm import LSTM_OPTIONS, FastQuantLSTM, FastSpars
 from lstm_fastkernels.weights.shape import MAX_LAYERS, MAX_SIZE
 
 FORMAT_VERSION = 2
-NUMERIC_CONTRACT = 1  # of the kernels, see docs/numerics.md
+NUMERIC_CONTRACT = 2  # of the kernels, see docs/numerics.md
 
 CLASSES: dict[str, type[Any]] = {
     cls.__name__: cls
