@@ -31,6 +31,7 @@ def described(lstm):
         "bidirectional": False,
         "proj_size": 0,
         "precision": dict.fromkeys(("weight_ih_l0", "weight_hh_l0"), lstm.activations),
+        "pair_safe": "auto",
         "layout": lstm.layout,
         "block_size": [8, 4],
     }
