@@ -114,7 +114,7 @@ def _check_versions(configuration: object) -> None:
     if contract != NUMERIC_CONTRACT:
         raise ValueError(
             f"the file was made for numeric contract {contract}, this library computes contract "
-            f"{NUMERIC_CONTRACT}"
+            f"{NUMERIC_CONTRACT}: convert the model again"
         )
 
 

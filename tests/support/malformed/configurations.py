@@ -53,10 +53,13 @@ def configurations() -> Iterator[Malformed]:
         yield configuration(f"version-{n}", text, message, f"version {version}", "version 2")
     message = "format version 1 was made by an unreleased version: convert the model again"
     yield configuration("first-version", '{"format_version":1}', f": {message}", message)
-    for n, contract in enumerate([0, 1, 2**63 - 1]):
+    for n, contract in enumerate([0, 1, 3, 2**63 - 1]):
         text = f'{{"format_version":2,"numeric_contract":{contract},"lstms":3}}'
-        message = f": numeric contract {contract}; this library computes contract 2"
-        yield configuration(f"contract-{n}", text, message, f"contract {contract}", "contract 2")
+        message = "this library computes contract 2: convert the model again"
+        words = f"contract {contract}", "contract 2: convert"
+        yield configuration(
+            f"contract-{n}", text, f": numeric contract {contract}; {message}", *words
+        )
     message = ": 'numeric_contract' is missing"
     yield configuration("no-contract", '{"format_version":2}', message, "numeric_contract")
     yield configuration("no-lstms", f"{VERSIONS}}}", ": 'lstms' is missing", "lstms")
