@@ -74,7 +74,7 @@ class FastLSTM(FastModule):
 
     @classmethod
     def from_float(cls, lstm: nn.LSTM, **options: Any) -> Self:
-        """Compresses an nn.LSTM; options are `activations`, `layout` and `block_size`.
+        """Compresses an nn.LSTM; options are those that the class has beside nn.LSTM's.
 
         Hooks that run at a call are copied. Raises TypeError for another class, ValueError for
         a module that may compute something else (see convert) and weights that are not finite.
@@ -217,6 +217,18 @@ class FastQuantLSTM(FastLSTM):
     activation_choices = ("int8", "int16", "mixed")
     precision_choices = ("int8", "int16", "float32")
 
+    @classmethod
+    def from_quantized(cls, lstm: nn.Module, **options: Any) -> Self:
+        """Takes over an LSTM that torch.ao's quantize_dynamic has made, its integers as they are.
+
+        lstm: a torch.ao.nn.quantized.dynamic.LSTM of int8 weights, with scales of its matrices or
+        of their rows; options are those of from_float. A precision is "int8" or "int16". Hooks that
+        run at a call are copied. Raises TypeError for another class, ValueError for float16
+        weights, zero points, another precision and what from_float refuses.
+        """
+        cls._check_quantized_twin(lstm)
+        return cls(**_arguments(lstm), device="meta", **options)._take_quantized(lstm)
+
     def dequantize(self) -> nn.LSTM:
         """An nn.LSTM with the weights that the int8 tensors stand for, float32, same device."""
         return self.to_float()
@@ -243,7 +255,7 @@ class FastSparseLSTM(FastLSTM):
         return self.to_float()
 
 
-def _arguments(lstm: nn.LSTM | FastLSTM) -> dict[str, Any]:
-    """The constructor's arguments that describe the LSTM."""
-    names = ["input_size", "hidden_size", *LSTM_OPTIONS]
-    return {name: getattr(lstm, name) for name in names}
+def _arguments(lstm: Any) -> dict[str, Any]:
+    """nn.LSTM's arguments that describe an LSTM, of whatever class."""
+    options = {name: getattr(lstm, name, default) for name, default in LSTM_OPTIONS.items()}
+    return {"input_size": lstm.input_size, "hidden_size": lstm.hidden_size, **options}
