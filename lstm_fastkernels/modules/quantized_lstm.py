@@ -52,7 +52,7 @@ def _rows_of(weight: Tensor) -> tuple[Tensor, Tensor]:
         scales, zero_points = weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
     if zero_points.any():
         raise ValueError(
-            "its zero points are not 0: take the float LSTM, with from_float, or quantize that with "
-            "a symmetric qconfig"
+            "its zero points are not 0: take the float LSTM, with from_float, or quantize it anew "
+            "with a symmetric qconfig"
         )
     return weight.int_repr(), scales.float().expand(len(weight)).contiguous()
