@@ -70,9 +70,9 @@ class Int8:
 
 @dataclass(frozen=True)
 class Float32:
-    """float32 weights; faster than nn.LSTM where many blocks of them are zero."""
+    """float32 weights."""
 
-    max_block_density: ClassVar[float] = 0.9
+    max_block_density: ClassVar[float] = 0.7
 
     def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
         return {"": Kind(torch.float32, (rows, columns))}
@@ -89,8 +89,8 @@ class Float32:
         return tensors[""].clone()
 
 
-# Each makes the format of its matrices from what the LSTM says of pair_safe: 16-bit activations
-# gain nothing by pair-safe weights.
+# Each makes the format of its matrices from the LSTM's pair_safe, which 16-bit activations do
+# without.
 PRECISIONS: dict[str, Callable[[PairSafe], WeightFormat]] = {
     "int8": Int8,
     "int16": lambda _: Int8(pair_safe=False),
