@@ -264,7 +264,7 @@ bool divide_exactly(const float *weights, int64_t columns, float scale, int8_t *
 }
 
 // The scale with which integers in [-128, 127] give the weights exactly, and these integers: the
-// smallest ones, which have no factor in common. 0 where there is none.
+// smallest ones that do. 0 where there are none.
 float exact_scale(const float *weights, int64_t columns, Magnitudes magnitudes, int8_t *quantized) {
   for (int most = 1; most <= -std::numeric_limits<int8_t>::min(); ++most) {
     const float quotient = magnitudes.largest / static_cast<float>(most);
