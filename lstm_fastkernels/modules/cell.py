@@ -13,8 +13,8 @@ from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.ops.dispatch import cast_for_autocast
-from lstm_fastkernels.weights.formats import PairSafe
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 

@@ -19,8 +19,9 @@ from lstm_fastkernels.modules.stateful import StatefulLSTM
 from lstm_fastkernels.modules.states import State, two_states
 from lstm_fastkernels.ops import least_lstm, lstm, lstm_without_gradient
 from lstm_fastkernels.weights.canonical import WeightSpec
-from lstm_fastkernels.weights.formats import INPUT_DTYPES, PairSafe, stored_as
+from lstm_fastkernels.weights.formats import INPUT_DTYPES, stored_as
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig, describe, word_for
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LayoutConfig
 

@@ -12,8 +12,8 @@ from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.leaf import call_as_leaf
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
-from lstm_fastkernels.weights.formats import PairSafe
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind, compare
-from lstm_fastkernels.weights.formats import PRECISIONS, PairSafe, Tensors, WeightFormat
+from lstm_fastkernels.weights.formats import PRECISIONS, Tensors, WeightFormat
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LayoutConfig, Structure, structure_of
 

@@ -6,16 +6,13 @@ kernels know a matrix by that name.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind
-from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, WEIGHT_MAX, quantize_rows
-
-# Whether neighbouring int8 weights are kept from adding up to much, see quantize_rows.
-PairSafe = Literal["auto"] | bool
+from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, WEIGHT_MAX, PairSafe, quantize_rows
 
 # What inputs may be; states are float32 or of the input's dtype.
 INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -64,7 +61,7 @@ class Int8:
         return {"": matrix.random_(-most, most + 1), "_scale": scale}
 
     def compress(self, weight: Tensor) -> Tensors:
-        matrix, scale = quantize_rows(weight, pair_safe=bool(self.pair_safe))
+        matrix, scale = quantize_rows(weight, pair_safe=self.pair_safe)
         return {"": matrix, "_scale": scale}
 
     def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from lstm_fastkernels.weights.formats import PairSafe
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 
 Activations = Literal["int8", "int16", "mixed", "float32"]
