@@ -54,15 +54,15 @@ class SqnrReport:
 
 
 def check(model: nn.Module, reference: nn.Module, batches: Iterable[Any]) -> SqnrReport:
-    """The signal to quantization noise ratio of every fast LSTM in a model, against its reference.
+    """The signal to quantization noise ratio of every fast LSTM in a model.
 
-    reference: the float model, with nn.LSTM or nn.LSTMCell under the names of the model's fast LSTMs
-    and cells; it is run on the batches, which are given to it as quantize_ gives them. Each LSTM is
-    measured with the inputs and states that its float twin gets, calls that go on from the last one
-    with its own state; each layer with what the float layer below gives; of each matrix the
-    products, less what is the same in all of them, which a bias may take. A UserWarning names LSTMs
-    below 25 dB. Raises ValueError, naming the LSTM, where the two models do not fit together, for
-    LSTMs without input and input that is not finite.
+    reference: the float model, with nn.LSTM or nn.LSTMCell under the names of the model's fast
+    LSTMs and cells; it is run on the batches, which are given to it as quantize_ gives them. Each
+    LSTM is measured with the inputs and states that its float twin gets, calls that go on from the
+    last one with its own state; each layer with what the float layer below gives; of each matrix
+    the products, less what is the same in all of them, which a bias may take. A UserWarning names
+    LSTMs below 25 dB. Raises ValueError, naming the LSTM, where the two models do not fit together,
+    for LSTMs without input and input that is not finite.
     """
     lstms = {name: lstm for name, lstm in model.named_modules() if isinstance(lstm, FastModule)}
     if not lstms:
@@ -89,7 +89,7 @@ def check(model: nn.Module, reference: nn.Module, batches: Iterable[Any]) -> Sqn
 
 def _pairs(lstms: Mapping[str, FastModule], reference: nn.Module) -> dict[nn.Module, str]:
     """The float twins of fast LSTMs, with the names that both have."""
-    floats = {name: module for name, module in find_lstms(reference)}
+    floats = dict(find_lstms(reference))
     pairs = {}
     for name, lstm in lstms.items():
         twin, expected = floats.get(name), lstm.float_class
@@ -124,7 +124,7 @@ def _layers_of(canonical: CanonicalLSTM, first: int, count: int) -> FastQuantLST
     def own(names: Mapping[str, _T]) -> dict[str, _T]:
         found = {}
         for name, value in names.items():
-            kind, layer, rest = re.fullmatch(r"(.*_l)(\d+)(.*)", name).groups()
+            kind, layer, rest = re.split(r"(?<=_l)(\d+)", name)
             if first <= int(layer) < first + count:
                 found[f"{kind}{int(layer) - first}{rest}"] = value
         return found

@@ -1,7 +1,8 @@
 """Rounding weights so that the output of their matrix, not each of them, stays near.
 
-GPTQ: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative
-Pre-trained Transformers", arXiv 2210.17323, after Optimal Brain Quantization, arXiv 2208.11580.
+GPTQ: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for
+Generative Pre-trained Transformers", arXiv 2210.17323, after Optimal Brain Quantization, arXiv
+2208.11580.
 """
 
 import torch
@@ -14,7 +15,7 @@ INT8 = torch.iinfo(torch.int8)
 
 # Of the mean diagonal of the second moment, which is added to it.
 DAMPING = 0.01
-# How often "auto" lets pair-safe weights multiply the squared error of the output: as quantize_rows.
+# "auto" takes pair-safe weights where they at most double the squared error, as quantize_rows does.
 PAIR_SAFE_COST = 2.0
 # Columns rounded before the errors of all of them reach those behind.
 _BLOCK = 128
