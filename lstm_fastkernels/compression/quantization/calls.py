@@ -53,7 +53,9 @@ def call_of(
 ) -> Call:
     """The call of an nn.LSTM or nn.LSTMCell with these arguments and this output."""
     given = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
-    x, hx = given["input"], given.get("hx")
+    x: Any = given["input"]
+    hx: Any = given.get("hx")
+    last: Any
     if isinstance(module, nn.LSTMCell):
         h, c = output
         if x.dim() == 1:

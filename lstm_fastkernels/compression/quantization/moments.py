@@ -59,10 +59,8 @@ class FloatLayers:
             proj_size=shape.proj_size,
             device=device,
         )
-        state = {
-            name: self._floats[name.replace("_l0", f"_l{depth}")] for name in layer.state_dict()
-        }
-        layer.load_state_dict(state)
+        own = {name: name.replace("_l0", f"_l{depth}") for name in layer.state_dict()}
+        layer.load_state_dict({name: self._floats[given] for name, given in own.items()})
         return layer.eval()
 
     @torch.no_grad()
