@@ -27,11 +27,12 @@ def round_with_feedback(
 ) -> tuple[Tensor, Tensor]:
     """int8 [N, K] and float32 scales [N] of a matrix, for inputs of a second moment [K, K].
 
-    Scales are those of quantize_rows. Columns are rounded one by one, those of the largest inputs
-    first; the error of each is spread over those that are still to come, so that the expected
-    squared error of weight @ x grows least. Pair-safe columns (2k, 2k + 1) stay neighbours, and the
-    second of two is held to what the first leaves it. Zeros stay zeros. pair_safe: as for
-    quantize_rows, "auto" by that error. On the CPU, in float64.
+    Columns are rounded one by one, those of the largest inputs first; the error of each is spread
+    over those that are still to come, so that the expected squared error of weight @ x grows least.
+    Of some scales for a row, that of quantize_rows among them, the one with the least error is
+    taken. Pair-safe columns (2k, 2k + 1) stay neighbours, and the second of two is held to what the
+    first leaves it. Zeros stay zeros. pair_safe: as for quantize_rows, "auto" by that error. On the
+    CPU, in float64.
     """
     weight = weight.detach().cpu()
     damping = DAMPING * second_moment.diagonal().mean()
@@ -44,15 +45,27 @@ def round_with_feedback(
 
 def _round(weight: Tensor, moment: Tensor, pairs: bool) -> tuple[Tensor, Tensor, float]:
     """Integers, scales and the expected squared error."""
-    _, scale = quantize_rows(weight, pair_safe=pairs)
-    steps = torch.where(scale > 0, scale, 1.0).double()[:, None]
     order = _order(moment.diagonal(), pairs)
-    integers, errors = _round_columns(
-        weight[:, order].double() / steps, _factor(moment[order][:, order]), order % 2 * pairs
-    )
-    found = torch.empty_like(integers)
-    found[:, order] = integers
-    return found.to(torch.int8), scale, float((errors * steps[:, 0] ** 2).sum())
+    values, factor = weight[:, order].double(), _factor(moment[order][:, order])
+    integers, scales = torch.zeros_like(values), torch.zeros(len(weight))
+    least = torch.full((len(weight),), torch.inf, dtype=torch.float64)
+    for scale in _scales(weight, pairs):
+        steps = torch.where(scale > 0, scale, 1.0).double()
+        found, squares = _round_columns(values / steps[:, None], factor, order % 2 * pairs)
+        better = squares * steps.square() < least
+        least = torch.where(better, squares * steps.square(), least)
+        scales = torch.where(better, scale, scales)
+        integers = torch.where(better[:, None], found, integers)
+    ordered = torch.empty_like(integers)
+    ordered[:, order] = integers
+    return ordered.to(torch.int8), scales, float(least.sum())
+
+
+def _scales(weight: Tensor, pairs: bool) -> list[Tensor]:
+    """Those to try, each for all rows."""
+    largest = weight.float().abs().amax(1) / INT8.max
+    factors = (0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0) if pairs else (0.8, 0.85, 0.9, 0.95, 1.0)
+    return [quantize_rows(weight, pair_safe=pairs)[1], *(largest * factor for factor in factors)]
 
 
 def _order(sizes: Tensor, pairs: bool) -> Tensor:

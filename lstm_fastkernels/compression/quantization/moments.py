@@ -1,4 +1,4 @@
-"""Moments of what each matrix of an LSTM multiplies, streamed over its calls."""
+"""Second moments of what each matrix of an LSTM multiplies, streamed over its calls."""
 
 from collections.abc import Iterator, Mapping
 
@@ -14,23 +14,16 @@ _CHUNK = 4096
 
 
 class Moments:
-    """Mean and second moment of rows [n, K], float64: K * K numbers, however many rows."""
+    """The second moment of rows [n, K], float64: K * K numbers, however many rows."""
 
     def __init__(self, columns: int) -> None:
         self.count = 0
-        self._sum = torch.zeros(columns, dtype=torch.float64)
         self._products = torch.zeros(columns, columns, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
         for chunk in rows.split(_CHUNK):
-            chunk = chunk.double()
-            self._sum += chunk.sum(0).cpu()
-            self._products += (chunk.T @ chunk).cpu()
+            self._products += (chunk.double().T @ chunk.double()).cpu()
         self.count += len(rows)
-
-    @property
-    def mean(self) -> Tensor:
-        return self._sum / max(1, self.count)
 
     @property
     def second(self) -> Tensor:

@@ -34,9 +34,8 @@ def quantize_(
     calibration: batches of real input, without labels, that the model is run on: a tuple or list is
     its arguments, a dict its keyword arguments, anything else its one argument. They go through
     once, in evaluation mode; some hundred sequences are plenty. Weights are then rounded for what
-    they are multiplied with (GPTQ, arXiv 2210.17323), and biases take up what rounding does to the
-    mean (bias correction: Nagel et al., arXiv 1906.04721). Every fourth batch is held out to
-    measure on. Without calibration the result is that of `convert`.
+    they are multiplied with (GPTQ, arXiv 2210.17323). Every fourth batch is held out to measure on.
+    Without calibration the result is that of `convert`.
 
     min_sqnr: what the outputs of each LSTM must reach on held-out batches, in dB, given its float
     inputs: the precision of its matrices is raised, to 16-bit activations or to float32, where that
