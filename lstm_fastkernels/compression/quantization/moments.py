@@ -43,17 +43,18 @@ class FloatLayers:
         self._layers = [self._layer(depth) for depth in range(shape.num_layers)]
 
     def _layer(self, depth: int) -> nn.LSTM:
-        shape, device = self._shape, next(iter(self._floats.values())).device
+        shape = self._shape
         layer = nn.LSTM(
             shape.layer_input_size(depth),
             shape.hidden_size,
             bias="bias_ih_l0" in self._floats,
             bidirectional=shape.num_directions == 2,
             proj_size=shape.proj_size,
-            device=device,
+            device="meta",
         )
         own = {name: name.replace("_l0", f"_l{depth}") for name in layer.state_dict()}
-        layer.load_state_dict({name: self._floats[given] for name, given in own.items()})
+        floats = {name: self._floats[given] for name, given in own.items()}
+        layer.load_state_dict(floats, assign=True)
         return layer.eval()
 
     @torch.no_grad()

@@ -89,14 +89,12 @@ def test_modes_hooks_and_the_rest_stay():
     assert not model.cell._forward_hooks
 
 
-@pytest.mark.parametrize(
-    "make", [lambda x: x, lambda x: (x, 1.0), lambda x: [x], lambda x: {"x": x}]
-)
-def test_forms_of_batches(make):
+def test_forms_of_batches():
     expected, _ = quantized(Model(), calibration=batches())
-    found, _ = quantized(Model(), calibration=(make(x) for x in batches()))
-    for name, tensor in expected.state_dict().items():
-        assert torch.equal(found.state_dict()[name], tensor), name
+    for make in (lambda x: (x, 1.0), lambda x: [x], lambda x: {"x": x, "scale": 1.0}):
+        found, _ = quantized(Model(), calibration=map(make, batches()))
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(found.state_dict()[name], tensor), name
 
 
 def test_an_lstm_by_itself_and_packed_sequences():
@@ -137,15 +135,13 @@ def test_pruned_matrices_stay_in_blocks():
 @pytest.mark.parametrize("target", [45.0, 60.0, 100.0])
 def test_min_sqnr_is_reached(target):
     model = Model(num_layers=2)
-    plain, before = quantized(model, calibration=batches())
+    _, before = quantized(model, calibration=batches())
     found, report = quantized(model, calibration=batches(), min_sqnr=target)
     for row, low in zip(report.lstms, before.lstms, strict=True):
         assert row.sqnr >= target
         assert set(row.asked.values()) == {"int8"}
         assert bool(row.raised) == (low.sqnr < target)
         assert all(name in str(row) for name in row.raised)
-    sizes = [sum(m.packed_bytes() for m in (q.lstm, q.cell)) for q in (plain, found)]
-    assert sizes[0] <= sizes[1] * 1.05
     (x,) = batches(1, seed=9)
     assert snr(found, model, x) > target - 6  # other inputs
 
@@ -165,9 +161,8 @@ def test_min_sqnr_raises_what_costs_most():
 def test_min_sqnr_beyond_float32():
     model = Model()
     before = copy.deepcopy(model)
-    with pytest.raises(
-        ValueError, match=r"lstm: min_sqnr=300 cannot be reached: float32 gives 1\d\d"
-    ):
+    message = r"lstm: min_sqnr=300 cannot be reached: float32 gives 1\d\d"
+    with pytest.raises(ValueError, match=message):
         lfk.quantize_(model, calibration=batches(), min_sqnr=300)
     assert type(model.lstm) is nn.LSTM
     assert all(map(torch.equal, model.parameters(), before.parameters()))
@@ -260,7 +255,8 @@ def test_check_has_a_row_for_each_part():
 
 def test_check_finds_the_bad_matrix():
     model = Model(num_layers=2)
-    fast, _ = quantized(model, lfk.Int8Config(precision={"*": "float32", "weight_hh_l1": "int8"}))
+    config = lfk.Int8Config(precision={"*": "float32", "weight_hh_l1": "int8"})
+    fast, _ = quantized(model, config, lambda module, name: name == "lstm")
     state = fast.lstm.state_dict()
     state["weight_hh_l1"] = state["weight_hh_l1"] // 64 * 64
     fast.lstm.load_state_dict(state)
@@ -296,7 +292,7 @@ def test_check_refuses_what_does_not_fit():
     fast, _ = quantized(model)
     with pytest.raises(ValueError, match="there is no fast LSTM in the model"):
         lfk.check(model, model, batches(1))
-    with pytest.raises(ValueError, match="lstm must be an nn.LSTM in the reference"):
+    with pytest.raises(ValueError, match=r"lstm must be an nn\.LSTM in the reference"):
         lfk.check(fast, fast, batches(1))
     with pytest.raises(ValueError, match="lstm has other sizes"):
         lfk.check(fast, Model(num_layers=2), batches(1))
