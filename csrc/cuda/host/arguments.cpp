@@ -7,9 +7,12 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// Of the recurrent h. Its projection has no bound.
-RowKind h_kind(const Call &call) {
-  return call.shape.proj_size ? RowKind::any : RowKind::bounded;
+// How h is kept between steps, or between the launches of persistent ones. Its projection has no
+// bound.
+RowTarget h_target(const Call &call, const Part &p) {
+  if (call.choice(p).persistent)
+    return exchanged_target(p.weights.hh);
+  return target_of(p.weights.hh, call.shape.proj_size ? RowKind::any : RowKind::bounded);
 }
 
 Plane output(const Call &call, const Part &p) {
@@ -25,13 +28,13 @@ template <class T> T *state_rows(const Call &call, T *states, const Part &p, int
                 : nullptr;
 }
 
-// Rows that layers share, for one of its matrices.
-QuantizedRows rows_for(const DeviceMatrix &matrix, QuantizedRows rows) {
-  rows.stride = quantized_bytes(matrix);
+// Memory that layers share, as rows for one of them.
+QuantizedRows rows_for(const RowTarget &target, QuantizedRows rows) {
+  rows.stride = quantized_bytes(target.arithmetic, target.columns);
   return rows;
 }
 
-// Float rows that stand side by side as those of a state.
+// The rows of a state.
 Plane state_plane(float *rows, int64_t stride) {
   Plane plane;
   plane.addressing = Plane::Addressing::chunk;
@@ -40,24 +43,23 @@ Plane state_plane(float *rows, int64_t stride) {
   return plane;
 }
 
-// The rows that are active at step s, `in` their float rows.
+// Quantizes the rows of a state that are active at step s.
 QuantizeArguments state_arguments(const Call &call, const Part &p, int64_t s, const Plane &in,
-                                  const DeviceMatrix &matrix, RowKind kind,
-                                  const QuantizedRows &out) {
+                                  const RowTarget &target, const QuantizedRows &out) {
   const int64_t t = call.timeline.time(s, p.direction);
   QuantizeArguments a;
   a.rows = call.rows;
   a.first = call.timeline.start(t);
   a.count = call.timeline.active(t);
   a.in = in;
-  a.target = target_of(matrix, kind);
-  a.out = rows_for(matrix, out);
+  a.target = target;
+  a.out = rows_for(target, out);
   return a;
 }
 
 QuantizeArguments h_after(const Call &call, const Part &p, int64_t s) {
-  return state_arguments(call, p, s, state_plane(p.state.h, p.state.h_stride), p.weights.hh,
-                         h_kind(call), p.state.quantized_h);
+  return state_arguments(call, p, s, state_plane(p.state.h, p.state.h_stride), h_target(call, p),
+                         p.state.quantized_h);
 }
 
 } // namespace
@@ -75,8 +77,8 @@ LoadStateArguments load_state_arguments(const Call &call, const Part &p) {
   a.c = s.c;
   a.h_stride = s.h_stride;
   a.c_stride = s.units_stride;
-  a.target = target_of(p.weights.hh, h_kind(call));
-  a.quantized = rows_for(p.weights.hh, s.quantized_h);
+  a.target = h_target(call, p);
+  a.quantized = rows_for(a.target, s.quantized_h);
   return a;
 }
 
@@ -104,7 +106,7 @@ QuantizeArguments input_arguments(const Call &call, const Part &p) {
   a.count = rows.count;
   a.in = call.input(p.layer);
   a.target = target_of(p.weights.ih, RowKind::any);
-  a.out = rows_for(p.weights.ih, p.slot.input);
+  a.out = rows_for(a.target, p.slot.input);
   return a;
 }
 
@@ -113,7 +115,7 @@ ProductsArguments input_products_arguments(const Call &call, const Part &p) {
   a.matrix = p.weights.ih;
   a.bias = p.weights.bias;
   a.count = call.timeline.rows(p.chunk, p.direction).count;
-  a.x = rows_for(p.weights.ih, p.slot.input);
+  a.x = rows_for(target_of(p.weights.ih, RowKind::any), p.slot.input);
   a.out = p.slot.gates;
   return a;
 }
@@ -123,7 +125,7 @@ StepArguments step_arguments(const Call &call, const Part &p, int64_t s) {
   a.hh = p.weights.hh;
   a.active =
       static_cast<int32_t>(call.timeline.active(call.timeline.time(s, p.direction)));
-  a.h_in = rows_for(p.weights.hh, p.state.quantized_h);
+  a.h_in = rows_for(h_target(call, p), p.state.quantized_h);
   a.input_gates = p.slot.gates +
                   call.timeline.row_in(p.chunk, s, p.direction) * p.weights.hh.padded_rows();
   a.c = p.state.c;
@@ -134,14 +136,15 @@ StepArguments step_arguments(const Call &call, const Part &p, int64_t s) {
 
 QuantizeArguments cell_output_arguments(const Call &call, const Part &p, int64_t s) {
   return state_arguments(call, p, s, state_plane(p.state.cell_output, p.state.units_stride),
-                         p.weights.hr, RowKind::bounded, p.state.quantized_cell_output);
+                         target_of(p.weights.hr, RowKind::bounded),
+                         p.state.quantized_cell_output);
 }
 
 ProductsArguments projection_arguments(const Call &call, const Part &p, int64_t s) {
   ProductsArguments a;
   a.matrix = p.weights.hr;
   a.count = call.timeline.active(call.timeline.time(s, p.direction));
-  a.x = rows_for(p.weights.hr, p.state.quantized_cell_output);
+  a.x = rows_for(target_of(p.weights.hr, RowKind::bounded), p.state.quantized_cell_output);
   a.out = p.state.h;
   return a;
 }
@@ -167,7 +170,7 @@ PersistentArguments persistent_arguments(const Call &call, const Part &p, int64_
   a.reverse = static_cast<int32_t>(p.direction);
   a.fragments = shape.fragments;
   a.hidden_size = static_cast<int32_t>(call.shape.hidden_size);
-  a.h = rows_for(a.hh, s.quantized_h).from(a.row_begin);
+  a.h = rows_for(h_target(call, p), s.quantized_h).from(a.row_begin);
   a.c = s.c + a.row_begin * s.units_stride;
   a.last_h = s.h + a.row_begin * s.units_stride;
   a.units_stride = s.units_stride;

@@ -12,10 +12,11 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{32} << 20;
 constexpr int64_t kFewestSteps = 64, kFewestChunks = 8;
 
-int64_t most_row_bytes(const PackedStack &stack, DeviceMatrix PackedLayer::*matrix) {
+// Of an input row of any layer.
+int64_t most_input_bytes(const PackedStack &stack) {
   int64_t most = 0;
   for (const PackedLayer &layer : stack.layers)
-    most = std::max(most, quantized_bytes(layer.*matrix));
+    most = std::max(most, quantized_bytes(layer.ih.arithmetic(), layer.ih.num_columns));
   return most;
 }
 
@@ -40,7 +41,7 @@ public:
   int64_t *allocate_copy(const std::vector<int64_t> &values) {
     return values.empty() ? nullptr : allocate<int64_t>(static_cast<int64_t>(values.size()));
   }
-  // With room for every layer: their precisions differ, and the input's size.
+  // For every layer: with room for every precision.
   LayerState allocate_state(const PackedStack &stack, int64_t rows) {
     const PackedLayer &any = stack.layers[0];
     LayerState s;
@@ -48,11 +49,14 @@ public:
     s.c = allocate<float>(rows * s.units_stride);
     s.h = s.cell_output = allocate<float>(rows * s.units_stride);
     s.h_stride = s.units_stride;
-    s.quantized_h = allocate_rows(rows, most_row_bytes(stack, &PackedLayer::hh));
+    const auto bytes = [](const DeviceMatrix &matrix) {
+      return quantized_bytes(Arithmetic::float32, matrix.num_columns);
+    };
+    s.quantized_h = allocate_rows(rows, bytes(any.hh));
     if (stack.shape.proj_size) {
       s.h_stride = any.hr.padded_rows();
       s.h = allocate<float>(rows * s.h_stride);
-      s.quantized_cell_output = allocate_rows(rows, most_row_bytes(stack, &PackedLayer::hr));
+      s.quantized_cell_output = allocate_rows(rows, bytes(any.hr));
     }
     return s;
   }
@@ -91,7 +95,7 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
   const int64_t inner_width = shape.num_directions * shape.output_size();
   slots.resize(static_cast<size_t>(shape.num_directions * side_by_side));
   for (Slot &slot : slots) {
-    slot.input = workspace.allocate_rows(chunk_rows, most_row_bytes(stack, &PackedLayer::ih));
+    slot.input = workspace.allocate_rows(chunk_rows, most_input_bytes(stack));
     slot.gates = workspace.allocate<float>(chunk_rows * hh.padded_rows());
   }
   // Layers that run one after the other alternate between two buffers.

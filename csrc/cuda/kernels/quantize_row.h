@@ -12,9 +12,9 @@ namespace cuda {
 
 constexpr int kLanes = 32;
 
-LFK_DEVICE float largest_of_warp(float m) {
+template <class T> LFK_DEVICE T largest_of_warp(T m) {
   for (int mask = kLanes / 2; mask > 0; mask /= 2) {
-    const float other = device::shuffle_xor(m, mask);
+    const T other = device::shuffle_xor(m, mask);
     m = other > m ? other : m;
   }
   return m;

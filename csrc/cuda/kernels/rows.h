@@ -61,13 +61,9 @@ LFK_HOST_DEVICE inline RowTarget target_of(const DeviceMatrix &matrix, RowKind k
   return {kind, matrix.arithmetic(), matrix.num_columns, matrix.activation_max};
 }
 
-// Bytes of such a row.
 LFK_HOST_DEVICE constexpr int64_t quantized_bytes(Arithmetic arithmetic, int64_t columns) {
   return (columns + kFragmentColumns - 1) / kFragmentColumns * kFragmentColumns *
          activation_bytes(arithmetic);
-}
-inline int64_t quantized_bytes(const DeviceMatrix &target) {
-  return quantized_bytes(target.arithmetic(), target.num_columns);
 }
 
 } // namespace cuda
