@@ -154,9 +154,7 @@ def quantize_rows_symmetric(
     return integers.masked_fill(~finite, 0).int(), scale
 
 
-def quantize_rows_unsigned(
-    rows: Tensor, kind: RowKind = "any"
-) -> tuple[Tensor, Tensor, Tensor]:
+def quantize_rows_unsigned(rows: Tensor, kind: RowKind = "any") -> tuple[Tensor, Tensor, Tensor]:
     """Rows [..., K] as (q int32 [..., K], zero point int32 [..., 1], scale float32 [..., 1]).
 
     rows ~ (q - zero point) * scale, q in 0..255. With lo = min(0, min v) and hi = max(0, max v) of

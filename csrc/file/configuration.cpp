@@ -12,7 +12,7 @@ using nlohmann::json;
 constexpr int64_t kLargestBlock = 65535;
 
 struct Class {
-  bool is_float, is_cell;
+  bool floats_only, is_cell;
 };
 
 const Class &class_of(const std::string &class_name, const std::string &what) {
@@ -47,8 +47,11 @@ double dropout(const json &from, const std::string &what) {
   return value.get<double>();
 }
 
-// How weights that the module is given later are laid out.
-void check_layout(const json &from, const std::string &what) {
+// How weights that the module is given later are rounded and laid out.
+void check_later_weights(const json &from, const std::string &what) {
+  const json &pair_safe = member(from, "pair_safe", what);
+  if (!pair_safe.is_boolean() && pair_safe != "auto")
+    refuse_file(what + ": 'pair_safe' must be \"auto\", true or false");
   const std::string layout = text(from, "layout", what);
   if (layout != "auto" && layout != "dense" && layout != "block_sparse")
     refuse_file(what + ": 'layout' must be auto, dense or block_sparse, got '" + layout + "'");
@@ -75,7 +78,7 @@ LstmConfiguration read_configuration(const json &from, const std::string &what) 
   c.bias = boolean(from, "bias", what);
   c.batch_first = boolean(from, "batch_first", what);
   const double idle = dropout(from, what);
-  check_layout(from, what);
+  check_later_weights(from, what);
   const json &named = member(from, "precision", what);
   const Class &of = class_of(c.class_name, what);
   try {
@@ -88,7 +91,7 @@ LstmConfiguration read_configuration(const json &from, const std::string &what) 
     refuse_file(what + ": " + error.what());
   }
   for (const Precision precision : c.precisions)
-    if (of.is_float != (precision.weights == WeightType::float32))
+    if (of.floats_only && precision.weights != WeightType::float32)
       refuse_file(what + ": a " + c.class_name + " has no '" +
                   std::string(precision_name(precision)) + "' matrices");
   return c;

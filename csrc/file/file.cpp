@@ -194,7 +194,8 @@ private:
     const int64_t contract = integer(configuration, "numeric_contract", what);
     if (contract != kNumericContract)
       refuse_file(what + ": numeric contract " + std::to_string(contract) +
-                  "; this library computes contract " + std::to_string(kNumericContract));
+                  "; this library computes contract " + std::to_string(kNumericContract) +
+                  ": convert the model again");
     const json &all = member(configuration, "lstms", what);
     if (!all.is_object() || all.empty())
       refuse_file(what + ": 'lstms' must be an object of at least one LSTM");

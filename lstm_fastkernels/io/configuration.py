@@ -14,7 +14,7 @@ from lstm_fastkernels.modules.lstm import LSTM_OPTIONS, FastQuantLSTM, FastSpars
 from lstm_fastkernels.weights.shape import MAX_LAYERS, MAX_SIZE
 
 FORMAT_VERSION = 2
-NUMERIC_CONTRACT = 1  # of the kernels, see docs/numerics.md
+NUMERIC_CONTRACT = 2  # of the kernels, see docs/numerics.md
 
 CLASSES: dict[str, type[Any]] = {
     cls.__name__: cls
@@ -35,6 +35,7 @@ _TYPES: dict[str, type] = {
     "hidden_size": int,
     **{name: type(default) for name, default in LSTM_OPTIONS.items()},
     "precision": dict,
+    "pair_safe": object,
     "layout": str,
     "block_size": list,
 }
@@ -66,6 +67,7 @@ def to_json(lstms: Mapping[str, FastModule]) -> str:
             "class": type(lstm).__name__,
             **arguments(lstm),
             "precision": dict(lstm.precision),
+            "pair_safe": lstm.pair_safe,
             "layout": lstm.layout,
             "block_size": lstm.block_size,
         }
@@ -112,7 +114,7 @@ def _check_versions(configuration: object) -> None:
     if contract != NUMERIC_CONTRACT:
         raise ValueError(
             f"the file was made for numeric contract {contract}, this library computes contract "
-            f"{NUMERIC_CONTRACT}"
+            f"{NUMERIC_CONTRACT}: convert the model again"
         )
 
 
@@ -151,8 +153,8 @@ def _get(described: object, key: str, kind: type) -> Any:
 
 
 def _is(value: object, kind: type) -> bool:
-    # An integer is a number too; but Python's bool, an int, is not JSON's.
-    return type(value) is kind or (kind is float and type(value) is int)
+    # An integer is a number too; but Python's bool, an int, is not JSON's. Any value is an object.
+    return type(value) is kind or kind is object or (kind is float and type(value) is int)
 
 
 def _build(described: object) -> FastModule:
@@ -164,20 +166,14 @@ def _build(described: object) -> FastModule:
         if not low <= given[key] <= high:
             raise ValueError(f"{key} must be in {low}..{high}, got {given[key]}")
     given["block_size"] = _block_size(given["block_size"])
-    precision = given.pop("precision")
-    if not all(isinstance(value, str) for value in precision.values()):
-        raise ValueError(f"precision must name strings, got {reprlib.repr(precision)}")
     if issubclass(CLASSES[name], FastLSTMCell):
         for option, default in LSTM_OPTIONS.items():
             if option != "bias" and given.pop(option) != default:
                 raise ValueError(f"{option} of a cell must be {json.dumps(default)}")
-    given["activations"] = next(iter(precision.values()), None)
     lstm: FastModule = CLASSES[name](**given, device="meta")
-    expected = dict(lstm.precision)
-    if precision.keys() != expected.keys():
-        raise ValueError(f"precision must name {', '.join(expected)}, got {', '.join(precision)}")
-    if precision != expected:
-        raise ValueError(f"all matrices of a {name} have one precision, got {precision}")
+    named, expected = given["precision"].keys(), lstm.precision.keys()
+    if named != expected:
+        raise ValueError(f"precision must name {', '.join(expected)}, got {', '.join(named)}")
     return lstm
 
 

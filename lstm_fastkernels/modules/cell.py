@@ -1,5 +1,6 @@
 """Fast twins of nn.LSTMCell, for inference: int8, or float32 that skips zeros."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -12,9 +13,10 @@ from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.ops.dispatch import cast_for_autocast
-from lstm_fastkernels.weights.formats import Activations
+from lstm_fastkernels.weights.formats import PairSafe
+from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.shape import LstmShape
-from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
+from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 
 
 class FastLSTMCell(FastModule):
@@ -34,11 +36,14 @@ class FastLSTMCell(FastModule):
         dtype: torch.dtype | None = None,
         *,
         activations: Activations | None = None,
+        precision: Mapping[str, str] | None = None,
+        pair_safe: PairSafe = "auto",
         layout: Layout = "auto",
         block_size: BlockSize = KERNEL_BLOCK,
     ) -> None:
         shape = LstmShape(input_size, hidden_size)
-        super().__init__(shape, bias, device, dtype, activations, layout, block_size)
+        numbers = PrecisionConfig(activations, precision, pair_safe)
+        super().__init__(shape, bias, device, dtype, numbers, LayoutConfig(layout, block_size))
 
     def _float_names(self) -> dict[str, str]:
         return {name: name.removesuffix("_l0") for name in super()._float_names()}
@@ -119,6 +124,7 @@ class FastQuantLSTMCell(FastLSTMCell):
     """
 
     activation_choices = FastQuantLSTM.activation_choices
+    precision_choices = FastQuantLSTM.precision_choices
 
     def dequantize(self) -> nn.LSTMCell:
         """An nn.LSTMCell with the weights that the int8 tensors stand for."""
@@ -129,6 +135,7 @@ class FastSparseLSTMCell(FastLSTMCell):
     """An nn.LSTMCell with float32 weights on kernels that skip zeros; see FastSparseLSTM."""
 
     activation_choices = FastSparseLSTM.activation_choices
+    precision_choices = FastSparseLSTM.precision_choices
 
     def to_dense(self) -> nn.LSTMCell:
         """An nn.LSTMCell with the same weights, zeros written out."""

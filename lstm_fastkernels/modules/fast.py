@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
@@ -17,9 +18,10 @@ from lstm_fastkernels.modules.stateful import StatefulLSTM
 from lstm_fastkernels.modules.states import State, two_states
 from lstm_fastkernels.ops import least_lstm, lstm, lstm_without_gradient
 from lstm_fastkernels.weights.canonical import WeightSpec
-from lstm_fastkernels.weights.formats import INPUT_DTYPES, Activations
+from lstm_fastkernels.weights.formats import INPUT_DTYPES, PairSafe
+from lstm_fastkernels.weights.precision import Activations, PrecisionConfig, describe, word_for
 from lstm_fastkernels.weights.shape import LstmShape
-from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
+from lstm_fastkernels.weights.structures import LayoutConfig
 
 _Twin = TypeVar("_Twin", nn.LSTM, nn.LSTMCell)
 
@@ -29,6 +31,7 @@ class FastModule(StatefulLSTM):
 
     float_class: ClassVar[type[nn.LSTM] | type[nn.LSTMCell]]
     activation_choices: ClassVar[tuple[Activations, ...]]  # the first is the default
+    precision_choices: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
@@ -36,21 +39,13 @@ class FastModule(StatefulLSTM):
         bias: bool,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
-        activations: Activations | None,
-        layout: Layout,
-        block_size: BlockSize,
+        numbers: PrecisionConfig,
+        layout: LayoutConfig,
     ) -> None:
-        choices = self.activation_choices
-        chosen = choices[0] if activations is None else activations
-        if chosen not in choices:
-            raise ValueError(f"activations must be one of {list(choices)}, got {activations!r}")
         if dtype is not None and dtype not in INPUT_DTYPES:
             raise ValueError(f"dtype must be one of {list(INPUT_DTYPES)}, got {dtype}")
-        rows, columns = block_size
-        precision = dict.fromkeys(shape.matrices, chosen)
-        super().__init__(
-            WeightSpec(shape, bias, precision), LayoutConfig(layout, (rows, columns)), device
-        )
+        precision = numbers.of(shape, self.activation_choices, self.precision_choices)
+        super().__init__(WeightSpec(shape, bias, precision, numbers.pair_safe), layout, device)
 
     @property
     def input_size(self) -> int:
@@ -79,12 +74,18 @@ class FastModule(StatefulLSTM):
     @property
     def precision(self) -> Mapping[str, str]:
         """How each matrix is stored and run: "int8", "int16" or "float32"."""
-        return self._spec.precision
+        return MappingProxyType(self._spec.precision)
 
     @property
     def activations(self) -> str:
-        """The precision of all matrices."""
-        return next(iter(self.precision.values()))
+        """The precision of all matrices in a word: "int8", "int16", "mixed" or "float32"; "custom"
+        where there is none for it, see `precision`."""
+        return word_for(self.precision)
+
+    @property
+    def pair_safe(self) -> PairSafe:
+        """How floats given to the module are rounded to "int8" matrices, see quantize_rows."""
+        return self._spec.pair_safe
 
     # ---- the float twin ----
 
@@ -181,7 +182,8 @@ class FastModule(StatefulLSTM):
             how = "all dense"
         steps = explain_steps(self.packed, self._header, self._spec.shape)
         return [
-            f"activations={self.activations}",
+            f"activations={describe(self.precision)}",
+            *([f"pair_safe={self.pair_safe}"] if self.pair_safe != "auto" else []),
             f"layout={self.layout} ({how})",
             *([f"steps: {steps}"] if steps else []),
         ]

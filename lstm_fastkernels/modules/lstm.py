@@ -1,5 +1,6 @@
 """Fast twins of nn.LSTM, for inference: int8, or float32 that skips zeros."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -11,9 +12,10 @@ from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.leaf import call_as_leaf
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
-from lstm_fastkernels.weights.formats import Activations
+from lstm_fastkernels.weights.formats import PairSafe
+from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.shape import LstmShape
-from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
+from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 
 # nn.LSTM's options and their defaults.
 LSTM_OPTIONS: dict[str, int | float] = {
@@ -45,6 +47,8 @@ class FastLSTM(FastModule):
         dtype: torch.dtype | None = None,
         *,
         activations: Activations | None = None,
+        precision: Mapping[str, str] | None = None,
+        pair_safe: PairSafe = "auto",
         layout: Layout = "auto",
         block_size: BlockSize = KERNEL_BLOCK,
     ) -> None:
@@ -63,7 +67,8 @@ class FastLSTM(FastModule):
         shape = LstmShape(
             input_size, hidden_size, proj_size, num_layers, num_directions=2 if bidirectional else 1
         )
-        super().__init__(shape, bias, device, dtype, activations, layout, block_size)
+        numbers = PrecisionConfig(activations, precision, pair_safe)
+        super().__init__(shape, bias, device, dtype, numbers, LayoutConfig(layout, block_size))
         self.batch_first = batch_first
         self.dropout = float(dropout)
 
@@ -209,7 +214,8 @@ class FastQuantLSTM(FastLSTM):
     float32 states), threads, instruction sets, and the CPU and CUDA.
     """
 
-    activation_choices = ("int8", "int16")
+    activation_choices = ("int8", "int16", "mixed")
+    precision_choices = ("int8", "int16", "float32")
 
     def dequantize(self) -> nn.LSTM:
         """An nn.LSTM with the weights that the int8 tensors stand for, float32, same device."""
@@ -230,6 +236,7 @@ class FastSparseLSTM(FastLSTM):
     """
 
     activation_choices = ("float32",)
+    precision_choices = ("float32",)
 
     def to_dense(self) -> nn.LSTM:
         """An nn.LSTM with the same weights, zeros written out."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind, compare
-from lstm_fastkernels.weights.formats import PRECISIONS, Tensors, WeightFormat
+from lstm_fastkernels.weights.formats import PRECISIONS, PairSafe, Tensors, WeightFormat
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LayoutConfig, Structure, structure_of
 
@@ -23,15 +23,17 @@ _T = TypeVar("_T")
 class WeightSpec:
     """What an LSTM's canonical tensors must be; the structure of each matrix is left open.
 
-    precision: for each matrix of the shape, a name in PRECISIONS.
+    precision: for each matrix of the shape, a name in PRECISIONS. pair_safe: for floats that are
+    quantized to "int8" matrices.
     """
 
     shape: LstmShape
     bias: bool
     precision: Mapping[str, str]
+    pair_safe: PairSafe = "auto"
 
     def format_of(self, name: str) -> WeightFormat:
-        return PRECISIONS[self.precision[name]]
+        return PRECISIONS[self.precision[name]](self.pair_safe)
 
     def float_kinds(self) -> dict[str, Kind]:
         """The parameters of the float LSTM, named and ordered as in nn.LSTM."""

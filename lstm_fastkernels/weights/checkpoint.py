@@ -8,9 +8,9 @@ from torch import Tensor
 
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.checks import Kind, compare
-from lstm_fastkernels.weights.formats import integer_dtypes
+from lstm_fastkernels.weights.formats import ends_of_names, stored_as
 from lstm_fastkernels.weights.packing import pack
-from lstm_fastkernels.weights.structures import LayoutConfig
+from lstm_fastkernels.weights.structures import LayoutConfig, structure_of
 
 
 class Checkpoint:
@@ -28,12 +28,29 @@ class Checkpoint:
         floats = {float_names[name]: kind for name, kind in spec.float_kinds().items()}
         own = spec.kinds(given.keys())
         # Told by a name that only compressed checkpoints have, or by integer weights.
-        integers = integer_dtypes()
         self._compressed = any(name in own and name not in floats for name in given) or any(
-            getattr(value, "dtype", None) in integers for value in given.values()
+            map(_is_integer_weight, given.values())
         )
         self._expected: Mapping[str, Kind] = own if self._compressed else floats
         self.missing, self.unexpected, self.faults = compare(given, self._expected)
+        if self._compressed:
+            for name in spec.precision:
+                self._compare_precision(name)
+
+    def _compare_precision(self, name: str) -> None:
+        """One fault for all that is wrong with a matrix of another precision."""
+        weight = name + structure_of(name, self._given.keys()).parts[0]
+        dtype, own = getattr(self._given.get(weight), "dtype", None), self._spec.precision[name]
+        found = stored_as(dtype)
+        if not found or own in found:
+            return
+        parts = {name + end for end in ends_of_names()}
+        self.missing = [part for part in self.missing if part not in parts]
+        self.unexpected = [part for part in self.unexpected if part not in parts]
+        self.faults[weight] = (
+            f"this LSTM's precision of {name} is {own!r}, got {dtype} weights: a FastQuantLSTM or "
+            f"FastQuantLSTMCell made with precision={{{name!r}: {found[0]!r}}} takes them"
+        )
 
     def errors(self, prefix: str) -> list[str]:
         """What is wrong with it, in words; prefix: what the names in the state_dict begin with."""
@@ -67,3 +84,9 @@ class Checkpoint:
             return canonical
         pack(canonical)  # checks the indices before they are used
         return canonical.laid_out(layout)
+
+
+def _is_integer_weight(value: object) -> bool:
+    return (
+        isinstance(value, Tensor) and not value.is_floating_point() and bool(stored_as(value.dtype))
+    )

@@ -4,7 +4,7 @@ A format is one class. PRECISIONS names it together with the activations that it
 kernels know a matrix by that name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from lstm_fastkernels.weights.checks import Kind
 from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, WEIGHT_MAX, quantize_rows
 
-# The precision of all matrices at once.
-Activations = Literal["int8", "int16", "float32"]
+# Whether neighbouring int8 weights are kept from adding up to much, see quantize_rows.
+PairSafe = Literal["auto"] | bool
 
 # What inputs may be; states are float32 or of the input's dtype.
 INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -48,12 +48,12 @@ class WeightFormat(Protocol):
 class Int8:
     """int8 weights with one float32 scale a row; see quantize_rows for pair_safe."""
 
-    pair_safe: bool
+    pair_safe: PairSafe
     max_block_density: ClassVar[float] = 0.55
 
     def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
         return {
-            "": Kind(torch.int8, (rows, columns), _out_of_range),
+            "": Kind(torch.int8, (rows, columns)),
             "_scale": Kind(torch.float32, (rows,)),
         }
 
@@ -64,7 +64,7 @@ class Int8:
         return {"": matrix.random_(-most, most + 1), "_scale": scale}
 
     def compress(self, weight: Tensor) -> Tensors:
-        matrix, scale = quantize_rows(weight, pair_safe=self.pair_safe)
+        matrix, scale = quantize_rows(weight, pair_safe=bool(self.pair_safe))
         return {"": matrix, "_scale": scale}
 
     def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -92,20 +92,24 @@ class Float32:
         return tensors[""].clone()
 
 
-PRECISIONS: dict[str, WeightFormat] = {
-    "int8": Int8(pair_safe=True),
-    "int16": Int8(pair_safe=False),
-    "float32": Float32(),
+# Each makes the format of its matrices from what the LSTM says of pair_safe: 16-bit activations gain
+# nothing by pair-safe weights.
+PRECISIONS: dict[str, Callable[[PairSafe], WeightFormat]] = {
+    "int8": Int8,
+    "int16": lambda _: Int8(pair_safe=False),
+    "float32": lambda _: Float32(),
 }
 
 
-def integer_dtypes() -> set[torch.dtype | None]:
-    """What integer weights are stored as, in whichever format."""
-    dtypes = {weight_format.kinds(1, 1)[""].dtype for weight_format in PRECISIONS.values()}
-    return {dtype for dtype in dtypes if dtype and not dtype.is_floating_point}
+def stored_as(dtype: object) -> list[str]:
+    """The precisions whose weights have that dtype."""
+    return [name for name, kinds in _all_kinds().items() if kinds[""].dtype == dtype]
 
 
-def _out_of_range(weights: Tensor) -> str | None:
-    if not (weights < -WEIGHT_MAX).any():
-        return None
-    return f"weights must be in [-{WEIGHT_MAX}, {WEIGHT_MAX}], got {int(weights.min())}"
+def ends_of_names() -> set[str]:
+    """What the names of a dense matrix's tensors end in, whatever its precision."""
+    return {end for kinds in _all_kinds().values() for end in kinds}
+
+
+def _all_kinds() -> dict[str, dict[str, Kind]]:
+    return {name: make("auto").kinds(1, 1) for name, make in PRECISIONS.items()}

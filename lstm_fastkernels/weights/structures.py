@@ -149,6 +149,7 @@ class LayoutConfig:
                 "block_size must be a multiple of 8 rows and a multiple of 4 columns, "
                 f"got {tuple(self.block_size)}"
             )
+        object.__setattr__(self, "block_size", (rows, columns))  # it may have been a list
 
     def lay_out(self, dense: Tensors, name: str, weight_format: WeightFormat) -> Tensors:
         """The tensors of nn.LSTM's matrix of that name, from those of the dense matrix."""

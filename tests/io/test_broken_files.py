@@ -31,10 +31,11 @@ def described(lstm):
         "bidirectional": False,
         "proj_size": 0,
         "precision": dict.fromkeys(("weight_ih_l0", "weight_hh_l0"), lstm.activations),
+        "pair_safe": "auto",
         "layout": lstm.layout,
         "block_size": [8, 4],
     }
-    return {"format_version": 2, "numeric_contract": 1, "lstms": {"": options}}
+    return {"format_version": 2, "numeric_contract": 2, "lstms": {"": options}}
 
 
 def write(path, tensors, configuration):

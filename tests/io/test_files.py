@@ -69,6 +69,8 @@ OPTIONS = {
     "proj_size": 2,
     "bias": False,
     "activations": "int16",
+    "precision": {"weight_ih_l0": "float32", "weight_hh_l1": "int16"},
+    "pair_safe": False,
     "layout": "dense",
     "block_size": (16, 8),
 }
@@ -143,10 +145,11 @@ def test_the_configuration(path):
         "bidirectional": False,
         "proj_size": 0,
         "precision": {"weight_ih_l0": "float32", "weight_hh_l0": "float32"},
+        "pair_safe": "auto",
         "layout": "auto",
         "block_size": [8, 4],
     }
-    versions = {"format_version": 2, "numeric_contract": 1}
+    versions = {"format_version": 2, "numeric_contract": 2}
     assert configuration_of(path) == {**versions, "lstms": {"rnn": expected}}
 
 
@@ -307,12 +310,10 @@ def test_golden_file():
     same_tensors({name: state[name] for name in recorded}, recorded)
     for name, case in golden.CASES.items():
         lstm = model.get_submodule(name)
-        assert type(lstm) is type(golden.module_of(name, case)), name
-        assert (lstm.activations, lstm.layout, lstm.block_size) == (
-            case.activations,
-            case.layout,
-            case.block_size,
-        )
+        made = golden.module_of(name, case)
+        assert type(lstm) is type(made), name
+        for option in ("precision", "layout", "block_size"):
+            assert getattr(lstm, option) == getattr(made, option), name
         x, h0, c0, *expected = (recorded[f"{name}_{end}"] for end in ("x", "h0", "c0", *"yhc"))
         found = everywhere(golden.run)(lstm, x, h0, c0)
         assert_same_bits(found, tuple(expected), name)

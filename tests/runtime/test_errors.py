@@ -189,7 +189,6 @@ def test_broken_tensors_are_named(path):
         metadata = file.metadata()
     for name, element, value, words in (
         ("weight_hh_l1_scale", 3, np.nan, ["encoder.weight_hh_l1", "scale", "finite"]),
-        ("weight_hr_l0_values", 0, -128, ["encoder.weight_hr_l0", "-128"]),
         ("weight_ih_l0_col_indices", 0, 99, ["encoder.weight_ih_l0", "99"]),
         ("bias_l1", 1, np.inf, ["encoder.bias_l1", "finite"]),
     ):

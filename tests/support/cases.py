@@ -29,7 +29,8 @@ class Case:
     """An LSTM, the fast module made of it, and inputs.
 
     `density` is the share of 8x4 blocks, cut per gate, that are not zero in the matrices whose
-    names begin with `pruned`; activations "float32" make a FastSparseLSTM.
+    names begin with `pruned`; activations "float32" make a FastSparseLSTM. `precision` is the
+    option's mapping, in pairs.
     """
 
     input_size: int = 9
@@ -43,6 +44,7 @@ class Case:
     B: int = 3
     seed: int = 0
     activations: str = "int8"
+    precision: tuple[tuple[str, str], ...] = ()
     layout: str = "auto"
     block_size: tuple[int, int] = (8, 4)
     density: float = 1.0
@@ -52,7 +54,8 @@ class Case:
         """Reads as a test id: I9-H31-L1-D1-P0-T5-B3-seed0-int8."""
         sizes = f"I{self.input_size}-H{self.hidden_size}-L{self.num_layers}"
         shape = f"D{1 + self.bidirectional}-P{self.proj_size}-T{self.T}-B{self.B}"
-        flags = "" if self.bias else "-nobias"
+        flags = "".join(f"-{name}:{precision}" for name, precision in self.precision)
+        flags += "" if self.bias else "-nobias"
         flags += "-bf" if self.batch_first else ""
         if self.layout != "auto":
             flags += f"-{self.layout}-{self.block_size[0]}x{self.block_size[1]}"
@@ -101,6 +104,7 @@ class Case:
         """Those of from_float."""
         return {
             "activations": self.activations,
+            "precision": dict(self.precision),
             "layout": self.layout,
             "block_size": self.block_size,
         }

@@ -28,6 +28,16 @@ CASES = {
     "encoder.sparse": Case(
         12, 20, 2, activations="float32", layout="block_sparse", density=0.4, T=6
     ),
+    "mixture": Case(
+        10,
+        21,
+        2,
+        bidirectional=True,
+        proj_size=9,
+        T=6,
+        activations="mixed",
+        precision=(("weight_hh_l1", "float32"), ("weight_hr*reverse", "int16")),
+    ),
     "cell": Case(7, 10, T=6),
 }
 

@@ -26,6 +26,7 @@ CASES = {
     "int16": Case(5, 7, activations="int16"),
     "int16-blocks": Case(5, 9, proj_size=3, activations="int16", **SPARSE),
     "float32": Case(4, 5, activations="float32", layout="dense"),
+    "mixture": Case(3, 9, proj_size=4, precision=(("*ih*", "int16"), ("*hr*", "float32"))),
     "float32-blocks": Case(9, 7, activations="float32", bias=False, **SPARSE),
 }
 

@@ -174,7 +174,7 @@ def test_float32_weights_are_copies(way):
 
 def test_negative_zeros_are_skipped():
     """Multiplying by a mask leaves them."""
-    case = Case(64, 64, activations="float32", layout="dense")
+    case = Case(64, 64, activations="float32")
     lstm = case.lstm()
     mask = torch.ones(256, 64)
     prune_blocks_(mask, "weight_hh_l0", 0.2)
@@ -277,8 +277,8 @@ def test_bad_options(fast, options, words):
 @pytest.mark.parametrize(
     ("fast", "activations", "possible"),
     [
-        (lfk.FastQuantLSTM, "float32", "['int8', 'int16']"),
-        (lfk.FastQuantLSTMCell, "float32", "['int8', 'int16']"),
+        (lfk.FastQuantLSTM, "float32", "['int8', 'int16', 'mixed']"),
+        (lfk.FastQuantLSTMCell, "float32", "['int8', 'int16', 'mixed']"),
         (lfk.FastSparseLSTM, "int8", "['float32']"),
         (lfk.FastSparseLSTMCell, "int16", "['float32']"),
     ],

@@ -7,7 +7,7 @@
 namespace lstm_fastkernels {
 namespace {
 
-const std::vector<std::string> kNames = {"cell", "dense", "encoder.sparse", "encoder.wide",
+const std::vector<std::string> kNames = {"cell", "dense", "encoder.sparse", "encoder.wide", "mixture",
                                          "projected"};
 
 File golden() { return File::open(test_path("data/golden_v2.safetensors")); }

@@ -23,7 +23,9 @@ public:
         columns_(bytes(m.columns, m.positions * kSliceStrips * 2)),
         blocks_(bytes(m.blocks, m.positions * kSliceStrips * block_bytes(m.arithmetic))),
         row_sums_(bytes(m.row_sums,
-                        m.arithmetic == Arithmetic::offset8 ? m.num_tiles * kTileRows * 2 : 0)),
+                        has_zero_points(m.arithmetic)
+                            ? m.num_tiles * kTileRows * (m.wide_row_sums ? 4 : 2)
+                            : 0)),
         scales_(bytes(m.scales, m.num_tiles * kTileRows * 4)), matrix_(m) {
     matrix_.tiles = tiles_.data();
     matrix_.slices = m.is_sparse() ? slices_.data() : nullptr;
@@ -44,17 +46,25 @@ class GuardedRows {
 public:
   GuardedRows(Arithmetic arithmetic, int64_t rows, int64_t columns)
       : stride_(activation_row_bytes(arithmetic, columns)),
-        data_(HeldRows(arithmetic, std::vector<std::vector<int32_t>>(
-                                       static_cast<size_t>(rows),
-                                       std::vector<int32_t>(static_cast<size_t>(columns), 1)))
-                  .data()),
-        scales_(std::vector<float>(static_cast<size_t>(rows), 1.0f)) {}
-  ActivationRows view() const { return {data_.data(), stride_, scales_.data()}; }
+        data_(ones(arithmetic, rows * stride_)),
+        scales_(std::vector<float>(static_cast<size_t>(rows), 1.0f)),
+        zero_points_(std::vector<int32_t>(static_cast<size_t>(rows), 7)) {}
+  ActivationRows view() const {
+    return {data_.data(), stride_, scales_.data(), zero_points_.data()};
+  }
 
 private:
+  static std::vector<uint8_t> ones(Arithmetic arithmetic, int64_t bytes) {
+    std::vector<uint8_t> made(static_cast<size_t>(bytes));
+    for (int64_t i = 0; i < bytes / activation_bytes(arithmetic); ++i)
+      encode(made.data(), i, arithmetic, 1);
+    return made;
+  }
+
   int64_t stride_;
   Guarded<uint8_t> data_;
   Guarded<float> scales_;
+  Guarded<int32_t> zero_points_;
 };
 
 void check_products(const Matrix &packed, int64_t columns, int64_t rows) {
@@ -84,9 +94,7 @@ void check_step(const Matrix &packed, int64_t columns, int64_t rows) {
   for (std::string_view isa : supported_isas()) {
     WITH("isa ", isa);
     const Guarded<float> c(marks), h(marks);
-    const GuardedRows h_out(packed.arithmetic, rows, units);
-    const StepArguments a =
-        step_arguments(packed, rows, h_in.view(), gates.data(), c.data(), h.data(), h_out.view());
+    const StepArguments a = step_arguments(rows, h_in.view(), gates.data(), c.data(), h.data());
     kernels(isa).step(matrix.view(), all_tiles(matrix.view()), a);
     for (int64_t unit = 0; unit < units; ++unit)
       CHECK(h.data()[unit] != 9.0f && h.data()[unit] == h.data()[(rows - 1) * units + unit]);

@@ -14,7 +14,7 @@ constexpr int64_t kHidden = 9; // two tiles, the second nearly empty
 void check_all_columns(const Pattern (&patterns)[4], Arithmetic arithmetic) {
   for (int64_t columns : {1, 2, 3, 4, 5, 7, 8, 9, 31, 33, 151})
     for (int p = 0; p < 4; ++p) {
-      WITH("form ", static_cast<int>(arithmetic), " columns ", columns, " pattern ", p);
+      WITH("arithmetic ", static_cast<int>(arithmetic), " columns ", columns, " pattern ", p);
       const Precision precision = arithmetic == Arithmetic::signed16 ? kInt16 : kInt8;
       const SourceStack stack =
           patterned_stack(shape_of(columns, kHidden, 3, 1, 1, precision), patterns[p]);
@@ -22,14 +22,14 @@ void check_all_columns(const Pattern (&patterns)[4], Arithmetic arithmetic) {
       const PackedLayer layer = PackedStack(memory.data(), memory.size()).layers[0];
       // Below two columns any weights are pair-safe.
       CHECK(layer.ih.arithmetic == arithmetic ||
-            (arithmetic == Arithmetic::signed8 && (columns == 1 || p == 3)));
+            (arithmetic == Arithmetic::any8 && (columns == 1 || p == 3)));
       check_products(stack.layers[0].ih, layer.ih, layer.bias);
       check_products(stack.layers[0].hr, layer.hr, nullptr);
     }
 }
 
-TEST(products_of_pair_safe_weights_are_exact) { check_all_columns(kPairSafe, Arithmetic::offset8); }
-TEST(products_of_any_weights_are_exact) { check_all_columns(kAny, Arithmetic::signed8); }
+TEST(products_of_pair_safe_weights_are_exact) { check_all_columns(kPairSafe, Arithmetic::pairs8); }
+TEST(products_of_any_weights_are_exact) { check_all_columns(kAny, Arithmetic::any8); }
 TEST(products_of_wide_activations_are_exact) { check_all_columns(kAny, Arithmetic::signed16); }
 
 // The largest sums: int16 row sums at their end, int32 sums at theirs.

@@ -277,8 +277,8 @@ TEST(impossible_sequences_leave_the_state) {
 
 TEST(an_lstm_refuses_what_pack_refuses) {
   HeldStack stack = random_stack(shape_of(7, 9), Weights::any, 121).held();
-  stack.layers[0].hh.integers[5] = -128;
-  CHECK_THROWS(Lstm(stack.shape, stack.views().data()), "weight_hh_l0: weights must be in");
+  stack.layers[0].hh.scales[5] = -1.0f;
+  CHECK_THROWS(Lstm(stack.shape, stack.views().data()), "weight_hh_l0: scales must be");
   stack.shape.hidden_size = 0;
   CHECK_THROWS(Lstm(stack.shape, stack.views().data()), "hidden_size must be in");
 }

@@ -12,20 +12,37 @@ namespace {
 
 constexpr int64_t kRows = 20;
 
-// All +A, all -A, alternating, zeros and random, from row to row.
-std::vector<std::vector<int32_t>> extreme_rows(int64_t columns, int32_t most) {
+// Activations less their zero points.
+struct Activations {
+  std::vector<std::vector<int32_t>> values;
+  std::vector<int32_t> zero_points;
+
+  Activations first(int64_t rows) const {
+    return {{values.begin(), values.begin() + rows}, {zero_points.begin(), zero_points.begin() + rows}};
+  }
+};
+
+// All the largest, all the smallest, alternating, zeros and random, from row to row.
+Activations extreme_rows(int64_t columns, const Matrix &matrix) {
   Random random(2);
-  std::vector<std::vector<int32_t>> rows(kRows);
-  for (int64_t row = 0; row < kRows; ++row)
+  Activations rows{std::vector<std::vector<int32_t>>(kRows), std::vector<int32_t>(kRows)};
+  const bool shifted = has_zero_points(matrix.arithmetic);
+  for (int64_t row = 0; row < kRows; ++row) {
+    const auto at = static_cast<size_t>(row);
+    const int32_t zero_points[] = {0, 255, 128, static_cast<int32_t>(random.integer(0, 255))};
+    rows.zero_points[at] = shifted ? zero_points[row % 4] : 0;
+    const int32_t most = matrix.activation_max - rows.zero_points[at];
+    const int32_t least = shifted ? -rows.zero_points[at] : -most;
     for (int64_t k = 0; k < columns; ++k) {
       const int32_t choices[] = {most,
-                                 -most,
-                                 k % 2 ? most : -most,
-                                 k / 2 % 2 ? -most : most,
+                                 least,
+                                 k % 2 ? most : least,
+                                 k / 2 % 2 ? least : most,
                                  0,
-                                 static_cast<int32_t>(random.integer(-most, most))};
-      rows[static_cast<size_t>(row)].push_back(choices[row % 6]);
+                                 static_cast<int32_t>(random.integer(least, most))};
+      rows.values[at].push_back(choices[(row + row / 4) % 6]);
     }
+  }
   return rows;
 }
 
@@ -59,13 +76,13 @@ SourceStack patterned_stack(const TypedShape &shape, Pattern pattern) {
 }
 
 void check_products(const SourceMatrix &source, const Matrix &packed, const uint8_t *bias) {
-  const auto values = extreme_rows(source.columns, packed.activation_max);
+  const Activations all = extreme_rows(source.columns, packed);
   std::vector<float> expected;
   for (int64_t rows = 1; rows <= kRows; ++rows) {
-    const auto &last = values[static_cast<size_t>(rows - 1)];
-    const auto row = expected_row(source, packed, last);
+    const Activations taken = all.first(rows);
+    const auto row = expected_row(source, packed, taken.values.back());
     expected.insert(expected.end(), row.begin(), row.end());
-    HeldRows x(packed.arithmetic, {values.begin(), values.begin() + rows});
+    HeldRows x(packed.arithmetic, taken.values, taken.zero_points);
     for (std::string_view isa : supported_isas()) {
       WITH("isa ", isa, " rows ", rows);
       std::vector<float> out(expected.size(), 9.0f);
@@ -84,25 +101,22 @@ struct Stepped {
 Stepped step(std::string_view isa, const Matrix &hh, HeldRows h_in, const std::vector<float> &gates,
              int64_t rows) {
   const int64_t units = hh.num_tiles * kTileUnits;
-  HeldRows h_out(hh.arithmetic, rows, units);
   Stepped out{std::vector<float>(static_cast<size_t>(rows * units), 0.0f), {}};
   out.h = out.c;
   kernels(isa).step(hh, all_tiles(hh),
-                    step_arguments(hh, rows, h_in.view(), gates.data(), out.c.data(), out.h.data(),
-                                   h_out.view()));
+                    step_arguments(rows, h_in.view(), gates.data(), out.c.data(), out.h.data()));
   return out;
 }
 
 } // namespace
 
 void check_step(const SourceMatrix &source, const Matrix &hh, int64_t rows) {
-  const auto values = extreme_rows(source.columns, hh.activation_max);
-  const std::vector<std::vector<int32_t>> taken(values.begin(), values.begin() + rows);
-  HeldRows h_in(hh.arithmetic, taken);
+  const Activations taken = extreme_rows(source.columns, hh).first(rows);
+  HeldRows h_in(hh.arithmetic, taken.values, taken.zero_points);
   const float scale = 1.0f / static_cast<float>(source.columns * hh.activation_max);
-  h_in.scales().assign(h_in.scales().size(), scale);
+  std::fill_n(h_in.view().scales, rows, scale);
   std::vector<float> gates, sums;
-  for (const auto &row : taken) {
+  for (const auto &row : taken.values) {
     const auto products = expected_row(source, hh, row);
     const auto inputs = random_reals(static_cast<int64_t>(products.size()), -1, 1, gates.size());
     for (size_t i = 0; i < products.size(); ++i)

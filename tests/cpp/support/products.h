@@ -12,14 +12,14 @@ using Pattern = int (*)(int64_t row, int64_t k);
 inline const Pattern kPairSafe[] = {
     [](int64_t, int64_t k) { return k % 2 ? 1 : 127; },
     [](int64_t, int64_t k) { return k % 2 ? -127 : -1; },
-    [](int64_t row, int64_t k) { return (row + k) % 2 ? 127 : -127; },
+    [](int64_t row, int64_t k) { return (row + k) % 2 ? 127 : -128; },
     [](int64_t row, int64_t k) { return static_cast<int>((row * 31 + k * 17) % 129) - 64; },
 };
 inline const Pattern kAny[] = {
     [](int64_t, int64_t) { return 127; },
-    [](int64_t, int64_t) { return -127; },
-    [](int64_t row, int64_t k) { return (row + k / 2) % 2 ? 127 : -127; },
-    [](int64_t row, int64_t k) { return static_cast<int>((row * 31 + k * 17) % 255) - 127; },
+    [](int64_t, int64_t) { return -128; },
+    [](int64_t row, int64_t k) { return (row + k / 2) % 2 ? 127 : -128; },
+    [](int64_t row, int64_t k) { return static_cast<int>((row * 31 + k * 17) % 256) - 128; },
 };
 
 // Weights by a pattern, as integers also where they are float32.

@@ -22,9 +22,11 @@ struct Operand {
   float scale;
 };
 
-Operand operand_for(const SourceMatrix &matrix, const std::vector<float> &v, float floor) {
+Operand operand_for(const SourceMatrix &matrix, const std::vector<float> &v, RowKind kind) {
   if (matrix.precision != kFloat32) {
-    const QuantizedRow row = reference_quantize(v, floor, matrix.activation_max());
+    const QuantizedRow row = matrix.precision == kInt8
+                                 ? reference_quantize8(v, kind)
+                                 : reference_quantize16(v, kind, matrix.activation_max());
     return {row.values, {}, row.scale};
   }
   return finite(v) ? Operand{{}, v, 1.0f} : Operand{{}, std::vector<float>(v.size()), kNan};
@@ -40,24 +42,25 @@ float multiply_add(const SourceMatrix &matrix, size_t row, const Operand &x, flo
 // One layer and direction of one row of the batch.
 class Cell {
 public:
-  Cell(const LstmShape &shape, const SourceLayer &layer, float input_floor, std::vector<float> h0,
+  Cell(const LstmShape &shape, const SourceLayer &layer, std::vector<float> h0,
        std::vector<float> c0)
-      : shape_(shape), layer_(layer), input_floor_(input_floor), h(h0), c(c0),
-        h_(operand_for(layer.hh, h0, shape.proj_size ? 0.0f : 1.0f)) {
+      : shape_(shape), layer_(layer), h(h0), c(c0), h_(operand_for(layer.hh, h0, h_kind())) {
     if (!finite(c0))
       h_.scale = kNan;
   }
 
   void step(const std::vector<float> &input) {
-    const Operand x = operand_for(layer_.ih, input, input_floor_);
+    const Operand x = operand_for(layer_.ih, input, RowKind::any);
     std::vector<float> out(c.size());
     for (size_t unit = 0; unit < c.size(); ++unit)
       out[unit] = update(x, unit);
-    h = shape_.proj_size ? project(operand_for(layer_.hr, out, 1.0f)) : out;
-    h_ = operand_for(layer_.hh, h, shape_.proj_size ? 0.0f : 1.0f);
+    h = shape_.proj_size ? project(operand_for(layer_.hr, out, RowKind::bounded)) : out;
+    h_ = operand_for(layer_.hh, h, h_kind());
   }
 
 private:
+  RowKind h_kind() const { return shape_.proj_size ? RowKind::any : RowKind::bounded; }
+
   float gate(const Operand &x, size_t row) const {
     return multiply_add(layer_.hh, row, h_, multiply_add(layer_.ih, row, x, layer_.bias[row]));
   }
@@ -82,7 +85,6 @@ private:
 
   const LstmShape &shape_;
   const SourceLayer &layer_;
-  const float input_floor_;
 
 public:
   std::vector<float> h, c;
@@ -106,11 +108,10 @@ Result forward_row(const SourceStack &stack, const Sequence &row) {
   for (int64_t t = 0; t < row.T; ++t)
     in.push_back(part(row.x, t, shape.input_size));
   for (int64_t layer = 0; layer < shape.num_layers; ++layer, in = out) {
-    const float floor = layer == 0 || shape.proj_size ? 0.0f : 1.0f;
     out.assign(in.size(), {});
     for (int64_t direction = 0; direction < shape.num_directions; ++direction) {
       const int64_t index = layer * shape.num_directions + direction;
-      Cell cell(shape, stack.layers[static_cast<size_t>(index)], floor,
+      Cell cell(shape, stack.layers[static_cast<size_t>(index)],
                 part(row.h0, index, shape.output_size()), part(row.c0, index, shape.hidden_size));
       for (size_t s = 0; s < in.size(); ++s) {
         const size_t t = direction == 0 ? s : in.size() - 1 - s;
@@ -138,14 +139,49 @@ void put(const std::vector<float> &from, int64_t columns, int64_t rows, int64_t 
 
 } // namespace
 
-QuantizedRow reference_quantize(const std::vector<float> &v, float floor, int32_t max) {
-  const auto limit = static_cast<float>(max);
-  QuantizedRow row{std::vector<int32_t>(v.size()), 0.0f};
+QuantizedRow reference_quantize8(std::vector<float> v, RowKind kind) {
+  QuantizedRow row;
+  row.values.resize(v.size());
   if (!finite(v)) {
     row.scale = kNan;
     return row;
   }
-  float m = floor;
+  float unit = 1.0f;
+  if (kind == RowKind::bounded) {
+    float bound = 1.0f;
+    for (float f : v)
+      bound = std::max(bound, std::fabs(f));
+    const float grid = 32767.0f / bound;
+    for (float &f : v)
+      f = std::nearbyint(f * grid);
+    unit = bound / 32767.0f;
+  }
+  float lo = 0.0f, hi = 0.0f;
+  for (float f : v) {
+    lo = std::min(lo, f);
+    hi = std::max(hi, f);
+  }
+  const float s = hi / 255.0f - lo / 255.0f;
+  if (s < 0x1p-100f)
+    return row;
+  const float r = 1.0f / s, zero_point = std::nearbyint(-lo * r);
+  row.scale = s * unit;
+  row.zero_point = static_cast<int32_t>(zero_point);
+  for (size_t i = 0; i < v.size(); ++i)
+    row.values[i] = static_cast<int32_t>(
+        std::clamp(std::nearbyint(v[i] * r) + zero_point, 0.0f, 255.0f) - zero_point);
+  return row;
+}
+
+QuantizedRow reference_quantize16(const std::vector<float> &v, RowKind kind, int32_t max) {
+  const auto limit = static_cast<float>(max);
+  QuantizedRow row;
+  row.values.resize(v.size());
+  if (!finite(v)) {
+    row.scale = kNan;
+    return row;
+  }
+  float m = kind == RowKind::bounded ? 1.0f : 0.0f;
   for (float f : v)
     m = std::max(m, std::fabs(f));
   if (m < 1e-30f)

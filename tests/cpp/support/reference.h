@@ -5,17 +5,20 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/numerics.h"
 #include "stack.h"
 
 namespace lstm_fastkernels {
 
 struct QuantizedRow {
-  std::vector<int32_t> values;
-  float scale;
+  std::vector<int32_t> values; // less the zero point
+  int32_t zero_point = 0;
+  float scale = 0.0f;
 };
 
-// In [-max, max] by one scale for the row, which magnitudes below `floor` do not lower.
-QuantizedRow reference_quantize(const std::vector<float> &v, float floor, int32_t max);
+// In 0..255 by the row's range, and in [-max, max] by its largest magnitude, one scale a row.
+QuantizedRow reference_quantize8(std::vector<float> v, RowKind kind);
+QuantizedRow reference_quantize16(const std::vector<float> &v, RowKind kind, int32_t max);
 
 float reference_tanh(float x);
 float reference_sigmoid(float x);

@@ -22,7 +22,7 @@ SourceMatrix random_integers(int64_t rows, int64_t columns, int64_t gates, Preci
                              int64_t most, Random &random) {
   SourceMatrix matrix{rows, columns, gates, precision, {}, {}, {}, false};
   for (int64_t i = 0; i < rows * columns; ++i)
-    matrix.weights.push_back(static_cast<float>(random.integer(-most, most)));
+    matrix.weights.push_back(static_cast<float>(random.integer(-most, std::min<int64_t>(most, 127))));
   for (int64_t i = 0; i < rows; ++i)
     matrix.scales.push_back(random.real(0.5f, 1.5f) / static_cast<float>(most));
   return matrix;
@@ -87,8 +87,6 @@ float SourceMatrix::product(int64_t row, const std::vector<float> &activations) 
 }
 
 int32_t SourceMatrix::activation_max() const {
-  if (precision == kInt8)
-    return 127;
   int64_t most = 1;
   for (int64_t row = 0; row < rows; ++row) {
     int64_t sum = 0;
@@ -197,13 +195,13 @@ SourceStack stack_of(const LstmShape &shape, int64_t most, uint64_t seed,
 } // namespace
 
 SourceStack random_stack(const TypedShape &shape, Weights weights, uint64_t seed) {
-  return stack_of(shape, weights == Weights::pair_safe ? 64 : 127, seed,
+  return stack_of(shape, weights == Weights::pair_safe ? 64 : 128, seed,
                   [&] { return shape.precision; });
 }
 
 SourceStack mixed_stack(const LstmShape &shape, uint64_t seed) {
   Random random(seed + 1000);
-  return stack_of(shape, 127, seed, [&] { return kPrecisions[random.integer(0, 2)]; });
+  return stack_of(shape, 128, seed, [&] { return kPrecisions[random.integer(0, 2)]; });
 }
 
 SourceStack in_blocks(SourceStack stack, BlockShape block, float density) {

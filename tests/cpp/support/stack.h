@@ -56,7 +56,7 @@ struct SourceMatrix {
   int64_t product(int64_t row, const std::vector<int32_t> &activations) const;
   // Their sum by fma in the order of columns.
   float product(int64_t row, const std::vector<float> &activations) const;
-  // A of the numeric contract.
+  // A of 16-bit activations in the numeric contract.
   int32_t activation_max() const;
   // Leaves about `density` of these blocks and makes the others zero.
   void prune(BlockShape by, float density, uint64_t seed);

@@ -1,5 +1,6 @@
 #include "stored.h"
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 
@@ -37,7 +38,10 @@ const HeldMatrix &matrix_of(const HeldStack &stack, const MatrixName &of) {
 
 StoredOptions options_of(const HeldStack &stack) {
   const LstmShape &shape = stack.shape;
-  const bool is_float = matrix_of(stack, matrix_names(shape)[0]).precision == kFloat32;
+  const std::vector<MatrixName> names = matrix_names(shape);
+  const bool is_float = std::all_of(names.begin(), names.end(), [&](const MatrixName &of) {
+    return matrix_of(stack, of).precision == kFloat32;
+  });
   const auto precision = [&](const MatrixName &of) {
     return quoted(of.name) + ":" +
            quoted(std::string(precision_name(matrix_of(stack, of).precision)));
@@ -52,7 +56,8 @@ StoredOptions options_of(const HeldStack &stack) {
           {"dropout", "0.0"},
           {"bidirectional", boolean(shape.num_directions == 2)},
           {"proj_size", std::to_string(shape.proj_size)},
-          {"precision", joined('{', matrix_names(shape), precision, '}')},
+          {"precision", joined('{', names, precision, '}')},
+          {"pair_safe", quoted("auto")},
           {"layout", quoted("auto")},
           {"block_size", "[8,4]"}};
 }

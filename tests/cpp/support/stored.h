@@ -39,7 +39,7 @@ using StoredOptions = std::map<std::string, std::string>;
 struct StoredFile {
   std::map<std::string, StoredTensor> tensors; // one behind the other, sorted by name
   std::map<std::string, StoredOptions> lstms;
-  std::string version = "2", contract = "1"; // as JSON text
+  std::string version = "2", contract = "2"; // as JSON text
 
   void add(const std::string &name, const HeldStack &stack);
 

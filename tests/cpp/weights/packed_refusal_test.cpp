@@ -28,6 +28,7 @@ enum Offset : size_t {
   kActivationMaxAt = 76,
   kBlockSparseAt = 80,
   kPositionsAt = 84,
+  kRowSumBytesAt = 88,
   kRecordBytes = 128,
   kMatrixBytes = 32,
   kRecordsEnd = 64 + 4 * kRecordBytes,
@@ -74,7 +75,7 @@ TEST(lying_headers_are_refused) {
   check_refused(with(good(), kMagicAt + 4, 0), "bad magic number");
   check_refused(with(good(), kVersionAt, 99), "version");
   check_refused(with(good(), kBackendAt, 99), "layout");
-  check_refused(with(good(), kContractAt, 2), "numeric contract");
+  check_refused(with(good(), kContractAt, 1), "numeric contract");
   for (size_t offset : {kTotalAt + 0, kTotalAt + 4})
     check_refused(with(good(), offset, 0x7fffffff), "expected");
   for (size_t offset : {kInputSizeAt, kHiddenSizeAt, kLayersAt, kDirectionsAt})
@@ -114,12 +115,23 @@ TEST(lying_records_are_refused) {
       check_refused(with(good(kInt16), kFormAt + at, arithmetic), "arithmetic");
     for (uint32_t arithmetic : {0u, 1u, 2u, 7u})
       check_refused(with(good(kFloat32), kFormAt + at, arithmetic), "arithmetic");
-    for (uint32_t most : {0u, 126u, 128u, 99999u, 0xffffff81u})
+    for (uint32_t most : {0u, 127u, 254u, 256u, 99999u, 0xffffff81u})
       check_refused(with(good(), kActivationMaxAt + at, most), "range");
     for (uint32_t most : {0u, 32768u, 99999u, 0xffffffffu})
       check_refused(with(good(kInt16), kActivationMaxAt + at, most), "range");
     for (uint32_t most : {0u, 2u, 127u, 0xffffffffu})
       check_refused(with(good(kFloat32), kActivationMaxAt + at, most), "range");
+  });
+}
+
+TEST(lying_row_sums_are_refused) {
+  for_each_record([](size_t at) {
+    for (uint32_t bytes : {0u, 1u, 3u, 8u, 0xffffffffu})
+      check_refused(with(good(), kRowSumBytesAt + at, bytes), "row sums of");
+    check_refused(with(good(), kRowSumBytesAt + at, 4), "expected");
+    for (Precision precision : {kInt16, kFloat32})
+      for (uint32_t bytes : {1u, 2u, 4u})
+        check_refused(with(good(precision), kRowSumBytesAt + at, bytes), "row sums of");
   });
 }
 
@@ -143,7 +155,7 @@ TEST(lying_layouts_are_refused) {
         check_refused(with(packed, kPositionsAt + at, positions), "expected");
     }
     const auto empty = in_blocks(good_stack(kFloat32), {8, 4}, 0.0f).packed();
-    check_refused(with(empty, kBlockSparseAt + at, 0), "layout");
+    check_refused(with(empty, kBlockSparseAt + at, 0), "expected");
   });
 }
 
@@ -164,7 +176,8 @@ TEST(believed_lies_are_harmless) {
 // Whatever is not refused is read within its bounds.
 TEST(changed_bytes_are_refused_or_harmless) {
   for (const auto &original :
-       {good(kInt8), good(kInt16), good(kInt8, true), good(kInt16, true), good(kFloat32, true)})
+       {good(kInt8), good(kInt16), good(kFloat32), good(kInt8, true), good(kInt16, true),
+        good(kFloat32, true)})
     for (size_t offset = 0; offset < kRecordsEnd; ++offset)
       for (int change : {0x01, 0x02, 0x80, 0xff}) {
         auto packed = original;

@@ -114,37 +114,45 @@ Matrix packed_row(const std::vector<int> &row, Precision precision, std::vector<
 Arithmetic arithmetic_of(const std::vector<int> &row) {
   std::vector<uint8_t> memory;
   const Matrix matrix = packed_row(row, kInt8, memory);
-  CHECK(matrix.activation_max == 127);
+  CHECK(matrix.activation_max == 255);
   return matrix.arithmetic;
 }
 
-TEST(form_is_proven_by_pairs) {
-  CHECK(arithmetic_of({64, 64, -64, -64, 127}) == Arithmetic::offset8);
-  CHECK(arithmetic_of({127, 1, -127, -1, 127, -127}) == Arithmetic::offset8);
-  CHECK(arithmetic_of({0, 127, 2, 0}) == Arithmetic::offset8); // neighbours, but of two pairs
-  CHECK(arithmetic_of({127, 2}) == Arithmetic::signed8);
-  CHECK(arithmetic_of({-127, -2}) == Arithmetic::signed8);
-  CHECK(arithmetic_of({0, 0, 0, 127, 0, 0, 127, 127}) == Arithmetic::signed8);
+TEST(arithmetic_is_proven_by_pairs) {
+  CHECK(arithmetic_of({64, 64, -64, -64, 127}) == Arithmetic::pairs8);
+  CHECK(arithmetic_of({127, 1, -127, -1, 127, -127}) == Arithmetic::pairs8);
+  CHECK(arithmetic_of({0, 127, 2, 0}) == Arithmetic::pairs8); // neighbours, but of two pairs
+  CHECK(arithmetic_of({-128, 0, -128, 127, -128}) == Arithmetic::pairs8);
+  CHECK(arithmetic_of({127, 2}) == Arithmetic::any8);
+  CHECK(arithmetic_of({-127, -2}) == Arithmetic::any8);
+  CHECK(arithmetic_of({-1, -128}) == Arithmetic::any8);
+  CHECK(arithmetic_of({0, 0, 0, 127, 0, 0, 127, 127}) == Arithmetic::any8);
 }
 
-TEST(form_is_proven_by_row_sums) {
+TEST(row_sums_are_as_wide_as_the_weights_need) {
+  const auto is_wide = [](const std::vector<int> &row) {
+    std::vector<uint8_t> memory;
+    const Matrix matrix = packed_row(row, kInt8, memory);
+    CHECK(matrix.arithmetic == Arithmetic::pairs8);
+    return matrix.wide_row_sums;
+  };
   std::vector<int> row;
   for (int k = 0; k < 510; k += 2)
     row.insert(row.end(), {127, 1});
   row.push_back(127);
-  CHECK(arithmetic_of(row) == Arithmetic::offset8); // 32767
+  CHECK(!is_wide(row)); // 32767
   row.push_back(1);
-  CHECK(arithmetic_of(row) == Arithmetic::signed8); // 32768
+  CHECK(is_wide(row)); // 32768
   for (int &weight : row)
     weight = -weight;
-  CHECK(arithmetic_of(row) == Arithmetic::offset8); // -32768
+  CHECK(!is_wide(row)); // -32768
   row.push_back(-1);
-  CHECK(arithmetic_of(row) == Arithmetic::signed8); // -32769
+  CHECK(is_wide(row)); // -32769
 }
 
 TEST(activation_max_keeps_sums_within_int32) {
   for (int64_t columns : {1, 2, 3, 151, 515, 516, 517, 1040, 4000})
-    for (int weight : {0, 1, -64, 127, -127}) {
+    for (int weight : {0, 1, -64, 127, -128}) {
       WITH("columns ", columns, " weight ", weight);
       std::vector<uint8_t> memory;
       const Matrix matrix =

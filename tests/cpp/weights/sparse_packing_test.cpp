@@ -38,14 +38,6 @@ TEST(the_callers_blocks_do_not_matter) {
         }
 }
 
-TEST(zeros_of_dense_floats_are_left_out) {
-  for (float density : {0.0f, 0.05f, 0.5f, 1.0f}) {
-    WITH("density ", density);
-    const SourceStack stack = pruned(shape_of(33, 151, 9, 2, 2, kFloat32), {8, 4}, density);
-    CHECK(as_dense(stack).packed() == stack.packed());
-  }
-}
-
 // A mask leaves -0 where it takes a negative weight away.
 TEST(negative_zeros_are_left_out) {
   SourceStack stack = pruned(shape_of(33, 35, 9, 1, 1, kFloat32), {8, 4}, 0.5f);
@@ -55,7 +47,6 @@ TEST(negative_zeros_are_left_out) {
     m.explicit_zeros = true;
   });
   CHECK(stack.packed().size() == bytes);
-  CHECK(as_dense(stack).packed().size() == bytes);
 }
 
 // Any weight that is not zero keeps its block, in whichever corner.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from malformed.parts import KEY, Malformed, Parts, container, made, raw
 
-VERSIONS = '{"format_version":2,"numeric_contract":1'  # what a configuration begins with
+VERSIONS = '{"format_version":2,"numeric_contract":2'  # what a configuration begins with
 
 
 def configuration(name: str, text: str, cpp: str, *python: str) -> Malformed:
@@ -53,10 +53,13 @@ def configurations() -> Iterator[Malformed]:
         yield configuration(f"version-{n}", text, message, f"version {version}", "version 2")
     message = "format version 1 was made by an unreleased version: convert the model again"
     yield configuration("first-version", '{"format_version":1}', f": {message}", message)
-    for n, contract in enumerate([0, 2, 2**63 - 1]):
+    for n, contract in enumerate([0, 1, 3, 2**63 - 1]):
         text = f'{{"format_version":2,"numeric_contract":{contract},"lstms":3}}'
-        message = f": numeric contract {contract}; this library computes contract 1"
-        yield configuration(f"contract-{n}", text, message, f"contract {contract}", "contract 1")
+        message = "this library computes contract 2: convert the model again"
+        words = f"contract {contract}", "contract 2: convert"
+        yield configuration(
+            f"contract-{n}", text, f": numeric contract {contract}; {message}", *words
+        )
     message = ": 'numeric_contract' is missing"
     yield configuration("no-contract", '{"format_version":2}', message, "numeric_contract")
     yield configuration("no-lstms", f"{VERSIONS}}}", ": 'lstms' is missing", "lstms")
@@ -117,13 +120,15 @@ def options() -> Iterator[Malformed]:
     for n, word in enumerate(["sparse", "Dense", ""]):
         message = "'layout' must be auto, dense or block_sparse, got '"
         yield option(f"word-{n}", "layout", f'"{word}"', message, "block_sparse", repr(word))
-    for name in ("FastQuantLSTM", "FastQuantLSTMCell"):
-        message = f"a {name} has no 'float32' matrices"
-        yield option(f"other-{name}", "class", f'"{name}"', message, "float32", base="float32")
     for name in ("FastSparseLSTM", "FastSparseLSTMCell"):
         for base in ("int8", "int16"):
             message = f"a {name} has no '{base}' matrices"
             yield option(f"other-{name}-{base}", "class", f'"{name}"', message, base, base=base)
+    message = "a FastSparseLSTM has no 'int8' matrices"
+    yield option("some-int8", "class", '"FastSparseLSTM"', message, "int8", base="mixture")
+    for n, value in enumerate(["null", "1", '"always"', '"Auto"', "[]", "{}"]):
+        message = "'pair_safe' must be \"auto\", true or false"
+        yield option(f"value-{n}", "pair_safe", value, message, "pair_safe", "'auto'")
     for n, value in enumerate(["true", '"0"', "null"]):
         message = "'dropout' must be a number in 0..1"
         yield option(f"type-{n}", "dropout", value, message, "dropout", "a number")
@@ -172,6 +177,8 @@ def precisions() -> Iterator[Malformed]:
                 f'{{{ih},{hh},"weight_hr_l0":"int8"}}',
                 "'precision' names 3 matrices, the LSTM has 2",
             ),
+            (f'{{{ih},{hh},"weight_*":"int8"}}', "'precision' names 3 matrices, the LSTM has 2"),
+            ('{"weight_*":"int8"}', "'precision': 'weight_ih_l0' is missing"),
         ]
     ):
         yield option(f"value-{n}", "precision", value, message, "precision")

@@ -1,0 +1,97 @@
+"""Precisions: in what numbers each matrix of an LSTM is stored and multiplied."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from lstm_fastkernels.weights.formats import PairSafe
+from lstm_fastkernels.weights.shape import LstmShape
+
+Activations = Literal["int8", "int16", "mixed", "float32"]
+
+# One word for the precisions of all matrices, by patterns of which the first that matches decides.
+SHORT_FORMS: dict[str, dict[str, str]] = {
+    "int8": {"*": "int8"},
+    "int16": {"*": "int16"},
+    "mixed": {"weight_ih_l0*": "int16", "*": "int8"},
+    "float32": {"*": "float32"},
+}
+
+
+@dataclass(frozen=True)
+class PrecisionConfig:
+    """In what numbers matrices are stored and multiplied.
+
+    activations: one word for all matrices, None for the default. precision: what differs from it,
+    "int8", "int16" or "float32" by the names of matrices ("weight_hh_l1_reverse") or by patterns as
+    in fnmatch ("weight_ih_*"); a name wins over patterns, of patterns the first that matches.
+    pair_safe: how floats are rounded to "int8" matrices, see quantize_rows. Raises ValueError for
+    another pair_safe and for a precision that maps nothing.
+    """
+
+    activations: Activations | None = None
+    precision: Mapping[str, str] | None = None
+    pair_safe: PairSafe = "auto"
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and not isinstance(self.precision, Mapping):
+            raise ValueError(
+                "precision must map names of matrices or patterns to precisions, "
+                f"got {self.precision!r}"
+            )
+        if self.pair_safe != "auto" and not isinstance(self.pair_safe, bool):
+            raise ValueError(f"pair_safe must be 'auto', True or False, got {self.pair_safe!r}")
+
+    def of(
+        self, shape: LstmShape, words: Sequence[str], choices: Collection[str]
+    ) -> dict[str, str]:
+        """The precision of each matrix of an LSTM.
+
+        words: what `activations` may be, the default first; choices: the precisions that there may
+        be. Raises ValueError for others, and for names and patterns that match no matrix.
+        """
+        word = words[0] if self.activations is None else self.activations
+        if word not in words:
+            raise ValueError(f"activations must be one of {list(words)}, got {word!r}")
+        own = self.precision or {}
+        for pattern, precision in own.items():
+            if not any(fnmatchcase(name, str(pattern)) for name in shape.matrices):
+                raise ValueError(
+                    f"precision has {pattern!r}, which matches none of the matrices "
+                    f"{', '.join(shape.matrices)}"
+                )
+            if precision not in choices:
+                raise ValueError(
+                    f"precision of {pattern} must be one of {list(choices)}, got {precision!r}"
+                )
+        return {name: _find(name, own, SHORT_FORMS[word]) for name in shape.matrices}
+
+
+def word_for(precision: Mapping[str, str]) -> str:
+    """The word that gives matrices, by name, these precisions; "custom" if none does."""
+    for word, patterns in SHORT_FORMS.items():
+        if all(_find(name, patterns) == found for name, found in precision.items()):
+            return word
+    return "custom"
+
+
+def describe(precision: Mapping[str, str]) -> str:
+    """The word for them and, in brackets, which matrices differ from most others."""
+    word, most = word_for(precision), Counter(precision.values()).most_common(1)[0][0]
+    if set(precision.values()) == {most}:
+        return word
+    others = [f"{name}: {found}" for name, found in precision.items() if found != most]
+    return f"{word} ({', '.join(others)}, all else {most})"
+
+
+def _find(name: str, *tables: Mapping[str, str]) -> str:
+    """What the first table that has the name, or a pattern for it, says."""
+    for table in tables:
+        if name in table:
+            return table[name]
+        for pattern, precision in table.items():
+            if fnmatchcase(name, pattern):
+                return precision
+    raise KeyError(name)
