@@ -202,7 +202,7 @@ private:
       else
         device::wait_copies<1>();
       device::sync_threads();
-      for_each_unit(s.active, [&](int row, int unit) { finish_unit(k, s, row, unit); });
+      for_each_unit(s.active, [&](int row, int unit) { finish_unit(k, row, unit); });
       device::sync_threads();
       if (!last)
         exchange_.send(k, s.active);
@@ -301,7 +301,7 @@ private:
         visit(i / kUnits, i % kUnits);
   }
 
-  LFK_DEVICE void finish_unit(int k, const Step &s, int row, int unit) {
+  LFK_DEVICE void finish_unit(int k, int row, int unit) {
     const int turn = k % 2, stride = memory_.layout.sums_stride;
     uint32_t sums[kGates] = {};
     LFK_UNROLLED (warp, kPersistentWarps) {

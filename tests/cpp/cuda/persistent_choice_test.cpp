@@ -222,13 +222,13 @@ TEST(how_many_are_at_work_at_once) {
                           int ranges = 1) {
     return cuda::at_once(of_rows(s, rows, ranges), layer_of(hidden), 0);
   };
-  CHECK(at_once(grid_of(16, 1, 1), 16, 1) == 4);
-  CHECK(at_once(grid_of(16, 1, 9), 16, 20, 2) == 2);
-  CHECK(at_once(grid_of(16, 1, 9), 16, 20, 3) == 1);
-  CHECK(at_once(grid_of(512, 2, 1), 512, 1) == 4);
-  CHECK(at_once(grid_of(529, 3, 9), 529, 9) == 3);
-  CHECK(at_once(grid_of(512, 2, 9), 512, 65) == 2);
-  CHECK(at_once(grid_of(512, 2, 9), 512, 256) == 1);
+  CHECK(at_once(grid_of(16, 1), 16, 1) == 4);
+  CHECK(at_once(grid_of(16, 1), 16, 20, 2) == 2);
+  CHECK(at_once(grid_of(16, 1), 16, 20, 3) == 1);
+  CHECK(at_once(grid_of(512, 2), 512, 1) == 4);
+  CHECK(at_once(grid_of(529, 3), 529, 9) == 3);
+  CHECK(at_once(grid_of(512, 2), 512, 65) == 2);
+  CHECK(at_once(grid_of(512, 2), 512, 256) == 1);
   CHECK(at_once(cluster_of(256, 1, 16), 256, 64) == 4);
   CHECK(at_once(cluster_of(520, 3, 16), 520, 100) == 2);
   CHECK(at_once(cluster_of(256, 1, 16), 256, 150) == 1);
@@ -238,15 +238,15 @@ TEST(all_blocks_are_at_work_at_once) {
   const auto fits = [](const cuda::PersistentShape &s, int64_t hidden, int directions) {
     return cuda::fits(of_rows(s, 1), layer_of(hidden), directions, 0);
   };
-  CHECK(fits(grid_of(1056, 5, 1), 1056, 2));
-  CHECK(!fits(grid_of(1057, 5, 1), 1057, 2));
-  CHECK(fits(grid_of(1057, 5, 1), 1057, 1));
-  CHECK(fits(grid_of(2112, 8, 9), 2112, 1));
-  CHECK(!fits(grid_of(2113, 8, 9), 2113, 1));
+  CHECK(fits(grid_of(1056, 5), 1056, 2));
+  CHECK(!fits(grid_of(1057, 5), 1057, 2));
+  CHECK(fits(grid_of(1057, 5), 1057, 1));
+  CHECK(fits(grid_of(2112, 8), 2112, 1));
+  CHECK(!fits(grid_of(2113, 8), 2113, 1));
   CHECK(fits(cluster_of(256, 1, 16), 256, 2));
   CHECK(fits(cluster_of(256, 1, 16), 256, 9)); // they do not wait for each other
   for (int64_t rows : {8, 9})
-    CHECK_THROWS(fits(grid_of(40, 9, rows), 40, 1), "no persistent kernel for 9 fragments");
+    CHECK_THROWS(fits(grid_of(40, 9), 40, 1), "no persistent kernel for 9 fragments");
   CHECK_THROWS(fits(cluster_of(40, 4), 40, 1), "no persistent kernel for 4 fragments");
 }
 
