@@ -61,13 +61,12 @@ struct Lossy {
 
 // Stores of all blocks in a step.
 int64_t stores_of(const PersistentShape &s) {
-  // Of 3 rows: two packets a word of 8 bits, and a header; or 16 bytes a tile, and NaNs, for each
-  // block.
-  const int64_t bytes = activation_bytes(s.arithmetic);
+  // Of 3 rows and 3 tiles: in packets of 3 words, and one of the status; or twice 16 bytes, and
+  // NaNs, for each block.
   if (!s.cluster)
-    return 3 * (3 * 2 * bytes + 1);
+    return 3 * (3 * 8 / 3 + 1);
   const int64_t blocks = s.tiles == 1 ? 3 : 2;
-  return blocks * (3 * 3 * bytes + blocks);
+  return blocks * (3 * 3 * 2 + blocks);
 }
 
 void check_lost_stores(Precision precision) {

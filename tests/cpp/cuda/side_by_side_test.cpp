@@ -124,7 +124,7 @@ TEST(a_workspace_for_any_group) {
     const int64_t bytes = cuda::workspace_of(stack, a, schedule);
     WITH("T ", T);
     int64_t most = 0;
-    for (int together = 1; together <= cuda::most_side_by_side(device_shape(shape), 3, T);
+    for (int together = 1; together <= cuda::most_side_by_side(stack, 3, T);
          ++together) {
       const cuda::Timeline timeline(schedule, T, 1);
       most = std::max(most,
@@ -133,13 +133,14 @@ TEST(a_workspace_for_any_group) {
                           .bytes);
     }
     CHECK(bytes == most);
-    CHECK(cuda::most_side_by_side(device_shape(shape), 3, T) == (T > 1 ? 4 : 1));
+    CHECK(cuda::most_side_by_side(stack, 3, T) == (T > 1 ? 4 : 1));
   }
 }
 
 TEST(who_may_run_side_by_side) {
   const auto most = [](const TypedShape &shape, int64_t rows = 1) {
-    return cuda::most_side_by_side(device_shape(shape), rows, 10);
+    return cuda::most_side_by_side(
+        StackOnDevice(random_stack(shape, Weights::any, 210)).view().packed(), rows, 10);
   };
   CHECK(most(shape_of(5, 40)) == 1);
   CHECK(most(shape_of(5, 40, 0, 3)) == 3);
