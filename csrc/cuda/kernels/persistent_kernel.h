@@ -9,8 +9,8 @@
 //   finish    Each thread computes a unit of a row: adds the warps' sums, then gates, c and h
 //   send      The block sends its h to the other blocks
 //
-// with a block barrier after each of the first four. Input products are copied to shared memory one
-// step ahead.
+// with a block barrier after each of the first four; 16 rows are multiplied and finished at a time.
+// Input products are copied to shared memory one step ahead.
 #pragma once
 
 #include <cmath>
@@ -195,18 +195,22 @@ private:
       for (int row = device::warp(); row < s.active; row += kPersistentWarps)
         scale_row(k, row, row < sent);
       device::sync_threads();
-      for (int first = 0; first < s.active; first += 8)
-        multiply(k, first, s.active);
       if (last)
         device::wait_copies<0>();
       else
         device::wait_copies<1>();
-      device::sync_threads();
-      for_each_unit(s.active, [&](int row, int unit) { finish_unit(k, row, unit); });
-      device::sync_threads();
+      LFK_ROLLED
+      for (int first = 0; first < s.active; first += kRowsAtOnce) {
+        const int end = first + kRowsAtOnce < s.active ? first + kRowsAtOnce : s.active;
+        for (int row = first; row < end; row += 8)
+          multiply(k, row, end);
+        device::sync_threads();
+        for_each_unit(first, end, [&](int row, int unit) { finish_unit(k, row, unit); });
+        device::sync_threads();
+      }
       if (!last)
         exchange_.send(k, s.active);
-      for_each_unit(s.active, [&](int row, int unit) {
+      for_each_unit(0, s.active, [&](int row, int unit) {
         store_y(k, s, row, unit, memory_.last_h()[row * kUnits + unit]);
       });
       sent = s.active;
@@ -254,10 +258,11 @@ private:
     }
   }
 
-  // Stores this warp's sums of products with rows first .. first + 7 to shared memory.
-  LFK_DEVICE void multiply(int k, int first, int active) {
+  // Stores this warp's sums of products with rows first .. first + 7, before `end`, to shared
+  // memory.
+  LFK_DEVICE void multiply(int k, int first, int end) {
     const int of_lane = first + device::lane() / 4;
-    const int row = of_lane < active ? of_lane : active - 1;
+    const int row = of_lane < end ? of_lane : end - 1;
     const SharedQuantizer by = memory_.row_quantizers()[row];
     constexpr int kLaneBytes = lane_bytes(Arithmetic::signed16);
     const uint8_t *const h =
@@ -274,12 +279,10 @@ private:
         }
       }
     }
-    store_sums(sums, first, active);
+    store_sums(sums, first, end);
   }
 
-  LFK_DEVICE void store_sums(const Sums<F> (&sums)[kTiles][kGates], int first, int active) const {
-    const int stride = memory_.layout.sums_stride;
-    Words4 *const to = memory_.sums() + device::warp() * memory_.layout.rows * stride;
+  LFK_DEVICE void store_sums(const Sums<F> (&sums)[kTiles][kGates], int first, int end) const {
     LFK_UNROLLED (tile, kTiles) {
       LFK_UNROLLED (i, 4) {
         const int row = first + device::lane() % 4 * 2 + i % 2;
@@ -287,31 +290,37 @@ private:
         Words4 gates;
         LFK_UNROLLED (gate, kGates)
           gates.words[gate] = static_cast<uint32_t>(sums[tile][gate][i]);
-        if (row < active)
-          to[row * stride + unit] = gates;
+        if (row < end)
+          *sums_of(device::warp(), row, unit) = gates;
       }
     }
   }
 
-  // Calls visit(row, unit) for this thread's units of rows.
-  template <class Visit> LFK_DEVICE void for_each_unit(int rows, const Visit &visit) const {
+  LFK_DEVICE Words4 *sums_of(int warp, int row, int unit) const {
+    return memory_.sums() +
+           (warp * memory_.layout.sum_rows + row % kRowsAtOnce) * memory_.layout.sums_stride + unit;
+  }
+
+  // Calls visit(row, unit) for this thread's units of rows begin .. end - 1.
+  template <class Visit>
+  LFK_DEVICE void for_each_unit(int begin, int end, const Visit &visit) const {
     LFK_ROLLED
-    for (int i = device::thread_index(); i < rows * kUnits; i += kPersistentThreads)
+    for (int i = begin * kUnits + device::thread_index(); i < end * kUnits;
+         i += kPersistentThreads)
       if (i % kUnits < place_.tiles() * kBandHeight)
         visit(i / kUnits, i % kUnits);
   }
 
   LFK_DEVICE void finish_unit(int k, int row, int unit) {
-    const int turn = k % 2, stride = memory_.layout.sums_stride;
     uint32_t sums[kGates] = {};
     LFK_UNROLLED (warp, kPersistentWarps) {
-      const Words4 of_warp = memory_.sums()[(warp * memory_.layout.rows + row) * stride + unit];
+      const Words4 of_warp = *sums_of(warp, row, unit);
       LFK_UNROLLED (g, kGates)
         sums[g] += of_warp.words[g];
     }
     const SharedQuantizer by = memory_.row_quantizers()[row];
     const UnitScales scales = memory_.weight_scales()[unit];
-    const float *const in = memory_.gates(turn) + row * memory_.layout.gates_stride +
+    const float *const in = memory_.gates(k % 2) + row * memory_.layout.gates_stride +
                             unit / kBandHeight * kTileHeight + unit % kBandHeight;
     if constexpr (has_zero_points(F)) {
       const UnitSums of_weights = memory_.weight_sums()[unit];
@@ -348,7 +357,7 @@ private:
     device::wait_copies<0>(); // the next step's must not outlive the block
     for (; k < count; ++k) {
       const Step s = step_at(k);
-      for_each_unit(s.active, [&](int row, int unit) { store_y(k, s, row, unit, NAN); });
+      for_each_unit(0, s.active, [&](int row, int unit) { store_y(k, s, row, unit, NAN); });
     }
     LFK_ROLLED
     for (int i = device::thread_index(); i < a_.num_rows * kUnits; i += kPersistentThreads)
@@ -360,7 +369,7 @@ private:
 
   // For the caller, or for the launch of the next chunk.
   LFK_DEVICE void store_state() {
-    for_each_unit(a_.num_rows, [&](int row, int unit) {
+    for_each_unit(0, a_.num_rows, [&](int row, int unit) {
       const int64_t to = row * a_.units_stride + first_unit() + unit;
       a_.c[to] = memory_.c()[row * kUnits + unit];
       a_.last_h[to] = memory_.last_h()[row * kUnits + unit];

@@ -12,6 +12,8 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
+constexpr int kRowsAtOnce = 16; // multiplied, then finished: a unit of a tile for each thread
+
 struct SharedSizes {
   int rows, columns; // of h
   int tiles;         // of a block
@@ -27,7 +29,7 @@ public:
   LFK_HOST_DEVICE explicit SharedLayout(const SharedSizes &s)
       : h_stride(up(s.columns * int{sizeof(int16_t)}, 128) + 64),
         gates_stride(s.tiles * kTileHeight + 16), sums_stride(s.tiles * kBandHeight + 1),
-        rows(up(s.rows, 4)), h_bytes(rows * h_stride), nan_pieces(s.cluster ? s.blocks : 0) {
+        rows(up(s.rows, 4)), sum_rows(rows < kRowsAtOnce ? rows : kRowsAtOnce), h_bytes(rows * h_stride), nan_pieces(s.cluster ? s.blocks : 0) {
     const int units = s.tiles * kBandHeight, copies = s.cluster ? 2 : 1;
     own_nans = place(16);
     row_nans = place(16);
@@ -41,7 +43,7 @@ public:
     c = place(rows * units * 4);
     last_h = place(rows * units * 4);
     gates = place(2 * rows * gates_stride * 4);
-    sums = place(kPersistentWarps * rows * sums_stride * 16);
+    sums = place(kPersistentWarps * sum_rows * sums_stride * 16);
     h = place(copies * h_bytes);
     nans = place(2 * nan_pieces * 16);
   }
@@ -50,7 +52,7 @@ public:
   int h_stride;            // bytes: 2 rows of 64
   int gates_stride;        // floats: 2 rows of 16
   int sums_stride;         // pieces of 16 bytes: 4 rows of 2
-  int rows;                // capacity
+  int rows, sum_rows;      // capacity
   int h_bytes, nan_pieces; // of a buffer
   int own_nans, row_nans, failed, full, weight_scales, weight_sums, row_units, row_quantizers, own,
       c, last_h, gates, sums, h, nans;
@@ -118,7 +120,7 @@ public:
   LFK_DEVICE float *gates(int i) const {
     return at<float>(layout.gates) + i * layout.rows * layout.gates_stride;
   }
-  // [warp][rows][sums_stride], each the four gates of a unit.
+  // [warp][sum_rows][sums_stride], each the four gates of a unit.
   LFK_DEVICE device::Words4 *sums() const { return at<device::Words4>(layout.sums); }
   LFK_DEVICE float *c() const { return at<float>(layout.c); } // [rows][units], as is last_h
   LFK_DEVICE float *last_h() const { return at<float>(layout.last_h); }

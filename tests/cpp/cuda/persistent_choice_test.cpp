@@ -69,20 +69,21 @@ TEST(what_is_chosen) {
   // More rows: the grid, where it fits.
   CHECK_DESCRIBED(choose(257, 9, 1, kH100), "grid 17 tiles 1 fragments 2");
   CHECK_DESCRIBED(choose(768, 64, 1, kA100), "grid 48 tiles 1 fragments 3 ranges 2 of 32");
-  CHECK_DESCRIBED(choose(768, 56, 1, kA100), "grid 48 tiles 1 fragments 3");
-  CHECK_DESCRIBED(choose(880, 57, 1, kA100), too_large);
+  CHECK_DESCRIBED(choose(768, 52, 1, kA100), "grid 48 tiles 1 fragments 3");
+  CHECK_DESCRIBED(choose(880, 53, 1, kA100), too_large);
   CHECK_DESCRIBED(choose(320, 8, 1, kSmall), "grid 20 tiles 1 fragments 2");
   CHECK_DESCRIBED(choose(321, 8, 1, kSmall), too_large);
   CHECK_DESCRIBED(choose(160, 8, 2, kSmall), "grid 10 tiles 1 fragments 1");
   CHECK_DESCRIBED(choose(161, 8, 2, kSmall), too_large);
-  CHECK_DESCRIBED(choose(320, 32, 1, kSmall), "grid 20 tiles 1 fragments 2");
-  CHECK_DESCRIBED(choose(320, 33, 1, kSmall), too_large);
+  CHECK_DESCRIBED(choose(320, 40, 1, kSmall), "grid 20 tiles 1 fragments 2");
+  CHECK_DESCRIBED(choose(320, 41, 1, kSmall), too_large);
   CHECK_DESCRIBED(choose(320, 16, 1, {20, 227 * 1024, true}), "grid 20 tiles 1 fragments 2");
   CHECK_DESCRIBED(choose(512, 16, 1, {20, 227 * 1024, true}), "cluster 16 tiles 2 fragments 2");
   // As large as a device takes.
   CHECK_DESCRIBED(choose(1056, 1, 2, kH100), "grid 66 tiles 1 fragments 5");
   CHECK_DESCRIBED(choose(1057, 1, 2, kH100), too_large);
-  CHECK_DESCRIBED(choose(2048, 64, 1, kH100), "grid 128 tiles 1 fragments 8");
+  CHECK_DESCRIBED(choose(2048, 36, 1, kH100), "grid 128 tiles 1 fragments 8");
+  CHECK_DESCRIBED(choose(2048, 37, 1, kH100), too_large);
   CHECK_DESCRIBED(choose(2049, 1, 1, kH100), too_large);
   CHECK_DESCRIBED(choose(1728, 1, 1, kA100), "grid 108 tiles 1 fragments 7");
   CHECK_DESCRIBED(choose(1729, 1, 1, kA100), too_large);
@@ -103,7 +104,7 @@ TEST(what_is_chosen_for_int16) {
   };
   CHECK_DESCRIBED(choose16(512, 8), "int16 cluster 16 tiles 2 fragments 2");
   CHECK_DESCRIBED(choose16(513, 8), "int16 grid 33 tiles 1 fragments 3");
-  CHECK_DESCRIBED(choose16(2048, 64), "int16 grid 128 tiles 1 fragments 8");
+  CHECK_DESCRIBED(choose16(2048, 36), "int16 grid 128 tiles 1 fragments 8");
 }
 
 // What docs/cuda.md says.
@@ -120,15 +121,19 @@ TEST(the_most_rows) {
     return rows;
   };
   const auto check = [&](int64_t hidden, const Limits &limits, int64_t int8, int64_t int16) {
-    WITH("hidden ", hidden, " multiprocessors ", limits.multiprocessors);
-    CHECK(most(hidden, kInt8, limits) == int8 && most(hidden, kInt16, limits) == int16);
+    const int64_t found8 = most(hidden, kInt8, limits), found16 = most(hidden, kInt16, limits);
+    WITH("hidden ", hidden, " multiprocessors ", limits.multiprocessors, ": ", found8, " ", found16);
+    CHECK(found8 == int8 && found16 == int16);
   };
-  check(256, no_grid, 64, 52);
-  check(512, no_grid, 32, 28);
-  check(768, no_grid, 20, 0);
-  check(2048, {132, 227 * 1024, false}, 64, 64);
-  check(1728, kA100, 56, 52);
-  check(320, kSmall, 32, 32);
+  const Limits no_cluster{132, 227 * 1024, false};
+  check(256, no_grid, 64, 64);
+  check(512, no_grid, 44, 44);
+  check(768, no_grid, 24, 0);
+  check(1024, no_cluster, 64, 64);
+  check(2048, no_cluster, 36, 36);
+  check(1024, kA100, 44, 44);
+  check(1728, kA100, 28, 28);
+  check(320, kSmall, 40, 40);
 }
 
 TEST(what_the_device_does_not_place_is_not_chosen) {
@@ -268,6 +273,7 @@ TEST(arrays_of_shared_memory) {
           CHECK(at.gates_stride >= units * 4 && at.gates_stride % 32 == 16);
           CHECK(at.sums_stride >= units && at.sums_stride % 8 == 1);
           CHECK(at.rows >= rows && at.rows % 4 == 0);
+          CHECK(at.sum_rows >= std::min(rows, cuda::kRowsAtOnce));
           CHECK(at.nan_pieces >= (cluster ? blocks : 0));
           const std::vector<std::pair<int, int>> arrays = {
               {at.own_nans, 8},
@@ -282,7 +288,7 @@ TEST(arrays_of_shared_memory) {
               {at.c, rows * units * 4},
               {at.last_h, rows * units * 4},
               {at.gates, 2 * at.rows * at.gates_stride * 4},
-              {at.sums, 8 * at.rows * at.sums_stride * 16},
+              {at.sums, 8 * at.sum_rows * at.sums_stride * 16},
               {at.h, (cluster ? 2 : 1) * at.h_bytes},
               {at.nans, 2 * at.nan_pieces * 16}};
           int end = 0;
