@@ -102,40 +102,83 @@ def test_update_cell_has_gates_in_the_order_of_nn_lstm():
 
 
 @pytest.mark.parametrize("largest", [127, 32767, 5000])
-def test_quantized_rows_are_the_nearest_multiples(largest):
+def test_symmetric_rows_are_the_nearest_multiples(largest):
     torch.manual_seed(0)
     rows = torch.randn(100, 31) * torch.logspace(-29, 38, 100)[:, None]
-    integers, scale = reference.quantize_rows_dynamic(rows, largest)
+    integers, scale = reference.quantize_rows_symmetric(rows, largest)
     assert (integers.dtype, scale.dtype, scale.shape) == (torch.int32, torch.float32, (100, 1))
     assert (integers.abs().amax(1) == largest).all()
     steps = rows.double() / scale.double()
     assert ((integers - steps).abs() <= 0.5 + largest * 2**-22).all()
 
 
+@pytest.mark.parametrize("shift", [0.0, 5.0, -5.0])
+def test_unsigned_rows_are_the_nearest_multiples(shift):
+    torch.manual_seed(0)
+    rows = (torch.randn(100, 31) + shift) * torch.logspace(-27, 37, 100)[:, None]
+    q, zero_point, scale = reference.quantize_rows_unsigned(rows)
+    assert (q.dtype, zero_point.dtype, scale.dtype) == (torch.int32, torch.int32, torch.float32)
+    assert (q.shape, zero_point.shape, scale.shape) == ((100, 31), (100, 1), (100, 1))
+    assert q.min() >= 0
+    assert ((q.amax(1) >= 254) | (q.amin(1) <= 1)).all()
+    # The zero point is an integer too, which moves the whole row by half a step at most.
+    steps = rows.double() / scale.double()
+    assert ((q - zero_point - steps).abs() <= 1 + 255 * 2**-22).all()
+    exact = zero_point == -(rows.amin(1, keepdim=True).clamp(max=0).double() / scale).round()
+    assert exact.all()
+
+
+def test_bounded_rows_go_by_way_of_16_bits():
+    rows = torch.tensor([[0.5, -0.1, 1e-5], [2.0, 1.0, -2.0]])
+    q, zero_point, scale = reference.quantize_rows_unsigned(rows, "bounded")
+    grid = (rows[1] * (32767 / 2)).round()
+    q16, zero16, scale16 = reference.quantize_rows_unsigned(grid[None])
+    assert torch.equal(q[1:], q16)
+    assert torch.equal(zero_point[1:], zero16)
+    assert torch.equal(scale[1:], scale16 * (torch.tensor(2.0) / 32767))
+    assert q[0, 2] == zero_point[0]  # 1e-5 is no step of 16 bits
+    zeros = reference.quantize_rows_unsigned(torch.full((1, 3), 1e-5), "bounded")
+    assert all((part == 0).all() for part in zeros)
+
+
 def test_ties_go_to_even():
-    """The scale is a power of two, so that these halves are halves."""
+    """The scales are powers of two, so that these halves are halves."""
     row = torch.tensor([127, 0.5, 1.5, 2.5, 3.5, 63.5, -0.5, -1.5, -2.5, -64.5])
-    integers, scale = reference.quantize_rows_dynamic(row / 128, 127)
+    integers, scale = reference.quantize_rows_symmetric(row / 128, 127)
     assert integers.tolist() == [127, 0, 2, 2, 4, 64, 0, -2, -2, -64]
     assert scale == 1 / 128
+    row = torch.tensor([190.5, 0.5, 1.5, 2.5, 3.5, 63.5, -0.5, -1.5, -2.5, -64.5]) / 128
+    q, zero_point, scale = reference.quantize_rows_unsigned(row)
+    assert (q - zero_point).tolist() == [190, 0, 2, 2, 4, 64, 0, -2, -2, -64]
+    assert (zero_point, scale) == (64, 1 / 128)
     fast = Case(10, 10, T=1, B=1).fast()
-    assert_by_contract(fast, row[None, None] / 128, (row[None, None] / 64, torch.zeros(1, 1, 10)))
+    assert_by_contract(fast, row[None, None], (2 * row[None, None], torch.zeros(1, 1, 10)))
 
 
 def test_rows_that_have_no_scale():
     least = torch.tensor(1e-30)
     below = torch.nextafter(least, torch.tensor(0.0))
     rows = torch.stack((least, -least, below, torch.tensor(0.0)))[:, None] * torch.tensor([1, -1])
-    integers, scale = reference.quantize_rows_dynamic(rows, 127)
+    integers, scale = reference.quantize_rows_symmetric(rows, 127)
     assert integers.tolist() == [[127, -127], [-127, 127], [0, 0], [0, 0]]
     assert torch.equal(scale[:, 0], torch.stack((least, least, least * 0, least * 0)) / 127)
-    integers, scale = reference.quantize_rows_dynamic(torch.tensor([[1, NAN], [-INF, 1]]), 127)
-    assert integers.tolist() == [[0, 0], [0, 0]]
-    assert scale.isnan().all()
+    least = torch.tensor(255 * 2.0**-100)
+    rows = torch.stack((least, -least, torch.nextafter(least, -least)))[:, None]
+    q, zero_point, scale = reference.quantize_rows_unsigned(rows)
+    assert (q - zero_point).tolist() == [[255], [-255], [0]]
+    assert scale[:, 0].tolist() == [2.0**-100, 2.0**-100, 0]
+    bad = torch.tensor([[1, NAN], [-INF, 1]])
+    for integers, *_, scale in (
+        reference.quantize_rows_symmetric(bad, 127),
+        reference.quantize_rows_unsigned(bad),
+    ):
+        assert integers.tolist() == [[0, 0], [0, 0]]
+        assert scale.isnan().all()
 
 
-def test_a_row_has_a_scale_of_at_least_its_floor():
-    integers, scale = reference.quantize_rows_dynamic(torch.tensor([[0.5, -0.1], [2, 1]]), 127, 1.0)
+def test_a_bounded_row_has_the_scale_of_1_at_least():
+    rows = torch.tensor([[0.5, -0.1], [2, 1]])
+    integers, scale = reference.quantize_rows_symmetric(rows, 127, "bounded")
     assert integers.tolist() == [[64, -13], [127, 64]]
     assert torch.equal(scale, torch.tensor([[1.0], [2.0]]) / 127)
 
@@ -144,10 +187,10 @@ def test_a_row_has_a_scale_of_at_least_its_floor():
 @pytest.mark.parametrize("columns", [1, 9, 151, 65_535])
 def test_integer_products_are_exact(columns, activations):
     torch.manual_seed(columns)
-    weight = torch.randint(-127, 128, (5, columns), dtype=torch.int8)
-    weight[0], weight[1], weight[2] = 127, -127, 0
+    weight = torch.randint(-128, 128, (5, columns), dtype=torch.int8)
+    weight[0], weight[1], weight[2] = 127, -128, 0
     matrix = reference.Matrix(weight, torch.ones(5), activations)
-    largest = matrix.activation_max
+    largest = matrix.activation_max if activations == "int16" else 255
     rows = torch.randint(-largest, largest + 1, (4, columns), dtype=torch.int32)
     rows[0], rows[1] = largest, -largest
     sums = reference.products(rows, weight)

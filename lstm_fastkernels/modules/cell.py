@@ -126,6 +126,13 @@ class FastQuantLSTMCell(FastLSTMCell):
     activation_choices = FastQuantLSTM.activation_choices
     precision_choices = FastQuantLSTM.precision_choices
 
+    @classmethod
+    def from_quantized(cls, cell: Any, **options: Any) -> Self:
+        """Takes over a torch.ao.nn.quantized.dynamic.LSTMCell, see FastQuantLSTM.from_quantized."""
+        cls._check_quantized_twin(cell)
+        sizes = cell.input_size, cell.hidden_size, cell.bias
+        return cls(*sizes, device="meta", **options)._take_quantized(cell)
+
     def dequantize(self) -> nn.LSTMCell:
         """An nn.LSTMCell with the weights that the int8 tensors stand for."""
         return self.to_float()

@@ -92,8 +92,8 @@ class Float32:
         return tensors[""].clone()
 
 
-# Each makes the format of its matrices from what the LSTM says of pair_safe: 16-bit activations gain
-# nothing by pair-safe weights.
+# Each makes the format of its matrices from the LSTM's pair_safe, which 16-bit activations do
+# without.
 PRECISIONS: dict[str, Callable[[PairSafe], WeightFormat]] = {
     "int8": Int8,
     "int16": lambda _: Int8(pair_safe=False),
