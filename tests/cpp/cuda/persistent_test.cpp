@@ -52,6 +52,30 @@ TEST(layers_of_every_kind) {
   }
 }
 
+// W_ih is none of a persistent block's business; the layers' blocks have an arithmetic each.
+TEST(persistent_layers_of_other_precisions) {
+  for (int64_t directions : {1, 2}) {
+    const TypedShape shape = shape_of(5, 40, 0, 4, directions);
+    const SourceStack wide = random_stack(shape_of(5, 40, 0, 4, directions, kInt16), Weights::any, 151),
+                      floats = random_stack(shape_of(5, 40, 0, 4, directions, kFloat32), Weights::any, 152);
+    SourceStack stack = random_stack(shape, Weights::any, 153);
+    cuda::Plan plan = plan_of(cluster_of(40, 1), 4);
+    for (size_t cell = 0; cell < stack.layers.size(); ++cell) {
+      const size_t layer = cell / static_cast<size_t>(directions);
+      stack.layers[cell].ih = (cell % 2 ? wide : floats).layers[cell].ih;
+      if (layer % 2) {
+        stack.layers[cell].hh = wide.layers[cell].hh;
+        plan.layers[layer].shape = of_arithmetic(grid_of(40, 1), Arithmetic::signed16);
+      }
+    }
+    const Case of(stack, random_sequence(shape, 6, 9, 154), {6, 1, 3, 5, 5, 2, 2, 6, 4});
+    for_each_order([&] {
+      for (int64_t steps : {0, 1, 4})
+        of.check(plan, steps);
+    });
+  }
+}
+
 // Rows that end early, or start late in reverse; steps at which none is active; one row alone.
 TEST(persistent_rows_of_other_lengths) {
   const std::vector<int64_t> all_lengths[] = {{7, 1, 3, 6, 2, 1, 1, 4, 5},
@@ -157,14 +181,17 @@ TEST(persistent_extreme_weights) {
     const TypedShape shape = shape_of(3, 250, 0, 1, 1, precision);
     SourceStack stack = random_stack(shape, Weights::any, 126);
     for (size_t i = 0; i < stack.layers[0].hh.weights.size(); ++i)
-      stack.layers[0].hh.weights[i] = i / 250 % 2 ? 127.0f : -127.0f;
+      stack.layers[0].hh.weights[i] = i / 250 % 2 ? 127.0f : -128.0f;
     for (float &scale : stack.layers[0].hh.scales)
       scale = 1e-4f;
     Sequence sequence = random_sequence(shape, 3, 2, 127);
-    std::fill(sequence.h0.begin(), sequence.h0.end(), 7.0f);
-    const Case of(stack, sequence);
-    for (const PersistentShape &s : shapes_of(250))
-      of.check(s);
+    for (float h0 : {7.0f, -1e6f, 0.0f, 1e-6f}) {
+      std::fill(sequence.h0.begin(), sequence.h0.end(), h0);
+      WITH("h0 ", h0, " precision ", precision_name(precision));
+      const Case of(stack, sequence);
+      for (const PersistentShape &s : shapes_of(250))
+        of.check(s);
+    }
   }
 }
 
