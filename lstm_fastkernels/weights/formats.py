@@ -73,9 +73,9 @@ class Int8:
 
 @dataclass(frozen=True)
 class Float32:
-    """float32 weights; faster than nn.LSTM where many blocks of them are zero."""
+    """float32 weights."""
 
-    max_block_density: ClassVar[float] = 0.9
+    max_block_density: ClassVar[float] = 0.7
 
     def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
         return {"": Kind(torch.float32, (rows, columns))}
