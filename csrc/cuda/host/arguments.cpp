@@ -123,11 +123,10 @@ ProductsArguments input_products_arguments(const Call &call, const Part &p) {
 StepArguments step_arguments(const Call &call, const Part &p, int64_t s) {
   StepArguments a;
   a.hh = p.weights.hh;
-  a.active =
-      static_cast<int32_t>(call.timeline.active(call.timeline.time(s, p.direction)));
+  a.active = static_cast<int32_t>(call.timeline.active(call.timeline.time(s, p.direction)));
   a.h_in = rows_for(h_target(call, p), p.state.quantized_h);
-  a.input_gates = p.slot.gates +
-                  call.timeline.row_in(p.chunk, s, p.direction) * p.weights.hh.padded_rows();
+  a.input_gates =
+      p.slot.gates + call.timeline.row_in(p.chunk, s, p.direction) * p.weights.hh.padded_rows();
   a.c = p.state.c;
   a.h = p.state.cell_output;
   a.units_stride = p.state.units_stride;
@@ -136,8 +135,7 @@ StepArguments step_arguments(const Call &call, const Part &p, int64_t s) {
 
 QuantizeArguments cell_output_arguments(const Call &call, const Part &p, int64_t s) {
   return state_arguments(call, p, s, state_plane(p.state.cell_output, p.state.units_stride),
-                         target_of(p.weights.hr, RowKind::bounded),
-                         p.state.quantized_cell_output);
+                         target_of(p.weights.hr, RowKind::bounded), p.state.quantized_cell_output);
 }
 
 ProductsArguments projection_arguments(const Call &call, const Part &p, int64_t s) {

@@ -99,8 +99,8 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
   return shapes;
 }
 
-Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch,
-              int64_t time_steps, const device::Limits &limits,
+Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, int64_t time_steps,
+              const device::Limits &limits,
               const std::function<bool(const PersistentShape &)> &fits) {
   Choice choice;
   choice.reason = obstacle(shape, layers, batch, time_steps);

@@ -1,4 +1,5 @@
-// How a layer's steps run: persistent, in the first shape that fits, or with a launch each.
+// How a layer's steps run: persistent, in the first shape that fits, or with launches for each
+// step.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +43,8 @@ std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const Packe
 std::string describe(const PersistentShape &shape);
 
 // The first possible shape that fits.
-Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch,
-              int64_t time_steps, const device::Limits &limits,
+Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, int64_t time_steps,
+              const device::Limits &limits,
               const std::function<bool(const PersistentShape &)> &fits);
 
 // How many directions or layers a launch may have such that all their blocks are resident at once.

@@ -144,7 +144,8 @@ struct Layout {
       fail("packed weights: row sums of " + std::to_string(record.row_sum_bytes) +
            " bytes are not possible");
     const int64_t fragments = divide_up(shape.columns, columns_per_fragment(arithmetic));
-    if (record.blocks > fragments || record.positions > shape.num_strips(kBandHeight) * record.blocks)
+    if (record.blocks > fragments ||
+        record.positions > shape.num_strips(kBandHeight) * record.blocks)
       fail("packed weights: " + std::to_string(record.positions) + " fragments, at most " +
            std::to_string(record.blocks) + " a band, are not possible");
   }

@@ -31,7 +31,7 @@ std::vector<MatrixPlan> matrices_of(const PackedStack &stack, int64_t layer) {
 std::string way_text(const LayerPlan &layer) {
   const std::string way = layer.way == Way::one_launch   ? "one launch: "
                           : layer.way == Way::persistent ? "persistent: "
-                                                         : "a launch each step: ";
+                                                         : "launches each step: ";
   return way + layer.reason +
          (layer.side_by_side > 1
               ? ", " + std::to_string(layer.side_by_side) + " layers side by side"
@@ -55,7 +55,7 @@ std::vector<LayerPlan> explain(const DeviceStack &stack, const LstmArguments &ar
       LayerPlan &layer = layers[static_cast<size_t>(i)];
       layer.way = plan.single_step    ? Way::one_launch
                   : choice.persistent ? Way::persistent
-                                      : Way::launch_each_step;
+                                      : Way::launches_each_step;
       layer.reason = plan.single_step ? "there is one time step" : choice.reason;
       layer.side_by_side = group.count;
       layer.matrices = matrices_of(packed, i);

@@ -34,10 +34,9 @@ public:
         const int row = i / kPieces, piece = i % kPieces;
         if (piece < place_.tiles() * kTilePieces)
           device::store_async(
-              device::map_shared(
-                  reinterpret_cast<Words4 *>(memory_.h_row(step + 1, row)) +
-                      place_.first_tile() * kTilePieces + piece,
-                  rank),
+              device::map_shared(reinterpret_cast<Words4 *>(memory_.h_row(step + 1, row)) +
+                                     place_.first_tile() * kTilePieces + piece,
+                                 rank),
               own[i], full);
       }
       if (device::lane() == 0)

@@ -1,8 +1,8 @@
 // Exchange across the grid, through global memory. Each packet carries the number of its step, so
 // the load that finds it also brings its data.
 //
-// A block sends its status, which rows have a NaN and that it is ready, and its h, [rows][16 units],
-// by three words a packet:
+// A block sends its status, which rows have a NaN and that it is ready, and its h, [rows][16
+// units], by three words a packet:
 //
 //   packet 0   status           packet 1   words 0..2           packet 2   words 3..5        ...
 //
@@ -114,8 +114,8 @@ private:
     LFK_UNROLLED (j, 3) {
       const int word = (at.packet() - 1) * 3 + j;
       if (word < sent * kRowWords)
-        reinterpret_cast<uint32_t *>(memory_.h_row(step, word / kRowWords))
-            [at.block * kRowWords + word % kRowWords] = packet.words[j];
+        reinterpret_cast<uint32_t *>(memory_.h_row(
+            step, word / kRowWords))[at.block * kRowWords + word % kRowWords] = packet.words[j];
     }
   }
 

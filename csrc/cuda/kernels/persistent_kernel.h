@@ -234,9 +234,9 @@ private:
           hi = v > hi ? v : hi;
         }
       }
-      const RowQuantizer to = quantizer(
-          static_cast<float>(-largest_of_warp(-lo)), static_cast<float>(largest_of_warp(hi)), true,
-          RowKind::any, true, a_.hh.activation_max);
+      const RowQuantizer to = quantizer(static_cast<float>(-largest_of_warp(-lo)),
+                                        static_cast<float>(largest_of_warp(hi)), true, RowKind::any,
+                                        true, a_.hh.activation_max);
       by = {to.scale * unit, to.inverse, to.zero_point};
     }
     if (device::lane() == 0)
@@ -305,8 +305,7 @@ private:
   template <class Visit>
   LFK_DEVICE void for_each_unit(int begin, int end, const Visit &visit) const {
     LFK_ROLLED
-    for (int i = begin * kUnits + device::thread_index(); i < end * kUnits;
-         i += kPersistentThreads)
+    for (int i = begin * kUnits + device::thread_index(); i < end * kUnits; i += kPersistentThreads)
       if (i % kUnits < place_.tiles() * kBandHeight)
         visit(i / kUnits, i % kUnits);
   }
@@ -341,8 +340,8 @@ private:
 
   // As exchanged_target() says of values in [-1, 1].
   LFK_DEVICE int16_t to_exchange(float h) const {
-    const RowQuantizer to{1.0f, 0.0f, static_cast<float>(exchanged_max_), 0, -exchanged_max_,
-                          exchanged_max_};
+    const RowQuantizer to{
+        1.0f, 0.0f, static_cast<float>(exchanged_max_), 0, -exchanged_max_, exchanged_max_};
     return std::isnan(h) ? int16_t{0} : static_cast<int16_t>(to(h));
   }
 

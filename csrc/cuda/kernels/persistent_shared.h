@@ -29,7 +29,8 @@ public:
   LFK_HOST_DEVICE explicit SharedLayout(const SharedSizes &s)
       : h_stride(up(s.columns * int{sizeof(int16_t)}, 128) + 64),
         gates_stride(s.tiles * kTileHeight + 16), sums_stride(s.tiles * kBandHeight + 1),
-        rows(up(s.rows, 4)), sum_rows(rows < kRowsAtOnce ? rows : kRowsAtOnce), h_bytes(rows * h_stride), nan_pieces(s.cluster ? s.blocks : 0) {
+        rows(up(s.rows, 4)), sum_rows(rows < kRowsAtOnce ? rows : kRowsAtOnce),
+        h_bytes(rows * h_stride), nan_pieces(s.cluster ? s.blocks : 0) {
     const int units = s.tiles * kBandHeight, copies = s.cluster ? 2 : 1;
     own_nans = place(16);
     row_nans = place(16);

@@ -92,8 +92,8 @@ struct StoreStateArguments {
   DataType type = DataType::float32;
 };
 
-// No-ops without rows. Throw Error if CUDA refuses a launch. All arguments of a launch have the same
-// arithmetic().
+// No-ops without rows. Throw Error if CUDA refuses a launch. All arguments of a launch have the
+// same arithmetic().
 void load_state(const Directions<LoadStateArguments> &arguments, void *stream);
 void quantize_rows(const SideBySide<QuantizeArguments> &arguments, void *stream);
 void products(const SideBySide<ProductsArguments> &arguments, void *stream);

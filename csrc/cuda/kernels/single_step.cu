@@ -46,7 +46,8 @@ LFK_HOST_DEVICE SharedOffsets shared_offsets(int64_t input, int64_t hidden) {
 }
 
 LFK_DEVICE float state_at(const SingleStepArguments &a, const void *state, int64_t row, int64_t i) {
-  return state ? load_value(state, a.state_type, a.rows.caller_row(row) * a.hh.num_columns + i) : 0.0f;
+  return state ? load_value(state, a.state_type, a.rows.caller_row(row) * a.hh.num_columns + i)
+               : 0.0f;
 }
 
 // Each warp quantizes some of the block's rows: those of the input first, then those of h.
@@ -134,9 +135,8 @@ void single_step(const Directions<SingleStepArguments> &all, void *stream) {
   shape.threads = kStepThreads;
   shape.shared_bytes = single_step_shared_bytes(a.ih, a.hh);
   shape.grid = {static_cast<int>(divide_up(a.rows.batch, kRows)), a.hh.num_tiles, all.count};
-  with_both(a.ih, a.hh, [&](auto ih, auto hh) {
-    launch(single_step_kernel<ih, hh>, shape, stream, all);
-  });
+  with_both(a.ih, a.hh,
+            [&](auto ih, auto hh) { launch(single_step_kernel<ih, hh>, shape, stream, all); });
 }
 
 } // namespace cuda

@@ -77,7 +77,7 @@ LSTM_FASTKERNELS_API void lstm_forward(const DeviceStack &stack, const LstmArgum
                                        const Queue &queue);
 
 // How the time steps of a layer are run.
-enum class Way { nothing, one_launch, persistent, launch_each_step };
+enum class Way { nothing, one_launch, persistent, launches_each_step };
 
 struct MatrixPlan {
   std::string name;
@@ -89,7 +89,7 @@ struct MatrixPlan {
 struct LayerPlan {
   Way way = Way::nothing;
   std::string reason;
-  int64_t side_by_side = 1; // layers at a time, this one among them
+  int64_t side_by_side = 1;         // layers at a time, this one among them
   std::vector<MatrixPlan> matrices; // of its directions
 };
 

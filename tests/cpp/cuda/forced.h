@@ -49,9 +49,9 @@ inline cuda::PersistentShape of_arithmetic(cuda::PersistentShape shape, Arithmet
 }
 
 inline std::string name_of(const cuda::PersistentShape &s) {
-  return check::text(
-      s.arithmetic == Arithmetic::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid", " of ",
-      s.grid, " fragments ", s.fragments, " ranges ", s.ranges);
+  return check::text(s.arithmetic == Arithmetic::signed16 ? "int16 " : "",
+                     s.cluster ? "cluster" : "grid", " of ", s.grid, " fragments ", s.fragments,
+                     " ranges ", s.ranges);
 }
 
 inline cuda::Plan plan_of(const std::vector<cuda::PersistentShape> &layers) {

@@ -160,8 +160,12 @@ TEST(extreme_zero_points) {
         m.weights[i] = -128.0f;
     });
     for (int64_t T : {1, 4})
-      for (const auto &[lo, hi] : {std::pair(-2.0f, -1.0f), {1.0f, 2.0f}, {0.0f, 0.0f},
-                                   {-0.5f, -0.5f}, {0.9999f, 1000.0f}, {-1e30f, 1e-30f}}) {
+      for (const auto &[lo, hi] : {std::pair(-2.0f, -1.0f),
+                                   {1.0f, 2.0f},
+                                   {0.0f, 0.0f},
+                                   {-0.5f, -0.5f},
+                                   {0.9999f, 1000.0f},
+                                   {-1e30f, 1e-30f}}) {
         WITH("proj ", proj, " T ", T, " from ", lo, " to ", hi);
         Sequence sequence = random_sequence(shape, T, 5, 78);
         sequence.x = random_reals(T * 5 * 40, lo, hi, 79);

@@ -115,14 +115,15 @@ TEST(the_most_rows) {
     int64_t rows = 64;
     const cuda::PackedLayer layer = layer_of(hidden, precision);
     const auto in_one_range = [](const cuda::PersistentShape &s) { return s.ranges == 1; };
-    while (rows > 0 && !cuda::choose(shape_of(5, hidden), &layer, rows, 10, limits, in_one_range)
-                            .persistent)
+    while (rows > 0 &&
+           !cuda::choose(shape_of(5, hidden), &layer, rows, 10, limits, in_one_range).persistent)
       --rows;
     return rows;
   };
   const auto check = [&](int64_t hidden, const Limits &limits, int64_t int8, int64_t int16) {
     const int64_t found8 = most(hidden, kInt8, limits), found16 = most(hidden, kInt16, limits);
-    WITH("hidden ", hidden, " multiprocessors ", limits.multiprocessors, ": ", found8, " ", found16);
+    WITH("hidden ", hidden, " multiprocessors ", limits.multiprocessors, ": ", found8, " ",
+         found16);
     CHECK(found8 == int8 && found16 == int16);
   };
   const Limits no_cluster{132, 227 * 1024, false};

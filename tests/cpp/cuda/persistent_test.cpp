@@ -40,8 +40,7 @@ TEST(layers_of_every_kind) {
     const TypedShape shape = shape_of(5, 40, 0, 4, directions);
     const Case of(random_stack(shape, Weights::any, 113), random_sequence(shape, 6, 5, 114),
                   {6, 1, 3, 5, 5});
-    cuda::Plan plan =
-        plan_of({grid_of(40, 1), grid_of(40, 2), grid_of(40, 1), cluster_of(40, 1)});
+    cuda::Plan plan = plan_of({grid_of(40, 1), grid_of(40, 2), grid_of(40, 1), cluster_of(40, 1)});
     for (size_t plain : {1, 2}) {
       plan.layers[plain].persistent = false;
       for_each_order([&] {
@@ -56,8 +55,10 @@ TEST(layers_of_every_kind) {
 TEST(persistent_layers_of_other_precisions) {
   for (int64_t directions : {1, 2}) {
     const TypedShape shape = shape_of(5, 40, 0, 4, directions);
-    const SourceStack wide = random_stack(shape_of(5, 40, 0, 4, directions, kInt16), Weights::any, 151),
-                      floats = random_stack(shape_of(5, 40, 0, 4, directions, kFloat32), Weights::any, 152);
+    const SourceStack wide = random_stack(shape_of(5, 40, 0, 4, directions, kInt16), Weights::any,
+                                          151),
+                      floats = random_stack(shape_of(5, 40, 0, 4, directions, kFloat32),
+                                            Weights::any, 152);
     SourceStack stack = random_stack(shape, Weights::any, 153);
     cuda::Plan plan = plan_of(cluster_of(40, 1), 4);
     for (size_t cell = 0; cell < stack.layers.size(); ++cell) {

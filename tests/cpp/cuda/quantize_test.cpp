@@ -48,10 +48,9 @@ HeldRows on_cpu(const std::vector<float> &values, int64_t rows, const cuda::RowT
   HeldRows held(rows, stride);
   for (int64_t row = 0; row < rows; ++row) {
     const auto i = static_cast<size_t>(row);
-    active_kernels().quantize_row(values.data() + row * target.columns, target.columns, target.kind,
-                                  matrix,
-                                  {held.data.data() + row * stride, stride, &held.scales[i],
-                                   &held.zero_points[i]});
+    active_kernels().quantize_row(
+        values.data() + row * target.columns, target.columns, target.kind, matrix,
+        {held.data.data() + row * stride, stride, &held.scales[i], &held.zero_points[i]});
   }
   return held;
 }

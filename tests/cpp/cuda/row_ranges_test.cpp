@@ -60,8 +60,7 @@ TEST(any_number_of_ranges) {
       for (const auto &lengths : {std::vector<int64_t>(), random_lengths(3, B, 317)}) {
         const Result expected = forward(stack.packed(), sequence, 1, lengths);
         for (int ranges = 2; ranges <= cuda::kMostSideBySide; ++ranges)
-          for (const PersistentShape &s :
-               {cluster_of(20, 1), grid_of(20, 1)}) {
+          for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1)}) {
             const PersistentShape split = of_rows(s, B, ranges);
             if (split.rows == 0)
               continue;

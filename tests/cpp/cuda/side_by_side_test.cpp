@@ -48,15 +48,15 @@ TEST(layers_side_by_side) {
     }
 }
 
-// Groups with others between them, of other shapes, or with a launch for each step.
+// Groups with others between them, of other shapes, or with launches for each step.
 TEST(groups_one_above_the_other) {
   const TypedShape shape = shape_of(5, 20, 0, 6, 1);
   const SourceStack stack = random_stack(shape, Weights::any, 203);
   const StackOnDevice on_device(stack);
   const Sequence sequence = random_sequence(shape, 5, 9, 204);
   const Result expected = forward(stack.packed(), sequence);
-  const PersistentShape grid = grid_of(20, 1), wide = grid_of(20, 2),
-                        cluster = cluster_of(20, 1), wider = grid_of(20, 3);
+  const PersistentShape grid = grid_of(20, 1), wide = grid_of(20, 2), cluster = cluster_of(20, 1),
+                        wider = grid_of(20, 3);
   const std::vector<PersistentShape> stacks[] = {{grid, grid, wide, wide, wide, cluster},
                                                  {cluster, wider, wider, grid, grid, wider},
                                                  {wide, wide, wide, wide, wide, wide}};
@@ -124,8 +124,7 @@ TEST(a_workspace_for_any_group) {
     const int64_t bytes = cuda::workspace_of(stack, a, schedule);
     WITH("T ", T);
     int64_t most = 0;
-    for (int together = 1; together <= cuda::most_side_by_side(stack, 3, T);
-         ++together) {
+    for (int together = 1; together <= cuda::most_side_by_side(stack, 3, T); ++together) {
       const cuda::Timeline timeline(schedule, T, 1);
       most = std::max(most,
                       cuda::CallMemory(stack, a, schedule, timeline, together,
