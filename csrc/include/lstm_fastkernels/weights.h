@@ -51,8 +51,8 @@ LSTM_FASTKERNELS_API void quantize_rows(const float *weight, int64_t rows, int64
 // Cells validated, and how they are packed for the CPU. The cells must live as long.
 class LSTM_FASTKERNELS_API PackPlan {
 public:
-  // Throws Error, naming the matrix, for a shape that validate refuses, a scale, weight or bias
-  // that is not finite, and block indices or padding that are not valid.
+  // Throws Error, naming the matrix, for a shape that validate refuses, a scale, weight or bias that
+  // is not finite, and block indices or padding that are not valid.
   PackPlan(const LstmShape &shape, const CellWeights *cells);
   ~PackPlan();
   PackPlan(const PackPlan &) = delete;
