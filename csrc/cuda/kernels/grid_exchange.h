@@ -30,7 +30,7 @@ public:
   LFK_DEVICE void begin() {}
 
   LFK_DEVICE void send(int step, int active) {
-    Words4 *const to = packets(step, place_.block());
+    Words4 *const to = packets(step) + first_packet(place_.block());
     const uint32_t *const words = reinterpret_cast<const uint32_t *>(memory_.own());
     LFK_ROLLED
     for (int i = device::thread_index(); i < block_packets(active); i += kPersistentThreads) {
@@ -49,31 +49,30 @@ public:
     const int count = block_packets(sent);
     const uint32_t expected = stamp(step - 1);
     for (Cursor next{device::warp(), 0}; next.block < place_.blocks();) {
-      const Cursor first = next;
-      Words4 packets[kAtOnce];
+      Cursor at = next;
+      Words4 found[kAtOnce];
+      int places[kAtOnce];
       LFK_UNROLLED (i, kAtOnce) {
-        packets[i].words[3] = exists(next, count) ? ~expected : expected;
+        found[i].words[3] = exists(next, count) ? ~expected : expected;
+        places[i] = first_packet(next.block) + next.packet();
         next.advance(count);
       }
       Patience patience;
       for (;;) {
         uint32_t missing = 0;
-        Cursor at = first;
         LFK_UNROLLED (i, kAtOnce) {
-          if (packets[i].words[3] != expected)
-            packets[i] = device::load_packet(this->packets(step - 1, at.block) + at.packet());
-          missing |= packets[i].words[3] ^ expected;
-          at.advance(count);
+          if (found[i].words[3] != expected)
+            found[i] = device::load_packet(packets(step - 1) + places[i]);
+          missing |= found[i].words[3] ^ expected;
         }
         if (!device::any_lane(missing != 0))
           break;
         if (device::any_lane(patience.ran_out(a_.patience_ns)))
           return false;
       }
-      Cursor at = first;
       LFK_UNROLLED (i, kAtOnce) {
         if (exists(at, count))
-          take(at, packets[i], step, sent);
+          take(at, found[i], step, sent);
         at.advance(count);
       }
     }
@@ -102,8 +101,9 @@ private:
   LFK_DEVICE bool exists(const Cursor &at, int count) const {
     return at.block < place_.blocks() && at.packet() < count;
   }
-  LFK_DEVICE Words4 *packets(int step, int block) const {
-    return a_.packets + ((step & 1) * place_.blocks() + block) * block_packets(a_.num_rows);
+  LFK_DEVICE int first_packet(int block) const { return block * block_packets(a_.num_rows); }
+  LFK_DEVICE Words4 *packets(int step) const {
+    return a_.packets + (step & 1) * first_packet(place_.blocks());
   }
   // Repeats after 2^32 steps of a call; empty packets have 0.
   LFK_DEVICE uint32_t stamp(int step) const { return a_.epoch + static_cast<uint32_t>(step) + 1; }
