@@ -119,7 +119,8 @@ def test_unsigned_rows_are_the_nearest_multiples(shift):
     q, zero_point, scale = reference.quantize_rows_unsigned(rows)
     assert (q.dtype, zero_point.dtype, scale.dtype) == (torch.int32, torch.int32, torch.float32)
     assert (q.shape, zero_point.shape, scale.shape) == ((100, 31), (100, 1), (100, 1))
-    assert q.min() >= 0 and ((q.amax(1) >= 254) | (q.amin(1) <= 1)).all()
+    assert q.min() >= 0
+    assert ((q.amax(1) >= 254) | (q.amin(1) <= 1)).all()
     # The zero point is an integer too, which moves the whole row by half a step at most.
     steps = rows.double() / scale.double()
     assert ((q - zero_point - steps).abs() <= 1 + 255 * 2**-22).all()
@@ -132,7 +133,8 @@ def test_bounded_rows_go_by_way_of_16_bits():
     q, zero_point, scale = reference.quantize_rows_unsigned(rows, "bounded")
     grid = (rows[1] * (32767 / 2)).round()
     q16, zero16, scale16 = reference.quantize_rows_unsigned(grid[None])
-    assert torch.equal(q[1:], q16) and torch.equal(zero_point[1:], zero16)
+    assert torch.equal(q[1:], q16)
+    assert torch.equal(zero_point[1:], zero16)
     assert torch.equal(scale[1:], scale16 * (torch.tensor(2.0) / 32767))
     assert q[0, 2] == zero_point[0]  # 1e-5 is no step of 16 bits
     zeros = reference.quantize_rows_unsigned(torch.full((1, 3), 1e-5), "bounded")

@@ -1,10 +1,14 @@
-// Rows of int8 with a searched scale. A scale is tried by rounding the row with it and summing the
-// squared errors; for the best one's integers, least squares gives the final scale. Operations and
-// their order are the same on all machines, and so are the results.
+// Rows of int8. A row that integers and a scale give exactly is taken as it is. For others a scale
+// is searched: it is tried by rounding the row with it and summing the squared errors; for the best
+// one's integers, least squares gives the final scale. Operations and their order are the same on
+// all machines, and so are the results.
+#include "weights/quantize_rows.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,12 +16,17 @@
 #include "common/fail.h"
 #include "common/half.h"
 #include "common/rounding.h"
-#include "lstm_fastkernels/weights.h"
 
 namespace lstm_fastkernels {
 namespace {
 
 constexpr float kWeightMax = 127, kPairMax = 128;
+
+// PairSafe::automatic lets the squared error of a matrix grow so far.
+constexpr double kPairSafeGrowth = 2;
+
+// A task takes so many weights at a time.
+constexpr int64_t kWeightsATask = 1 << 16;
 
 // Pairs of weights between two looks at the sum.
 constexpr int kBlock = 16;
@@ -65,7 +74,9 @@ inline Floats load(const float *from) {
 }
 
 // To the nearest integer, ties to even, for less than 2^22: what is added leaves no room for more.
-inline Floats round_to_integer(Floats value) { return (value + 0x1.8p23f) - 0x1.8p23f; }
+template <class Value> Value round_to_integer(Value value) {
+  return (value + 0x1.8p23f) - 0x1.8p23f;
+}
 
 inline Floats round_weight(Floats scaled) {
   const Floats most = Floats{} + kWeightMax;
@@ -137,8 +148,9 @@ public:
 
   // Writes padded() integers.
   void quantize(float factor, int8_t *quantized) const {
+    const float inverse_scale = 1 / scale_of(factor);
     for (int64_t pair = 0; pair < pairs_; pair += kLanes) {
-      const Pairs pairs = rounded(pair, scale_of(factor), pair_safe_);
+      const Pairs pairs = rounded(pair, inverse_scale, pair_safe_);
       for (int lane = 0; lane < kLanes; ++lane) {
         *quantized++ = static_cast<int8_t>(pairs.first[lane]);
         *quantized++ = static_cast<int8_t>(pairs.second[lane]);
@@ -166,20 +178,21 @@ private:
     }
   }
 
-  Pairs rounded(int64_t pair, float scale, bool pair_safe) const {
-    return round_pairs(load(&even_[pair]) / scale, load(&odd_[pair]) / scale, pair_safe);
+  Pairs rounded(int64_t pair, float inverse_scale, bool pair_safe) const {
+    return round_pairs(load(&even_[pair]) * inverse_scale, load(&odd_[pair]) * inverse_scale,
+                       pair_safe);
   }
 
   // Ends early once it is more than `limit`.
   double squared_error(float factor, double limit) const {
-    const float scale = scale_of(factor);
+    const float scale = scale_of(factor), inverse_scale = 1 / scale;
     double error = 0;
     for (int64_t begin = 0; begin < pairs_ && error <= limit; begin += kBlock) {
       // Rounding adds half to each weight of a pair at most.
       const bool unsafe = largest_sums_[begin / kBlock] > (kPairMax - 0.5f) * scale;
       Floats sum{};
       for (int64_t pair = begin; pair < end_of_block(begin); pair += kLanes) {
-        const Pairs pairs = rounded(pair, scale, unsafe);
+        const Pairs pairs = rounded(pair, inverse_scale, unsafe);
         const Floats first = pairs.first * scale - load(&even_[pair]);
         const Floats second = pairs.second * scale - load(&odd_[pair]);
         sum += first * first + second * second;
@@ -223,46 +236,151 @@ double squared_error(const float *weights, const int8_t *quantized, float scale,
   });
 }
 
-float largest_magnitude(const float *weights, int64_t columns) {
-  uint32_t largest = 0; // bits of floats have their order, those that are not finite at its end
-  for (int64_t k = 0; k < columns; ++k)
-    largest = std::max(largest, bits_of(weights[k]) & 0x7fffffffu);
-  return float_of(largest);
+// Of the weights that are not zero; zeros if there is none. `largest` may be infinite or NaN.
+struct Magnitudes {
+  float smallest, largest;
+};
+
+Magnitudes magnitudes_of(const float *weights, int64_t columns) {
+  // Bits of floats have their order, those that are not finite at its end.
+  uint32_t smallest_less_one = ~0u, largest = 0;
+  for (int64_t k = 0; k < columns; ++k) {
+    const uint32_t bits = bits_of(weights[k]) & 0x7fffffffu;
+    smallest_less_one = std::min(smallest_less_one, bits - 1); // zero comes last
+    largest = std::max(largest, bits);
+  }
+  return {float_of(smallest_less_one + 1), float_of(largest)};
+}
+
+// Whether integers in [-128, 127] times `scale`, in float32, are the weights; if so, writes them.
+bool divide_exactly(const float *weights, int64_t columns, float scale, int8_t *quantized) {
+  for (int64_t k = 0; k < columns; ++k) {
+    const float integer = round_to_integer(weights[k] / scale);
+    if (integer * scale != weights[k] || integer > kWeightMax)
+      return false;
+    quantized[k] = static_cast<int8_t>(integer);
+  }
+  return true;
+}
+
+// The scale with which integers in [-128, 127] give the weights exactly, and these integers: the
+// smallest ones that do. 0 where there are none.
+float exact_scale(const float *weights, int64_t columns, Magnitudes magnitudes, int8_t *quantized) {
+  for (int most = 1; most <= -std::numeric_limits<int8_t>::min(); ++most) {
+    const float quotient = magnitudes.largest / static_cast<float>(most);
+    const uint32_t bits = bits_of(quotient);
+    // Several may give the largest weight; most others fail on the smallest.
+    for (const float scale : {quotient, float_of(bits - 1), float_of(bits + 1)})
+      if (round_to_integer(magnitudes.smallest / scale) * scale == magnitudes.smallest &&
+          divide_exactly(weights, columns, scale, quantized))
+        return scale;
+  }
+  return 0;
+}
+
+bool is_pair_safe(const int8_t *quantized, int64_t columns) {
+  for (int64_t k = 0; k + 1 < columns; k += 2)
+    if (std::abs(quantized[k] + quantized[k + 1]) > kPairMax)
+      return false;
+  return true;
+}
+
+// Quantizes rows of one length.
+class RowQuantizer {
+public:
+  RowQuantizer(int64_t columns, bool pair_safe)
+      : columns_(columns), pair_safe_(pair_safe), coarse_(coarse_factors(pair_safe)),
+        unit_(columns, pair_safe), candidate_(unit_.padded()) {}
+
+  // Returns the squared error.
+  double quantize(const float *weights, int8_t *quantized, float *scale) {
+    const Magnitudes magnitudes = magnitudes_of(weights, columns_);
+    if (!std::isfinite(magnitudes.largest))
+      fail("weight must be finite");
+    if (magnitudes.largest < 1e-30f) {
+      std::fill_n(quantized, columns_, int8_t{0});
+      *scale = 0;
+      return 0;
+    }
+    *scale = exact_scale(weights, columns_, magnitudes, quantized);
+    if (*scale != 0 && (!pair_safe_ || is_pair_safe(quantized, columns_)))
+      return 0;
+    return search(weights, magnitudes.largest, quantized, scale);
+  }
+
+private:
+  double search(const float *weights, float largest, int8_t *quantized, float *scale_found) {
+    unit_.set(weights, largest);
+    double least = std::numeric_limits<double>::infinity();
+    for (const float factor : unit_.best(coarse_))
+      for (const float fine : unit_.best(fine_factors(factor))) {
+        unit_.quantize(fine, candidate_.data());
+        const float scale = least_squares_scale(weights, candidate_.data(), columns_);
+        const double error = squared_error(weights, candidate_.data(), scale, columns_);
+        if (error < least) {
+          least = error;
+          *scale_found = scale;
+          std::copy_n(candidate_.begin(), columns_, quantized);
+        }
+      }
+    return least;
+  }
+
+  int64_t columns_;
+  bool pair_safe_;
+  std::vector<float> coarse_;
+  UnitRow unit_;
+  std::vector<int8_t> candidate_;
+};
+
+struct QuantizedMatrix {
+  int8_t *integers;
+  float *scales;
+};
+
+// Returns the squared error: of rows in their order, however they are shared out.
+double quantize_all(const float *weight, int64_t rows, int64_t columns, bool pair_safe,
+                    QuantizedMatrix to, const RunTasks &run_tasks) {
+  std::vector<double> errors(rows);
+  const int64_t rows_a_task = 1 + kWeightsATask / columns;
+  run_tasks(static_cast<int>(divide_up(rows, rows_a_task)), [&](int task) {
+    RowQuantizer quantizer(columns, pair_safe);
+    const int64_t begin = task * rows_a_task;
+    for (int64_t row = begin; row < std::min(begin + rows_a_task, rows); ++row) {
+      const int64_t at = row * columns;
+      errors[row] = quantizer.quantize(weight + at, to.integers + at, to.scales + row);
+    }
+  });
+  return std::accumulate(errors.begin(), errors.end(), 0.0);
 }
 
 } // namespace
 
-void quantize_rows(const float *weight, int64_t rows, int64_t columns, bool pair_safe,
-                   int8_t *quantized, float *scales) {
+void quantize_rows(const float *weight, int64_t rows, int64_t columns, PairSafe pair_safe,
+                   int8_t *quantized, float *scales, const RunTasks &run_tasks) {
   if (columns < 1)
     fail("weight must have columns, got " + std::to_string(columns));
-  const std::vector<float> coarse = coarse_factors(pair_safe);
-  UnitRow unit(columns, pair_safe);
-  std::vector<int8_t> candidate(unit.padded());
-  for (int64_t row = 0; row < rows; ++row) {
-    const float *const weights = weight + row * columns;
-    int8_t *const integers = quantized + row * columns;
-    const float largest = largest_magnitude(weights, columns);
-    if (!std::isfinite(largest))
-      fail("weight must be finite");
-    std::fill_n(integers, columns, int8_t{0});
-    scales[row] = 0;
-    if (largest < 1e-30f)
-      continue;
-    unit.set(weights, largest);
-    double least = std::numeric_limits<double>::infinity();
-    for (const float factor : unit.best(coarse))
-      for (const float fine : unit.best(fine_factors(factor))) {
-        unit.quantize(fine, candidate.data());
-        const float scale = least_squares_scale(weights, candidate.data(), columns);
-        const double error = squared_error(weights, candidate.data(), scale, columns);
-        if (error < least) {
-          least = error;
-          scales[row] = scale;
-          std::copy_n(candidate.begin(), columns, integers);
-        }
-      }
+  const auto quantize = [&](bool safe, QuantizedMatrix to) {
+    return quantize_all(weight, rows, columns, safe, to, run_tasks);
+  };
+  const double error = quantize(pair_safe == PairSafe::always, {quantized, scales});
+  if (pair_safe != PairSafe::automatic)
+    return;
+  std::vector<int8_t> safe(rows * columns);
+  std::vector<float> safe_scales(rows);
+  if (quantize(true, {safe.data(), safe_scales.data()}) <= kPairSafeGrowth * error) {
+    std::copy(safe.begin(), safe.end(), quantized);
+    std::copy(safe_scales.begin(), safe_scales.end(), scales);
   }
+}
+
+void quantize_rows(const float *weight, int64_t rows, int64_t columns, PairSafe pair_safe,
+                   int8_t *quantized, float *scales) {
+  quantize_rows(weight, rows, columns, pair_safe, quantized, scales,
+                [](int count, const std::function<void(int)> &task) {
+                  for (int i = 0; i < count; ++i)
+                    task(i);
+                });
 }
 
 } // namespace lstm_fastkernels

@@ -2,7 +2,8 @@
 
 import copy
 import warnings
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
@@ -17,13 +18,12 @@ from lstm_fastkernels.compression.lstms import (
 )
 from lstm_fastkernels.modules.cell import FastQuantLSTMCell, FastSparseLSTMCell
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
+from lstm_fastkernels.modules.quantized_lstm import quantized_classes
 
 Weights = Literal["int8", "float32"]
 
-_TWINS: dict[Weights, dict[type[nn.Module], Any]] = {
-    "int8": {nn.LSTM: FastQuantLSTM, nn.LSTMCell: FastQuantLSTMCell},
-    "float32": {nn.LSTM: FastSparseLSTM, nn.LSTMCell: FastSparseLSTMCell},
-}
+# What makes the fast twin of a module, by its class.
+Makers = Mapping[type[nn.Module], Callable[..., nn.Module]]
 
 
 def convert(
@@ -37,9 +37,10 @@ def convert(
     """Replaces every nn.LSTM and nn.LSTMCell by its fast twin.
 
     `weights` "int8" gives FastQuantLSTM and FastQuantLSTMCell, "float32" FastSparseLSTM and
-    FastSparseLSTMCell, for models pruned in blocks; options are theirs: `activations`, `layout`,
-    `block_size`. Zeros that pay are skipped by default: each matrix is laid out by itself, and the
-    modules' repr says how.
+    FastSparseLSTMCell, for models pruned in blocks; options are theirs: `activations`, `precision`,
+    `pair_safe`, `layout`, `block_size`. Zeros that pay are skipped by default: each matrix is laid
+    out by itself, and the modules' repr says how. "int8" also takes over the LSTMs that torch.ao's
+    quantize_dynamic has made, their integers as they are.
 
     filter_fn(module, name) picks the ones to replace; name is the dotted name in the model. A
     module used in several places stays shared. Forward and backward hooks, and attributes that
@@ -51,16 +52,13 @@ def convert(
     something else than its class does (a forward of its own, old weight_norm, parameters missing
     or added, hooks on its state_dict), for weights that are on the meta device or not finite, and
     for modules inside DistributedDataParallel or FSDP. A UserWarning names what is left as it is
-    though it looks like an LSTM (subclasses, scripted and quantized modules), unless filter_fn
-    leaves it out.
+    though it looks like an LSTM (subclasses, scripted modules, other quantized ones), unless
+    filter_fn leaves it out.
     """
-    if weights not in _TWINS:
-        raise ValueError(f"weights must be one of {list(_TWINS)}, got {weights!r}")
-    lstms = {module: name for name, module in find_lstms(model, filter_fn)}
+    makers = _makers(weights)
+    lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=makers)}
     check_replaceable(model, lstms)
-    twins = {
-        name: _twin_of(module, name, _TWINS[weights], options) for module, name in lstms.items()
-    }
+    twins = {name: _twin_of(module, name, makers, options) for module, name in lstms.items()}
     if text := leftovers(model, lstms, filter_fn):
         warnings.warn(text, stacklevel=2)
     if not inplace:
@@ -69,10 +67,23 @@ def convert(
     return replace_modules(model, {modules[name]: twin for name, twin in twins.items()})
 
 
-def _twin_of(
-    module: nn.Module, name: str, twins: dict[type[nn.Module], Any], options: dict[str, Any]
-) -> nn.Module:
+def _makers(weights: Weights) -> Makers:
+    if weights == "float32":
+        return {nn.LSTM: FastSparseLSTM.from_float, nn.LSTMCell: FastSparseLSTMCell.from_float}
+    if weights != "int8":
+        raise ValueError(f"weights must be one of {list(get_args(Weights))}, got {weights!r}")
+    classes: list[type[nn.Module]] = [nn.LSTM, nn.LSTMCell, *quantized_classes()]
+    makers: list[Callable[..., nn.Module]] = [
+        FastQuantLSTM.from_float,
+        FastQuantLSTMCell.from_float,
+        FastQuantLSTM.from_quantized,
+        FastQuantLSTMCell.from_quantized,
+    ]
+    return dict(zip(classes, makers, strict=False))
+
+
+def _twin_of(module: nn.Module, name: str, makers: Makers, options: dict[str, Any]) -> nn.Module:
     try:
-        return twins[type_before_parametrizations(module)].from_float(module, **options)
+        return makers[type_before_parametrizations(module)](module, **options)
     except ValueError as error:
         raise ValueError(f"{label_of(name)}: {error}") from error

@@ -9,6 +9,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels.compression.lstms import FilterFn, find_lstms, label_of, unregistered
 from lstm_fastkernels.modules.fast import FastModule
+from lstm_fastkernels.modules.quantized_lstm import quantized_classes
 
 _LSTMS = (nn.LSTM, nn.LSTMCell)
 
@@ -30,7 +31,7 @@ def leftovers(
     What filter_fn does not pick is not named. Compressed LSTMs, GRUs and the like are named only
     where nothing was converted.
     """
-    found = _resembling(model)
+    found = _resembling(model, converted)
     if not converted:
         found = found or _only(model)
         if not found and not any(find_lstms(model)):
@@ -41,11 +42,16 @@ def leftovers(
     return f"convert left as they are: {'; '.join(map(str, picked))}"
 
 
-def _resembling(model: nn.Module) -> list[_Leftover]:
+def _resembling(model: nn.Module, converted: Collection[nn.Module]) -> list[_Leftover]:
     """What is, or by its name may be, an LSTM, but none that can be converted."""
     inside = _inside_quantized(model)
-    reasons = {module: _reason(module) for module in model.modules() if module not in inside}
-    alike = {m for m, reason in reasons.items() if reason or isinstance(m, (FastModule, *_LSTMS))}
+    reasons = {
+        module: None if module in converted else _reason(module)
+        for module in model.modules()
+        if module not in inside
+    }
+    lstms = {m for m in reasons if m in converted or isinstance(m, (FastModule, *_LSTMS))}
+    alike = lstms | {module for module, reason in reasons.items() if reason}
     found = [
         _Leftover(name, module, reason)
         for name, module in model.named_modules()
@@ -71,6 +77,8 @@ def _reason(module: nn.Module) -> str | None:
             return None
         if isinstance(module, cls):
             return f"a subclass of nn.{cls.__name__}, which may compute something else"
+    if type(module) in quantized_classes():
+        return "quantized by torch.ao to int8: convert it with weights='int8'"
     if _is_quantized(module):
         return "quantized by torch.ao: convert the float model"
     return "no nn.LSTM, for all its name" if "lstm" in type(module).__name__.lower() else None

@@ -13,8 +13,8 @@ from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.ops.dispatch import cast_for_autocast
-from lstm_fastkernels.weights.formats import PairSafe
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 
@@ -125,6 +125,13 @@ class FastQuantLSTMCell(FastLSTMCell):
 
     activation_choices = FastQuantLSTM.activation_choices
     precision_choices = FastQuantLSTM.precision_choices
+
+    @classmethod
+    def from_quantized(cls, cell: Any, **options: Any) -> Self:
+        """Takes over a torch.ao.nn.quantized.dynamic.LSTMCell, see FastQuantLSTM.from_quantized."""
+        cls._check_quantized_twin(cell)
+        sizes = cell.input_size, cell.hidden_size, cell.bias
+        return cls(*sizes, device="meta", **options)._take_quantized(cell)
 
     def dequantize(self) -> nn.LSTMCell:
         """An nn.LSTMCell with the weights that the int8 tensors stand for."""

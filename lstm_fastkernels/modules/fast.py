@@ -11,15 +11,17 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels._watch import current
-from lstm_fastkernels.modules.float_lstm import copy_hooks, fault_of, weights_of
+from lstm_fastkernels.modules.float_lstm import copy_hooks, fault_of, life_fault, weights_of
+from lstm_fastkernels.modules.quantized_lstm import quantized_classes, quantized_tensors
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.running import explain_run, explain_steps
 from lstm_fastkernels.modules.stateful import StatefulLSTM
 from lstm_fastkernels.modules.states import State, two_states
 from lstm_fastkernels.ops import least_lstm, lstm, lstm_without_gradient
 from lstm_fastkernels.weights.canonical import WeightSpec
-from lstm_fastkernels.weights.formats import INPUT_DTYPES, PairSafe
+from lstm_fastkernels.weights.formats import INPUT_DTYPES, stored_as
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig, describe, word_for
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LayoutConfig
 
@@ -107,6 +109,30 @@ class FastModule(StatefulLSTM):
         weights = weights_of(twin)
         floats = {name: weights[theirs] for name, theirs in self._float_names().items()}
         self._set_canonical(self._spec.compress(floats, self._layout_config))
+        copy_hooks(twin, self)
+        return self.train(twin.training)
+
+    @classmethod
+    def _check_quantized_twin(cls, module: nn.Module) -> None:
+        found, expected = type(module), cls.float_class.__name__
+        if found not in quantized_classes() or found.__name__ != expected:
+            raise TypeError(
+                f"{cls.__name__}.from_quantized expects a torch.ao.nn.quantized.dynamic."
+                f"{expected}, got {found.__module__}.{found.__name__}"
+            )
+        if fault := life_fault(module):
+            raise ValueError(fault)
+
+    def _take_quantized(self, twin: nn.Module) -> Self:
+        """The module with the integers, scales, hooks and mode of a quantized twin."""
+        for name, precision in self.precision.items():
+            if precision not in (choices := stored_as(torch.int8)):
+                raise ValueError(
+                    f"{name} is int8 already: its precision must be one of {choices}, "
+                    f"got {precision!r}"
+                )
+        tensors = quantized_tensors(twin, self._spec, self._float_names())
+        self._set_canonical(self._spec.check(tensors).laid_out(self._layout_config))
         copy_hooks(twin, self)
         return self.train(twin.training)
 

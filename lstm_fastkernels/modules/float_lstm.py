@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.modules.quantized_lstm import quantized_attributes, quantized_classes
 from lstm_fastkernels.weights.canonical import WeightSpec
 from lstm_fastkernels.weights.checks import Kind
 from lstm_fastkernels.weights.shape import LstmShape
@@ -253,6 +254,8 @@ def carried_attributes(module: nn.Module) -> dict[str, Any]:
 
 @functools.cache
 def _own_attributes(cls: type[nn.Module]) -> frozenset[str]:
+    if cls in quantized_classes():
+        return quantized_attributes(cls)
     return frozenset(vars(cls(1, 1, device="meta"))) | {_COMPILED}
 
 

@@ -12,8 +12,8 @@ from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.leaf import call_as_leaf
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
-from lstm_fastkernels.weights.formats import PairSafe
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 
@@ -74,7 +74,7 @@ class FastLSTM(FastModule):
 
     @classmethod
     def from_float(cls, lstm: nn.LSTM, **options: Any) -> Self:
-        """Compresses an nn.LSTM; options are `activations`, `layout` and `block_size`.
+        """Compresses an nn.LSTM; options are those that the class has beside nn.LSTM's.
 
         Hooks that run at a call are copied. Raises TypeError for another class, ValueError for
         a module that may compute something else (see convert) and weights that are not finite.
@@ -198,18 +198,27 @@ class FastLSTM(FastModule):
 class FastQuantLSTM(FastLSTM):
     """An nn.LSTM with int8 weights on fused kernels, for inference.
 
-    Constructor, call and float checkpoints are nn.LSTM's. `activations` says to which integers x
-    and h are quantized, dynamically and per row and time step: "int8" is the fastest, "int16" the
-    most accurate. `layout` says how each matrix is stored and run: "dense"; "block_sparse", which
-    skips the 8x4 blocks that are zero; or "auto", which takes the faster one by the share of blocks
-    that are not zero. `block_size`, rows and columns, is how blocks are stored. `load_state_dict`
-    takes a float nn.LSTM's state_dict, which it quantizes, or its own. `dropout` is accepted and
-    idle; a backward pass through the module raises.
+    Constructor, call and float checkpoints are nn.LSTM's. Each matrix has a precision: "int8"
+    weights with 8-bit activations, the fastest; "int16", int8 weights with 16-bit activations; or
+    "float32", both float32. Activations, x and h, are quantized dynamically, per row and time step.
+    `activations` gives all matrices one: "int8"; "int16"; or "mixed", which is "int16" for
+    weight_ih of the first layer, in both directions, and "int8" for all else. `precision` maps
+    names ("weight_hh_l1_reverse") and patterns as in fnmatch ("weight_ih_*") of those that are to
+    differ to their precisions; a name wins over patterns, of patterns the first that matches.
+    `pair_safe`, "auto", True or False, says how "int8" matrices are rounded, see quantize_rows.
+
+    `layout` says how each matrix is stored and run: "dense"; "block_sparse", which skips the 8x4
+    blocks that are zero; or "auto", which takes the faster one by the share of blocks that are not
+    zero. `block_size`, rows and columns, is how blocks are stored. `load_state_dict` takes a float
+    nn.LSTM's state_dict, which it quantizes, or its own, whose integers it takes as they are.
+    `dropout` is accepted and idle; a backward pass through the module raises. Raises ValueError for
+    options that are none of these, and for names and patterns that match no matrix.
 
     Tensors per layer and direction, suffix `_l{k}` and `_reverse` as in nn.LSTM: `weight_ih`,
-    `weight_hh`, `weight_hr` int8; `..._scale` float32, one a row; `bias` float32, b_ih + b_hh. In
-    the place of a block-sparse matrix stand `..._values` int8 [blocks, rows, columns], and int32
-    `..._crow_indices` and `..._col_indices`, as in torch's BSR, each gate padded to whole blocks.
+    `weight_hh`, `weight_hr` int8, with `..._scale` float32, one a row, or float32; `bias` float32,
+    b_ih + b_hh. In the place of a block-sparse matrix stand `..._values` [blocks, rows, columns],
+    and int32 `..._crow_indices` and `..._col_indices`, as in torch's BSR, each gate padded to whole
+    blocks.
     Outputs are bit-identical across layouts, batch size, padding, chunks of a sequence (with
     float32 states), threads, instruction sets, and the CPU and CUDA.
     """
@@ -217,8 +226,20 @@ class FastQuantLSTM(FastLSTM):
     activation_choices = ("int8", "int16", "mixed")
     precision_choices = ("int8", "int16", "float32")
 
+    @classmethod
+    def from_quantized(cls, lstm: nn.Module, **options: Any) -> Self:
+        """Takes over an LSTM that torch.ao's quantize_dynamic has made, its integers as they are.
+
+        lstm: a torch.ao.nn.quantized.dynamic.LSTM of int8 weights, with scales of its matrices or
+        of their rows; options are those of from_float. A precision is "int8" or "int16". Hooks that
+        run at a call are copied. Raises TypeError for another class, ValueError for float16
+        weights, zero points, another precision and what from_float refuses.
+        """
+        cls._check_quantized_twin(lstm)
+        return cls(**_arguments(lstm), device="meta", **options)._take_quantized(lstm)
+
     def dequantize(self) -> nn.LSTM:
-        """An nn.LSTM with the weights that the int8 tensors stand for, float32, same device."""
+        """An nn.LSTM with the weights that the tensors stand for, float32, same device."""
         return self.to_float()
 
 
@@ -232,7 +253,8 @@ class FastSparseLSTM(FastLSTM):
     device: outputs are bit-identical across them. `dropout` is idle; a backward pass through the
     module raises.
 
-    Tensors are those of FastQuantLSTM, with float32 weights and without scales.
+    Tensors and precisions are those of a FastQuantLSTM whose matrices are all "float32"; there are
+    no other precisions.
     """
 
     activation_choices = ("float32",)
@@ -243,7 +265,7 @@ class FastSparseLSTM(FastLSTM):
         return self.to_float()
 
 
-def _arguments(lstm: nn.LSTM | FastLSTM) -> dict[str, Any]:
-    """The constructor's arguments that describe the LSTM."""
-    names = ["input_size", "hidden_size", *LSTM_OPTIONS]
-    return {name: getattr(lstm, name) for name in names}
+def _arguments(lstm: Any) -> dict[str, Any]:
+    """nn.LSTM's arguments that describe an LSTM, of whatever class."""
+    options = {name: getattr(lstm, name, default) for name, default in LSTM_OPTIONS.items()}
+    return {"input_size": lstm.input_size, "hidden_size": lstm.hidden_size, **options}

@@ -124,7 +124,7 @@ def _lstm_fake(
 
 
 @torch.library.register_fake("lstm_fastkernels::quantize_rows")
-def _quantize_rows_fake(weight: Tensor, pair_safe: bool) -> tuple[Tensor, Tensor]:
+def _quantize_rows_fake(weight: Tensor, pair_safe: bool | None) -> tuple[Tensor, Tensor]:
     return weight.new_empty(weight.shape, dtype=torch.int8), weight.new_empty(weight.shape[:1])
 
 

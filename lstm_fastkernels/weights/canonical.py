@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind, compare
-from lstm_fastkernels.weights.formats import PRECISIONS, PairSafe, Tensors, WeightFormat
+from lstm_fastkernels.weights.formats import PRECISIONS, Tensors, WeightFormat
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LayoutConfig, Structure, structure_of
 
@@ -111,10 +112,7 @@ class WeightSpec:
                 weight_format = self.format_of(name)
                 dense = weight_format.compress(tensor)
                 tensors |= _named(name, layout.lay_out(dense, name, weight_format))
-            elif name.startswith("bias_ih"):
-                other = floats[name.replace("_ih", "_hh")].detach()
-                tensors[_bias_of(name)] = (tensor.detach().double() + other).float()
-        return self.take(tensors)
+        return self.take(tensors | sum_biases(floats))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +165,17 @@ class CanonicalLSTM:
         structure = structure_of(name, self.tensors.keys())
         ends = structure.kinds(self.spec.format_of(name), size)
         return structure, size, {end: self.tensors[name + end] for end in ends}
+
+
+def sum_biases(floats: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The canonical biases, b_ih + b_hh, of parameters named as in nn.LSTM."""
+    return {
+        _bias_of(name): (
+            bias.detach().double() + floats[name.replace("_ih", "_hh")].detach()
+        ).float()
+        for name, bias in floats.items()
+        if name.startswith("bias_ih")
+    }
 
 
 def _named(name: str, parts: Mapping[str, _T]) -> dict[str, _T]:

@@ -6,16 +6,13 @@ kernels know a matrix by that name.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind
-from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, WEIGHT_MAX, quantize_rows
-
-# Whether neighbouring int8 weights are kept from adding up to much, see quantize_rows.
-PairSafe = Literal["auto"] | bool
+from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, WEIGHT_MAX, PairSafe, quantize_rows
 
 # What inputs may be; states are float32 or of the input's dtype.
 INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -64,7 +61,7 @@ class Int8:
         return {"": matrix.random_(-most, most + 1), "_scale": scale}
 
     def compress(self, weight: Tensor) -> Tensors:
-        matrix, scale = quantize_rows(weight, pair_safe=bool(self.pair_safe))
+        matrix, scale = quantize_rows(weight, pair_safe=self.pair_safe)
         return {"": matrix, "_scale": scale}
 
     def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -73,9 +70,9 @@ class Int8:
 
 @dataclass(frozen=True)
 class Float32:
-    """float32 weights; faster than nn.LSTM where many blocks of them are zero."""
+    """float32 weights."""
 
-    max_block_density: ClassVar[float] = 0.9
+    max_block_density: ClassVar[float] = 0.7
 
     def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
         return {"": Kind(torch.float32, (rows, columns))}
@@ -92,8 +89,8 @@ class Float32:
         return tensors[""].clone()
 
 
-# Each makes the format of its matrices from what the LSTM says of pair_safe: 16-bit activations gain
-# nothing by pair-safe weights.
+# Each makes the format of its matrices from the LSTM's pair_safe, which 16-bit activations do
+# without.
 PRECISIONS: dict[str, Callable[[PairSafe], WeightFormat]] = {
     "int8": Int8,
     "int16": lambda _: Int8(pair_safe=False),

@@ -1,12 +1,11 @@
 """Precisions: in what numbers each matrix of an LSTM is stored and multiplied."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from lstm_fastkernels.weights.formats import PairSafe
+from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 
 Activations = Literal["int8", "int16", "mixed", "float32"]
@@ -79,10 +78,11 @@ def word_for(precision: Mapping[str, str]) -> str:
 
 def describe(precision: Mapping[str, str]) -> str:
     """The word for them and, in brackets, which matrices differ from most others."""
-    word, most = word_for(precision), Counter(precision.values()).most_common(1)[0][0]
-    if set(precision.values()) == {most}:
+    word, found = word_for(precision), list(precision.values())
+    most = max(reversed(found), key=found.count)
+    if set(found) == {most}:
         return word
-    others = [f"{name}: {found}" for name, found in precision.items() if found != most]
+    others = [f"{name}: {value}" for name, value in precision.items() if value != most]
     return f"{word} ({', '.join(others)}, all else {most})"
 
 

@@ -46,13 +46,6 @@ def traced():
     return torch.jit.trace(nn.LSTM(5, 7), torch.randn(3, 2, 5))
 
 
-def quantized():
-    model = nn.Sequential(nn.LSTM(5, 7))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(model, {nn.LSTM})[0]
-
-
 def parametrized_subclass():
     lstm = Subclass(5, 7)
     nn.utils.parametrizations.weight_norm(lstm, "weight_hh_l0")
@@ -73,7 +66,6 @@ ALIKE = {
     ),
     "scripted": (scripted, r"odd.0 \(RecursiveScriptModule\), scripted: convert before"),
     "traced": (traced, r"odd \(TopLevelTracedModule\), scripted: convert before"),
-    "quantized": (quantized, r"odd \(LSTM\), quantized by torch.ao: convert the float model"),
     "quantizable": (
         lambda: torch.ao.nn.quantizable.LSTM(5, 7),
         r"odd \(LSTM\), quantized by torch.ao: convert the float model[^;]*$",

@@ -48,7 +48,7 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
         "int[] shape, bool batch_first, int[]? header=None, bool brief=False) -> str");
   m.def("pack_lstm(Tensor[] tensors, str[] names, int[] shape, str[] precisions, "
         "bool cuda=False) -> (Tensor, int[]?)");
-  m.def("quantize_rows(Tensor weight, bool pair_safe) -> (Tensor, Tensor)");
+  m.def("quantize_rows(Tensor weight, bool? pair_safe) -> (Tensor, Tensor)");
   m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
   m.def("cuda_built() -> bool");
   m.def("get_isa() -> str");

@@ -38,8 +38,9 @@ std::tuple<Tensor, std::optional<Header>>
 pack_lstm(const std::vector<Tensor> &tensors, const std::vector<std::string> &names,
           const std::vector<int64_t> &shape, const std::vector<std::string> &precisions, bool cuda);
 
-// weight, on the CPU: float32 [N, K]. Returns int8 [N, K] and float32 scales [N].
-std::tuple<Tensor, Tensor> quantize_matrix(Tensor weight, bool pair_safe);
+// weight, on the CPU: float32 [N, K]; pair_safe: none for PairSafe::automatic. Returns int8 [N, K]
+// and float32 scales [N].
+std::tuple<Tensor, Tensor> quantize_matrix(Tensor weight, std::optional<bool> pair_safe);
 
 // Makes an Error of `call` a ValueError in Python; without, it is a RuntimeError, which is torch's
 // habit for wrong sizes and values.

@@ -89,13 +89,13 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &r
   const uint8_t *q = rows.q, *const end = q + m.groups * 4;
 #pragma GCC unroll 2
   for (; q != end; q += 4, w += kRegisters * kRegisterBytes) {
-    decltype(Dot::weights<F>(w)) weights[kRegisters];
-    LFK_UNROLLED (i, kRegisters)
-      weights[i] = Dot::weights<F>(w + i * kRegisterBytes);
-    LFK_UNROLLED (r, R) {
-      const auto a = Dot::activations<F>(read<int32_t>(q + r * rows.stride, 0));
-      LFK_UNROLLED (i, kRegisters)
-        sums[r][i] = Dot::add<F>(sums[r][i], a, weights[i]);
+    decltype(Dot::activations<F>(0)) a[R];
+    LFK_UNROLLED (r, R)
+      a[r] = Dot::activations<F>(read<int32_t>(q + r * rows.stride, 0));
+    LFK_UNROLLED (i, kRegisters) {
+      const auto weights = Dot::weights<F>(w + i * kRegisterBytes);
+      LFK_UNROLLED (r, R)
+        sums[r][i] = Dot::add<F>(sums[r][i], a[r], weights);
     }
   }
   LFK_UNROLLED (r, R) {
