@@ -37,16 +37,20 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_layers": 2,
         "bidirectional": True,
     },
-    "128 -> 256, projected to 64": {"input_size": 128, "hidden_size": 256, "proj_size": 64},
-    "128 -> 256, projected to 64, bidirectional": {
-        "input_size": 128,
-        "hidden_size": 256,
+    "40 -> 128, projected to 64": {"input_size": 40, "hidden_size": 128, "proj_size": 64},
+    "40 -> 128, projected to 64, bidirectional": {
+        "input_size": 40,
+        "hidden_size": 128,
         "proj_size": 64,
         "bidirectional": True,
     },
 }
+WEIGHTS = {
+    "normal": "normal-distributed weights, as trained ones are",
+    "uniform": "weights as nn.LSTM initializes them",
+}
 STEPS, ROWS = 100, 4
-SEEDS = range(5)
+SEEDS = range(3)
 
 OURS = {
     "ours int8": {},
@@ -61,29 +65,39 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    shapes = {name: measure(name) for name in tqdm(SHAPES, leave=False, disable=None)}
-    report = surroundings("") | {"steps": STEPS, "rows": ROWS, "seeds": len(SEEDS)}
-    report["shapes"] = [{"name": name, "snr_db": snr} for name, snr in shapes.items()]
+    cases = [(weights, shape) for weights in WEIGHTS for shape in SHAPES]
+    report = {
+        **surroundings(),
+        "isa": lfk.get_isa(),
+        "steps": STEPS,
+        "rows": ROWS,
+        "seeds": len(SEEDS),
+        "cases": [
+            {"weights": weights, "shape": shape, "snr_db": measure(weights, shape)}
+            for weights, shape in tqdm(cases, leave=False, disable=None)
+        ],
+    }
     publish(arguments, report, markdown(report))
 
 
-def measure(shape: str) -> dict[str, list[float]]:
+def measure(weights: str, shape: str) -> dict[str, list[float]]:
     """By quantizer, the SNR in dB of the outputs of each seed's model."""
     rows: dict[str, list[float]] = {}
     for seed in SEEDS:
-        lstm, x = random_lstm(shape, seed)
+        lstm, x = random_lstm(weights, shape, seed)
         expected = exact(lstm, x)
         for name, quantize in (ours() | available_quantizers(lstm)).items():
             rows.setdefault(name, []).append(snr_db(outputs(quantize(lstm), x), expected))
     return rows
 
 
-def random_lstm(shape: str, seed: int) -> tuple[nn.LSTM, torch.Tensor]:
-    """A model of SHAPES with normal-distributed parameters and its input [STEPS, ROWS, I]."""
+def random_lstm(weights: str, shape: str, seed: int) -> tuple[nn.LSTM, torch.Tensor]:
+    """A model of WEIGHTS and SHAPES, and its input [STEPS, ROWS, I]."""
     torch.manual_seed(seed)
     lstm = nn.LSTM(**SHAPES[shape]).eval().requires_grad_(False)
-    for parameter in lstm.parameters():
-        nn.init.normal_(parameter, std=(3 * lstm.hidden_size) ** -0.5)
+    if weights == "normal":
+        for parameter in lstm.parameters():
+            nn.init.normal_(parameter, std=(3 * lstm.hidden_size) ** -0.5)
     return lstm, torch.randn(STEPS, ROWS, lstm.input_size)
 
 
@@ -105,16 +119,21 @@ def outputs(lstm: nn.Module, x: torch.Tensor) -> np.ndarray:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    names = list(dict.fromkeys(name for shape in report["shapes"] for name in shape["snr_db"]))
-    rows = [
-        [shape["name"], *(show(shape["snr_db"].get(name, [])) for name in names)]
-        for shape in report["shapes"]
-    ]
-    return table(["LSTM", *names], rows) + "\n"
+    """A table for each kind of weights."""
+    names = list(dict.fromkeys(name for case in report["cases"] for name in case["snr_db"]))
+    sections = []
+    for weights, description in WEIGHTS.items():
+        rows = [
+            [case["shape"], *(show(case["snr_db"].get(name, [])) for name in names)]
+            for case in report["cases"]
+            if case["weights"] == weights
+        ]
+        sections.append(f"With {description}:\n\n{table(['LSTM', *names], rows)}\n")
+    return "\n".join(sections)
 
 
 def show(snr: list[float]) -> str:
-    """The mean of the seeds, and how far they go."""
+    """The mean of the seeds, and how far they are from it."""
     return f"{np.mean(snr):.1f} ± {np.ptp(snr) / 2:.1f}" if snr else ""
 
 

@@ -106,17 +106,18 @@ def limits_program() -> contextlib.AbstractContextManager[Callable[[], dict[str,
 
 def about(arguments: argparse.Namespace, all_limits: list[dict[str, Any]]) -> dict[str, Any]:
     """What a report says of the machine and of the way that it was measured."""
-    return surroundings(all_limits[0]["cpu"]) | {
+    return {
+        "cpu": all_limits[0]["cpu"],
+        **surroundings(),
         "threads": arguments.threads,
         "repeats": arguments.repeats,
         "limits": {kind: _medians(all_limits, kind) for kind in ("bandwidth_gbs", "gmacs")},
     }
 
 
-def surroundings(cpu: str) -> dict[str, Any]:
-    """Where, when and with what something was measured."""
+def surroundings() -> dict[str, Any]:
+    """When and with what something was measured."""
     return {
-        "cpu": cpu,
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -114,7 +115,9 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)
     calibration, evaluation = speakers(arguments.speech)
-    report = surroundings(cpu_name()) | {
+    report = {
+        "cpu": cpu_name(),
+        **surroundings(),
         "calibration": [folder.name for folder in calibration],
         "evaluation": [folder.name for folder in evaluation],
         "models": [
@@ -142,13 +145,13 @@ def parse_arguments() -> argparse.Namespace:
 def compare(task: Task) -> dict[str, Any]:
     """Quantize a model in all ways; the report's part on it."""
     models = candidates(task)
-    exact = listen(task, copy.deepcopy(task.model).double(), task.speech.double())
+    exact_outputs, exact_answers = listen_exactly(task)
     rows = {}
     for name, model in tqdm(models.items(), desc=task.name, leave=False, disable=None):
-        outputs, answers = listen(task, model, task.speech)
+        outputs, answers = listen(task, model)
         rows[name] = {
-            "SNR, dB": snr_db(outputs.double().numpy(), exact[0].numpy()),
-            **task.judge(answers, exact[1]),
+            "SNR, dB": snr_db(outputs, exact_outputs),
+            **task.judge(answers, exact_answers),
             "bytes": saved_bytes(model.lstm),
         }
     for name, seconds in time_in_turns(task, models).items():
@@ -178,17 +181,24 @@ def quantized(task: Task, name: str) -> nn.Module:
 
 
 @torch.inference_mode()
-def listen(task: Task, model: nn.Module, speech: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the LSTM's outputs [rows, steps, H] and the model's answers."""
+def listen(
+    task: Task, model: nn.Module, dtype: torch.dtype = torch.float32
+) -> tuple[np.ndarray, Tensor]:
+    """Return the LSTM's outputs [rows, steps, H], in float64, and the model's answers."""
     outputs: list[Tensor] = []
 
     def record(module: nn.Module, arguments: Any, result: Any) -> None:
         outputs.append(result[0])
 
     hook = model.lstm.register_forward_hook(record)
-    answers = task.answers(model, speech)
+    answers = task.answers(model, task.speech.to(dtype))
     hook.remove()
-    return torch.cat(outputs, dim=1), answers
+    return torch.cat(outputs, dim=1).double().numpy(), answers
+
+
+def listen_exactly(task: Task) -> tuple[np.ndarray, Tensor]:
+    """Return what the model gives in float64."""
+    return listen(task, copy.deepcopy(task.model).double(), torch.float64)
 
 
 @torch.inference_mode()

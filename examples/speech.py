@@ -1,8 +1,9 @@
 """What real_models.py hears: recordings of several speakers, at 16 kHz.
 
-A folder has a sub-folder for each speaker, with recordings in any format that FFmpeg reads. Debian's
-packages asterisk-core-sounds-{en,es,fr,it,ru}-g722 are such: 500 and more short prompts in each of
-five languages, spoken by four people (CC-BY-SA 3.0).
+A folder has a sub-folder for each speaker, with recordings in any format that FFmpeg reads.
+/usr/share/asterisk/sounds is such a folder where Debian's packages
+asterisk-core-sounds-{en,es,fr,it,ru}-g722 are installed: 500 and more short prompts in each of five
+languages, spoken by four people (CC-BY-SA 3.0).
 """
 
 import zlib

@@ -1,4 +1,4 @@
-"""Two public models with an LSTM in them, rebuilt in plain torch around the weights of their packages.
+"""Two public models with an LSTM in them, in plain torch with the weights of their packages.
 
     pip install --no-deps silero-vad Resemblyzer
 
@@ -109,7 +109,7 @@ class SpeakerEncoder(nn.Module):
         path = package_file("resemblyzer", "pretrained.pt")
         weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
         model = cls()
-        model.load_state_dict({k: v for k, v in weights.items() if k.startswith(("lstm", "linear"))})
+        model.load_state_dict({name: weights[name] for name in model.state_dict()})
         return model.eval().requires_grad_(False)
 
     def forward(self, mels: Tensor) -> Tensor:
@@ -121,10 +121,11 @@ class SpeakerEncoder(nn.Module):
     def spectrograms(cls, audio: Tensor) -> Tensor:
         """Cut audio [B, N] at 16 kHz into mel spectrograms [M, FRAMES, MELS], one after the other.
 
-        Powers, not their logarithms, over 25 ms every 10 ms. Quiet audio is brought to -30 dB.
+        Powers, not their logarithms, over 25 ms every 10 ms. The audio is brought to -30 dB of full
+        scale, the least that Resemblyzer asks for.
         """
         loudness = audio.square().mean(1, keepdim=True).sqrt()
-        audio = audio * (10 ** (-30 / 20) / loudness).clamp(min=1)
+        audio = audio * (10 ** (-30 / 20) / loudness)
         window = torch.hann_window(400)
         spectrum = torch.stft(
             audio, 400, 160, window=window, pad_mode="constant", return_complex=True
