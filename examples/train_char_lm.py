@@ -27,7 +27,7 @@ from char_lm import (
     CharLM,
     State,
     bits_per_character,
-    held_out_sample,
+    text_sample,
     load_corpus,
     save_model,
 )
@@ -163,7 +163,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     training, held_out = load_corpus()
-    sample = held_out_sample(held_out)
+    sample = text_sample(held_out)
     train_size, held_out_size = (sum(map(len, modules)) for modules in (training, held_out))
     print(f"{train_size:,} characters to train on, {held_out_size:,} held out")
 
