@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import lstm_fastkernels as lfk
-from char_lm import decode, text_sample, load_corpus, load_model
+from char_lm import decode, load_corpus, load_model, text_sample
 
 WEIGHTS = Path(__file__).with_name("char_lm.safetensors")
 

@@ -26,10 +26,10 @@ from char_lm import (
     EMBEDDING_SIZE,
     CharLM,
     bits_per_character,
-    text_sample,
     load_corpus,
     load_model,
     save_model,
+    text_sample,
 )
 from comparison import (
     SEQUENCE_LENGTH,

@@ -27,9 +27,9 @@ from char_lm import (
     CharLM,
     decode,
     encode,
-    text_sample,
     load_corpus,
     load_model,
+    text_sample,
 )
 from comparison import (
     SEQUENCE_LENGTH,

@@ -27,9 +27,9 @@ from char_lm import (
     CharLM,
     State,
     bits_per_character,
-    text_sample,
     load_corpus,
     save_model,
+    text_sample,
 )
 
 MINIMUM_RATE = 0.01  # where the cosine ends, as a share of the peak learning rate
