@@ -79,7 +79,7 @@ def _makers(weights: Weights) -> Makers:
         FastQuantLSTM.from_quantized,
         FastQuantLSTMCell.from_quantized,
     ]
-    return dict(zip(classes, makers, strict=False))
+    return dict(zip(classes, makers, strict=False))  # torch may be without torch.ao
 
 
 def _twin_of(module: nn.Module, name: str, makers: Makers, options: dict[str, Any]) -> nn.Module:
