@@ -58,13 +58,16 @@ def shape_of(module: nn.Module) -> LstmShape:
     )
 
 
+def parameter_name(module: nn.Module, name: str) -> str:
+    """What a module calls nn.LSTM's parameter of that name: a cell's have no layer."""
+    return name.removesuffix("_l0") if isinstance(module, nn.LSTMCell) else name
+
+
 def parameter_kinds(module: nn.Module) -> dict[str, Kind]:
     """What the parameters must be, by their names, in the order in which the classes have them."""
     assert isinstance(module, nn.LSTM | nn.LSTMCell)
     kinds = WeightSpec(shape_of(module), module.bias, {}).float_kinds()
-    if isinstance(module, nn.LSTMCell):
-        return {name.removesuffix("_l0"): kind for name, kind in kinds.items()}
-    return kinds
+    return {parameter_name(module, name): kind for name, kind in kinds.items()}
 
 
 def matrix_names(module: nn.Module) -> list[str]:

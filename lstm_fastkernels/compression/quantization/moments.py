@@ -1,14 +1,16 @@
 """Second moments of what each matrix of a float LSTM multiplies."""
 
-from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from lstm_fastkernels import reference
-from lstm_fastkernels.modules.float_lstm import shape_of
+from lstm_fastkernels.modules.float_lstm import parameter_name, shape_of, weights_of
 from lstm_fastkernels.reference import State
+from lstm_fastkernels.weights.canonical import WeightSpec
+from lstm_fastkernels.weights.structures import LayoutConfig
 
 # Rows that are held until they are multiplied.
 _ROWS_AT_ONCE = 2048
@@ -50,12 +52,24 @@ class LstmMoments:
     each and some thousand rows.
     """
 
-    def __init__(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        """weights: the float LSTM's canonical tensors, dense."""
+    def __init__(self, module: nn.LSTM | nn.LSTMCell) -> None:
         self._module = module
-        self._weights = {name: weight.cpu().double() for name, weight in weights.items()}
         self._shape = shape_of(module)
         self.of = {name: SecondMoment() for name in self._shape.matrices}
+
+    @property
+    def seen(self) -> bool:
+        """Whether there was a call."""
+        return all(moment.count for moment in self.of.values())
+
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        """As reference.lstm takes them."""
+        spec = WeightSpec(self._shape, self._module.bias, dict.fromkeys(self.of, "float32"))
+        weights = weights_of(self._module)
+        floats = {name: weights[parameter_name(self._module, name)] for name in spec.float_kinds()}
+        canonical = spec.compress(floats, LayoutConfig("dense"))
+        return {name: tensor.cpu().double() for name, tensor in canonical.tensors.items()}
 
     @torch.no_grad()
     def add_call(self, input: Tensor | PackedSequence, hx: State | None = None) -> None:
