@@ -55,11 +55,11 @@ def convert(
     though it looks like an LSTM (subclasses, scripted modules, other quantized ones), unless
     filter_fn leaves it out.
     """
-    makers = _makers(weights)
+    makers = makers_of(weights)
     lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=makers)}
     check_replaceable(model, lstms)
-    twins = {name: _twin_of(module, name, makers, options) for module, name in lstms.items()}
-    if text := leftovers(model, lstms, filter_fn):
+    twins = {name: twin_of(module, name, makers, options) for module, name in lstms.items()}
+    if text := leftovers("convert", model, lstms, filter_fn):
         warnings.warn(text, stacklevel=2)
     if not inplace:
         model = copy.deepcopy(model)
@@ -67,7 +67,8 @@ def convert(
     return replace_modules(model, {modules[name]: twin for name, twin in twins.items()})
 
 
-def _makers(weights: Weights) -> Makers:
+def makers_of(weights: Weights) -> Makers:
+    """Raises ValueError for other weights."""
     if weights == "float32":
         return {nn.LSTM: FastSparseLSTM.from_float, nn.LSTMCell: FastSparseLSTMCell.from_float}
     if weights != "int8":
@@ -79,10 +80,11 @@ def _makers(weights: Weights) -> Makers:
         FastQuantLSTM.from_quantized,
         FastQuantLSTMCell.from_quantized,
     ]
-    return dict(zip(classes, makers, strict=False))
+    return dict(zip(classes, makers, strict=False))  # torch may be without torch.ao
 
 
-def _twin_of(module: nn.Module, name: str, makers: Makers, options: dict[str, Any]) -> nn.Module:
+def twin_of(module: nn.Module, name: str, makers: Makers, options: Mapping[str, Any]) -> nn.Module:
+    """The fast twin of a module; errors name it."""
     try:
         return makers[type_before_parametrizations(module)](module, **options)
     except ValueError as error:

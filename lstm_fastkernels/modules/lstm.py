@@ -201,8 +201,8 @@ class FastQuantLSTM(FastLSTM):
     Constructor, call and float checkpoints are nn.LSTM's. Each matrix has a precision: "int8"
     weights with 8-bit activations, the fastest; "int16", int8 weights with 16-bit activations; or
     "float32", both float32. Activations, x and h, are quantized dynamically, per row and time step.
-    `activations` gives all matrices one: "int8"; "int16"; or "mixed", which is "int16" for
-    weight_ih of the first layer, in both directions, and "int8" for all else. `precision` maps
+    `activations` gives all matrices one: "int8", the default; "int16"; or "mixed", which is "int16"
+    for weight_ih of the first layer, in both directions, and "int8" for all else. `precision` maps
     names ("weight_hh_l1_reverse") and patterns as in fnmatch ("weight_ih_*") of those that are to
     differ to their precisions; a name wins over patterns, of patterns the first that matches.
     `pair_safe`, "auto", True or False, says how "int8" matrices are rounded, see quantize_rows.

@@ -104,6 +104,22 @@ def test_each_matrix_is_quantized_by_its_precision():
     same_tensors(loaded.state_dict(), fast.state_dict())
 
 
+@pytest.mark.parametrize("pair_safe", [True, False])
+def test_pair_safe_is_for_8_bit_activations(pair_safe):
+    lstm = nn.LSTM(64, 32, 2)
+    for name in ("weight_hh_l0", "weight_hh_l1"):  # neighbours that add up to more than 128 steps
+        getattr(lstm, name).data.mul_(0.1)[:, :2] += 1
+    fast = lfk.FastQuantLSTM.from_float(
+        lstm, pair_safe=pair_safe, precision={"weight_hh_l1": "int16"}
+    )
+    for name, expected in (("weight_hh_l0", pair_safe), ("weight_hh_l1", False)):
+        integers, scale = lfk.quantize_rows(getattr(lstm, name), pair_safe=expected)
+        assert torch.equal(getattr(fast, name), integers)
+        assert torch.equal(getattr(fast, f"{name}_scale"), scale)
+    pairs = fast.weight_hh_l0.int().unflatten(1, (-1, 2)).sum(2)
+    assert (pairs.abs().max() <= 128) == pair_safe
+
+
 def test_random_weights_are_as_their_matrices_are_stored():
     fast = CASE.new()
     dtypes = {"int8": torch.int8, "int16": torch.int8, "float32": torch.float32}

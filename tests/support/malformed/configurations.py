@@ -124,8 +124,8 @@ def options() -> Iterator[Malformed]:
         for base in ("int8", "int16"):
             message = f"a {name} has no '{base}' matrices"
             yield option(f"other-{name}-{base}", "class", f'"{name}"', message, base, base=base)
-    message = "a FastSparseLSTM has no 'int8' matrices"
-    yield option("some-int8", "class", '"FastSparseLSTM"', message, "int8", base="mixture")
+    message = "a FastSparseLSTM has no 'int16' matrices"
+    yield option("some-int16", "class", '"FastSparseLSTM"', message, "int16", base="mixture")
     for n, value in enumerate(["null", "1", '"always"', '"Auto"', "[]", "{}"]):
         message = "'pair_safe' must be \"auto\", true or false"
         yield option(f"value-{n}", "pair_safe", value, message, "pair_safe", "'auto'")

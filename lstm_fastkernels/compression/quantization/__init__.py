@@ -1,0 +1,1 @@
+"""Quantizing with calibration data."""
