@@ -108,13 +108,20 @@ def about(arguments: argparse.Namespace, all_limits: list[dict[str, Any]]) -> di
     """What a report says of the machine and of the way that it was measured."""
     return {
         "cpu": all_limits[0]["cpu"],
+        **surroundings(),
+        "threads": arguments.threads,
+        "repeats": arguments.repeats,
+        "limits": {kind: _medians(all_limits, kind) for kind in ("bandwidth_gbs", "gmacs")},
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """When and with what something was measured."""
+    return {
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "threads": arguments.threads,
-        "repeats": arguments.repeats,
         "versions": _versions(),
-        "limits": {kind: _medians(all_limits, kind) for kind in ("bandwidth_gbs", "gmacs")},
     }
 
 

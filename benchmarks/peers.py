@@ -7,8 +7,6 @@ output for each call). It gives None for a workload that the peer has no call fo
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +17,7 @@ import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
+from quantizers import importable, torch_int8
 from workloads import Workload
 
 Run = Callable[[], Any]
@@ -41,11 +40,11 @@ def available_peers(isas: list[str]) -> tuple[list[Peer], list[str]]:
     peers.append(Peer("nn.LSTM", torch_lstm))
     peers.append(Peer("nn.LSTMCell", _torch_cell))
     notes = []
-    if _importable("torch.ao.quantization"):
+    if importable("torch.ao.quantization"):
         peers.append(Peer("torch int8", _torch_dynamic))
     else:
         notes.append("torch int8 is left out: this torch has no torch.ao.quantization.")
-    if _importable("onnx") and _importable("onnxruntime"):
+    if importable("onnx", "onnxruntime"):
         peers.append(Peer("ORT float32", partial(_onnxruntime, False)))
         peers.append(Peer("ORT int8", partial(_onnxruntime, True)))
     else:
@@ -57,14 +56,6 @@ def as_array(outputs: Any) -> np.ndarray:
     """What a run returned, as one array [steps, batch, directions * hidden_size] in float64."""
     parts = outputs if isinstance(outputs, list) else [outputs]
     return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
-
-
-def _importable(module: str) -> bool:
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        return False
-    return True
 
 
 def run_module(workload: Workload, module: nn.Module) -> Run:
@@ -115,13 +106,7 @@ def _torch_cell(workload: Workload, lstm: nn.LSTM, threads: int) -> Run | None:
 
 
 def _torch_dynamic(workload: Workload, lstm: nn.LSTM, threads: int) -> Run:
-    from torch.ao.quantization import quantize_dynamic
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, and still what people use
-        # It replaces children only, so the module needs a parent.
-        model = quantize_dynamic(nn.Sequential(lstm), {nn.LSTM}, dtype=torch.qint8)
-    return run_module(workload, model[0])
+    return run_module(workload, torch_int8(lstm))
 
 
 def _onnxruntime(quantized: bool, workload: Workload, lstm: nn.LSTM, threads: int) -> Run:

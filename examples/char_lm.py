@@ -100,7 +100,7 @@ def load_corpus() -> tuple[list[Tensor], list[Tensor]]:
     return training, held_out
 
 
-def held_out_sample(modules: list[Tensor], streams: int = 16, length: int = 4096) -> Tensor:
+def text_sample(modules: list[Tensor], streams: int = 16, length: int = 4096) -> Tensor:
     """Cut [streams, length + 1] tokens out of the joined modules, at equal distances."""
     tokens = torch.cat(modules)
     distance = len(tokens) // streams

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import lstm_fastkernels as lfk
-from char_lm import decode, held_out_sample, load_corpus, load_model
+from char_lm import decode, load_corpus, load_model, text_sample
 
 WEIGHTS = Path(__file__).with_name("char_lm.safetensors")
 
@@ -34,7 +34,7 @@ def main() -> None:
     lfk.save_file(lfk.convert(model), arguments.model, other_tensors=True)
 
     _, held_out = load_corpus()
-    tokens = held_out_sample(held_out).flatten().tolist()
+    tokens = text_sample(held_out).flatten().tolist()
     arguments.text.write_text("".join(map(decode, tokens)), encoding="utf-8")
     print(f"wrote {arguments.model} and {arguments.text}, {len(tokens):,} characters")
 

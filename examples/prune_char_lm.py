@@ -26,10 +26,10 @@ from char_lm import (
     EMBEDDING_SIZE,
     CharLM,
     bits_per_character,
-    held_out_sample,
     load_corpus,
     load_model,
     save_model,
+    text_sample,
 )
 from comparison import (
     SEQUENCE_LENGTH,
@@ -123,7 +123,7 @@ def equally_large(sparsity: float) -> int:
 def finish(model: CharLM, path: Path, arguments: argparse.Namespace, sparsity: float) -> None:
     """Evaluate a trained model and save it, its LSTM in blocks where most of them are zero."""
     _, held_out = load_corpus()
-    bits = bits_per_character(model.eval(), held_out_sample(held_out))
+    bits = bits_per_character(model.eval(), text_sample(held_out))
     print(f"{path.stem}: {bits:.4f} bits per character on held-out modules", flush=True)
     metadata = {
         "steps": arguments.steps,
@@ -220,7 +220,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     _, held_out = load_corpus()
-    sample = held_out_sample(held_out)
+    sample = text_sample(held_out)
     rows = candidates(arguments)
     inputs = rows[0].model.embedding(sample[:1, :SEQUENCE_LENGTH]).detach()
     print(f"\n{cpu_name()}, one thread; kernels: {lfk.get_isa()}; torch {torch.__version__}\n")

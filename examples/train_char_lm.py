@@ -27,9 +27,9 @@ from char_lm import (
     CharLM,
     State,
     bits_per_character,
-    held_out_sample,
     load_corpus,
     save_model,
+    text_sample,
 )
 
 MINIMUM_RATE = 0.01  # where the cosine ends, as a share of the peak learning rate
@@ -163,7 +163,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     training, held_out = load_corpus()
-    sample = held_out_sample(held_out)
+    sample = text_sample(held_out)
     train_size, held_out_size = (sum(map(len, modules)) for modules in (training, held_out))
     print(f"{train_size:,} characters to train on, {held_out_size:,} held out")
 

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from lstm_fastkernels.compression.pruning.pruner import Pruner as Pruner
     from lstm_fastkernels.compression.pruning.report import SparsityReport as SparsityReport
     from lstm_fastkernels.compression.pruning.report import sparsity_report as sparsity_report
+    from lstm_fastkernels.compression.quantization.check import SqnrReport as SqnrReport
+    from lstm_fastkernels.compression.quantization.check import check as check
+    from lstm_fastkernels.compression.quantization.config import Int8Config as Int8Config
+    from lstm_fastkernels.compression.quantization.quantize import quantize_ as quantize_
+    from lstm_fastkernels.compression.quantization.report import (
+        QuantizationReport as QuantizationReport,
+    )
     from lstm_fastkernels.io.file import load_file as load_file
     from lstm_fastkernels.io.file import save_file as save_file
     from lstm_fastkernels.modules.cell import FastQuantLSTMCell as FastQuantLSTMCell
@@ -41,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # What the extra `torch` installs, by the names that are imported.
-_NEEDED = {"torch": "PyTorch", "safetensors": "safetensors"}
+_NEEDED = {"torch": "PyTorch", "safetensors": "safetensors", "tqdm": "tqdm"}
 
 _HOMES = {
     "convert": "compression.convert",
@@ -63,6 +70,11 @@ _HOMES = {
     "PruneConfig": "compression.pruning.config",
     "Pruner": "compression.pruning.pruner",
     "quantize_rows": "weights.quantize_rows",
+    "check": "compression.quantization.check",
+    "Int8Config": "compression.quantization.config",
+    "quantize_": "compression.quantization.quantize",
+    "QuantizationReport": "compression.quantization.report",
+    "SqnrReport": "compression.quantization.check",
     "release_memory": "ops",
     "remove_pruning_": "compression.pruning.prune",
     "save_file": "io.file",

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -56,11 +56,27 @@ def convert(
     filter_fn leaves it out.
     """
     makers = _makers(weights)
-    lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=makers)}
+
+    def make(module: nn.Module) -> nn.Module:
+        return makers[type_before_parametrizations(module)](module, **options)
+
+    return replace_lstms(model, make, classes=makers, filter_fn=filter_fn, inplace=inplace)
+
+
+def replace_lstms(
+    model: nn.Module,
+    make: Callable[[nn.Module], nn.Module],
+    *,
+    classes: Collection[type[nn.Module]],
+    filter_fn: FilterFn | None,
+    inplace: bool,
+) -> nn.Module:
+    """`convert` for modules of these classes, each of which make(module) gives the twin of."""
+    lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=classes)}
     check_replaceable(model, lstms)
-    twins = {name: _twin_of(module, name, makers, options) for module, name in lstms.items()}
+    twins = {name: _twin_of(module, name, make) for module, name in lstms.items()}
     if text := leftovers(model, lstms, filter_fn):
-        warnings.warn(text, stacklevel=2)
+        warnings.warn(text, stacklevel=3)
     if not inplace:
         model = copy.deepcopy(model)
     modules = dict(model.named_modules())
@@ -82,8 +98,8 @@ def _makers(weights: Weights) -> Makers:
     return dict(zip(classes, makers, strict=False))  # torch may be without torch.ao
 
 
-def _twin_of(module: nn.Module, name: str, makers: Makers, options: dict[str, Any]) -> nn.Module:
+def _twin_of(module: nn.Module, name: str, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     try:
-        return makers[type_before_parametrizations(module)](module, **options)
+        return make(module)
     except ValueError as error:
         raise ValueError(f"{label_of(name)}: {error}") from error

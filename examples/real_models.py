@@ -1,0 +1,243 @@
+"""Compare ways to quantize two public models on real speech: accuracy, bytes, time.
+
+    pip install -e '.[real-models]'
+    pip install --no-deps silero-vad Resemblyzer
+    python examples/real_models.py --speech /usr/share/asterisk/sounds
+
+Calibration and evaluation hear different speakers; speech.py says which. SNR is that of the LSTM's
+outputs, against the model in float64.
+"""
+
+import argparse
+import copy
+import statistics
+import sys
+import timeit
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import lstm_fastkernels as lfk
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # what is compared with, and reports
+
+from comparison import cpu_name
+from measuring import publish, snr_db, surroundings
+from quantizers import available_quantizers, saved_bytes
+from report import number, table
+from speech import SAMPLE_RATE, crowd, speakers
+from speech_models import SileroVAD, SpeakerEncoder
+
+SECONDS = 40  # of each speaker that evaluates
+CALIBRATION_SECONDS = 60
+BATCH_SECONDS = 5
+PAUSE_SECONDS = 0.3  # between recordings, where silence has to be told from speech
+ROUNDS = 25
+TIMED_STEPS = 160
+
+# Ours: arguments of Int8Config, whether it is calibrated, and those of quantize_.
+OURS: dict[str, tuple[dict[str, Any], bool, dict[str, Any]]] = {
+    "int8, without data": ({}, False, {}),
+    "int8, without data, pair_safe=False": ({"pair_safe": False}, False, {}),
+    "int16, without data": ({"activations": "int16"}, False, {}),
+    "int8, calibrated": ({}, True, {}),
+    "mixed, calibrated": ({"activations": "mixed"}, True, {}),
+    "min_sqnr=30": ({}, True, {"min_sqnr": 30}),
+    "min_sqnr=35": ({}, True, {"min_sqnr": 35}),
+}
+
+
+class VoiceActivity:
+    """Silero VAD in streaming: a call for each window of 32 ms of all speakers, the state carried.
+
+    The answers are its decisions [speakers, windows].
+    """
+
+    name = "Silero VAD"
+    streaming = True
+
+    def __init__(self, calibration: list[Path], evaluation: list[Path]) -> None:
+        self.model: nn.Module = SileroVAD.pretrained()
+        samples = BATCH_SECONDS * SAMPLE_RATE // SileroVAD.WINDOW * SileroVAD.WINDOW
+        heard = crowd(calibration, CALIBRATION_SECONDS, PAUSE_SECONDS)
+        self.calibration = [batch for batch in heard.split(samples, 1) if batch.shape[1] == samples]
+        self.speech = crowd(evaluation, SECONDS, PAUSE_SECONDS)
+
+    def answers(self, model: nn.Module, speech: Tensor) -> Tensor:
+        """Listen to the speech of the evaluation."""
+        state, probabilities = None, []
+        for window in speech.split(SileroVAD.WINDOW, dim=1):
+            probability, state = model(window, state)
+            probabilities.append(probability)
+        return torch.cat(probabilities, dim=1) > 0.5
+
+    def judge(self, answers: Tensor, exact: Tensor) -> dict[str, float]:
+        """Count the decisions that differ from the float64 model's."""
+        return {f"decisions flipped, of {exact.numel():,}": int((answers != exact).sum())}
+
+
+class SpeakerIdentity:
+    """Resemblyzer's speaker encoder, a call for 1.6 s of each speaker.
+
+    The answers are its embeddings [pieces, 256].
+    """
+
+    name = "Resemblyzer"
+    streaming = False
+
+    def __init__(self, calibration: list[Path], evaluation: list[Path]) -> None:
+        self.model: nn.Module = SpeakerEncoder.pretrained()
+        heard = SpeakerEncoder.spectrograms(crowd(calibration, CALIBRATION_SECONDS))
+        self.calibration = list(heard.split(BATCH_SECONDS))
+        self.speech = SpeakerEncoder.spectrograms(crowd(evaluation, SECONDS))
+
+    def answers(self, model: nn.Module, speech: Tensor) -> Tensor:
+        """Listen to the speech of the evaluation."""
+        embeddings: Tensor = model(speech)
+        return embeddings
+
+    def judge(self, answers: Tensor, exact: Tensor) -> dict[str, float]:
+        """Take the cosine distances between embeddings and the float64 model's."""
+        distances = 1 - (answers.double() * exact).sum(1)
+        return {"cosine moved, mean": distances.mean().item(), "worst": distances.max().item()}
+
+
+Task = VoiceActivity | SpeakerIdentity
+
+
+def main() -> None:
+    """Load, quantize, listen, time, report."""
+    arguments = parse_arguments()
+    torch.set_num_threads(1)
+    calibration, evaluation = speakers(arguments.speech)
+    report = {
+        "cpu": cpu_name(),
+        **surroundings(),
+        "calibration": [folder.name for folder in calibration],
+        "evaluation": [folder.name for folder in evaluation],
+        "models": [
+            compare(task(calibration, evaluation)) for task in (VoiceActivity, SpeakerIdentity)
+        ],
+    }
+    publish(arguments, report, markdown(report))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--speech",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="has a sub-folder of recordings for each speaker",
+    )
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    return parser.parse_args()
+
+
+def compare(task: Task) -> dict[str, Any]:
+    """Quantize a model in all ways; the report's part on it."""
+    models = candidates(task)
+    exact_outputs, exact_answers = listen_exactly(task)
+    rows = {}
+    for name, model in tqdm(models.items(), desc=task.name, leave=False, disable=None):
+        outputs, answers = listen(task, model)
+        rows[name] = {
+            "SNR, dB": snr_db(outputs, exact_outputs),
+            **task.judge(answers, exact_answers),
+            "bytes": saved_bytes(model.lstm),
+        }
+    for name, seconds in time_in_turns(task, models).items():
+        rows[name]["us a step"] = 1e6 * statistics.median(seconds)
+    return {"name": task.name, "rows": rows}
+
+
+def candidates(task: Task) -> dict[str, nn.Module]:
+    """Return the model in float32, and as everyone quantizes it."""
+    models = {"nn.LSTM, float32": task.model}
+    others = available_quantizers(task.model.lstm, streaming=task.streaming)
+    for name, quantize in others.items():
+        models[name] = copy.deepcopy(task.model)
+        models[name].lstm = quantize(models[name].lstm)
+    for name in OURS:
+        models[f"ours, {name}"] = quantized(task, name)
+    return models
+
+
+def quantized(task: Task, name: str) -> nn.Module:
+    """Return a copy of the task's model, quantized as OURS says."""
+    config, calibrate, options = OURS[name]
+    model = copy.deepcopy(task.model)
+    batches = task.calibration if calibrate else None
+    lfk.quantize_(model, lfk.Int8Config(**config), calibration=batches, **options)
+    return model
+
+
+@torch.inference_mode()
+def listen(
+    task: Task, model: nn.Module, dtype: torch.dtype = torch.float32
+) -> tuple[np.ndarray, Tensor]:
+    """Return the LSTM's outputs [rows, steps, H], in float64, and the model's answers."""
+    outputs: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: Any, result: Any) -> None:
+        outputs.append(result[0])
+
+    hook = model.lstm.register_forward_hook(record)
+    answers = task.answers(model, task.speech.to(dtype))
+    hook.remove()
+    return torch.cat(outputs, dim=1).double().numpy(), answers
+
+
+def listen_exactly(task: Task) -> tuple[np.ndarray, Tensor]:
+    """Return what the model gives in float64."""
+    return listen(task, copy.deepcopy(task.model).double(), torch.float64)
+
+
+@torch.inference_mode()
+def time_in_turns(task: Task, models: dict[str, nn.Module]) -> dict[str, list[float]]:
+    """Return the seconds of a step of each model's LSTM, once for each round."""
+    x = torch.randn(1, TIMED_STEPS, task.model.lstm.input_size)
+    frames = x.split(1 if task.streaming else TIMED_STEPS, dim=1)
+
+    def run(lstm: nn.Module) -> Callable[[], None]:
+        def steps() -> None:
+            state = None
+            for frame in frames:
+                _, state = lstm(frame, state)
+
+        return steps
+
+    runs = {name: run(model.lstm) for name, model in models.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in tqdm(range(ROUNDS), desc=f"{task.name}, time", leave=False, disable=None):
+        for name, steps in runs.items():
+            steps()  # brings the weights back into the caches
+            seconds[name].append(timeit.timeit(steps, number=1) / TIMED_STEPS)
+    return seconds
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Write a table for each model."""
+    sections = []
+    for model in report["models"]:
+        columns = list(next(iter(model["rows"].values())))
+        rows = [[name, *map(show, row.values())] for name, row in model["rows"].items()]
+        sections.append(f"### {model['name']}\n\n{table(['LSTM', *columns], rows)}\n")
+    return "\n".join(sections)
+
+
+def show(value: float) -> str:
+    """Write a count in full, a measured figure with three digits."""
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+if __name__ == "__main__":
+    main()

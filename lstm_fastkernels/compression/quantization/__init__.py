@@ -1,0 +1,1 @@
+"""Quantization with data: calibration, error feedback, precision where it is needed."""

@@ -1,0 +1,109 @@
+"""Rounding weights so that the output of their matrix, not each of them, stays near.
+
+GPTQ: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for
+Generative Pre-trained Transformers", arXiv 2210.17323, after Optimal Brain Quantization, arXiv
+2208.11580.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, PairSafe, quantize_rows
+
+INT8 = torch.iinfo(torch.int8)
+
+# Of the mean diagonal of the second moment, which is added to it.
+DAMPING = 0.01
+# "auto" takes pair-safe weights where they at most double the squared error, as quantize_rows does.
+PAIR_SAFE_COST = 2.0
+# Columns rounded before the errors of all of them reach those behind.
+_BLOCK = 128
+
+
+@torch.no_grad()
+def round_with_feedback(
+    weight: Tensor, second_moment: Tensor, *, pair_safe: PairSafe = "auto"
+) -> tuple[Tensor, Tensor]:
+    """int8 [N, K] and float32 scales [N] of a matrix, for inputs of a second moment [K, K].
+
+    Columns are rounded one by one, those of the largest inputs first; the error of each is spread
+    over those that are still to come, so that the expected squared error of weight @ x grows least.
+    Of some scales for a row, that of quantize_rows among them, the one with the least error is
+    taken. Pair-safe columns (2k, 2k + 1) stay neighbours, and the second of two is held to what the
+    first leaves it. Zeros stay zeros. pair_safe: as for quantize_rows, "auto" by that error. On the
+    CPU, in float64.
+    """
+    weight = weight.detach().cpu()
+    damping = DAMPING * second_moment.diagonal().mean()
+    moment = second_moment + torch.eye(len(second_moment), dtype=torch.float64) * (damping or 1.0)
+    if pair_safe != "auto":
+        return _round(weight, moment, pair_safe)[:2]
+    free, paired = (_round(weight, moment, pairs) for pairs in (False, True))
+    return (paired if paired[2] <= PAIR_SAFE_COST * free[2] else free)[:2]
+
+
+def _round(weight: Tensor, moment: Tensor, pairs: bool) -> tuple[Tensor, Tensor, float]:
+    """Integers, scales and the expected squared error."""
+    order = _order(moment.diagonal(), pairs)
+    values, factor = weight[:, order].double(), _factor(moment[order][:, order])
+    integers, scales = torch.zeros_like(values), torch.zeros(len(weight))
+    least = torch.full((len(weight),), torch.inf, dtype=torch.float64)
+    for scale in _scales(weight, pairs):
+        steps = torch.where(scale > 0, scale, 1.0).double()
+        found, squares = _round_columns(values / steps[:, None], factor, order % 2 * pairs)
+        better = squares * steps.square() < least
+        least = torch.where(better, squares * steps.square(), least)
+        scales = torch.where(better, scale, scales)
+        integers = torch.where(better[:, None], found, integers)
+    ordered = torch.empty_like(integers)
+    ordered[:, order] = integers
+    return ordered.to(torch.int8), scales, float(least.sum())
+
+
+def _scales(weight: Tensor, pairs: bool) -> list[Tensor]:
+    """Those to try, each for all rows."""
+    largest = weight.float().abs().amax(1) / INT8.max
+    factors = (0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0) if pairs else (0.8, 0.85, 0.9, 0.95, 1.0)
+    return [quantize_rows(weight, pair_safe=pairs)[1], *(largest * factor for factor in factors)]
+
+
+def _order(sizes: Tensor, pairs: bool) -> Tensor:
+    """The columns by decreasing size; neighbours stay neighbours, by the size of both."""
+    if not pairs:
+        return sizes.argsort(descending=True)
+    both = F.pad(sizes, (0, len(sizes) % 2)).view(-1, 2).sum(1).argsort(descending=True)
+    order = torch.stack((2 * both, 2 * both + 1), 1).flatten()
+    return order[order < len(sizes)]
+
+
+def _factor(moment: Tensor) -> Tensor:
+    """The upper Cholesky factor of the inverse."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
+    return torch.linalg.cholesky(inverse, upper=True)
+
+
+def _round_columns(values: Tensor, factor: Tensor, follows: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers for values [N, K] in steps, and each row's squared error.
+
+    follows [K]: whether a column is the second of a pair.
+    """
+    rows, columns = values.shape
+    values, zero = values.clone(), values == 0
+    integers = torch.zeros_like(values)
+    squares = values.new_zeros(rows)
+    for begin in range(0, columns, _BLOCK):
+        end = min(columns, begin + _BLOCK)
+        errors = values.new_empty(rows, end - begin)
+        for k in range(begin, end):
+            rounded = values[:, k].round().clamp(INT8.min, INT8.max)
+            if follows[k]:
+                first = integers[:, k - 1]
+                rounded = rounded.maximum(-PAIR_MAX - first).minimum(PAIR_MAX - first)
+            integers[:, k] = rounded.masked_fill(zero[:, k], 0)
+            error = (values[:, k] - integers[:, k]) / factor[k, k]
+            values[:, k:end] -= error[:, None] * factor[k, k:end]
+            errors[:, k - begin] = error
+            squares += error.square()
+        values[:, end:] -= errors @ factor[begin:end, end:]
+    return integers, squares

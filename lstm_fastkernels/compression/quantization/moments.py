@@ -1,0 +1,126 @@
+"""Second moments of what each matrix of an LSTM multiplies, streamed over its calls."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.weights.shape import GATES, LstmShape
+
+# Rows multiplied at once: bounds what a float64 copy of them takes.
+_CHUNK = 4096
+
+
+class Moments:
+    """The second moment of rows [n, K], float64: K * K numbers, however many rows."""
+
+    def __init__(self, columns: int) -> None:
+        self.count = 0
+        self._products = torch.zeros(columns, columns, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        for chunk in rows.split(_CHUNK):
+            self._products += (chunk.double().T @ chunk.double()).cpu()
+        self.count += len(rows)
+
+    @property
+    def second(self) -> Tensor:
+        """The mean of x x'."""
+        return self._products / max(1, self.count)
+
+
+class FloatLayers:
+    """An LSTM's layers, float32, to run one by one.
+
+    floats: the parameters, named as in nn.LSTM.
+    """
+
+    def __init__(self, shape: LstmShape, floats: Mapping[str, Tensor]) -> None:
+        self._shape = shape
+        self._floats = {name: tensor.detach().float() for name, tensor in floats.items()}
+        self._layers = [self._layer(depth) for depth in range(shape.num_layers)]
+
+    def _layer(self, depth: int) -> nn.LSTM:
+        shape = self._shape
+        layer = nn.LSTM(
+            shape.layer_input_size(depth),
+            shape.hidden_size,
+            bias="bias_ih_l0" in self._floats,
+            bidirectional=shape.num_directions == 2,
+            proj_size=shape.proj_size,
+            device="meta",
+        )
+        own = {name: name.replace("_l0", f"_l{depth}") for name in layer.state_dict()}
+        floats = {name: self._floats[given] for name, given in own.items()}
+        layer.load_state_dict(floats, assign=True)
+        return layer.eval()
+
+    @torch.no_grad()
+    def calls(self, call: Call) -> Iterator[Call]:
+        """A call of the LSTM as one of each of its layers."""
+        directions, x = self._shape.num_directions, call.x
+        for depth, layer in enumerate(self._layers):
+            cells = slice(depth * directions, (depth + 1) * directions)
+            hx = call.hx[0][cells], call.hx[1][cells]
+            y = _run(layer, x, hx, call.lengths)
+            yield Call(x, hx, call.lengths, y, (call.last[0][cells], call.last[1][cells]))
+            x = y
+
+    @torch.no_grad()
+    def operands(self, call: Call) -> Iterator[tuple[str, Tensor]]:
+        """What each matrix multiplies in a call, by its name: rows [n, K] of all active steps."""
+        shape, inside = self._shape, call.inside
+        suffixes = iter(shape.layers)
+        for layer in self.calls(call):
+            halves = layer.y.chunk(shape.num_directions, dim=2)
+            for y, h0, c0, reverse in zip(halves, *layer.hx, (False, True), strict=False):
+                suffix = next(suffixes)
+                before = _before(y, h0, call.lengths, reverse)
+                yield f"weight_ih{suffix}", layer.x[inside]
+                yield f"weight_hh{suffix}", before[inside]
+                if shape.proj_size:
+                    gates = self._gates(suffix, layer.x, before)
+                    yield f"weight_hr{suffix}", _cell_outputs(gates, c0, inside, reverse)[inside]
+
+    def weight(self, name: str) -> Tensor:
+        return self._floats[name]
+
+    def _gates(self, suffix: str, x: Tensor, before: Tensor) -> Tensor:
+        """[T, B, 4H] before their sigmoid or tanh."""
+        of = self._floats
+        gates = x @ of[f"weight_ih{suffix}"].T + before @ of[f"weight_hh{suffix}"].T
+        if f"bias_ih{suffix}" in of:
+            gates = gates + (of[f"bias_ih{suffix}"] + of[f"bias_hh{suffix}"])
+        return gates
+
+
+def _run(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor], lengths: Tensor | None) -> Tensor:
+    """y, zeros past a row's length."""
+    if lengths is None:
+        return layer(x, hx)[0]
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    return pad_packed_sequence(layer(packed, hx)[0], total_length=len(x))[0]
+
+
+def _before(y: Tensor, h0: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+    """h [T, B, P] as each step finds it, from that which each step leaves; right where active."""
+    if not reverse:
+        return torch.cat((h0[None], y[:-1]))
+    before = torch.cat((y[1:], h0[None]))
+    if lengths is not None:
+        before[lengths.to(y.device) - 1, torch.arange(y.shape[1], device=y.device)] = h0
+    return before
+
+
+def _cell_outputs(gates: Tensor, c: Tensor, inside: Tensor, reverse: bool) -> Tensor:
+    """o tanh(c) [T, B, H] of each step, from its gates [T, B, 4H] and the first c [B, H]."""
+    i, f, g, o = gates.chunk(len(GATES), dim=2)
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+    outputs = torch.empty_like(o)
+    steps = range(len(gates))
+    for t in reversed(steps) if reverse else steps:
+        c = torch.where(inside[t, :, None], f[t] * c + i[t] * g[t], c)
+        outputs[t] = o[t] * c.tanh()
+    return outputs

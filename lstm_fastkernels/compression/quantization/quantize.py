@@ -1,0 +1,99 @@
+"""quantize_: int8 LSTMs in the place of a model's float ones, with data where there is some."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from lstm_fastkernels.compression.convert import replace_lstms
+from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms
+from lstm_fastkernels.compression.quantization.calibration import Observations, observe, shape_of
+from lstm_fastkernels.compression.quantization.candidates import Candidates
+from lstm_fastkernels.compression.quantization.config import Int8Config
+from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
+from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
+from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
+from lstm_fastkernels.modules.cell import FastQuantLSTMCell
+from lstm_fastkernels.modules.lstm import FastQuantLSTM
+from lstm_fastkernels.weights.precision import PrecisionConfig
+
+CLASSES = {nn.LSTM: FastQuantLSTM, nn.LSTMCell: FastQuantLSTMCell}
+
+
+def quantize_(
+    model: nn.Module,
+    config: Int8Config | None = None,
+    filter_fn: FilterFn | None = None,
+    *,
+    calibration: Iterable[Any] | None = None,
+    min_sqnr: float | None = None,
+) -> QuantizationReport:
+    """Replaces every nn.LSTM and nn.LSTMCell of a model, in place, by FastQuantLSTM and its cell.
+
+    calibration: batches of real input, without labels, that the model is run on: a tuple or list is
+    its arguments, a dict its keyword arguments, anything else its one argument. They go through
+    once, in evaluation mode; some hundred sequences are plenty. Weights are then rounded for what
+    they are multiplied with (GPTQ, arXiv 2210.17323). Every fourth batch is held out to measure on.
+    Without calibration the result is that of `convert`.
+
+    min_sqnr: what the outputs of each LSTM must reach on held-out batches, in dB, given its float
+    inputs: the precision of its matrices is raised, to 16-bit activations or to float32, where that
+    buys most for its price, until they do.
+
+    filter_fn(module, name) picks the LSTMs. Returns a report; its `model` is the model, or, if the
+    model is an LSTM itself, the replacement. Raises ValueError, with nothing changed, where
+    `convert` does, for LSTMs without input, for input that is not finite, and for a min_sqnr that
+    cannot be reached or has no held-out batch.
+    """
+    config = Int8Config() if config is None else config
+    if not isinstance(config, Int8Config):
+        raise TypeError(f"quantize_ expects an Int8Config, got {type(config).__name__}")
+    if min_sqnr is not None and calibration is None:
+        raise ValueError("min_sqnr needs calibration batches to measure on")
+    lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=CLASSES)}
+    check_replaceable(model, lstms)
+    for lstm in lstms:
+        _precision(lstm, config)
+    seen = {} if calibration is None else observe(model, lstms, calibration)
+    rows: list[QuantizedLSTM] = []
+
+    def make(lstm: nn.Module) -> nn.Module:
+        twin, row = _twin(lstm, lstms[lstm], config, seen.get(lstm), min_sqnr)
+        rows.append(row)
+        return twin
+
+    replaced = replace_lstms(model, make, classes=CLASSES, filter_fn=filter_fn, inplace=True)
+    return QuantizationReport(replaced, rows)
+
+
+def _precision(lstm: nn.Module, config: Int8Config) -> dict[str, str]:
+    cls = FastQuantLSTM
+    numbers = PrecisionConfig(config.activations, config.precision, config.pair_safe)
+    return numbers.of(shape_of(lstm), cls.activation_choices, cls.precision_choices)
+
+
+def _twin(
+    lstm: Any, name: str, config: Int8Config, seen: Observations | None, min_sqnr: float | None
+) -> tuple[nn.Module, QuantizedLSTM]:
+    """The LSTM quantized, and what to report of it."""
+    options = asdict(config)
+    asked = _precision(lstm, config)
+    precision: Mapping[str, str] = asked
+    sqnr, tensors = None, None
+    if seen is not None:
+        candidates = Candidates(seen, config.pair_safe)
+        if min_sqnr is not None:
+            if not seen.held_out:
+                raise ValueError("min_sqnr needs a second calibration batch, to measure on")
+            precision, sqnr = raise_precision(candidates, asked, min_sqnr)
+        elif seen.held_out:
+            noise = noise_of(candidates.lstm(precision), seen.held_out)
+            sqnr = to_db(signal_of(seen.held_out), noise)
+        tensors = candidates.tensors(precision)
+    options |= {"activations": None, "precision": precision}
+    cls = FastQuantLSTMCell if isinstance(lstm, nn.LSTMCell) else FastQuantLSTM
+    twin = cls.from_float(lstm, **options)
+    if tensors is not None:
+        twin.take_dense({name: tensor.to(twin.packed.device) for name, tensor in tensors.items()})
+    return twin, QuantizedLSTM(name, dict(asked), dict(precision), sqnr)

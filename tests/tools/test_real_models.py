@@ -1,0 +1,86 @@
+"""examples/real_models.py: its models are those of their packages, and int8 is faithful on them.
+
+Skipped without PyAV, the packages and speech: the example says what to install. The folder of
+speech is LSTM_FASTKERNELS_SPEECH.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("av", exc_type=ImportError)
+
+from measuring import snr_db
+from quantizers import saved_bytes
+from real_models import SpeakerIdentity, VoiceActivity, listen, listen_exactly, quantized
+from speech import speakers
+from speech_models import SileroVAD, package_file
+
+SPEECH = Path(os.environ.get("LSTM_FASTKERNELS_SPEECH", "/usr/share/asterisk/sounds"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("real_models")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed():
+    try:
+        for package, name in (
+            ("silero_vad", "data/silero_vad.jit"),
+            ("resemblyzer", "pretrained.pt"),
+        ):
+            package_file(package, name)
+        speakers(SPEECH)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@cache
+def made(task):
+    """The task, its float64 outputs and the bytes of its int8 LSTM."""
+    made = task(*speakers(SPEECH))
+    return made, listen_exactly(made)[0]
+
+
+def snr_and_bytes(task, name):
+    task, exact = made(task)
+    model = quantized(task, name)
+    return snr_db(listen(task, model)[0], exact), saved_bytes(model.lstm)
+
+
+def test_silero_vad_is_that_of_the_package():
+    """Within float32's rounding, through an LSTM."""
+    task, _ = made(VoiceActivity)
+    script = torch.jit.load(package_file("silero_vad", "data/silero_vad.jit"))
+    script.reset_states()
+    windows = task.speech[:, : 100 * SileroVAD.WINDOW]
+    expected = [script(window, 16_000) for window in windows.split(SileroVAD.WINDOW, dim=1)]
+    actual, _ = task.model(windows)
+    assert (actual - torch.cat(expected, dim=1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("int8, without data", 35),
+        ("int8, without data, pair_safe=False", 36),
+        ("int8, calibrated", 38.5),
+    ],
+)
+def test_silero_vad(name, least):
+    snr, _ = snr_and_bytes(VoiceActivity, name)
+    assert snr >= least
+
+
+def test_resemblyzer_mixed():
+    snr, _ = snr_and_bytes(SpeakerIdentity, "mixed, calibrated")
+    assert snr >= 17
+
+
+def test_resemblyzer_with_min_sqnr():
+    snr, size = snr_and_bytes(SpeakerIdentity, "min_sqnr=30")
+    _, int8_size = snr_and_bytes(SpeakerIdentity, "int8, without data")
+    assert snr >= 30
+    assert size <= 1.15 * int8_size
