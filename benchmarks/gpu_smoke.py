@@ -24,7 +24,7 @@ import lstm_fastkernels as lfk
 # Hidden sizes and batches that take each path on a device of 108 multiprocessors or more, and what
 # `explain` then says; "plain" needs LSTM_FASTKERNELS_PERSISTENT=0.
 PATHS = {
-    "plain": ("a launch each step", [(128, 1), (768, 16)]),
+    "plain": ("launches each step", [(128, 1), (768, 16)]),
     "grid": ("of the grid", [(512, 16), (768, 16)]),
     "cluster": ("in a cluster", [(128, 1), (512, 1)]),
 }

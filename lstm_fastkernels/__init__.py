@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from lstm_fastkernels.compression.pruning.pruner import Pruner as Pruner
     from lstm_fastkernels.compression.pruning.report import SparsityReport as SparsityReport
     from lstm_fastkernels.compression.pruning.report import sparsity_report as sparsity_report
+    from lstm_fastkernels.compression.quantization.check import SqnrReport as SqnrReport
     from lstm_fastkernels.compression.quantization.check import check as check
     from lstm_fastkernels.compression.quantization.config import Int8Config as Int8Config
     from lstm_fastkernels.compression.quantization.quantize import quantize_ as quantize_
+    from lstm_fastkernels.compression.quantization.report import (
+        QuantizationReport as QuantizationReport,
+    )
     from lstm_fastkernels.io.file import load_file as load_file
     from lstm_fastkernels.io.file import save_file as save_file
     from lstm_fastkernels.modules.cell import FastQuantLSTMCell as FastQuantLSTMCell
@@ -47,7 +51,6 @@ __version__ = "0.1.0"
 _NEEDED = {"torch": "PyTorch", "safetensors": "safetensors", "tqdm": "tqdm"}
 
 _HOMES = {
-    "check": "compression.quantization.check",
     "convert": "compression.convert",
     "CubicSchedule": "compression.pruning.config",
     "cuda_built": "ops",
@@ -61,14 +64,17 @@ _HOMES = {
     "get_include": "paths",
     "get_isa": "ops",
     "get_library_dir": "paths",
-    "Int8Config": "compression.quantization.config",
     "load_file": "io.file",
     "prune_": "compression.pruning.prune",
     "prune_hidden_": "compression.pruning.hidden",
     "PruneConfig": "compression.pruning.config",
     "Pruner": "compression.pruning.pruner",
-    "quantize_": "compression.quantization.quantize",
     "quantize_rows": "weights.quantize_rows",
+    "check": "compression.quantization.check",
+    "Int8Config": "compression.quantization.config",
+    "quantize_": "compression.quantization.quantize",
+    "QuantizationReport": "compression.quantization.report",
+    "SqnrReport": "compression.quantization.check",
     "release_memory": "ops",
     "remove_pruning_": "compression.pruning.prune",
     "save_file": "io.file",

@@ -8,7 +8,7 @@ Sizes: T steps, B rows, I inputs, H hidden units, P outputs (proj_size, or H); a
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -19,8 +19,6 @@ from torch import Tensor
 Activations = Literal["int8", "int16", "float32"]
 RowKind = Literal["any", "bounded"]
 State = tuple[Tensor, Tensor]
-# Takes the name of a matrix and rows [n, K] that it multiplies, before they are quantized.
-Observer = Callable[[str, Tensor], None]
 
 # tanh(x) ~ x P(x^2) / Q(x^2) on [-9, 9], lowest coefficient first.
 TANH_LIMIT = 9.0
@@ -69,16 +67,12 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Layer:
-    """One direction of a layer: weight_ih, weight_hh, weight_hr or None, bias [4H] or NO_BIAS.
-
-    observe: called with "ih", "hh" or "hr" and what that matrix multiplies.
-    """
+    """One direction of a layer: weight_ih, weight_hh, weight_hr or None, bias [4H] or NO_BIAS."""
 
     ih: Matrix
     hh: Matrix
     hr: Matrix | None
     bias: Tensor | float
-    observe: Observer = lambda matrix, rows: None
 
 
 # ---- floats ----
@@ -290,7 +284,6 @@ def lstm(
     bidirectional: bool = False,
     proj_size: int = 0,
     precision: Mapping[str, Activations] | None = None,
-    observe: Observer | None = None,
 ) -> tuple[Tensor, State]:
     """y [T, B, directions * P] and (h_n, c_n), as FastQuantLSTM and FastSparseLSTM give them.
 
@@ -298,8 +291,7 @@ def lstm(
     above). hx: (h0 [layers * directions, B, P], c0 [layers * directions, B, H]), float32 or of x's
     dtype; h_n and c_n have its dtype, or x's without it. lengths: int64 [B], each in 1..T: y is
     zero past a row's length and h_n, c_n are the states there. precision: of each matrix, by
-    its name; "int8" for those it does not name. observe: called with the name of each matrix and
-    all that it multiplies. Nothing is checked.
+    its name; "int8" for those it does not name. Nothing is checked.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     directions = ("", "_reverse") if bidirectional else ("",)
@@ -325,7 +317,6 @@ def lstm(
             read("weight_hh", 4, hidden_size, output_size),
             read("weight_hr", 1, proj_size, hidden_size) if proj_size else None,
             tensors.get(f"bias{suffix}", NO_BIAS),
-            lambda matrix, rows: observe and observe(f"weight_{matrix}{suffix}", rows),
         )
 
     y, finals = x.to(dtype), list[State]()
@@ -347,22 +338,18 @@ def run_layer(
 ) -> tuple[Tensor, State]:
     """y [T, B, P] and the last (h, c) of one direction, from x [T, B, K] and hx of that direction.
 
-    inside: bool [T, B, 1], which rows are active at which step.
+    inside: bool [T, B, 1], which rows work at which step.
     """
     h, c = hx
     h_kind: RowKind = "bounded" if layer.hr is None else "any"
-    layer.observe("ih", x[inside[..., 0]])
     x_gates = affine(layer.ih, x, layer.bias)
     # A non-finite c0 makes its row NaN as a non-finite h0 does.
     h = h.masked_fill(~c.isfinite().all(-1, keepdim=True), math.nan)
     y = [h] * len(x)
     steps = range(len(x))
     for t in reversed(steps) if reverse else steps:
-        active = inside[t, :, 0]
-        layer.observe("hh", h[active])
         new_h, new_c = update_cell(affine(layer.hh, h, x_gates[t], h_kind), c)
         if layer.hr is not None:
-            layer.observe("hr", new_h[active])
             new_h = affine(layer.hr, new_h, NO_BIAS, "bounded")
         h, c = torch.where(inside[t], new_h, h), torch.where(inside[t], new_c, c)
         y[t] = torch.where(inside[t], h, 0)

@@ -1,6 +1,6 @@
-// Microseconds a time step of every way to run the steps of a layer, or of a stack: a launch each,
-// each shape of the persistent kernel, and layers side by side. It is what persistent.cu's order of
-// preference is to be read from.
+// Microseconds a time step of every way to run the steps of a layer, or of a stack: launches for
+// each, each shape of the persistent kernel, and layers side by side. It is what persistent.cu's
+// order of preference is to be read from.
 //
 //     steps                  all sizes, those that matter most first
 //     steps HIDDEN BATCH     one layer of this hidden size, with so many rows
@@ -230,7 +230,7 @@ struct Way {
 std::vector<Way> ways_of(const cuda::PackedStack &stack, int64_t batch, const Lengths &lengths,
                          const device::Limits &limits) {
   std::vector<Way> ways(1);
-  ways[0].name = "a launch each step";
+  ways[0].name = "launches each step";
   if (!persistent_allowed())
     return ways;
   const auto add = [&](const std::string &name, const cuda::Choice &choice) {
@@ -244,7 +244,7 @@ std::vector<Way> ways_of(const cuda::PackedStack &stack, int64_t batch, const Le
     cuda::Choice choice;
     choice.persistent = true;
     choice.shape = shape;
-    const int most = std::min(cuda::most_side_by_side(stack.shape, batch, lengths.shorter),
+    const int most = std::min(cuda::most_side_by_side(stack, batch, lengths.shorter),
                               cuda::at_once(shape, stack.layers[0], 0));
     if (most > 1) {
       choice.side_by_side = most;

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, get_args
 
 from torch import nn
@@ -55,20 +55,35 @@ def convert(
     though it looks like an LSTM (subclasses, scripted modules, other quantized ones), unless
     filter_fn leaves it out.
     """
-    makers = makers_of(weights)
-    lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=makers)}
+    makers = _makers(weights)
+
+    def make(module: nn.Module) -> nn.Module:
+        return makers[type_before_parametrizations(module)](module, **options)
+
+    return replace_lstms(model, make, classes=makers, filter_fn=filter_fn, inplace=inplace)
+
+
+def replace_lstms(
+    model: nn.Module,
+    make: Callable[[nn.Module], nn.Module],
+    *,
+    classes: Collection[type[nn.Module]],
+    filter_fn: FilterFn | None,
+    inplace: bool,
+) -> nn.Module:
+    """`convert` for modules of these classes, each of which make(module) gives the twin of."""
+    lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=classes)}
     check_replaceable(model, lstms)
-    twins = {name: twin_of(module, name, makers, options) for module, name in lstms.items()}
-    if text := leftovers("convert", model, lstms, filter_fn):
-        warnings.warn(text, stacklevel=2)
+    twins = {name: _twin_of(module, name, make) for module, name in lstms.items()}
+    if text := leftovers(model, lstms, filter_fn):
+        warnings.warn(text, stacklevel=3)
     if not inplace:
         model = copy.deepcopy(model)
     modules = dict(model.named_modules())
     return replace_modules(model, {modules[name]: twin for name, twin in twins.items()})
 
 
-def makers_of(weights: Weights) -> Makers:
-    """Raises ValueError for other weights."""
+def _makers(weights: Weights) -> Makers:
     if weights == "float32":
         return {nn.LSTM: FastSparseLSTM.from_float, nn.LSTMCell: FastSparseLSTMCell.from_float}
     if weights != "int8":
@@ -83,9 +98,8 @@ def makers_of(weights: Weights) -> Makers:
     return dict(zip(classes, makers, strict=False))  # torch may be without torch.ao
 
 
-def twin_of(module: nn.Module, name: str, makers: Makers, options: Mapping[str, Any]) -> nn.Module:
-    """The fast twin of a module; errors name it."""
+def _twin_of(module: nn.Module, name: str, make: Callable[[nn.Module], nn.Module]) -> nn.Module:
     try:
-        return makers[type_before_parametrizations(module)](module, **options)
+        return make(module)
     except ValueError as error:
         raise ValueError(f"{label_of(name)}: {error}") from error

@@ -1,4 +1,4 @@
-"""What convert leaves as it is in a model, though it is an LSTM or looks like one."""
+"""What is left as it is in a model, though it is an LSTM or looks like one."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -24,22 +24,22 @@ class _Leftover(NamedTuple):
 
 
 def leftovers(
-    by: str, model: nn.Module, converted: Collection[nn.Module], filter_fn: FilterFn | None
+    model: nn.Module, converted: Collection[nn.Module], filter_fn: FilterFn | None
 ) -> str | None:
-    """A sentence that names what a function left and why; None if that is all as asked for.
+    """A sentence that names what was not converted and why; None if that is all as asked for.
 
-    by: the function's name; converted: what it replaced. What filter_fn does not pick is not named.
-    Compressed LSTMs, GRUs and the like are named only where nothing was converted.
+    What filter_fn does not pick is not named. Compressed LSTMs, GRUs and the like are named only
+    where nothing was converted.
     """
     found = _resembling(model, converted)
     if not converted:
         found = found or _only(model)
         if not found and not any(find_lstms(model)):
-            return f"{by} found no nn.LSTM or nn.LSTMCell in the model"
+            return "found no nn.LSTM or nn.LSTMCell in the model"
     picked = [leftover for leftover in found if _picks(filter_fn, leftover)]
     if not picked:
         return None
-    return f"{by} left as they are: {'; '.join(map(str, picked))}"
+    return f"left as they are: {'; '.join(map(str, picked))}"
 
 
 def _resembling(model: nn.Module, converted: Collection[nn.Module]) -> list[_Leftover]:

@@ -131,8 +131,7 @@ class FastModule(StatefulLSTM):
                     f"{name} is int8 already: its precision must be one of {choices}, "
                     f"got {precision!r}"
                 )
-        tensors = quantized_tensors(twin, self._spec, self._float_names())
-        self._set_canonical(self._spec.check(tensors).laid_out(self._layout_config))
+        self.take_dense(quantized_tensors(twin, self._spec, self._float_names()))
         copy_hooks(twin, self)
         return self.train(twin.training)
 

@@ -44,30 +44,20 @@ _COMPILED = "_compiled_call_impl"
 # ---- parameters ----
 
 
-def shape_of(module: nn.Module) -> LstmShape:
-    """The sizes of an nn.LSTM, or of an nn.LSTMCell as an LSTM of one layer."""
+def parameter_kinds(module: nn.Module) -> dict[str, Kind]:
+    """What the parameters must be, by their names, in the order in which the classes have them."""
+    assert isinstance(module, nn.LSTM | nn.LSTMCell)
     if isinstance(module, nn.LSTMCell):
-        return LstmShape(module.input_size, module.hidden_size)
-    assert isinstance(module, nn.LSTM)
-    return LstmShape(
+        kinds = WeightSpec(LstmShape(module.input_size, module.hidden_size), module.bias, {})
+        return {name.removesuffix("_l0"): kind for name, kind in kinds.float_kinds().items()}
+    shape = LstmShape(
         module.input_size,
         module.hidden_size,
         module.proj_size,
         module.num_layers,
         num_directions=2 if module.bidirectional else 1,
     )
-
-
-def parameter_name(module: nn.Module, name: str) -> str:
-    """What a module calls nn.LSTM's parameter of that name: a cell's have no layer."""
-    return name.removesuffix("_l0") if isinstance(module, nn.LSTMCell) else name
-
-
-def parameter_kinds(module: nn.Module) -> dict[str, Kind]:
-    """What the parameters must be, by their names, in the order in which the classes have them."""
-    assert isinstance(module, nn.LSTM | nn.LSTMCell)
-    kinds = WeightSpec(shape_of(module), module.bias, {}).float_kinds()
-    return {parameter_name(module, name): kind for name, kind in kinds.items()}
+    return WeightSpec(shape, module.bias, {}).float_kinds()
 
 
 def matrix_names(module: nn.Module) -> list[str]:

@@ -91,6 +91,13 @@ class PackedLSTM(nn.Module):
         except RuntimeError as error:  # block indices and scales are checked where they are packed
             raise ValueError(str(error)) from error
 
+    def take_dense(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes canonical tensors of dense matrices, which it lays out as `layout` says.
+
+        Raises ValueError that says what is missing, unexpected or wrong; then nothing has changed.
+        """
+        self._set_canonical(self._spec.check(tensors).laid_out(self._layout_config))
+
     def _set_canonical(self, canonical: CanonicalLSTM) -> None:
         """Takes weights; nothing changes if packing, which checks them, fails."""
         with torch.inference_mode(False), torch.no_grad():

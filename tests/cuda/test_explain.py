@@ -34,12 +34,12 @@ def check_promise(fast, *inputs, T):
     ran = kernels(lambda: fast(*inputs))
     assert first.startswith(f"{type(fast).__name__} on cuda:0, T={T}, ")
     how = list(layers.values())
-    each_step = sum(text.startswith("a launch each step: ") for text in how)
     for part, promised in (
-        ("step_kernel", T * each_step),
+        ("::step_kernel", T * sum(text.startswith("launches each step: ") for text in how)),
+        ("::single_step_kernel", sum(text.startswith("one launch: ") for text in how)),
+        ("::persistent_kernel", sum(text.startswith("persistent: ") for text in how)),
         ("ClusterExchange", sum("persistent: in a cluster" in text for text in how)),
         ("GridExchange", sum("of the grid" in text for text in how)),
-        ("persistent_kernel", len(how) - each_step),
     ):
         assert sum(part in name for name in ran) == promised, f"{part}: {how}, but ran {ran}"
     return how
@@ -52,15 +52,19 @@ PROMISES = [
     (replace(LARGE, hidden_size=768, B=16), "persistent: on 48 blocks of the grid;"),
     (
         replace(LARGE, hidden_size=768, B=16, layout="block_sparse", density=0.05),
-        "persistent: on 48 blocks of the grid, zeros skipped",
+        "persistent: on 48 blocks of the grid;",
     ),
     (replace(LARGE, activations="int16"), "persistent: in a cluster of 16 blocks"),
-    (replace(LARGE, activations="float32"), "a launch each step: weights are float32"),
-    (replace(LARGE, proj_size=64), "a launch each step: there is a projection"),
+    (replace(LARGE, activations="float32"), "launches each step: weight_hh is float32"),
+    (
+        replace(LARGE, precision=(("weight_ih_*", "float32"),)),
+        "persistent: in a cluster of 16 blocks",
+    ),
+    (replace(LARGE, proj_size=64), "launches each step: there is a projection"),
     (replace(LARGE, T=1), "one launch: there is one time step"),
     (replace(LARGE, B=70), "persistent: on 32 blocks of the grid, 2 ranges of 40 rows"),
-    (replace(LARGE, B=257), "a launch each step: the batch is larger than 256"),
-    (replace(LARGE, hidden_size=2100), "a launch each step: the hidden size or the batch"),
+    (replace(LARGE, B=257), "launches each step: the batch is larger than 256"),
+    (replace(LARGE, hidden_size=2100), "launches each step: the hidden size or the batch"),
 ]
 
 
@@ -109,7 +113,8 @@ def test_shares_on_a_device(kind):
     _, layers = explained(fast.cuda(), case.x().cuda())
     found = {}
     for text in layers.values():
-        assert f"16x{width} blocks kept: " in text
+        assert "blocks kept: " in text
+        assert set(re.findall(r"16x(\d+)", text)) == {str(width)}
         found |= dict(re.findall(r"(weight_\w+) ([\d.]+)%", text))
     assert found.keys() == expected.keys()
     for name, share in expected.items():

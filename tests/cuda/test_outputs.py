@@ -23,6 +23,27 @@ def test_grid(case, kind):
             assert_same(result, expected, f"{case} {form} state={with_state}")
 
 
+PRECISIONS = {
+    "mixed": {"weight_ih_l0*": "int16"},
+    "first-layer-float": {"weight_*_l0*": "float32"},
+    "inputs-float": {"weight_ih_*": "float32"},
+    "upper-layer-int16": {"weight_h*_l1": "int16"},
+    "one-direction": {"weight_ih_l1_reverse": "float32", "weight_hh_l0_reverse": "int16"},
+}
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_precision_for_each_matrix(name):
+    for proj_size in (0, 13):
+        bidirectional = name == "one-direction"
+        case = Case(40, 100, 2, bidirectional, proj_size, T=70, B=9, activations="int8")
+        case = replace(case, precision=tuple(PRECISIONS[name].items()))
+        modules = both(drawn(case))
+        check(modules, case.x(), case.state(), lengths=case.lengths(), message=str(case))
+        x, state = case.x()[:1], case.state()
+        check(modules, x, state, message=f"{case}, one step")
+
+
 @pytest.mark.parametrize("input_size", AWKWARD)
 @pytest.mark.parametrize("hidden_size", AWKWARD)
 def test_sizes(input_size, hidden_size, kind):
@@ -109,7 +130,7 @@ def test_half_precision(dtype, kind):
     assert_same(modules[1](shifted), modules[1](x), f"{case} at an odd address")
 
 
-@pytest.mark.parametrize(("largest", "fill"), [(64, None), (127, None), (127, 127), (127, -127)])
+@pytest.mark.parametrize(("largest", "fill"), [(64, None), (127, None), (127, 127), (127, -128)])
 def test_weights_at_their_limits(largest, fill, activations):
     """Integer sums at theirs; beyond 64 weights are not pair-safe."""
     case = Case(513, 512, T=3, activations=activations)

@@ -267,8 +267,8 @@ def test_repr_does_not_raise(fake_cuda):
 @pytest.mark.parametrize(
     ("persistent", "expected"),
     [
-        ([], "steps: a launch each step: so)"),
-        ([1], "steps: persistent: in a cluster (1 row), a launch each step: so (16 rows))"),
+        ([], "steps: launches each step: so)"),
+        ([1], "steps: persistent: in a cluster (1 row), launches each step: so (16 rows))"),
     ],
 )
 def test_repr_says_how_steps_run(persistent, expected, fake_cuda, monkeypatch):
@@ -277,7 +277,7 @@ def test_repr_says_how_steps_run(persistent, expected, fake_cuda, monkeypatch):
         assert brief
         assert T > 1
         assert columns == 9
-        return "persistent: in a cluster" if B in persistent else "a launch each step: so"
+        return "persistent: in a cluster" if B in persistent else "launches each step: so"
 
     monkeypatch.setattr(ops, "explain_lstm", explain)
     monkeypatch.setattr(running, "is_fake", lambda packed: False)

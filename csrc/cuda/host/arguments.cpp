@@ -7,10 +7,12 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// Lower bounds of the magnitude that gives a row its scale: of h, and of a layer's input.
-float h_min_absmax(const Call &call) { return call.shape.proj_size ? 0.0f : 1.0f; }
-float input_min_absmax(const Call &call, int64_t layer) {
-  return layer == 0 ? 0.0f : h_min_absmax(call);
+// How h is kept between steps, or between the launches of persistent ones. Its projection has no
+// bound.
+RowTarget h_target(const Call &call, const Part &p) {
+  if (call.choice(p).persistent)
+    return exchanged_target(p.weights.hh);
+  return target_of(p.weights.hh, call.shape.proj_size ? RowKind::any : RowKind::bounded);
 }
 
 Plane output(const Call &call, const Part &p) {
@@ -26,10 +28,38 @@ template <class T> T *state_rows(const Call &call, T *states, const Part &p, int
                 : nullptr;
 }
 
-QuantizedRows quantized_input(const Call &call, const Part &p) {
-  QuantizedRows rows = p.slot.input;
-  rows.stride = quantized_bytes(call.stack.arithmetic, call.shape.layer_input_size(p.layer));
+// Memory that layers share, as rows for one of them.
+QuantizedRows rows_for(const RowTarget &target, QuantizedRows rows) {
+  rows.stride = quantized_bytes(target.arithmetic, target.columns);
   return rows;
+}
+
+// The rows of a state.
+Plane state_plane(float *rows, int64_t stride) {
+  Plane plane;
+  plane.addressing = Plane::Addressing::chunk;
+  plane.base = reinterpret_cast<uint8_t *>(rows);
+  plane.row_bytes = stride * int64_t{sizeof(float)};
+  return plane;
+}
+
+// Quantizes the rows of a state that are active at step s.
+QuantizeArguments state_arguments(const Call &call, const Part &p, int64_t s, const Plane &in,
+                                  const RowTarget &target, const QuantizedRows &out) {
+  const int64_t t = call.timeline.time(s, p.direction);
+  QuantizeArguments a;
+  a.rows = call.rows;
+  a.first = call.timeline.start(t);
+  a.count = call.timeline.active(t);
+  a.in = in;
+  a.target = target;
+  a.out = rows_for(target, out);
+  return a;
+}
+
+QuantizeArguments h_after(const Call &call, const Part &p, int64_t s) {
+  return state_arguments(call, p, s, state_plane(p.state.h, p.state.h_stride), h_target(call, p),
+                         p.state.quantized_h);
 }
 
 } // namespace
@@ -47,14 +77,8 @@ LoadStateArguments load_state_arguments(const Call &call, const Part &p) {
   a.c = s.c;
   a.h_stride = s.h_stride;
   a.c_stride = s.units_stride;
-  a.quantized[0] = s.quantized[0];
-  if (!call.shape.proj_size)
-    a.quantized[1] = s.quantized[1];
-  a.first_scales = s.first_scales;
-  a.min_absmax = h_min_absmax(call);
-  a.activation_max = p.weights.hh.activation_max;
-  a.unprojected = s.unprojected;
-  a.unprojected_max = p.weights.hr.activation_max;
+  a.target = h_target(call, p);
+  a.quantized = rows_for(a.target, s.quantized_h);
   return a;
 }
 
@@ -81,10 +105,8 @@ QuantizeArguments input_arguments(const Call &call, const Part &p) {
   a.first = rows.first;
   a.count = rows.count;
   a.in = call.input(p.layer);
-  a.columns = static_cast<int32_t>(call.shape.layer_input_size(p.layer));
-  a.out = quantized_input(call, p);
-  a.min_absmax = input_min_absmax(call, p.layer);
-  a.activation_max = p.weights.ih.activation_max;
+  a.target = target_of(p.weights.ih, RowKind::any);
+  a.out = rows_for(a.target, p.slot.input);
   return a;
 }
 
@@ -93,58 +115,40 @@ ProductsArguments input_products_arguments(const Call &call, const Part &p) {
   a.matrix = p.weights.ih;
   a.bias = p.weights.bias;
   a.count = call.timeline.rows(p.chunk, p.direction).count;
-  a.x = quantized_input(call, p);
+  a.x = rows_for(target_of(p.weights.ih, RowKind::any), p.slot.input);
   a.out = p.slot.gates;
   return a;
 }
 
 StepArguments step_arguments(const Call &call, const Part &p, int64_t s) {
-  const bool projected = call.shape.proj_size > 0;
-  const int64_t t = call.timeline.time(s, p.direction);
-  const int64_t row = call.timeline.row_in(p.chunk, s, p.direction);
   StepArguments a;
-  a.rows = call.rows;
   a.hh = p.weights.hh;
-  a.t = t;
-  a.active = static_cast<int32_t>(call.timeline.active(t));
-  a.hidden_size = static_cast<int32_t>(call.shape.hidden_size);
-  a.h_in = p.state.quantized[s % 2];
-  a.first_scales = p.state.first_scales;
-  a.first_row = static_cast<int32_t>(call.timeline.first_row(s, p.direction));
-  a.input_gates = p.slot.gates + row * p.weights.hh.padded_rows();
+  a.active = static_cast<int32_t>(call.timeline.active(call.timeline.time(s, p.direction)));
+  a.h_in = rows_for(h_target(call, p), p.state.quantized_h);
+  a.input_gates =
+      p.slot.gates + call.timeline.row_in(p.chunk, s, p.direction) * p.weights.hh.padded_rows();
   a.c = p.state.c;
   a.h = p.state.cell_output;
   a.units_stride = p.state.units_stride;
-  a.h_out = projected ? p.state.unprojected : p.state.quantized[(s + 1) % 2];
-  a.h_out_max = (projected ? p.weights.hr : p.weights.hh).activation_max;
-  if (!projected)
-    a.y = output(call, p);
-  a.y_chunk_row = row;
   return a;
+}
+
+QuantizeArguments cell_output_arguments(const Call &call, const Part &p, int64_t s) {
+  return state_arguments(call, p, s, state_plane(p.state.cell_output, p.state.units_stride),
+                         target_of(p.weights.hr, RowKind::bounded), p.state.quantized_cell_output);
 }
 
 ProductsArguments projection_arguments(const Call &call, const Part &p, int64_t s) {
   ProductsArguments a;
   a.matrix = p.weights.hr;
   a.count = call.timeline.active(call.timeline.time(s, p.direction));
-  a.x = p.state.unprojected;
+  a.x = rows_for(target_of(p.weights.hr, RowKind::bounded), p.state.quantized_cell_output);
   a.out = p.state.h;
   return a;
 }
 
-QuantizeArguments projected_arguments(const Call &call, const Part &p, int64_t s) {
-  const int64_t t = call.timeline.time(s, p.direction);
-  QuantizeArguments a;
-  a.rows = call.rows;
-  a.first = call.timeline.start(t);
-  a.count = call.timeline.active(t);
-  a.in.addressing = Plane::Addressing::chunk;
-  a.in.base = reinterpret_cast<uint8_t *>(p.state.h);
-  a.in.row_bytes = p.state.h_stride * int64_t{sizeof(float)};
-  a.columns = static_cast<int32_t>(call.shape.proj_size);
-  a.out = p.state.quantized[0];
-  a.min_absmax = h_min_absmax(call);
-  a.activation_max = p.weights.hh.activation_max;
+QuantizeArguments h_arguments(const Call &call, const Part &p, int64_t s) {
+  QuantizeArguments a = h_after(call, p, s);
   a.copy = output(call, p);
   a.copy_chunk_row = call.timeline.row_in(p.chunk, s, p.direction);
   return a;
@@ -164,9 +168,7 @@ PersistentArguments persistent_arguments(const Call &call, const Part &p, int64_
   a.reverse = static_cast<int32_t>(p.direction);
   a.fragments = shape.fragments;
   a.hidden_size = static_cast<int32_t>(call.shape.hidden_size);
-  for (int i = 0; i < 2; ++i)
-    a.h[i] = s.quantized[i].from(a.row_begin);
-  a.first_scales = s.first_scales + a.row_begin;
+  a.h = rows_for(h_target(call, p), s.quantized_h).from(a.row_begin);
   a.c = s.c + a.row_begin * s.units_stride;
   a.last_h = s.h + a.row_begin * s.units_stride;
   a.units_stride = s.units_stride;
@@ -180,6 +182,10 @@ PersistentArguments persistent_arguments(const Call &call, const Part &p, int64_
   return a;
 }
 
+QuantizeArguments last_h_arguments(const Call &call, const Part &p) {
+  return h_after(call, p, p.chunk.end - 1);
+}
+
 SingleStepArguments single_step_arguments(const Call &call, const Part &p) {
   SingleStepArguments a;
   a.ih = p.weights.ih;
@@ -187,9 +193,6 @@ SingleStepArguments single_step_arguments(const Call &call, const Part &p) {
   a.bias = p.weights.bias;
   a.rows.batch = call.arguments.batch_size;
   a.rows.time_steps = 1;
-  a.input_size = static_cast<int32_t>(call.shape.layer_input_size(p.layer));
-  a.hidden_size = static_cast<int32_t>(call.shape.hidden_size);
-  a.x_min_absmax = input_min_absmax(call, p.layer);
   a.x = call.input(p.layer);
   a.y = output(call, p);
   a.h0 = state_rows(call, call.arguments.h0, p, call.shape.hidden_size);

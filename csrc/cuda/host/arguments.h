@@ -18,13 +18,16 @@ StoreStateArguments store_state_arguments(const Call &call, const Part &part);
 QuantizeArguments input_arguments(const Call &call, const Part &part);
 ProductsArguments input_products_arguments(const Call &call, const Part &part);
 
-// Step s, and the projection of its output, which is then quantized.
+// Step s; with a projection o tanh(c) is quantized and multiplied by W_hr.
 StepArguments step_arguments(const Call &call, const Part &part, int64_t s);
+QuantizeArguments cell_output_arguments(const Call &call, const Part &part, int64_t s);
 ProductsArguments projection_arguments(const Call &call, const Part &part, int64_t s);
-QuantizeArguments projected_arguments(const Call &call, const Part &part, int64_t s);
+// h after step s: copied to the output, and quantized for the next step.
+QuantizeArguments h_arguments(const Call &call, const Part &part, int64_t s);
 
-// All steps of a chunk, for a range of rows.
+// All steps of a chunk, for a range of rows; then h is quantized for the next chunk.
 PersistentArguments persistent_arguments(const Call &call, const Part &part, int64_t range);
+QuantizeArguments last_h_arguments(const Call &call, const Part &part);
 
 SingleStepArguments single_step_arguments(const Call &call, const Part &part);
 

@@ -12,6 +12,14 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{32} << 20;
 constexpr int64_t kFewestSteps = 64, kFewestChunks = 8;
 
+// Of an input row of any layer.
+int64_t most_input_bytes(const PackedStack &stack) {
+  int64_t most = 0;
+  for (const PackedLayer &layer : stack.layers)
+    most = std::max(most, quantized_bytes(layer.ih.arithmetic(), layer.ih.num_columns));
+  return most;
+}
+
 // Allocates from a base on; without a base it only counts.
 class Allocator {
 public:
@@ -22,33 +30,33 @@ public:
     used_ += round_up(count * int64_t{sizeof(T)}, kWorkspaceAlignment);
     return base_ ? reinterpret_cast<T *>(base_ + at) : nullptr;
   }
-  QuantizedRows allocate_rows(Arithmetic arithmetic, int64_t rows, int64_t columns) {
+  QuantizedRows allocate_rows(int64_t rows, int64_t row_bytes) {
     QuantizedRows allocated;
-    allocated.stride = quantized_bytes(arithmetic, columns);
-    allocated.data = allocate<uint8_t>(rows * allocated.stride);
+    allocated.stride = row_bytes;
+    allocated.data = allocate<uint8_t>(rows * row_bytes);
     allocated.scales = allocate<float>(rows);
+    allocated.zero_points = allocate<int32_t>(rows);
     return allocated;
   }
   int64_t *allocate_copy(const std::vector<int64_t> &values) {
     return values.empty() ? nullptr : allocate<int64_t>(static_cast<int64_t>(values.size()));
   }
+  // For every layer: with room for every precision.
   LayerState allocate_state(const PackedStack &stack, int64_t rows) {
-    const LstmShape &shape = stack.shape;
-    const PackedLayer &any = stack.layers[0]; // only the input's size differs
+    const PackedLayer &any = stack.layers[0];
     LayerState s;
     s.units_stride = any.hh.num_tiles * kBandHeight;
     s.c = allocate<float>(rows * s.units_stride);
     s.h = s.cell_output = allocate<float>(rows * s.units_stride);
     s.h_stride = s.units_stride;
-    for (QuantizedRows &quantized : s.quantized)
-      quantized = allocate_rows(stack.arithmetic, rows, shape.output_size());
-    s.first_scales = allocate<float>(rows);
-    if (shape.proj_size) {
+    const auto bytes = [](const DeviceMatrix &matrix) {
+      return quantized_bytes(Arithmetic::float32, matrix.num_columns);
+    };
+    s.quantized_h = allocate_rows(rows, bytes(any.hh));
+    if (stack.shape.proj_size) {
       s.h_stride = any.hr.padded_rows();
       s.h = allocate<float>(rows * s.h_stride);
-      s.unprojected = allocate_rows(stack.arithmetic, rows, shape.hidden_size);
-      s.quantized[1] = s.quantized[0];
-      s.first_scales = s.quantized[0].scales;
+      s.quantized_cell_output = allocate_rows(rows, bytes(any.hr));
     }
     return s;
   }
@@ -67,7 +75,7 @@ int64_t chunk_rows_for(const PackedStack &stack, const LstmArguments &a, const T
   int64_t rows = kChunkBytes / (stack.shape.num_directions * side_by_side * row_bytes);
   if (side_by_side > 1)
     rows = std::min(rows, divide_up(timeline.all_rows(), kFewestChunks));
-  if (may_be_persistent(stack.shape, a.batch_size, a.time_steps))
+  if (may_be_persistent(stack, a.batch_size, a.time_steps))
     rows = std::max(rows, kFewestSteps * a.batch_size);
   return rows;
 }
@@ -87,8 +95,7 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
   const int64_t inner_width = shape.num_directions * shape.output_size();
   slots.resize(static_cast<size_t>(shape.num_directions * side_by_side));
   for (Slot &slot : slots) {
-    slot.input = workspace.allocate_rows(stack.arithmetic, chunk_rows,
-                                         std::max(shape.input_size, inner_width));
+    slot.input = workspace.allocate_rows(chunk_rows, most_input_bytes(stack));
     slot.gates = workspace.allocate<float>(chunk_rows * hh.padded_rows());
   }
   // Layers that run one after the other alternate between two buffers.
@@ -96,7 +103,7 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
   for (int64_t i = 0; i < std::min(shape.num_layers - 1, buffers); ++i)
     between.push_back(workspace.allocate<float>(
         (two_directions ? timeline.all_rows() : chunk_rows) * inner_width));
-  if (may_be_persistent(stack.shape, a.batch_size, a.time_steps)) {
+  if (may_be_persistent(stack, a.batch_size, a.time_steps)) {
     const int64_t slot_packets = round_up(most_packets(hh, a.batch_size), kPacketsOfARow);
     num_packets = static_cast<int64_t>(slots.size()) * slot_packets;
     packets = workspace.allocate<device::Words4>(num_packets);

@@ -21,10 +21,8 @@ struct LayerState {
   float *cell_output = nullptr; // o tanh(c)
   float *h = nullptr;           // the output: cell_output, or its projection
   int64_t units_stride = 0, h_stride = 0;
-  // h: a step reads one and writes the other. With a projection only the first is used.
-  QuantizedRows quantized[2];
-  float *first_scales = nullptr; // of h0
-  QuantizedRows unprojected;
+  QuantizedRows quantized_h;
+  QuantizedRows quantized_cell_output; // with a projection
 };
 
 // Memory of one of the directions, or layers, that run concurrently.

@@ -25,8 +25,8 @@ void check_padding(const PackedRows &rows, Arithmetic arithmetic, const uint8_t 
         refuse_packed(rows.name(), "weights of padding must be zero");
 }
 
-template <class Scan>
-void scan_bands(const DeviceMatrix &m, Arithmetic arithmetic, Scan &scan, PackedRows &rows) {
+template <class Scan> void scan_bands(const DeviceMatrix &m, Scan &scan, PackedRows &rows) {
+  const Arithmetic arithmetic = m.arithmetic();
   const int64_t width = columns_per_fragment(arithmetic), columns = rows.shape().columns;
   uint32_t next = 0;
   for (int64_t band = 0; band < rows.shape().num_strips(kBandHeight); ++band) {
@@ -52,16 +52,16 @@ void scan_bands(const DeviceMatrix &m, Arithmetic arithmetic, Scan &scan, Packed
 }
 
 template <class Scan>
-void check_matrix(const DeviceMatrix &m, const MatrixShape &shape, Precision precision,
-                  const std::string &name) {
-  const Arithmetic arithmetic = arithmetic_of(precision);
-  const bool is_float = arithmetic == Arithmetic::float32;
+void check_matrix(const DeviceMatrix &m, const MatrixShape &shape, const std::string &name) {
   PackedRows rows(name, shape, kBandHeight);
   Scan scan;
-  scan_bands(m, arithmetic, scan, rows);
-  if (m.activation_max != activation_max(precision, rows.prove(scan, is_float)))
+  scan_bands(m, scan, rows);
+  if (m.activation_max != activation_max(m.precision, rows.prove(scan)))
     refuse_packed(name, "its weights need another activation range");
-  rows.check_scales(m.scales, is_float);
+  for (int64_t i = 0; has_zero_points(m.arithmetic()) && i < rows.count(); ++i)
+    if (m.row_sums[i] != rows[i].sum)
+      refuse_packed(name, "its row sums are not those of its weights");
+  rows.check_scales(m.scales, m.arithmetic() == Arithmetic::float32);
 }
 
 } // namespace
@@ -69,17 +69,12 @@ void check_matrix(const DeviceMatrix &m, const MatrixShape &shape, Precision pre
 void check_packed(const void *header, size_t header_bytes, const void *packed,
                   size_t packed_bytes) {
   const PackedStack stack(header, header_bytes, packed, packed_bytes);
-  const Precision precision =
-      read<LayerRecord>(static_cast<const uint8_t *>(header) + sizeof(PackHeader), 0)
-          .ih.precision();
   check_stack(stack.shape, stack.layers, kBandHeight,
-              [&](const DeviceMatrix &m, const MatrixShape &shape, const std::string &name) {
-                if (stack.arithmetic == Arithmetic::float32)
-                  check_matrix<FloatScan<bytes_per_fragment(Arithmetic::float32)>>(m, shape,
-                                                                                   precision, name);
+              [](const DeviceMatrix &m, const MatrixShape &shape, const std::string &name) {
+                if (m.arithmetic() == Arithmetic::float32)
+                  check_matrix<FloatScan<bytes_per_fragment(Arithmetic::float32)>>(m, shape, name);
                 else
-                  check_matrix<IntegerScan<bytes_per_fragment(Arithmetic::signed8)>>(
-                      m, shape, precision, name);
+                  check_matrix<IntegerScan<bytes_per_fragment(Arithmetic::any8)>>(m, shape, name);
               });
 }
 

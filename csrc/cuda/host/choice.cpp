@@ -25,14 +25,18 @@ int cluster_size(int64_t blocks) {
 }
 
 int fewest_ranges(int64_t batch) { return static_cast<int>(divide_up(batch, kPersistentRows)); }
-int most_ranges(const DeviceShape &shape) {
+int most_ranges(const LstmShape &shape) {
   return kMostSideBySide / static_cast<int>(shape.num_directions);
 }
 
-// Why such a layer cannot be persistent on any device; empty if it may be.
-std::string obstacle(const DeviceShape &shape, int64_t batch, int64_t time_steps) {
-  if (shape.arithmetic == Arithmetic::float32)
-    return "weights are float32";
+// Why a layer, of which these are the directions, cannot be persistent on any device; empty if it
+// may be.
+std::string obstacle(const LstmShape &shape, const PackedLayer *layers, int64_t batch,
+                     int64_t time_steps) {
+  if (layers[0].hh.arithmetic() == Arithmetic::float32)
+    return "weight_hh is float32";
+  if (layers[0].hh.arithmetic() != layers[shape.num_directions - 1].hh.arithmetic())
+    return "weight_hh has another precision in each direction";
   if (shape.proj_size)
     return "there is a projection";
   if (time_steps < kFewestSteps)
@@ -44,13 +48,13 @@ std::string obstacle(const DeviceShape &shape, int64_t batch, int64_t time_steps
 }
 
 // Adds the shapes with `ranges` ranges of `rows` rows.
-void add_shapes(const DeviceShape &shape, const PackedLayer *layers, int ranges, int rows,
+void add_shapes(const LstmShape &shape, const PackedLayer *layers, int ranges, int rows,
                 const device::Limits &limits, std::vector<PersistentShape> &shapes) {
   const DeviceMatrix &hh = layers[0].hh;
   const int fragments = static_cast<int>(divide_up(hh.num_columns, kColumnsOfWarps));
 
   PersistentShape cluster;
-  cluster.arithmetic = shape.arithmetic;
+  cluster.arithmetic = hh.arithmetic();
   cluster.cluster = true;
   cluster.tiles = cluster.fragments = fragments;
   cluster.grid = cluster_size(divide_up(hh.num_tiles, cluster.tiles));
@@ -59,7 +63,6 @@ void add_shapes(const DeviceShape &shape, const PackedLayer *layers, int ranges,
 
   PersistentShape grid = cluster;
   grid.cluster = false;
-  grid.few_rows = grid.arithmetic == Arithmetic::signed8 && rows <= kFewRows;
   grid.tiles = 1;
   grid.grid = hh.num_tiles;
 
@@ -85,9 +88,9 @@ int rows_of_range(int64_t batch, int ranges) {
   return (ranges - 1) * rows < batch ? static_cast<int>(rows) : 0;
 }
 
-std::vector<PersistentShape> possible_shapes(const DeviceShape &shape, const PackedLayer *layers,
+std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
                                              int64_t batch, const device::Limits &limits) {
-  if (!obstacle(shape, batch, kFewestSteps).empty())
+  if (!obstacle(shape, layers, batch, kFewestSteps).empty())
     return {};
   std::vector<PersistentShape> shapes;
   for (int ranges = fewest_ranges(batch); ranges <= most_ranges(shape); ++ranges)
@@ -96,11 +99,11 @@ std::vector<PersistentShape> possible_shapes(const DeviceShape &shape, const Pac
   return shapes;
 }
 
-Choice choose(const DeviceShape &shape, const PackedLayer *layers, int64_t batch,
-              int64_t time_steps, const device::Limits &limits,
+Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, int64_t time_steps,
+              const device::Limits &limits,
               const std::function<bool(const PersistentShape &)> &fits) {
   Choice choice;
-  choice.reason = obstacle(shape, batch, time_steps);
+  choice.reason = obstacle(shape, layers, batch, time_steps);
   if (!choice.reason.empty())
     return choice;
   choice.reason = "the hidden size or the batch is too large for this device";
@@ -122,15 +125,18 @@ std::string describe(const PersistentShape &shape) {
                            : "");
 }
 
-bool may_be_persistent(const DeviceShape &shape, int64_t batch, int64_t time_steps) {
-  return obstacle(shape, batch, time_steps).empty();
+bool may_be_persistent(const PackedStack &stack, int64_t batch, int64_t time_steps) {
+  for (size_t i = 0; i < stack.layers.size(); i += static_cast<size_t>(stack.shape.num_directions))
+    if (obstacle(stack.shape, &stack.layers[i], batch, time_steps).empty())
+      return true;
+  return false;
 }
 
-int most_side_by_side(const DeviceShape &shape, int64_t batch, int64_t time_steps) {
-  if (shape.num_directions == 2 || !may_be_persistent(shape, batch, time_steps))
+int most_side_by_side(const PackedStack &stack, int64_t batch, int64_t time_steps) {
+  if (stack.shape.num_directions == 2 || !may_be_persistent(stack, batch, time_steps))
     return 1;
   return static_cast<int>(
-      std::min(shape.num_layers, int64_t{kMostSideBySide} / fewest_ranges(batch)));
+      std::min(stack.shape.num_layers, int64_t{kMostSideBySide} / fewest_ranges(batch)));
 }
 
 int at_once(const PersistentShape &shape, const PackedLayer &layer, int device) {

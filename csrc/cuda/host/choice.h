@@ -1,4 +1,5 @@
-// How a layer's steps run: persistent, in the first shape that fits, or with a launch each.
+// How a layer's steps run: persistent, in the first shape that fits, or with launches for each
+// step.
 #pragma once
 
 #include <cstdint>
@@ -27,23 +28,23 @@ int rows_of_range(int64_t batch, int ranges);
 // The most packets that a direction needs in any shape.
 int64_t most_packets(const DeviceMatrix &hh, int64_t batch);
 
-// Whether such a layer is persistent if a shape fits.
-bool may_be_persistent(const DeviceShape &shape, int64_t batch, int64_t time_steps);
+// Whether some layer is persistent if a shape fits.
+bool may_be_persistent(const PackedStack &stack, int64_t batch, int64_t time_steps);
 
 // The most layers of a stack that can run side by side on any device.
-int most_side_by_side(const DeviceShape &shape, int64_t batch, int64_t time_steps);
+int most_side_by_side(const PackedStack &stack, int64_t batch, int64_t time_steps);
 
 // All shapes for a layer and a batch, those expected to be fastest first; `layers` are its
 // directions.
-std::vector<PersistentShape> possible_shapes(const DeviceShape &shape, const PackedLayer *layers,
+std::vector<PersistentShape> possible_shapes(const LstmShape &shape, const PackedLayer *layers,
                                              int64_t batch, const device::Limits &limits);
 
 // Describes a shape in words.
 std::string describe(const PersistentShape &shape);
 
 // The first possible shape that fits.
-Choice choose(const DeviceShape &shape, const PackedLayer *layers, int64_t batch,
-              int64_t time_steps, const device::Limits &limits,
+Choice choose(const LstmShape &shape, const PackedLayer *layers, int64_t batch, int64_t time_steps,
+              const device::Limits &limits,
               const std::function<bool(const PersistentShape &)> &fits);
 
 // How many directions or layers a launch may have such that all their blocks are resident at once.

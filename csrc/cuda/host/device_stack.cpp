@@ -14,7 +14,7 @@ namespace cuda {
 namespace {
 
 struct MatrixOffsets {
-  int64_t starts, columns, fragments, scales;
+  int64_t starts, columns, fragments, row_sums, scales;
 };
 
 // The source's strips of 8 rows that make a band.
@@ -28,6 +28,10 @@ struct Halves {
   }
 };
 
+uint32_t row_sum_bytes(Arithmetic arithmetic) {
+  return has_zero_points(arithmetic) ? sizeof(int32_t) : 0;
+}
+
 class MatrixPlan {
 public:
   MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, const std::string &name)
@@ -36,6 +40,7 @@ public:
     record_.activations = source.precision.activations;
     record_.arithmetic = static_cast<uint32_t>(arithmetic_);
     record_.activation_max = activation_max(source.precision, source_.proof());
+    record_.row_sum_bytes = row_sum_bytes(arithmetic_);
     starts_.push_back(0);
     for (int64_t band = 0; band < shape.num_strips(kBandHeight); ++band) {
       std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())));
@@ -60,6 +65,10 @@ public:
       lstm_fastkernels::write(base + at.columns, static_cast<int64_t>(i), columns_[i]);
     for (int64_t band = 0; band + 1 < static_cast<int64_t>(starts_.size()); ++band)
       write_band(band, base + at.fragments);
+    if (record_.row_sum_bytes)
+      write_rows<int32_t>(base + at.row_sums, source_.shape(), kBandHeight, [&](int64_t row) {
+        return source_.row_sums()[static_cast<size_t>(row)];
+      });
     write_rows<float>(base + at.scales, source_.shape(), kBandHeight,
                       [&](int64_t row) { return source_.scale(row); });
   }
@@ -115,6 +124,7 @@ struct Layout {
     at.columns = sections.add(fragments * int64_t{sizeof(uint16_t)});
     at.fragments =
         sections.add(fragments * bytes_per_fragment(static_cast<Arithmetic>(record.arithmetic)));
+    at.row_sums = sections.add(bands * kBandHeight * record.row_sum_bytes);
     at.scales = sections.add(bands * kBandHeight * int64_t{sizeof(float)});
     return at;
   }
@@ -124,26 +134,22 @@ struct Layout {
     const Arithmetic arithmetic = arithmetic_of(record.precision());
     if (record.arithmetic != static_cast<uint32_t>(arithmetic))
       fail("packed weights: unknown arithmetic " + std::to_string(record.arithmetic));
-    const int32_t largest = arithmetic == Arithmetic::signed16  ? 32767
-                            : arithmetic == Arithmetic::signed8 ? 127
-                                                                : 1;
-    const int32_t least = arithmetic == Arithmetic::signed16 ? 1 : largest;
-    if (record.activation_max < least || record.activation_max > largest)
+    // What any weights allow, and the most that some do.
+    const int32_t least = activation_max(record.precision(), {false, false, 0x7fffffff});
+    const int32_t most = activation_max(record.precision(), {});
+    if (record.activation_max < least || record.activation_max > most)
       fail("packed weights: activation range " + std::to_string(record.activation_max) +
            " is not possible");
-    const int64_t most = divide_up(shape.columns, columns_per_fragment(arithmetic));
-    if (record.blocks > most || record.positions > shape.num_strips(kBandHeight) * record.blocks)
+    if (record.row_sum_bytes != row_sum_bytes(arithmetic))
+      fail("packed weights: row sums of " + std::to_string(record.row_sum_bytes) +
+           " bytes are not possible");
+    const int64_t fragments = divide_up(shape.columns, columns_per_fragment(arithmetic));
+    if (record.blocks > fragments ||
+        record.positions > shape.num_strips(kBandHeight) * record.blocks)
       fail("packed weights: " + std::to_string(record.positions) + " fragments, at most " +
            std::to_string(record.blocks) + " a band, are not possible");
   }
 };
-
-// The kernels of a call share one arithmetic, for now.
-void check_precision(Precision precision, Precision first) {
-  if (precision != first)
-    fail("on CUDA devices all matrices of an LSTM must have one precision, got " +
-         std::string(precision_name(first)) + " and " + std::string(precision_name(precision)));
-}
 
 DeviceMatrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
                   const MatrixOffsets &at) {
@@ -151,10 +157,12 @@ DeviceMatrix view(const MatrixShape &shape, const MatrixRecord &record, const ui
   matrix.starts = reinterpret_cast<const uint32_t *>(base + at.starts);
   matrix.columns = reinterpret_cast<const uint16_t *>(base + at.columns);
   matrix.fragments = base + at.fragments;
+  matrix.row_sums = reinterpret_cast<const int32_t *>(base + at.row_sums);
   matrix.scales = reinterpret_cast<const float *>(base + at.scales);
   matrix.num_tiles = static_cast<int32_t>(shape.num_tiles(kBandHeight));
   matrix.num_columns = static_cast<int32_t>(shape.columns);
   matrix.activation_max = record.activation_max;
+  matrix.precision = record.precision();
   matrix.num_fragments = record.positions;
   return matrix;
 }
@@ -162,10 +170,7 @@ DeviceMatrix view(const MatrixShape &shape, const MatrixRecord &record, const ui
 } // namespace
 
 struct PackPlan::Plan : StackPlan<Layout> {
-  Plan(const LstmShape &shape, const CellWeights *cells) : StackPlan(shape, cells) {
-    for (const MatrixName &of : matrix_names(shape))
-      check_precision(matrix_of(cells[of.cell], of.kind).precision, cells[0].ih.precision);
-  }
+  using StackPlan::StackPlan;
 };
 
 PackPlan::PackPlan(const LstmShape &shape, const CellWeights *cells)
@@ -184,15 +189,8 @@ PackedStack::PackedStack(const void *header, size_t header_bytes, const void *pa
   if (reinterpret_cast<uintptr_t>(packed) % 16)
     fail("packed weights: device memory must be aligned to 16 bytes");
   const uint8_t *base = static_cast<const uint8_t *>(packed);
-  Precision precision;
   const auto add = [&](const LstmShape &of, int64_t layer, const LayerRecord &record,
                        const LayerOffsets<Layout> &at) {
-    if (layers.empty())
-      precision = record.ih.precision();
-    check_precision(record.ih.precision(), precision);
-    check_precision(record.hh.precision(), precision);
-    if (of.proj_size)
-      check_precision(record.hr.precision(), precision);
     PackedLayer added;
     added.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
     added.hh = view(hh_shape(of), record.hh, base, at.hh);
@@ -201,8 +199,7 @@ PackedStack::PackedStack(const void *header, size_t header_bytes, const void *pa
     added.bias = reinterpret_cast<const float *>(base + at.bias);
     layers.push_back(added);
   };
-  static_cast<LstmShape &>(shape) = read_stack<Layout>(header, header_bytes, packed_bytes, add);
-  arithmetic = shape.arithmetic = arithmetic_of(precision);
+  shape = read_stack<Layout>(header, header_bytes, packed_bytes, add);
 }
 
 DeviceStack::DeviceStack(const void *header, size_t header_bytes, const void *packed,

@@ -50,7 +50,7 @@ void prepare(const Call &call) {
 int64_t workspace_of(const PackedStack &stack, const LstmArguments &a, const Schedule &schedule,
                      int64_t chunk_rows) {
   int64_t bytes = 0;
-  for (int n = 1; n <= most_side_by_side(stack.shape, a.batch_size, a.time_steps); ++n)
+  for (int n = 1; n <= most_side_by_side(stack, a.batch_size, a.time_steps); ++n)
     bytes = std::max(bytes, memory_of(stack, a, schedule, n, chunk_rows, nullptr).bytes);
   return bytes;
 }

@@ -21,8 +21,8 @@ std::vector<MatrixPlan> matrices_of(const PackedStack &stack, int64_t layer) {
       continue;
     const MatrixShape shape = matrix_shape(of);
     const auto &matrix = matrix_of(stack.layers[static_cast<size_t>(of.cell)], of.kind);
-    matrices.push_back({of.name,
-                        shape.num_blocks(columns_per_fragment(stack.arithmetic), kBandHeight),
+    const int64_t columns = columns_per_fragment(matrix.arithmetic());
+    matrices.push_back({of.name, matrix.precision, columns, shape.num_blocks(columns, kBandHeight),
                         int64_t{matrix.num_fragments}});
   }
   return matrices;
@@ -31,7 +31,7 @@ std::vector<MatrixPlan> matrices_of(const PackedStack &stack, int64_t layer) {
 std::string way_text(const LayerPlan &layer) {
   const std::string way = layer.way == Way::one_launch   ? "one launch: "
                           : layer.way == Way::persistent ? "persistent: "
-                                                         : "a launch each step: ";
+                                                         : "launches each step: ";
   return way + layer.reason +
          (layer.side_by_side > 1
               ? ", " + std::to_string(layer.side_by_side) + " layers side by side"
@@ -55,10 +55,9 @@ std::vector<LayerPlan> explain(const DeviceStack &stack, const LstmArguments &ar
       LayerPlan &layer = layers[static_cast<size_t>(i)];
       layer.way = plan.single_step    ? Way::one_launch
                   : choice.persistent ? Way::persistent
-                                      : Way::launch_each_step;
+                                      : Way::launches_each_step;
       layer.reason = plan.single_step ? "there is one time step" : choice.reason;
       layer.side_by_side = group.count;
-      layer.block_columns = columns_per_fragment(packed.arithmetic);
       layer.matrices = matrices_of(packed, i);
     }
   return layers;
@@ -73,9 +72,10 @@ std::vector<std::string> describe(const std::vector<LayerPlan> &layers) {
     }
     std::string kept;
     for (const MatrixPlan &matrix : layer.matrices)
-      kept += (kept.empty() ? "" : ", ") + matrix.name + " " + percent(matrix.kept, matrix.blocks);
-    lines.push_back(way_text(layer) + "; 16x" + std::to_string(layer.block_columns) +
-                    " blocks kept: " + kept);
+      kept += (kept.empty() ? "" : ", ") + matrix.name + " " + percent(matrix.kept, matrix.blocks) +
+              " (" + std::string(precision_name(matrix.precision)) + ", 16x" +
+              std::to_string(matrix.block_columns) + ")";
+    lines.push_back(way_text(layer) + "; blocks kept: " + kept);
   }
   return lines;
 }

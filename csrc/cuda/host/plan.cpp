@@ -19,15 +19,12 @@ bool persistent_allowed() {
   return !value || std::string_view(value) != "0";
 }
 
-// Whether a layer's only step can be one launch.
-bool single_step_fits(const DeviceShape &shape, const device::Limits &limits) {
-  if (shape.proj_size)
-    return false;
-  int64_t input = shape.input_size;
-  if (shape.num_layers > 1)
-    input = std::max(input, shape.layer_input_size(1));
-  return single_step_shared_bytes(shape.arithmetic, input, shape.hidden_size) <=
-         limits.shared_bytes;
+// Whether the only step of each layer can be one launch.
+bool single_step_fits(const PackedStack &stack, const device::Limits &limits) {
+  return !stack.shape.proj_size &&
+         std::all_of(stack.layers.begin(), stack.layers.end(), [&](const PackedLayer &layer) {
+           return single_step_shared_bytes(layer.ih, layer.hh) <= limits.shared_bytes;
+         });
 }
 
 // How many layers, of at most `most`, should run side by side: one if the call is too short for
@@ -44,14 +41,14 @@ Plan make_plan(const PackedStack &stack, const LstmArguments &a, const Schedule 
                int device) {
   Plan plan;
   plan.failed = failure_word(device);
-  const DeviceShape &shape = stack.shape;
+  const LstmShape &shape = stack.shape;
   const device::Limits &limits = limits_of(device);
   // All blocks read all of h0, so it must not be overwritten.
   const bool in_place = a.h0 && (a.h_n == a.h0 || a.c_n == a.c0);
-  plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(shape, limits);
+  plan.single_step = a.time_steps == 1 && !in_place && single_step_fits(stack, limits);
   const int directions = static_cast<int>(shape.num_directions);
   const bool allowed = persistent_allowed();
-  const int most = most_side_by_side(shape, a.batch_size, a.time_steps);
+  const int most = most_side_by_side(stack, a.batch_size, a.time_steps);
   Choice refused;
   refused.reason = "LSTM_FASTKERNELS_PERSISTENT is 0";
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {

@@ -1,18 +1,26 @@
 #include "cuda/host/steps.h"
 
+#include <map>
+
 #include "cuda/host/arguments.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// One launch's arguments: make(call, part, more...) for each part.
+// Calls launch(set, stream) with make(call, part, more...) of all parts: one launch for those of
+// one arithmetic.
 template <class Set, class Make, class... More>
-Set together(const Call &call, const std::vector<Part> &parts, const Make &make, More... more) {
-  Set set;
-  for (const Part &p : parts)
-    set.of[set.count++] = make(call, p, more...);
-  return set;
+void launch_together(void (*launch)(const Set &, void *), const Call &call,
+                     const std::vector<Part> &parts, const Make &make, More... more) {
+  std::map<decltype(make(call, parts[0], more...).arithmetic()), Set> sets;
+  for (const Part &p : parts) {
+    const auto arguments = make(call, p, more...);
+    Set &set = sets[arguments.arithmetic()];
+    set.of[set.count++] = arguments;
+  }
+  for (const auto &of_one_arithmetic : sets)
+    launch(of_one_arithmetic.second, call.stream);
 }
 
 // One launch for all steps of the chunks; each range of rows has its own blocks.
@@ -26,42 +34,34 @@ void run_persistent_steps(const Call &call, const std::vector<Part> &parts) {
     p.slot.epoch += static_cast<uint32_t>(p.chunk.end - p.chunk.begin);
   }
   run_persistent(shape, all, call.stream);
+  launch_together(quantize_rows, call, parts, last_h_arguments);
 }
 
 void run_step(const Call &call, const std::vector<Part> &parts, int64_t s) {
-  step(call.stack.arithmetic, together<Directions<StepArguments>>(call, parts, step_arguments, s),
-       call.stream);
-  if (!call.shape.proj_size)
-    return;
-  products(call.stack.arithmetic,
-           together<SideBySide<ProductsArguments>>(call, parts, projection_arguments, s),
-           call.stream);
-  quantize_rows(call.stack.arithmetic,
-                together<SideBySide<QuantizeArguments>>(call, parts, projected_arguments, s),
-                call.stream);
+  launch_together(step, call, parts, step_arguments, s);
+  if (call.shape.proj_size) {
+    launch_together(quantize_rows, call, parts, cell_output_arguments, s);
+    launch_together(products, call, parts, projection_arguments, s);
+  }
+  launch_together(quantize_rows, call, parts, h_arguments, s);
 }
 
 } // namespace
 
 void load_layer(const Call &call, int64_t layer) {
-  load_state(call.stack.arithmetic,
-             together<Directions<LoadStateArguments>>(call, call.directions_of(layer),
-                                                      load_state_arguments),
-             call.stream);
+  launch_together(load_state, call, call.directions_of(layer), load_state_arguments);
 }
 
 void store_layer(const Call &call, int64_t layer) {
-  store_state(together<Directions<StoreStateArguments>>(call, call.directions_of(layer),
-                                                        store_state_arguments),
-              call.stream);
+  Directions<StoreStateArguments> all;
+  for (const Part &p : call.directions_of(layer))
+    all.of[all.count++] = store_state_arguments(call, p);
+  store_state(all, call.stream);
 }
 
 void run_chunk(const Call &call, const std::vector<Part> &parts) {
-  quantize_rows(call.stack.arithmetic,
-                together<SideBySide<QuantizeArguments>>(call, parts, input_arguments), call.stream);
-  products(call.stack.arithmetic,
-           together<SideBySide<ProductsArguments>>(call, parts, input_products_arguments),
-           call.stream);
+  launch_together(quantize_rows, call, parts, input_arguments);
+  launch_together(products, call, parts, input_products_arguments);
   if (call.choice(parts[0]).persistent)
     return run_persistent_steps(call, parts);
   for (int64_t s = parts[0].chunk.begin; s < parts[0].chunk.end; ++s)
@@ -69,10 +69,7 @@ void run_chunk(const Call &call, const std::vector<Part> &parts) {
 }
 
 void run_single_step(const Call &call, int64_t layer) {
-  single_step(call.stack.arithmetic,
-              together<Directions<SingleStepArguments>>(call, call.directions_of(layer),
-                                                        single_step_arguments),
-              call.stream);
+  launch_together(single_step, call, call.directions_of(layer), single_step_arguments);
 }
 
 } // namespace cuda

@@ -50,12 +50,6 @@ public:
   int64_t row_in(const Chunk &chunk, int64_t step, int64_t direction) const {
     return start(time(step, direction)) - rows(chunk, direction).first;
   }
-  // Rows from this one on start with this step.
-  int64_t first_row(int64_t step, int64_t direction) const {
-    if (step == 0)
-      return 0;
-    return active(direction ? time(step, direction) + 1 : 0);
-  }
 
   // Splits all steps into chunks, each as long as the limits allow, but at least one step.
   std::vector<Chunk> chunks(int64_t most_rows, int64_t most_steps) const {

@@ -9,6 +9,7 @@
 //   columns    first column of each fragment / 32 (float32: / 4)
 //   fragments  16 x 32 int8: 16 bytes for each of 32 lanes, in the order of the mma's registers
 //              16 x 4 float32: row by row
+//   row_sums   of the weights, where activations have zero points
 //
 // Within a fragment, lane 4 g + t has columns 8 t .. 8 t + 7 of rows g and g + 8. The mma would
 // have other columns there, but a sum does not depend on their order: with this one, a lane's
@@ -20,6 +21,7 @@
 
 #include "common/arithmetic.h"
 #include "common/host_device.h"
+#include "lstm_fastkernels/precision.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -39,6 +41,13 @@ constexpr int bytes_per_fragment(Arithmetic arithmetic) {
   return kBandHeight * columns_per_fragment(arithmetic) * weight_bytes(arithmetic);
 }
 
+// Integer products take any int8 weights, pair-safe or not.
+LFK_HOST_DEVICE constexpr Arithmetic arithmetic_of(Precision precision) {
+  return precision.weights == WeightType::float32         ? Arithmetic::float32
+         : precision.activations == ActivationType::int16 ? Arithmetic::signed16
+                                                          : Arithmetic::any8;
+}
+
 // visit(std::integral_constant<Arithmetic, arithmetic>()).
 template <class Visit> auto with_arithmetic(Arithmetic arithmetic, const Visit &visit) {
   switch (arithmetic) {
@@ -47,7 +56,7 @@ template <class Visit> auto with_arithmetic(Arithmetic arithmetic, const Visit &
   case Arithmetic::float32:
     return visit(std::integral_constant<Arithmetic, Arithmetic::float32>());
   default:
-    return visit(std::integral_constant<Arithmetic, Arithmetic::signed8>());
+    return visit(std::integral_constant<Arithmetic, Arithmetic::any8>());
   }
 }
 
@@ -69,12 +78,15 @@ struct DeviceMatrix {
   const uint32_t *starts = nullptr;   // [bands + 1]
   const uint16_t *columns = nullptr;  // [num_fragments]
   const uint8_t *fragments = nullptr; // [num_fragments][bytes_per_fragment]
+  const int32_t *row_sums = nullptr;  // [bands][16] for any8
   const float *scales = nullptr;      // [bands][16]; 1 for float32
   int32_t num_tiles = 0;
   int32_t num_columns = 0; // without padding
   uint32_t num_fragments = 0;
-  int32_t activation_max = 127;
+  int32_t activation_max = 255;
+  Precision precision;
 
+  LFK_HOST_DEVICE Arithmetic arithmetic() const { return arithmetic_of(precision); }
   LFK_HOST_DEVICE int64_t padded_rows() const { return int64_t{num_tiles} * kTileHeight; }
 };
 

@@ -1,29 +1,24 @@
 // How the blocks of a persistent kernel exchange h after a step. An exchange has the constants
 //
-//   kForm     of the activations: 8 or 16 bits
 //   kCluster  whether its blocks are a cluster
 //   kTiles    tiles of a block
-//   kGroups   groups of 8 rows that a pass over the columns multiplies together
 //
 // and the functions
 //
-//   begin()             called before any block sends
-//   send(step, active)  sends this block's h after the step, rows 0 .. active - 1, and which rows
-//                       have a NaN
-//   receive<kFragments>(step, pass, first_column, wanted, visit)
-//                       h for the step: calls visit(b, group, columns) with a lane's 8 columns of
-//                       fragment column first_column + b, for each b < kFragments with wanted(b)
-//                       and each group of the pass. The first pass also waits for all other blocks.
-//                       False, in all lanes of a warp, if the wait times out
-//   end()               called before the block returns
+//   begin()              called before any block sends
+//   send(step, active)   sends this block's h after the step, rows 0 .. active - 1, and which rows
+//                        have a NaN
+//   collect(step, sent)  h for the step, of which the step before sent so many rows: brings it into
+//                        BlockMemory::h(step) and adds to row_nans(), for who comes after the next
+//                        barrier; waits for all blocks. False, in all lanes of a warp, if the wait
+//                        times out
+//   end()                called before the block returns
 //
-// Steps count from the kernel's first one. In each step every block waits for all others, even for
-// those whose columns it does not need. So no block is more than a step ahead, and two alternating
-// buffers suffice: a block that sends h after step k + 1 has received all of step k; their senders
-// had read step k - 1, whose buffer k + 1 reuses.
+// Steps count from the kernel's first one. In each step every block waits for all others. So no
+// block is more than a step ahead, and two alternating buffers suffice: a block that sends h after
+// step k + 1 has received all of step k; their senders had read step k - 1, whose buffer k + 1
+// reuses.
 #pragma once
-
-#include <cmath>
 
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/fragments.h"
@@ -52,13 +47,6 @@ private:
   const DeviceMatrix &hh_;
 };
 
-// Rows of h that are multiplied together.
-struct Pass {
-  int first;  // its first row
-  int sent;   // rows active in the step before; other rows' h was there when the kernel began
-  int active; // rows active in this step
-};
-
 // A time-out. Counts in units of 2^20 ns, about a millisecond, to save registers.
 class Patience {
 public:
@@ -76,16 +64,6 @@ public:
 private:
   uint32_t start_ = 0, polls_ = 0;
 };
-
-// Sets the scales of rows whose bits are set to NaN.
-LFK_DEVICE void mark_rows(uint32_t low, uint32_t high, float *scales) {
-  for (int row = 0; low | high; ++row) {
-    if (low & 1)
-      scales[row] = NAN;
-    low = low >> 1 | high << 31;
-    high >>= 1;
-  }
-}
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -28,12 +28,12 @@ template <Arithmetic F> LFK_DEVICE LaneColumns<F> load_columns(const uint8_t *q)
 // A lane's sums of a band with 8 activation rows: sum[0] and sum[1] are weight row lane / 4 with
 // activation rows 2 (lane % 4) and 2 (lane % 4) + 1; sum[2] and sum[3] are weight row lane / 4 + 8.
 template <Arithmetic F> struct Sums {
-  static_assert(F == Arithmetic::signed8);
+  static_assert(F == Arithmetic::any8);
   int32_t sum[4] = {};
 
   // `columns` belong to activation row lane / 4.
   LFK_DEVICE void add(const uint32_t (&weights)[4], const LaneColumns<F> &columns) {
-    device::mma_s8s8(sum, weights, columns.words);
+    device::mma_s8u8(sum, weights, columns.words);
   }
   LFK_DEVICE int32_t operator[](int i) const { return sum[i]; }
 };
@@ -64,6 +64,12 @@ LFK_HOST_DEVICE constexpr int lane_bytes(Arithmetic arithmetic) {
 }
 LFK_HOST_DEVICE constexpr int fragment_row_bytes(Arithmetic arithmetic) {
   return kFragmentColumns * activation_bytes(arithmetic);
+}
+
+// What the zero point of activations adds to their sum with a weight row.
+template <Arithmetic F>
+LFK_DEVICE int32_t zero_offset(const DeviceMatrix &matrix, int64_t row, int32_t zero_point) {
+  return has_zero_points(F) ? zero_point * matrix.row_sums[row] : 0;
 }
 
 LFK_DEVICE Words4 load_fragment(const DeviceMatrix &matrix, uint32_t position) {

@@ -5,7 +5,6 @@
 #include <tuple>
 
 #include "common/rounding.h"
-#include "cuda/kernels/grid_exchange.h"
 #include "cuda/kernels/persistent_instances.h"
 #include "cuda/kernels/persistent_shared.h"
 
@@ -14,10 +13,7 @@ namespace cuda {
 namespace {
 
 PersistentKernel instance(const PersistentShape &shape) {
-  return shape.cluster                              ? cluster_instance(shape)
-         : shape.arithmetic == Arithmetic::signed16 ? int16_grid_instance(shape)
-         : shape.few_rows                           ? few_rows_grid_instance(shape)
-                                                    : many_rows_grid_instance(shape);
+  return shape.arithmetic == Arithmetic::signed16 ? int16_instance(shape) : int8_instance(shape);
 }
 
 device::Launch launch_of(const PersistentShape &shape, const DeviceMatrix &hh, int count) {
@@ -36,8 +32,7 @@ device::Launch launch_of(const PersistentShape &shape, const DeviceMatrix &hh, i
 
 size_t shared_bytes(const PersistentShape &shape, const DeviceMatrix &hh) {
   const int blocks = static_cast<int>(divide_up(hh.num_tiles, shape.tiles));
-  const SharedLayout layout(
-      {shape.arithmetic, shape.rows, hh.num_columns, shape.tiles, blocks, shape.cluster});
+  const SharedLayout layout({shape.rows, hh.num_columns, shape.tiles, blocks, shape.cluster});
   return static_cast<size_t>(layout.bytes);
 }
 
@@ -55,8 +50,7 @@ int most_at_once(const PersistentShape &shape, const DeviceMatrix &hh, int devic
 }
 
 int64_t range_packets(const DeviceMatrix &hh, int rows) {
-  const int most_passes = static_cast<int>(divide_up(rows, 8));
-  return int64_t{2} * step_packets(hh.num_tiles, most_passes);
+  return int64_t{2} * hh.num_tiles * block_packets(rows);
 }
 
 void run_persistent(const PersistentShape &shape, const SideBySide<PersistentArguments> &all,

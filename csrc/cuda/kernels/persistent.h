@@ -1,6 +1,8 @@
 // The persistent path: one launch for many time steps. Each block keeps the recurrent weights of
-// its units in registers and their c in shared memory. After each step the blocks exchange h:
-// within a cluster through distributed shared memory, across the grid through L2.
+// its units in registers and their c in shared memory. After each step the blocks exchange h in 16
+// bits: within a cluster through distributed shared memory, across the grid through L2. Where W_hh
+// has 8-bit activations, these are the 16 bits by way of which bounded rows get there (numerics.h):
+// each block makes the 8 bits once it has the whole row.
 #pragma once
 
 #include <cstddef>
@@ -20,30 +22,33 @@ constexpr int kPersistentThreads = kPersistentWarps * 32;
 constexpr int kLargestCluster = 16;
 // Tiles of a block in a cluster; limited by accumulator registers.
 constexpr int most_cluster_tiles(Arithmetic arithmetic) {
-  return arithmetic == Arithmetic::signed8 ? 3 : 2;
+  return arithmetic == Arithmetic::any8 ? 3 : 2;
 }
 constexpr int kMostFragments = 8;                // of each band in a warp's registers
 constexpr int64_t kMostSteps = int64_t{1} << 30; // of a launch
-constexpr int kFewRows = 8;                      // batches of one group have their own instances
 
 // Which instance of the kernel, and how it is launched.
 struct PersistentShape {
-  Arithmetic arithmetic = Arithmetic::signed8;
+  Arithmetic arithmetic = Arithmetic::any8;
   bool cluster = false;
-  bool few_rows = false; // int8 on the grid, for at most kFewRows
-  int tiles = 1;         // of a block
-  int fragments = 1;     // of each band in a warp's registers
-  int grid = 1;          // blocks of each direction and range; in a cluster, some may have no units
+  int tiles = 1;     // of a block
+  int fragments = 1; // of each band in a warp's registers
+  int grid = 1;      // blocks of each direction and range; in a cluster, some may have no units
   // The batch is split into ranges of rows. Each has its own blocks; all ranges run concurrently.
   int ranges = 1;
   int rows = 0; // of each range; the last may have fewer
 
   bool operator==(const PersistentShape &o) const {
-    return arithmetic == o.arithmetic && cluster == o.cluster && few_rows == o.few_rows &&
-           tiles == o.tiles && fragments == o.fragments && grid == o.grid && ranges == o.ranges &&
-           rows == o.rows;
+    return arithmetic == o.arithmetic && cluster == o.cluster && tiles == o.tiles &&
+           fragments == o.fragments && grid == o.grid && ranges == o.ranges && rows == o.rows;
   }
 };
+
+// What blocks exchange: rows of integers in [-A, A].
+LFK_HOST_DEVICE inline RowTarget exchanged_target(const DeviceMatrix &hh) {
+  return {RowKind::bounded, Arithmetic::signed16, hh.num_columns,
+          hh.arithmetic() == Arithmetic::any8 ? static_cast<int32_t>(kGridMax) : hh.activation_max};
+}
 
 // A range of rows of one direction.
 struct PersistentArguments {
@@ -56,8 +61,7 @@ struct PersistentArguments {
   int32_t fragments = 1; // as in PersistentShape
   int32_t hidden_size = 0;
   // From the range's first row on.
-  QuantizedRows h[2]; // as in StepArguments, read and written alternately
-  const float *first_scales = nullptr;
+  QuantizedRows h;                       // before the first step, as exchanged_target() says
   float *c = nullptr, *last_h = nullptr; // [num_rows][units_stride]
   int64_t units_stride = 0;
   // Of all rows.
@@ -79,7 +83,7 @@ size_t shared_bytes(const PersistentShape &shape, const DeviceMatrix &hh);
 // How many blocks, or clusters, of a shape are resident on a device at once. Asks the driver once.
 int most_at_once(const PersistentShape &shape, const DeviceMatrix &hh, int device);
 
-// Runs steps begin .. end - 1, with the results of as many calls of step().
+// Runs steps begin .. end - 1: c, last_h and y become what as many calls of step() make them.
 void run_persistent(const PersistentShape &shape, const SideBySide<PersistentArguments> &arguments,
                     void *stream);
 

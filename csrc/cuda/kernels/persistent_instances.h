@@ -4,6 +4,8 @@
 #include <string>
 
 #include "common/fail.h"
+#include "cuda/kernels/cluster_exchange.h"
+#include "cuda/kernels/grid_exchange.h"
 #include "cuda/kernels/persistent_kernel.h"
 
 namespace lstm_fastkernels {
@@ -11,14 +13,15 @@ namespace cuda {
 
 using PersistentKernel = void (*)(const SideBySide<PersistentArguments>);
 
+template <int> using GridOfFragments = GridExchange;
+
 // The first instance, of those for kFragments... fragments, with registers for the shape's.
-// Exchange<n> is the exchange for n fragments; an alias in an unnamed namespace would not do: nvcc
-// mistakes two of the same name for one.
-template <template <int> class Exchange, int... kFragments>
+// Exchange<n> is the exchange for n fragments: a block of a cluster has as many tiles.
+template <Arithmetic F, template <int> class Exchange, int... kFragments>
 PersistentKernel persistent_instance(const PersistentShape &shape) {
   PersistentKernel found = nullptr;
   ((found = !found && shape.fragments <= kFragments
-                ? persistent_kernel<Exchange<kFragments>, kFragments>
+                ? persistent_kernel<F, Exchange<kFragments>, kFragments>
                 : found),
    ...);
   if (!found)
@@ -27,10 +30,8 @@ PersistentKernel persistent_instance(const PersistentShape &shape) {
   return found;
 }
 
-PersistentKernel cluster_instance(const PersistentShape &shape);
-PersistentKernel int16_grid_instance(const PersistentShape &shape);
-PersistentKernel few_rows_grid_instance(const PersistentShape &shape);
-PersistentKernel many_rows_grid_instance(const PersistentShape &shape);
+PersistentKernel int8_instance(const PersistentShape &shape);
+PersistentKernel int16_instance(const PersistentShape &shape);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -1,13 +1,12 @@
-#include "cuda/kernels/grid_exchange.h"
 #include "cuda/kernels/persistent_instances.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
 
-template <int> using Int16Grid = GridExchange<Arithmetic::signed16, 1>;
-
-PersistentKernel int16_grid_instance(const PersistentShape &shape) {
-  return persistent_instance<Int16Grid, 1, 2, 4, 8>(shape);
+PersistentKernel int16_instance(const PersistentShape &shape) {
+  return shape.cluster
+             ? persistent_instance<Arithmetic::signed16, ClusterExchange, 1, 2>(shape)
+             : persistent_instance<Arithmetic::signed16, GridOfFragments, 1, 2, 4, 8>(shape);
 }
 
 } // namespace cuda

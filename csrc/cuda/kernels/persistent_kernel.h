@@ -1,14 +1,16 @@
 // The persistent kernel. A step of a block with `kTiles` tiles of 16 units:
 //
-//   multiply  Each of 8 warps keeps the weights of an eighth of the columns in registers. It
-//   receives
-//             h of these columns and issues one mma for each gate, 32 columns and 8 rows. A lane
-//             stores its sums, the four gates of a unit, to shared memory
+//   collect   h of all blocks comes into shared memory, in 16 bits
+//   scale     Each warp finds how some of the rows are multiplied: for 8 bits, by their range
+//   multiply  Each of 8 warps keeps the weights of an eighth of the columns in registers. It loads
+//             h of these columns, makes 8 bits of it or not, and issues one mma for each gate, 32
+//             columns and 8 rows. A lane stores its sums, the four gates of a unit, to shared
+//             memory
 //   finish    Each thread computes a unit of a row: adds the warps' sums, then gates, c and h
 //   send      The block sends its h to the other blocks
 //
-// with a block barrier after each of the first two. Input products are copied to shared memory one
-// step ahead.
+// with a block barrier after each of the first four; 16 rows are multiplied and finished at a time.
+// Input products are copied to shared memory one step ahead.
 #pragma once
 
 #include <cmath>
@@ -17,16 +19,18 @@
 #include "cuda/kernels/fragments.h"
 #include "cuda/kernels/persistent.h"
 #include "cuda/kernels/persistent_shared.h"
+#include "cuda/kernels/quantize_row.h"
 #include "cuda/kernels/values.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
 
-// Zero fragments are neither waited for nor multiplied.
-template <class Exchange, int kFragments> class PersistentBlock {
+// Zero fragments are not multiplied.
+template <Arithmetic F, class Exchange, int kFragments> class PersistentBlock {
 public:
   LFK_DEVICE explicit PersistentBlock(const PersistentArguments &a)
-      : a_(a), memory_(sizes(a)), place_(a.hh), exchange_(a, memory_) {}
+      : a_(a), memory_(sizes(a)), place_(a.hh), exchange_(a, memory_),
+        exchanged_max_(exchanged_target(a.hh).activation_max) {}
 
   LFK_DEVICE void run() {
     if (place_.tiles() > 0) {
@@ -43,9 +47,7 @@ public:
   }
 
 private:
-  static constexpr Arithmetic kArithmetic = Exchange::kArithmetic;
   static constexpr int kTiles = Exchange::kTiles;
-  static constexpr int kGroups = Exchange::kGroups;
   static constexpr int kRowsOfTiles = kTiles * kTileHeight;
   static constexpr int kUnits = kTiles * kBandHeight;
 
@@ -53,13 +55,16 @@ private:
   struct Step {
     int row;    // where its input products begin
     int active; // active rows
-    int first;  // rows from this one on start with this step
   };
 
   LFK_DEVICE static SharedSizes sizes(const PersistentArguments &a) {
-    return {
-        kArithmetic,       a.num_rows, a.hh.num_columns, kTiles, BlockPlace<kTiles>(a.hh).blocks(),
-        Exchange::kCluster};
+    return {a.num_rows, a.hh.num_columns, kTiles, BlockPlace<kTiles>(a.hh).blocks(),
+            Exchange::kCluster};
+  }
+  // Pieces of 16 bytes of a row of h, with padding.
+  LFK_DEVICE int h_pieces() const { return static_cast<int>(a_.h.stride) / int{sizeof(Words4)}; }
+  LFK_DEVICE static int16_t short_of(const Words4 &piece, int i) {
+    return static_cast<int16_t>(piece.words[i / 2] >> i % 2 * 16);
   }
   LFK_DEVICE int first_unit() const { return place_.first_tile() * kBandHeight; }
 
@@ -78,11 +83,6 @@ private:
     Step s;
     s.row = static_cast<int>(start - a_.first_row + a_.row_begin);
     s.active = rows_of(end - start);
-    s.first = a_.num_rows;
-    if (a_.begin + step == 0)
-      s.first = 0;
-    else if (a_.reverse)
-      s.first = rows_of(a_.rows.end(t + 1) - end);
     return s;
   }
 
@@ -112,9 +112,15 @@ private:
       }
     }
     LFK_ROLLED
-    for (int i = device::thread_index(); i < place_.tiles() * kTileHeight; i += kPersistentThreads)
-      memory_.weight_scales()[i / kTileHeight * kBandHeight + i % kBandHeight]
-          .of_gate[i % kTileHeight / kBandHeight] = m.scales[place_.first_tile() * kTileHeight + i];
+    for (int i = device::thread_index(); i < place_.tiles() * kTileHeight;
+         i += kPersistentThreads) {
+      const int unit = i / kTileHeight * kBandHeight + i % kBandHeight;
+      const int gate = i % kTileHeight / kBandHeight;
+      const int row = place_.first_tile() * kTileHeight + i;
+      memory_.weight_scales()[unit].of_gate[gate] = m.scales[row];
+      if constexpr (has_zero_points(F))
+        memory_.weight_sums()[unit].of_gate[gate] = m.row_sums[row];
+    }
   }
 
   // A band's first fragment at or after this warp's columns. Dense bands need no search.
@@ -136,11 +142,12 @@ private:
   LFK_DEVICE void load_state() {
     const int rows = a_.num_rows;
     LFK_ROLLED
-    for (int row = device::thread_index(); row < rows; row += kPersistentThreads) {
-      // A single step does not read the second, which a finished block may be writing.
-      for (int i = 0; i < 2 && a_.begin + i < a_.end; ++i)
-        memory_.scales(i)[row] = a_.h[(a_.begin + i) % 2].scales[row];
-      memory_.first_scales()[row] = a_.first_scales[row];
+    for (int row = device::warp(); row < rows; row += kPersistentWarps) {
+      memory_.row_units()[row] = a_.h.scales[row];
+      for (int n = device::lane(); n < h_pieces(); n += kLanes)
+        for (int step = 0; step < (Exchange::kCluster ? 2 : 1); ++step)
+          reinterpret_cast<Words4 *>(memory_.h_row(step, row))[n] =
+              reinterpret_cast<const Words4 *>(a_.h.data + row * a_.h.stride)[n];
     }
     LFK_ROLLED
     for (int i = device::thread_index(); i < rows * kUnits; i += kPersistentThreads) {
@@ -150,7 +157,8 @@ private:
       memory_.last_h()[i] = exists ? a_.last_h[from] : 0.0f;
     }
     if (device::thread_index() == 0) {
-      memory_.own_nans()[0] = memory_.own_nans()[1] = 0;
+      for (int i = 0; i < 2; ++i)
+        memory_.own_nans()[i] = memory_.row_nans()[i] = 0;
       *memory_.failed() = 0;
     }
   }
@@ -179,99 +187,162 @@ private:
       const bool last = k + 1 == count;
       if (!last)
         copy_gates(k + 1, step_at(k + 1));
-      if (!multiply(k, sent, s.active))
+      if (k > 0 && !exchange_.collect(k, sent))
         *memory_.failed() = 1;
+      device::sync_threads();
+      if (*memory_.failed())
+        return fail(k, count);
+      for (int row = device::warp(); row < s.active; row += kPersistentWarps)
+        scale_row(k, row, row < sent);
+      device::sync_threads();
       if (last)
         device::wait_copies<0>();
       else
         device::wait_copies<1>();
-      device::sync_threads();
-      if (*memory_.failed())
-        return fail(k, count);
-      for_each_unit(s.active, [&](int row, int unit) { finish_unit(k, s, row, unit); });
-      device::sync_threads();
+      LFK_ROLLED
+      for (int first = 0; first < s.active; first += kRowsAtOnce) {
+        const int end = first + kRowsAtOnce < s.active ? first + kRowsAtOnce : s.active;
+        for (int row = first; row < end; row += 8)
+          multiply(k, row, end);
+        device::sync_threads();
+        for_each_unit(first, end, [&](int row, int unit) { finish_unit(k, row, unit); });
+        device::sync_threads();
+      }
       if (!last)
         exchange_.send(k, s.active);
-      for_each_unit(s.active, [&](int row, int unit) {
+      for_each_unit(0, s.active, [&](int row, int unit) {
         store_y(k, s, row, unit, memory_.last_h()[row * kUnits + unit]);
       });
       sent = s.active;
     }
   }
 
-  // Stores this warp's sums of products with h to shared memory. Waits for h even if no row is
-  // active.
-  LFK_DEVICE bool multiply(int k, int sent, int active) {
-    const auto wanted = [&](int b) { return (kept_ >> b * kGates & 15) != 0; };
-    int first = 0;
-    do {
-      Sums<kArithmetic> sums[kTiles][kGroups][kGates];
-      const auto visit = [&](int b, int group, const LaneColumns<kArithmetic> &h) {
+  // How the step multiplies a row, which the step before sent, or which was there at the beginning.
+  LFK_DEVICE void scale_row(int k, int row, bool sent) const {
+    float unit = sent ? 1.0f / static_cast<float>(exchanged_max_) : memory_.row_units()[row];
+    if (sent && memory_.row_nans()[row / 32] >> row % 32 & 1)
+      unit = NAN;
+    SharedQuantizer by{unit, 0.0f, 0};
+    if constexpr (has_zero_points(F)) {
+      const Words4 *const h = reinterpret_cast<const Words4 *>(memory_.h_row(k, row));
+      int lo = 0, hi = 0;
+      for (int i = device::lane(); i < h_pieces(); i += kLanes) {
+        const Words4 piece = h[i];
+        LFK_UNROLLED (j, 8) {
+          const int v = short_of(piece, j);
+          lo = v < lo ? v : lo;
+          hi = v > hi ? v : hi;
+        }
+      }
+      const RowQuantizer to = quantizer(static_cast<float>(-largest_of_warp(-lo)),
+                                        static_cast<float>(largest_of_warp(hi)), true, RowKind::any,
+                                        true, a_.hh.activation_max);
+      by = {to.scale * unit, to.inverse, to.zero_point};
+    }
+    if (device::lane() == 0)
+      memory_.row_quantizers()[row] = by;
+  }
+
+  // A lane's 8 columns of a row.
+  LFK_DEVICE LaneColumns<F> load_h(const uint8_t *h, const SharedQuantizer &by) const {
+    const Words4 wide = *reinterpret_cast<const Words4 *>(h);
+    if constexpr (F == Arithmetic::signed16) {
+      return wide;
+    } else {
+      const RowQuantizer to{by.scale, 0.0f, by.inverse, by.zero_point, 0, a_.hh.activation_max};
+      Words2 narrow{};
+      LFK_UNROLLED (i, 8)
+        narrow.words[i / 4] |= static_cast<uint32_t>(to(static_cast<float>(short_of(wide, i))))
+                               << i % 4 * 8;
+      return narrow;
+    }
+  }
+
+  // Stores this warp's sums of products with rows first .. first + 7, before `end`, to shared
+  // memory.
+  LFK_DEVICE void multiply(int k, int first, int end) {
+    const int of_lane = first + device::lane() / 4;
+    const int row = of_lane < end ? of_lane : end - 1;
+    const SharedQuantizer by = memory_.row_quantizers()[row];
+    constexpr int kLaneBytes = lane_bytes(Arithmetic::signed16);
+    const uint8_t *const h =
+        memory_.h_row(k, row) + (first_column() * 4 + device::lane() % 4) * kLaneBytes;
+    Sums<F> sums[kTiles][kGates];
+    LFK_UNROLLED (b, kFragments) {
+      if (kept_ >> b * kGates & 15) {
+        const LaneColumns<F> columns = load_h(h + b * 4 * kLaneBytes, by);
         LFK_UNROLLED (gate, kGates) {
           if (kept_ >> (b * kGates + gate) & 1) {
             LFK_UNROLLED (tile, kTiles)
-              sums[tile][group][gate].add(weights_[tile][gate][b], h);
+              sums[tile][gate].add(weights_[tile][gate][b], columns);
           }
         }
-      };
-      if (!exchange_.template receive<kFragments>(k, {first, sent, active}, first_column(), wanted,
-                                                  visit))
-        return false;
-      store_sums(sums, first, active);
-      first += kGroups * 8;
-    } while (first < active);
-    return true;
+      }
+    }
+    store_sums(sums, first, end);
   }
 
-  LFK_DEVICE void store_sums(const Sums<kArithmetic> (&sums)[kTiles][kGroups][kGates], int first,
-                             int active) const {
-    const int stride = memory_.layout.sums_stride;
-    Words4 *const to = memory_.sums() + device::warp() * memory_.layout.rows * stride;
+  LFK_DEVICE void store_sums(const Sums<F> (&sums)[kTiles][kGates], int first, int end) const {
     LFK_UNROLLED (tile, kTiles) {
-      LFK_UNROLLED (group, kGroups) {
-        LFK_UNROLLED (i, 4) {
-          const int row = first + group * 8 + device::lane() % 4 * 2 + i % 2;
-          const int unit = tile * kBandHeight + device::lane() / 4 + i / 2 * 8;
-          Words4 gates;
-          LFK_UNROLLED (gate, kGates)
-            gates.words[gate] = static_cast<uint32_t>(sums[tile][group][gate][i]);
-          if (row < active)
-            to[row * stride + unit] = gates;
-        }
+      LFK_UNROLLED (i, 4) {
+        const int row = first + device::lane() % 4 * 2 + i % 2;
+        const int unit = tile * kBandHeight + device::lane() / 4 + i / 2 * 8;
+        Words4 gates;
+        LFK_UNROLLED (gate, kGates)
+          gates.words[gate] = static_cast<uint32_t>(sums[tile][gate][i]);
+        if (row < end)
+          *sums_of(device::warp(), row, unit) = gates;
       }
     }
   }
 
-  // Calls visit(row, unit) for this thread's units of rows.
-  template <class Visit> LFK_DEVICE void for_each_unit(int rows, const Visit &visit) const {
+  LFK_DEVICE Words4 *sums_of(int warp, int row, int unit) const {
+    return memory_.sums() +
+           (warp * memory_.layout.sum_rows + row % kRowsAtOnce) * memory_.layout.sums_stride + unit;
+  }
+
+  // Calls visit(row, unit) for this thread's units of rows begin .. end - 1.
+  template <class Visit>
+  LFK_DEVICE void for_each_unit(int begin, int end, const Visit &visit) const {
     LFK_ROLLED
-    for (int i = device::thread_index(); i < rows * kUnits; i += kPersistentThreads)
+    for (int i = begin * kUnits + device::thread_index(); i < end * kUnits; i += kPersistentThreads)
       if (i % kUnits < place_.tiles() * kBandHeight)
         visit(i / kUnits, i % kUnits);
   }
 
-  LFK_DEVICE void finish_unit(int k, const Step &s, int row, int unit) {
-    const int turn = k % 2, stride = memory_.layout.sums_stride;
+  LFK_DEVICE void finish_unit(int k, int row, int unit) {
     uint32_t sums[kGates] = {};
     LFK_UNROLLED (warp, kPersistentWarps) {
-      const Words4 of_warp = memory_.sums()[(warp * memory_.layout.rows + row) * stride + unit];
+      const Words4 of_warp = *sums_of(warp, row, unit);
       LFK_UNROLLED (g, kGates)
         sums[g] += of_warp.words[g];
     }
-    const float scale = row < s.first ? memory_.scales(turn)[row] : memory_.first_scales()[row];
+    const SharedQuantizer by = memory_.row_quantizers()[row];
     const UnitScales scales = memory_.weight_scales()[unit];
-    const float *const in = memory_.gates(turn) + row * memory_.layout.gates_stride +
+    const float *const in = memory_.gates(k % 2) + row * memory_.layout.gates_stride +
                             unit / kBandHeight * kTileHeight + unit % kBandHeight;
+    if constexpr (has_zero_points(F)) {
+      const UnitSums of_weights = memory_.weight_sums()[unit];
+      LFK_UNROLLED (g, kGates)
+        sums[g] -= static_cast<uint32_t>(by.zero_point * of_weights.of_gate[g]);
+    }
     float gates[kGates];
     LFK_UNROLLED (g, kGates)
       gates[g] = std::fma(static_cast<float>(static_cast<int32_t>(sums[g])),
-                          scale * scales.of_gate[g], in[g * kBandHeight]);
+                          by.scale * scales.of_gate[g], in[g * kBandHeight]);
     const int at = row * kUnits + unit;
     const float h = update_cell(gates, memory_.c()[at]);
     memory_.last_h()[at] = h;
     if (std::isnan(h))
       device::atomic_or(&memory_.own_nans()[row / 32], 1u << row % 32);
-    store_quantized<kArithmetic>(memory_.own(), at, h, static_cast<float>(largest()), largest());
+    memory_.own()[at] = to_exchange(h);
+  }
+
+  // As exchanged_target() says of values in [-1, 1].
+  LFK_DEVICE int16_t to_exchange(float h) const {
+    const RowQuantizer to{
+        1.0f, 0.0f, static_cast<float>(exchanged_max_), 0, -exchanged_max_, exchanged_max_};
+    return std::isnan(h) ? int16_t{0} : static_cast<int16_t>(to(h));
   }
 
   LFK_DEVICE void store_y(int k, const Step &s, int row, int unit, float h) const {
@@ -280,62 +351,43 @@ private:
       store_value(a_.y.at(a_.rows, time(k), a_.row_begin + row, s.row + row), a_.y.type, u, h);
   }
 
-  // The largest magnitude of quantized h.
-  LFK_DEVICE int32_t largest() const {
-    return kArithmetic == Arithmetic::signed8 ? 127 : a_.hh.activation_max;
-  }
-
   // Fills the rest of this block's outputs with NaN and reports the failure to the host.
   LFK_DEVICE void fail(int k, int count) {
     device::wait_copies<0>(); // the next step's must not outlive the block
     for (; k < count; ++k) {
       const Step s = step_at(k);
-      for_each_unit(s.active, [&](int row, int unit) { store_y(k, s, row, unit, NAN); });
+      for_each_unit(0, s.active, [&](int row, int unit) { store_y(k, s, row, unit, NAN); });
     }
     LFK_ROLLED
     for (int i = device::thread_index(); i < a_.num_rows * kUnits; i += kPersistentThreads)
       memory_.c()[i] = memory_.last_h()[i] = NAN;
-    if (device::thread_index() == 0) {
-      memory_.own_nans()[0] = memory_.own_nans()[1] = ~0u;
+    if (device::thread_index() == 0)
       *a_.failed = 1;
-    }
     device::sync_threads();
   }
 
   // For the caller, or for the launch of the next chunk.
   LFK_DEVICE void store_state() {
-    for_each_unit(a_.num_rows, [&](int row, int unit) {
+    for_each_unit(0, a_.num_rows, [&](int row, int unit) {
       const int64_t to = row * a_.units_stride + first_unit() + unit;
       a_.c[to] = memory_.c()[row * kUnits + unit];
       a_.last_h[to] = memory_.last_h()[row * kUnits + unit];
     });
-    const QuantizedRows &to = a_.h[a_.end % 2];
-    // Other rows have not started, or have ended.
-    const int active = step_at(static_cast<int>(a_.end - a_.begin) - 1).active;
-    constexpr int kBytes = activation_bytes(kArithmetic);
-    for_each_unit(active, [&](int row, int unit) {
-      LFK_UNROLLED (i, kBytes)
-        to.data[row * to.stride + (first_unit() + unit) * kBytes + i] =
-            memory_.own()[(row * kUnits + unit) * kBytes + i];
-    });
-    LFK_ROLLED
-    for (int row = device::thread_index(); row < active; row += kPersistentThreads)
-      if (memory_.own_nans()[row / 32] >> row % 32 & 1)
-        to.scales[row] = NAN;
   }
 
   const PersistentArguments &a_;
   const BlockMemory memory_;
   const BlockPlace<kTiles> place_;
   Exchange exchange_;
+  const int32_t exchanged_max_;
   uint32_t weights_[kTiles][kGates][kFragments][4];
   uint32_t kept_; // a bit for each fragment and gate: not zero in some tile; the same in all lanes
 };
 
-template <class Exchange, int kFragments>
+template <Arithmetic F, class Exchange, int kFragments>
 LFK_KERNEL(kPersistentThreads, 1)
 persistent_kernel(LFK_PARAMETERS(SideBySide<PersistentArguments>) all) {
-  PersistentBlock<Exchange, kFragments>(all.of[device::block_index().z]).run();
+  PersistentBlock<F, Exchange, kFragments>(all.of[device::block_index().z]).run();
 }
 
 } // namespace cuda

@@ -37,14 +37,10 @@ struct LoadStateArguments {
   int32_t h_columns = 0, c_columns = 0;
   float *h = nullptr, *c = nullptr;
   int64_t h_stride = 0, c_stride = 0;
-  // Quantized h0, with its scales in first_scales.
-  QuantizedRows quantized[2];
-  float *first_scales = nullptr;
-  float min_absmax = 0; // a row's scale comes from no smaller magnitude
-  int32_t activation_max = 127;
-  // With a projection, where a step puts quantized o tanh(c); its scales are constant.
-  QuantizedRows unprojected;
-  int32_t unprojected_max = 127;
+  RowTarget target;
+  QuantizedRows quantized; // h0
+
+  Arithmetic arithmetic() const { return target.arithmetic; }
 };
 
 // Quantizes rows first .. first + count - 1 of all time steps' rows for a matrix.
@@ -53,13 +49,13 @@ struct QuantizeArguments {
   int64_t first = 0, count = 0;
   Plane in;
   int64_t in_chunk_row = 0; // the first row's place in the chunk
-  int32_t columns = 0;
+  RowTarget target;
   QuantizedRows out;
-  float min_absmax = 0;
-  int32_t activation_max = 127;
   // Optional copy of the rows as they are; base null: none.
   Plane copy;
   int64_t copy_chunk_row = 0;
+
+  Arithmetic arithmetic() const { return target.arithmetic; }
 };
 
 // out[row][padded rows of the matrix] = fma(products, scale of x's row * scale of the weight row,
@@ -70,27 +66,20 @@ struct ProductsArguments {
   int64_t count = 0;
   QuantizedRows x;
   float *out = nullptr;
+
+  Arithmetic arithmetic() const { return matrix.arithmetic(); }
 };
 
-// One time step: recurrent products, gates, c, h and quantized h.
+// One time step: recurrent products, gates, c and h.
 struct StepArguments {
-  Rows rows;
   DeviceMatrix hh;
-  int64_t t = 0;
-  int32_t active = 0; // active rows
-  int32_t hidden_size = 0;
+  int32_t active = 0; // rows
   QuantizedRows h_in;
-  // Scales of rows from first_row on, for which this is the first step.
-  const float *first_scales = nullptr;
-  int32_t first_row = 0;
   const float *input_gates = nullptr; // [active][padded rows of hh]
   float *c = nullptr, *h = nullptr;   // [active][units_stride]; h: o tanh(c)
   int64_t units_stride = 0;
-  // The kernel sets the scale of a row with a NaN to NaN; scales are constant otherwise.
-  QuantizedRows h_out;
-  int32_t h_out_max = 127;
-  Plane y; // optional copy of h; base null: none
-  int64_t y_chunk_row = 0;
+
+  Arithmetic arithmetic() const { return hh.arithmetic(); }
 };
 
 // Copies float rows of h and c to the caller.
@@ -103,13 +92,12 @@ struct StoreStateArguments {
   DataType type = DataType::float32;
 };
 
-// No-ops without rows. Throw Error if CUDA refuses a launch.
-void load_state(Arithmetic arithmetic, const Directions<LoadStateArguments> &arguments,
-                void *stream);
-void quantize_rows(Arithmetic arithmetic, const SideBySide<QuantizeArguments> &arguments,
-                   void *stream);
-void products(Arithmetic arithmetic, const SideBySide<ProductsArguments> &arguments, void *stream);
-void step(Arithmetic arithmetic, const Directions<StepArguments> &arguments, void *stream);
+// No-ops without rows. Throw Error if CUDA refuses a launch. All arguments of a launch have the
+// same arithmetic().
+void load_state(const Directions<LoadStateArguments> &arguments, void *stream);
+void quantize_rows(const SideBySide<QuantizeArguments> &arguments, void *stream);
+void products(const SideBySide<ProductsArguments> &arguments, void *stream);
+void step(const Directions<StepArguments> &arguments, void *stream);
 void store_state(const Directions<StoreStateArguments> &arguments, void *stream);
 
 // Clears the first `columns` of [time_steps][batch] rows of a strided plane.

@@ -27,7 +27,7 @@ constexpr int kChunkBytes = 256;
 
 // Row stride in shared memory: 8 rows of 32 bytes, or 2 of 64, do not conflict in banks.
 template <Arithmetic F>
-constexpr int kSharedStride = kChunkBytes + (F == Arithmetic::signed8 ? 32 : 64);
+constexpr int kSharedStride = kChunkBytes + (F == Arithmetic::any8 ? 32 : 64);
 template <Arithmetic F> constexpr int kStageBytes = kRowsOfBlock * kSharedStride<F>;
 
 LFK_DEVICE void store_product(const ProductsArguments &a, int64_t row, int64_t weight_row,
@@ -96,9 +96,11 @@ products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
   for (int group = 0; group < kGroups; ++group)
     for (int i = 0; i < 4; ++i) {
       const int64_t row = first + group * 8 + lane_column * 2 + i % 2;
+      const int64_t weight_row = int64_t{band} * kBandHeight + lane_row + i / 2 * 8;
       if (row < a.count)
-        store_product(a, row, int64_t{band} * kBandHeight + lane_row + i / 2 * 8,
-                      static_cast<float>(sums[group][i]));
+        store_product(a, row, weight_row,
+                      static_cast<float>(sums[group][i] -
+                                         zero_offset<F>(m, weight_row, a.x.zero_points[row])));
     }
 }
 
@@ -118,7 +120,7 @@ LFK_KERNEL(kThreads, 2) float_products_kernel(LFK_PARAMETERS(SideBySide<Products
 
 } // namespace
 
-void products(Arithmetic arithmetic, const SideBySide<ProductsArguments> &all, void *stream) {
+void products(const SideBySide<ProductsArguments> &all, void *stream) {
   const int64_t count = all.most(&ProductsArguments::count);
   if (count == 0)
     return;
@@ -127,14 +129,15 @@ void products(Arithmetic arithmetic, const SideBySide<ProductsArguments> &all, v
   shape.threads = kThreads;
   shape.grid = {static_cast<int>(divide_up(count, kRowsOfBlock)),
                 static_cast<int>(divide_up(bands, kWarps)), all.count};
+  const Arithmetic arithmetic = all.of[0].arithmetic();
   if (arithmetic == Arithmetic::float32) {
     shape.grid.y = bands;
     return launch(float_products_kernel, shape, stream, all);
   }
   const bool wide = arithmetic == Arithmetic::signed16;
   shape.shared_bytes =
-      2 * (wide ? kStageBytes<Arithmetic::signed16> : kStageBytes<Arithmetic::signed8>);
-  launch(wide ? products_kernel<Arithmetic::signed16> : products_kernel<Arithmetic::signed8>, shape,
+      2 * (wide ? kStageBytes<Arithmetic::signed16> : kStageBytes<Arithmetic::any8>);
+  launch(wide ? products_kernel<Arithmetic::signed16> : products_kernel<Arithmetic::any8>, shape,
          stream, all);
 }
 

@@ -3,42 +3,57 @@
 
 #include <cmath>
 
+#include "common/numerics.h"
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/rows.h"
-#include "cuda/kernels/values.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
 
 constexpr int kLanes = 32;
 
-LFK_DEVICE float largest_of_warp(float m) {
+template <class T> LFK_DEVICE T largest_of_warp(T m) {
   for (int mask = kLanes / 2; mask > 0; mask /= 2) {
-    const float other = device::shuffle_xor(m, mask);
+    const T other = device::shuffle_xor(m, mask);
     m = other > m ? other : m;
   }
   return m;
 }
 
+template <Arithmetic F>
+LFK_DEVICE void store_activation(uint8_t *row, int64_t i, float value, const RowQuantizer &to) {
+  if constexpr (F == Arithmetic::float32)
+    reinterpret_cast<float *>(row)[i] = value;
+  else if constexpr (F == Arithmetic::signed16)
+    reinterpret_cast<int16_t *>(row)[i] = static_cast<int16_t>(to(value));
+  else
+    row[i] = static_cast<uint8_t>(to(value));
+}
+
 // Quantizes value(0) .. value(columns - 1) into a row, which becomes NaN if a value is not finite
 // or `extra_finite` is false.
 template <Arithmetic F, class Value>
-LFK_DEVICE RowScale quantize_row(int columns, float min_absmax, int32_t max, bool extra_finite,
-                                 const QuantizedRows &out, int64_t row, const Value &value) {
-  float m = min_absmax;
+LFK_DEVICE void quantize_row(const RowTarget &target, bool extra_finite, const QuantizedRows &out,
+                             int64_t row, const Value &value) {
+  float lo = 0.0f, hi = 0.0f;
   bool finite = extra_finite;
-  for (int i = device::lane(); i < columns; i += kLanes) {
-    const float magnitude = std::fabs(value(i));
-    finite = finite && std::isfinite(magnitude);
-    m = magnitude > m ? magnitude : m;
+  for (int i = device::lane(); i < target.columns; i += kLanes) {
+    const float v = value(i);
+    finite = finite && std::isfinite(v);
+    lo = v < lo ? v : lo;
+    hi = v > hi ? v : hi;
   }
   finite = !device::any_lane(!finite);
-  const RowScale by = scale_row(F == Arithmetic::float32 ? 1.0f : largest_of_warp(m), finite, max);
+  const RowQuantizer to = quantizer(-largest_of_warp(-lo), largest_of_warp(hi), finite, target.kind,
+                                    has_zero_points(F), target.activation_max);
   uint8_t *q = out.data + row * out.stride;
   const int padded = static_cast<int>(out.stride) / activation_bytes(F);
   for (int i = device::lane(); i < padded; i += kLanes)
-    store_quantized<F>(q, i, finite && i < columns ? value(i) : 0.0f, by.inverse, max);
-  return by;
+    store_activation<F>(q, i, finite && i < target.columns ? value(i) : 0.0f, to);
+  if (device::lane() == 0) {
+    out.scales[row] = F == Arithmetic::float32 && finite ? 1.0f : to.scale;
+    out.zero_points[row] = to.zero_point;
+  }
 }
 
 } // namespace cuda

@@ -29,14 +29,11 @@ quantize_kernel(LFK_PARAMETERS(SideBySide<QuantizeArguments>) all) {
   const int64_t t = a.rows.time_of(a.first + n), row = a.first + n - a.rows.start(t);
   const uint8_t *in = a.in.at(a.rows, t, row, a.in_chunk_row + n);
   const auto value = [&](int64_t i) { return load_value(in, a.in.type, i); };
-  const RowScale by =
-      quantize_row<F>(a.columns, a.min_absmax, a.activation_max, true, a.out, n, value);
-  if (lane() == 0)
-    a.out.scales[n] = by.scale;
+  quantize_row<F>(a.target, true, a.out, n, value);
   if (!a.copy.base)
     return;
   uint8_t *copy = a.copy.at(a.rows, t, row, a.copy_chunk_row + n);
-  for (int i = lane(); i < a.columns; i += kLanes)
+  for (int i = lane(); i < a.target.columns; i += kLanes)
     store_value(copy, a.copy.type, i, value(i));
 }
 
@@ -60,22 +57,7 @@ load_state_kernel(LFK_PARAMETERS(Directions<LoadStateArguments>) all) {
   }
   for (int i = lane(); i < a.h_stride; i += kLanes)
     a.h[row * a.h_stride + i] = i < a.h_columns ? h0(i) : 0.0f;
-  finite = !any_lane(!finite);
-  for (const QuantizedRows &quantized : a.quantized) {
-    if (!quantized.data)
-      continue;
-    const RowScale by =
-        quantize_row<F>(a.h_columns, a.min_absmax, a.activation_max, finite, quantized, row, h0);
-    if (lane() == 0) {
-      quantized.scales[row] = 1.0f / static_cast<float>(a.activation_max);
-      a.first_scales[row] = by.scale;
-    }
-  }
-  if (!a.unprojected.data)
-    return;
-  quantize_row<F>(0, 0.0f, a.unprojected_max, true, a.unprojected, row, h0);
-  if (lane() == 0)
-    a.unprojected.scales[row] = 1.0f / static_cast<float>(a.unprojected_max);
+  quantize_row<F>(a.target, finite, a.quantized, row, h0);
 }
 
 LFK_KERNEL(kWarps *kLanes, 1)
@@ -126,17 +108,17 @@ Launch warp_a_row(int64_t rows, int count) {
 
 } // namespace
 
-void quantize_rows(Arithmetic arithmetic, const SideBySide<QuantizeArguments> &all, void *stream) {
+void quantize_rows(const SideBySide<QuantizeArguments> &all, void *stream) {
   const int64_t count = all.most(&QuantizeArguments::count);
   if (count == 0)
     return;
-  with_arithmetic(arithmetic, [&](auto f) {
+  with_arithmetic(all.of[0].arithmetic(), [&](auto f) {
     launch(quantize_kernel<f>, warp_a_row(count, all.count), stream, all);
   });
 }
 
-void load_state(Arithmetic arithmetic, const Directions<LoadStateArguments> &all, void *stream) {
-  with_arithmetic(arithmetic, [&](auto f) {
+void load_state(const Directions<LoadStateArguments> &all, void *stream) {
+  with_arithmetic(all.of[0].arithmetic(), [&](auto f) {
     launch(load_state_kernel<f>, warp_a_row(all.of[0].rows.batch, all.count), stream, all);
   });
 }

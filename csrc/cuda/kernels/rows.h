@@ -5,6 +5,7 @@
 
 #include "common/arithmetic.h"
 #include "common/host_device.h"
+#include "common/numerics.h"
 #include "cuda/kernels/device_matrix.h"
 
 namespace lstm_fastkernels {
@@ -35,15 +36,30 @@ struct Rows {
   }
 };
 
-// Quantized activations: rows of integers, or floats, and one scale a row. Columns are padded with
-// zeros to whole fragments.
+// Quantized activations: rows of integers, or floats, with one scale and zero point a row. Columns
+// are padded to whole fragments.
 struct QuantizedRows {
   uint8_t *data = nullptr;
   int64_t stride = 0; // bytes from row to row
   float *scales = nullptr;
+  int32_t *zero_points = nullptr;
 
-  QuantizedRows from(int64_t row) const { return {data + row * stride, stride, scales + row}; }
+  QuantizedRows from(int64_t row) const {
+    return {data + row * stride, stride, scales + row, zero_points + row};
+  }
 };
+
+// What rows of activations are, and the matrix that they are quantized for.
+struct RowTarget {
+  RowKind kind = RowKind::any;
+  Arithmetic arithmetic = Arithmetic::any8;
+  int32_t columns = 0;
+  int32_t activation_max = 0;
+};
+
+LFK_HOST_DEVICE inline RowTarget target_of(const DeviceMatrix &matrix, RowKind kind) {
+  return {kind, matrix.arithmetic(), matrix.num_columns, matrix.activation_max};
+}
 
 LFK_HOST_DEVICE constexpr int64_t quantized_bytes(Arithmetic arithmetic, int64_t columns) {
   return (columns + kFragmentColumns - 1) / kFragmentColumns * kFragmentColumns *

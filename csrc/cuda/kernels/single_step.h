@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "common/plane.h"
 #include "cuda/kernels/device_matrix.h"
@@ -17,19 +18,22 @@ struct SingleStepArguments {
   DeviceMatrix ih, hh;
   const float *bias = nullptr;
   Rows rows; // of one time step
-  int32_t input_size = 0, hidden_size = 0;
-  float x_min_absmax = 0; // as min_absmax in QuantizeArguments
   Plane x, y;
   const void *h0 = nullptr, *c0 = nullptr; // [batch][hidden_size]; null: zeros
   void *h_n = nullptr, *c_n = nullptr;
   DataType state_type = DataType::float32;
+
+  // Of ih and hh.
+  std::pair<Arithmetic, Arithmetic> arithmetic() const {
+    return {ih.arithmetic(), hh.arithmetic()};
+  }
 };
 
 // Shared memory of a block.
-size_t single_step_shared_bytes(Arithmetic arithmetic, int64_t input_size, int64_t hidden_size);
+size_t single_step_shared_bytes(const DeviceMatrix &ih, const DeviceMatrix &hh);
 
-void single_step(Arithmetic arithmetic, const Directions<SingleStepArguments> &arguments,
-                 void *stream);
+// As in plain_kernels.h.
+void single_step(const Directions<SingleStepArguments> &arguments, void *stream);
 
 } // namespace cuda
 } // namespace lstm_fastkernels

@@ -1,15 +1,13 @@
-// One time step: recurrent products, gates, c, h and the quantized h, in one launch.
+// One time step: recurrent products, gates, c and h, in one launch.
 //
 // A block has a tile and 8 or 32 rows. Once their sums are there, each thread finishes units of
 // rows.
 #include <algorithm>
-#include <cmath>
 
 #include "common/rounding.h"
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/plain_kernels.h"
 #include "cuda/kernels/tile_sums.h"
-#include "cuda/kernels/values.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -19,25 +17,16 @@ using namespace device;
 
 template <Arithmetic F, int kGroups>
 LFK_DEVICE void finish_unit(const StepArguments &a, const TileSums<F, kGroups> &sums, int tile,
-                            int unit, int row, int n) {
-  const int64_t tile_row = int64_t{tile} * kTileHeight + unit;
-  const float scale = (row < a.first_row ? a.h_in.scales : a.first_scales)[row];
-  const float *in = a.input_gates + row * a.hh.padded_rows() + tile_row;
+                            int unit, int first, int n) {
+  const int64_t row = first + n;
+  const float *in = a.input_gates + row * a.hh.padded_rows();
   float gates[kGates];
   for (int g = 0; g < kGates; ++g) {
-    const int i = g * kBandHeight;
-    gates[g] = std::fma(sums.at(i + unit, n), scale * a.hh.scales[tile_row + i], in[i]);
+    const int64_t r = int64_t{tile} * kTileHeight + g * kBandHeight + unit;
+    gates[g] = sums.scaled(a.hh, r, a.h_in, first, n, in[r]);
   }
-  const int64_t u = int64_t{tile} * kBandHeight + unit;
-  const int64_t at = row * a.units_stride + u;
-  const float h = update_cell(gates, a.c[at]);
-  a.h[at] = h;
-  if (std::isnan(h))
-    a.h_out.scales[row] = NAN;
-  store_quantized<F>(a.h_out.data + row * a.h_out.stride, u, h, static_cast<float>(a.h_out_max),
-                     a.h_out_max);
-  if (a.y.base && u < a.hidden_size)
-    store_value(a.y.at(a.rows, a.t, row, a.y_chunk_row + row), a.y.type, u, h);
+  const int64_t at = row * a.units_stride + int64_t{tile} * kBandHeight + unit;
+  a.h[at] = update_cell(gates, a.c[at]);
 }
 
 template <Arithmetic F, int kGroups>
@@ -53,7 +42,7 @@ step_kernel(LFK_PARAMETERS(Directions<StepArguments>) all) {
   for (int i = thread_index(); i < kBandHeight * kGroups * 8; i += kStepThreads) {
     const int n = i / kBandHeight;
     if (first + n < a.active)
-      finish_unit(a, sums, tile, i % kBandHeight, first + n, n);
+      finish_unit(a, sums, tile, i % kBandHeight, first, n);
   }
 }
 
@@ -72,9 +61,9 @@ void launch_step(const Directions<StepArguments> &all, void *stream) {
 
 } // namespace
 
-void step(Arithmetic arithmetic, const Directions<StepArguments> &all, void *stream) {
+void step(const Directions<StepArguments> &all, void *stream) {
   const bool few = all.most(&StepArguments::active) <= 8;
-  with_arithmetic(arithmetic, [&](auto f) {
+  with_arithmetic(all.of[0].arithmetic(), [&](auto f) {
     if (few)
       launch_step<f, 1>(all, stream);
     else

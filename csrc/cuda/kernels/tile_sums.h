@@ -3,6 +3,8 @@
 // parts are added in shared memory. float32: a thread computes whole sums.
 #pragma once
 
+#include <cmath>
+
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/fragments.h"
 #include "cuda/kernels/rows.h"
@@ -32,20 +34,28 @@ public:
       form_integers(m, tile, x, first, count);
   }
 
-  // The sum of a row of the tile with activation row first + n; call after a barrier.
-  LFK_DEVICE float at(int row, int n) const {
+  // fma(sum, the activation row's scale * the weight row's, addend) for weight row `weight_row` of
+  // the matrix and activation row first + n; call after a barrier.
+  LFK_DEVICE float scaled(const DeviceMatrix &m, int64_t weight_row, const QuantizedRows &x,
+                          int first, int n, float addend) const {
+    const int32_t offset = zero_offset<F>(m, weight_row, x.zero_points[first + n]);
+    return std::fma(sum(static_cast<int>(weight_row % kTileHeight), n, offset),
+                    x.scales[first + n] * m.scales[weight_row], addend);
+  }
+
+private:
+  LFK_DEVICE float sum(int row, int n, int32_t offset) const {
     const int place = row * kStride + n;
     if constexpr (F == Arithmetic::float32) {
       return reinterpret_cast<const float *>(shared_)[place];
     } else {
-      int32_t sum = 0;
+      int32_t sum = -offset;
       for (int part = 0; part < kParts; ++part)
         sum += reinterpret_cast<const int32_t *>(shared_)[part * kTileHeight * kStride + place];
       return static_cast<float>(sum);
     }
   }
 
-private:
   LFK_DEVICE void form_integers(const DeviceMatrix &m, int tile, const QuantizedRows &x, int first,
                                 int count) const {
     const int part = device::warp() / kGates, gate = device::warp() % kGates;

@@ -1,9 +1,7 @@
 // Loads and stores of single values in a caller's types.
 #pragma once
 
-#include "common/arithmetic.h"
 #include "common/half.h"
-#include "common/numerics.h"
 #include "cuda/kernels/device.h"
 
 namespace lstm_fastkernels {
@@ -22,16 +20,6 @@ LFK_DEVICE void store_value(void *row, DataType type, int64_t i, float value) {
   else
     static_cast<uint16_t *>(row)[i] =
         type == DataType::float16 ? to_half(value) : to_bfloat16(value);
-}
-
-template <Arithmetic F>
-LFK_DEVICE void store_quantized(uint8_t *row, int64_t i, float value, float inverse, int32_t max) {
-  if constexpr (F == Arithmetic::float32)
-    reinterpret_cast<float *>(row)[i] = std::isnan(value) ? 0.0f : value;
-  else if constexpr (F == Arithmetic::signed16)
-    reinterpret_cast<int16_t *>(row)[i] = static_cast<int16_t>(quantize(value, inverse, max));
-  else
-    row[i] = static_cast<uint8_t>(quantize(value, inverse, max));
 }
 
 } // namespace cuda

@@ -13,8 +13,7 @@ namespace lstm_fastkernels {
 namespace cuda {
 
 // Cells validated, and how they are packed for CUDA devices: lstm_fastkernels::PackPlan, which says
-// more. All matrices must have one precision. What write() makes in host memory is copied to a
-// device as it is.
+// more. What write() makes in host memory is copied to a device as it is.
 class LSTM_FASTKERNELS_API PackPlan {
 public:
   PackPlan(const LstmShape &shape, const CellWeights *cells);
@@ -78,18 +77,19 @@ LSTM_FASTKERNELS_API void lstm_forward(const DeviceStack &stack, const LstmArgum
                                        const Queue &queue);
 
 // How the time steps of a layer are run.
-enum class Way { nothing, one_launch, persistent, launch_each_step };
+enum class Way { nothing, one_launch, persistent, launches_each_step };
 
 struct MatrixPlan {
   std::string name;
-  int64_t blocks = 0, kept = 0; // of 16 rows x LayerPlan::block_columns
+  Precision precision;
+  int64_t block_columns = 0;    // of a block; it has 16 rows
+  int64_t blocks = 0, kept = 0; // all, and those that are not zero
 };
 
 struct LayerPlan {
   Way way = Way::nothing;
   std::string reason;
-  int64_t side_by_side = 1; // layers at a time, this one among them
-  int64_t block_columns = 0;
+  int64_t side_by_side = 1;         // layers at a time, this one among them
   std::vector<MatrixPlan> matrices; // of its directions
 };
 

@@ -1,1 +1,1 @@
-"""Quantizing with calibration data."""
+"""Quantization with data: calibration, error feedback, precision where it is needed."""

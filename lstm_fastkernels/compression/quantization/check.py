@@ -1,112 +1,163 @@
-"""How near a quantized model is to its float one, and what each of its matrices costs."""
+"""check: how far a model's quantized LSTMs are from its float ones."""
 
+import re
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.compression.lstms import label_of
-from lstm_fastkernels.compression.quantization.twins import make_twin
-from lstm_fastkernels.compression.quantization.variants import Comparison
-from lstm_fastkernels.compression.table import format_table
+from lstm_fastkernels import reference
+from lstm_fastkernels.compression.lstms import find_lstms, label_of
+from lstm_fastkernels.compression.quantization.calibration import calls_of, named_as_lstm, shape_of
+from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.compression.quantization.candidates import empty_lstm
+from lstm_fastkernels.compression.quantization.moments import FloatLayers
+from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.weights.precision import describe
+from lstm_fastkernels.modules.float_lstm import weights_of
+from lstm_fastkernels.modules.lstm import FastQuantLSTM
+from lstm_fastkernels.weights.canonical import CanonicalLSTM
 
-# Below it, in dB, outputs are likely to differ enough to change what a model decides.
-_LOW = 25.0
+_T = TypeVar("_T")
+
+# Below so many dB outputs are not to be trusted without a look.
+DOUBTFUL = 25.0
 
 
 @dataclass(frozen=True)
 class SqnrRow:
-    """part: "" for a whole LSTM, else a layer ("layer 1") or a matrix ("weight_hh_l1"). sqnr: in
-    dB, of the LSTM's outputs."""
+    """What an LSTM, a layer of it or a matrix reaches, in dB."""
 
-    lstm: str
-    part: str
+    module: str
+    part: str  # "" for the whole LSTM, "layer 0", "weight_ih_l0"
     precision: str
     sqnr: float
 
 
 @dataclass(frozen=True)
 class SqnrReport:
-    """A row for each LSTM and, where they stand alone with all else in float32, each of its layers
-    and matrices; `str()` is a table."""
+    """A row for each LSTM, each of its layers and each matrix; `str()` is a table."""
 
     rows: list[SqnrRow]
 
-    @property
-    def sqnr(self) -> dict[str, float]:
-        """In dB, of each LSTM's outputs, by its name."""
-        return {row.lstm: row.sqnr for row in self.rows if not row.part}
-
     def __str__(self) -> str:
-        head = ("LSTM", "part", "precision", "SQNR, dB")
-        cells = [(row.lstm, row.part, row.precision, f"{row.sqnr:.1f}") for row in self.rows]
-        return format_table([head, *cells], names=3)
+        width = max(len(row.module) + len(row.part) for row in self.rows) + 3
+        lines = [f"{'':{width}}  {'precision':9}  {'SQNR dB':>7}"]
+        for row in self.rows:
+            name = f"  {row.part}" if row.part else label_of(row.module)
+            lines.append(f"{name:{width}}  {row.precision:9}  {row.sqnr:7.1f}")
+        return "\n".join(lines)
 
 
 def check(model: nn.Module, reference: nn.Module, batches: Iterable[Any]) -> SqnrReport:
-    """Compares the LSTMs of a quantized model with those of the float model that it comes from.
+    """The signal to quantization noise ratio of every fast LSTM in a model.
 
-    model: with FastQuantLSTM and the like in the places where `reference` has nn.LSTM and
-    nn.LSTMCell. batches: of the models' input, as quantize_ takes them, best none that it was
-    calibrated with. Copies of both models run on them in evaluation mode. A row's ratio is the
-    signal to quantization noise ratio (SQNR) of what the LSTM returns: of a whole LSTM in `model`
-    as it is, of a layer or a matrix in `reference` with this part quantized and nothing else.
-
-    Returns the report; a UserWarning names the LSTMs with less than 25 dB. Raises ValueError where
-    the models have no LSTM in common and for batches that do not call them.
+    reference: the float model, with nn.LSTM or nn.LSTMCell under the names of the model's fast
+    LSTMs and cells; it is run on the batches, which are given to it as quantize_ gives them. Each
+    LSTM is measured with the inputs and states that its float twin gets, calls that go on from the
+    last one with its own state; each layer with what the float layer below gives; of each matrix
+    the products, less what is the same in all of them, which a bias may take. A UserWarning names
+    LSTMs below 25 dB. Raises ValueError, naming the LSTM, where the two models do not fit together,
+    for LSTMs without input and input that is not finite.
     """
-    batches = list(batches)
-    lstms = dict(_pairs(model, reference))
+    lstms = {name: lstm for name, lstm in model.named_modules() if isinstance(lstm, FastModule)}
     if not lstms:
-        raise ValueError("the model has no quantized LSTM, or the reference none in its place")
-    comparison = Comparison(reference, lstms, batches)
-    whole = comparison.sqnr_of(model, "quantized outputs")
+        raise ValueError("there is no fast LSTM in the model: quantize_ or convert makes them")
+    pairs = _pairs(lstms, reference)
+    calls: dict[str, list[Call]] = {name: [] for name in lstms}
+    for of_batch in calls_of(reference, pairs, batches):
+        for twin, call in of_batch:
+            own = calls[pairs[twin]]
+            own.append(own.pop().then(call) if own and call.follows(own[-1]) else call)
     rows = []
-    for name, (fast, exact) in lstms.items():
-        rows.append(SqnrRow(name, "", describe(fast.precision), whole[name]))
-        for part, matrices in _parts(fast):
-            precision = {matrix: fast.precision[matrix] for matrix in matrices}
-            weights = fast.canonical().to_float()
-            twin = make_twin(
-                exact,
-                name,
-                dict.fromkeys(fast.precision, "float32") | precision,
-                {matrix: weights[matrix] for matrix in matrices},
-                pair_safe=False,
-            )
-            ratio = comparison.sqnr({name: twin}, f"{label_of(name)}: {part}")[name]
-            rows.append(SqnrRow(name, part, describe(precision), ratio))
-    low = [f"{label_of(name)} {ratio:.1f}" for name, ratio in whole.items() if ratio < _LOW]
-    if low:
+    for twin, name in pairs.items():
+        if not calls[name]:
+            raise ValueError(f"{label_of(name)} got no input from the batches")
+        rows += list(_rows(name, lstms[name], twin, calls[name]))
+    if low := [label_of(r.module) for r in rows if not r.part and r.sqnr < DOUBTFUL]:
         warnings.warn(
-            f"less than {_LOW:.0f} dB is left in the outputs of {', '.join(low)}: calibrate, or "
-            "let quantize_ raise the precision of some matrices with min_sqnr",
+            f"{', '.join(low)}: below {DOUBTFUL:.0f} dB. Calibrate with quantize_, try "
+            'activations="mixed" or min_sqnr=30',
             stacklevel=2,
         )
     return SqnrReport(rows)
 
 
-def _pairs(
-    model: nn.Module, reference: nn.Module
-) -> Iterator[tuple[str, tuple[FastModule, nn.LSTM | nn.LSTMCell]]]:
-    """The compressed LSTMs by name, each with the float one in its place."""
-    floats = dict(reference.named_modules())
-    for name, module in model.named_modules():
-        exact = floats.get(name)
-        if isinstance(module, FastModule) and isinstance(exact, nn.LSTM | nn.LSTMCell):
-            yield name, (module, exact)
+def _pairs(lstms: Mapping[str, FastModule], reference: nn.Module) -> dict[nn.Module, str]:
+    """The float twins of fast LSTMs, with the names that both have."""
+    floats = dict(find_lstms(reference))
+    pairs = {}
+    for name, lstm in lstms.items():
+        twin, expected = floats.get(name), lstm.float_class
+        if twin is None or type_before_parametrizations(twin) is not expected:
+            raise ValueError(f"{label_of(name)} must be an nn.{expected.__name__} in the reference")
+        if shape_of(twin) != lstm.canonical().spec.shape:
+            raise ValueError(f"{label_of(name)} has other sizes in the reference")
+        pairs[twin] = name
+    return pairs
 
 
-def _parts(lstm: FastModule) -> Iterator[tuple[str, list[str]]]:
-    """Layers, where there are several, and matrices: what they are called, and their matrices."""
-    for layer in range(lstm.num_layers):
-        ends = f"_l{layer}", f"_l{layer}_reverse"
-        matrices = [name for name in lstm.precision if name.endswith(ends)]
-        if lstm.num_layers > 1:
-            yield f"layer {layer}", matrices
-        for name in matrices:
-            yield name, [name]
+def _rows(name: str, lstm: FastModule, twin: nn.Module, calls: list[Call]) -> Iterator[SqnrRow]:
+    canonical = lstm.canonical()
+    layers = FloatLayers(canonical.spec.shape, named_as_lstm(twin, weights_of(twin)))
+    noise = noise_of(_layers_of(canonical, 0, canonical.spec.shape.num_layers), calls)
+    yield SqnrRow(name, "", lstm.activations, to_db(signal_of(calls), noise))
+    for depth, own in enumerate(zip(*map(layers.calls, calls), strict=True)):
+        noise = noise_of(_layers_of(canonical, depth, 1), own)
+        yield SqnrRow(name, f"layer {depth}", "", to_db(signal_of(own), noise))
+    errors = {matrix: _ProductErrors(canonical, matrix) for matrix in lstm.precision}
+    for call in calls:
+        for matrix, operand in layers.operands(call):
+            errors[matrix].add(operand.cpu(), layers.weight(matrix).cpu())
+    for matrix, error in errors.items():
+        yield SqnrRow(name, matrix, lstm.precision[matrix], error.sqnr())
+
+
+def _layers_of(canonical: CanonicalLSTM, first: int, count: int) -> FastQuantLSTM:
+    """Some of an LSTM's layers as one, on the CPU."""
+    spec, shape = canonical.spec, canonical.spec.shape
+
+    def own(names: Mapping[str, _T]) -> dict[str, _T]:
+        found = {}
+        for name, value in names.items():
+            kind, layer, rest = re.split(r"(?<=_l)(\d+)", name)
+            if first <= int(layer) < first + count:
+                found[f"{kind}{int(layer) - first}{rest}"] = value
+        return found
+
+    part = replace(shape, input_size=shape.layer_input_size(first), num_layers=count)
+    lstm = empty_lstm(part, spec.bias, own(spec.precision))
+    lstm.take_canonical({name: t.detach().cpu() for name, t in own(canonical.tensors).items()})
+    return lstm
+
+
+class _ProductErrors:
+    """Of a matrix's products, against float64."""
+
+    def __init__(self, canonical: CanonicalLSTM, name: str) -> None:
+        tensors = {end: t.detach().cpu() for end, t in canonical.dense(name).items()}
+        scale = tensors.get("_scale", torch.ones(len(tensors[""])))
+        activations: Any = canonical.spec.precision[name]
+        self._matrix = reference.Matrix(tensors[""], scale, activations)
+        is_bounded = not canonical.spec.shape.proj_size or name.startswith("weight_hr")
+        bounded = is_bounded and not name.startswith("weight_ih")
+        self._kind: reference.RowKind = "bounded" if bounded else "any"
+        self._count = 0
+        self._signal = self._squares = 0.0
+        self._sum = torch.zeros(len(scale), dtype=torch.float64)
+
+    def add(self, operand: Tensor, weight: Tensor) -> None:
+        exact = operand.double() @ weight.double().T
+        error = reference.affine(self._matrix, operand.double(), 0.0, self._kind) - exact
+        self._count += len(operand)
+        self._signal += float(exact.square().sum())
+        self._squares += float(error.square().sum())
+        self._sum += error.sum(0)
+
+    def sqnr(self) -> float:
+        of_the_mean = float(self._sum.square().sum()) / self._count
+        return to_db(self._signal, self._squares - of_the_mean)

@@ -1,134 +1,109 @@
-"""Error feedback: rounding a matrix so that its products with calibration data change least.
+"""Rounding weights so that the output of their matrix, not each of them, stays near.
 
-Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-Transformers", arXiv 2210.17323, with a scale a row, chosen by what is lost, and the rule of
-pair-safe weights as a clamp.
+GPTQ: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization for
+Generative Pre-trained Transformers", arXiv 2210.17323, after Optimal Brain Quantization, arXiv
+2208.11580.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, WEIGHT_MAX, PairSafe, quantize_rows
+from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, PairSafe, quantize_rows
 
-# Of the second moment's mean diagonal, added to its diagonal.
-_DAMPING = 0.01
-# Columns between two updates of all that follow.
+INT8 = torch.iinfo(torch.int8)
+
+# Of the mean diagonal of the second moment, which is added to it.
+DAMPING = 0.01
+# "auto" takes pair-safe weights where they at most double the squared error, as quantize_rows does.
+PAIR_SAFE_COST = 2.0
+# Columns rounded before the errors of all of them reach those behind.
 _BLOCK = 128
-# Scales tried, relative to (a row's largest magnitude) / 127, as in quantize_rows.
-_FREE_FACTORS = torch.linspace(0.8, 1.05, 6).tolist()
-_SAFE_FACTORS = torch.linspace(0.8, 2.05, 18).tolist()
-# pair_safe="auto" lets the loss of a matrix grow so far, as in quantize_rows.
-_PAIR_SAFE_GROWTH = 2
 
 
 @torch.no_grad()
-def quantize_with_feedback(
+def round_with_feedback(
     weight: Tensor, second_moment: Tensor, *, pair_safe: PairSafe = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """Quantizes the rows of a matrix to int8 so that little of its products with inputs is lost.
+    """int8 [N, K] and float32 scales [N] of a matrix, for inputs of a second moment [K, K].
 
-    weight: [N, K], float; second_moment: [K, K], the mean of x x' over inputs x [K], float. Returns
-    int8 [N, K] in [-127, 127] and float32 scales [N], on the CPU; weight ~ int8 * scale. For an
-    error E [N, K] of the weights, the trace of E second_moment E' is made small: columns are
-    rounded one by one, in decreasing order of the second moment's diagonal, and the error of each
-    is spread over those that follow. Zero weights stay zero. `pair_safe` is that of quantize_rows,
-    "auto" by this loss; so is what becomes of rows that are integers times a scale, if all are.
+    Columns are rounded one by one, those of the largest inputs first; the error of each is spread
+    over those that are still to come, so that the expected squared error of weight @ x grows least.
+    Of some scales for a row, that of quantize_rows among them, the one with the least error is
+    taken. Pair-safe columns (2k, 2k + 1) stay neighbours, and the second of two is held to what the
+    first leaves it. Zeros stay zeros. pair_safe: as for quantize_rows, "auto" by that error. On the
+    CPU, in float64.
     """
-    integers, scales = quantize_rows(weight.cpu(), pair_safe=pair_safe)
-    if torch.equal(integers * scales[:, None], weight.cpu().float()):
-        return integers, scales
-    rules = [True, False] if pair_safe == "auto" else [pair_safe]
-    wide = weight.detach().cpu().double(), second_moment.detach().cpu().double()
-    found = [_Feedback(*wide, rule).best() for rule in rules]
-    # The first is the pair-safe one, if there are two.
-    if found[0].loss.sum() <= _PAIR_SAFE_GROWTH * found[-1].loss.sum():
-        return found[0].tensors()
-    return found[-1].tensors()
+    weight = weight.detach().cpu()
+    damping = DAMPING * second_moment.diagonal().mean()
+    moment = second_moment + torch.eye(len(second_moment), dtype=torch.float64) * (damping or 1.0)
+    if pair_safe != "auto":
+        return _round(weight, moment, pair_safe)[:2]
+    free, paired = (_round(weight, moment, pairs) for pairs in (False, True))
+    return (paired if paired[2] <= PAIR_SAFE_COST * free[2] else free)[:2]
 
 
-@dataclass(frozen=True)
-class _Rounded:
-    """integers: int8 [K, N], columns as they were; scales and loss: float64 [N]."""
-
-    integers: Tensor
-    scales: Tensor
-    loss: Tensor
-
-    def or_better(self, other: "_Rounded") -> "_Rounded":
-        """Of each row the one with less loss."""
-        better = other.loss < self.loss
-        return _Rounded(
-            torch.where(better, other.integers, self.integers),
-            torch.where(better, other.scales, self.scales),
-            torch.where(better, other.loss, self.loss),
-        )
-
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        zero = ~self.integers.any(0)
-        return self.integers.T.contiguous(), self.scales.masked_fill(zero, 0).float()
+def _round(weight: Tensor, moment: Tensor, pairs: bool) -> tuple[Tensor, Tensor, float]:
+    """Integers, scales and the expected squared error."""
+    order = _order(moment.diagonal(), pairs)
+    values, factor = weight[:, order].double(), _factor(moment[order][:, order])
+    integers, scales = torch.zeros_like(values), torch.zeros(len(weight))
+    least = torch.full((len(weight),), torch.inf, dtype=torch.float64)
+    for scale in _scales(weight, pairs):
+        steps = torch.where(scale > 0, scale, 1.0).double()
+        found, squares = _round_columns(values / steps[:, None], factor, order % 2 * pairs)
+        better = squares * steps.square() < least
+        least = torch.where(better, squares * steps.square(), least)
+        scales = torch.where(better, scale, scales)
+        integers = torch.where(better[:, None], found, integers)
+    ordered = torch.empty_like(integers)
+    ordered[:, order] = integers
+    return ordered.to(torch.int8), scales, float(least.sum())
 
 
-class _Feedback:
-    """A matrix and how its columns' errors spread, its columns in the order of rounding."""
-
-    def __init__(self, weight: Tensor, second_moment: Tensor, pair_safe: bool) -> None:
-        diagonal = second_moment.diagonal()
-        damping = _DAMPING * diagonal.mean()
-        unit = torch.eye(len(diagonal), dtype=diagonal.dtype)
-        damped = second_moment + (damping if damping > 0 else 1) * unit
-        order = _order_of(diagonal, pair_safe)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[order][:, order]))
-        self._spread = torch.linalg.cholesky(inverse, upper=True)
-        self._order = order
-        self._columns = weight.T[order].contiguous()
-        largest = weight.abs().amax(1)
-        self._plain_scales = torch.where(largest > 0, largest, 1) / WEIGHT_MAX
-        self._pair_safe = pair_safe
-
-    def best(self) -> _Rounded:
-        """With the best of all scales for each row."""
-        factors = _SAFE_FACTORS if self._pair_safe else _FREE_FACTORS
-        best = self._round(factors[0])
-        for factor in factors[1:]:
-            best = best.or_better(self._round(factor))
-        integers = torch.empty_like(best.integers)
-        integers[self._order] = best.integers
-        return _Rounded(integers, best.scales, best.loss)
-
-    def _round(self, factor: float) -> _Rounded:
-        """With these scales; columns in the order of rounding."""
-        scales = (self._plain_scales * factor).float().double()
-        zero = self._columns == 0
-        left = self._columns / scales  # minus what was spread from the columns before
-        integers = torch.empty_like(left)
-        loss = torch.zeros_like(scales)
-        for begin in range(0, len(left), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            errors = torch.empty_like(left[block])
-            for k in range(begin, begin + len(errors)):
-                rounded = left[k].round().clamp(-WEIGHT_MAX, WEIGHT_MAX).masked_fill(zero[k], 0)
-                if self._pair_safe and self._order[k] % 2:  # its neighbour came just before
-                    before = integers[k - 1]
-                    rounded = rounded.clamp(-PAIR_MAX - before, PAIR_MAX - before)
-                error = (left[k] - rounded) / self._spread[k, k]
-                rest = slice(k, begin + _BLOCK)
-                left[rest].addr_(self._spread[k, rest], error, alpha=-1)
-                loss += error * error
-                errors[k - begin], integers[k] = error, rounded
-            after = slice(begin + _BLOCK, None)
-            left[after] -= self._spread[block, after].T @ errors
-        return _Rounded(integers.to(torch.int8), scales, loss * scales * scales)
+def _scales(weight: Tensor, pairs: bool) -> list[Tensor]:
+    """Those to try, each for all rows."""
+    largest = weight.float().abs().amax(1) / INT8.max
+    factors = (0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0) if pairs else (0.8, 0.85, 0.9, 0.95, 1.0)
+    return [quantize_rows(weight, pair_safe=pairs)[1], *(largest * factor for factor in factors)]
 
 
-def _order_of(diagonal: Tensor, pair_safe: bool) -> Tensor:
-    """Columns by decreasing diagonal; neighbours (2k, 2k + 1) together for the pair rule."""
-    if not pair_safe:
-        return diagonal.argsort(descending=True, stable=True)
-    columns = len(diagonal)
-    pairs = F.pad(diagonal, (0, columns % 2)).unflatten(0, (-1, 2)).sum(1)
-    first = 2 * pairs.argsort(descending=True, stable=True)
-    order = torch.stack([first, first + 1], 1).flatten()
-    return order[order < columns]
+def _order(sizes: Tensor, pairs: bool) -> Tensor:
+    """The columns by decreasing size; neighbours stay neighbours, by the size of both."""
+    if not pairs:
+        return sizes.argsort(descending=True)
+    both = F.pad(sizes, (0, len(sizes) % 2)).view(-1, 2).sum(1).argsort(descending=True)
+    order = torch.stack((2 * both, 2 * both + 1), 1).flatten()
+    return order[order < len(sizes)]
+
+
+def _factor(moment: Tensor) -> Tensor:
+    """The upper Cholesky factor of the inverse."""
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
+    return torch.linalg.cholesky(inverse, upper=True)
+
+
+def _round_columns(values: Tensor, factor: Tensor, follows: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers for values [N, K] in steps, and each row's squared error.
+
+    follows [K]: whether a column is the second of a pair.
+    """
+    rows, columns = values.shape
+    values, zero = values.clone(), values == 0
+    integers = torch.zeros_like(values)
+    squares = values.new_zeros(rows)
+    for begin in range(0, columns, _BLOCK):
+        end = min(columns, begin + _BLOCK)
+        errors = values.new_empty(rows, end - begin)
+        for k in range(begin, end):
+            rounded = values[:, k].round().clamp(INT8.min, INT8.max)
+            if follows[k]:
+                first = integers[:, k - 1]
+                rounded = rounded.maximum(-PAIR_MAX - first).minimum(PAIR_MAX - first)
+            integers[:, k] = rounded.masked_fill(zero[:, k], 0)
+            error = (values[:, k] - integers[:, k]) / factor[k, k]
+            values[:, k:end] -= error[:, None] * factor[k, k:end]
+            errors[:, k - begin] = error
+            squares += error.square()
+        values[:, end:] -= errors @ factor[begin:end, end:]
+    return integers, squares

@@ -1,116 +1,126 @@
-"""Second moments of what each matrix of a float LSTM multiplies."""
+"""Second moments of what each matrix of an LSTM multiplies, streamed over its calls."""
 
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lstm_fastkernels import reference
-from lstm_fastkernels.modules.float_lstm import parameter_name, shape_of, weights_of
-from lstm_fastkernels.reference import State
-from lstm_fastkernels.weights.canonical import WeightSpec
-from lstm_fastkernels.weights.structures import LayoutConfig
+from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.weights.shape import GATES, LstmShape
 
-# Rows that are held until they are multiplied.
-_ROWS_AT_ONCE = 2048
+# Rows multiplied at once: bounds what a float64 copy of them takes.
+_CHUNK = 4096
 
 
-class SecondMoment:
-    """The mean of x x' over vectors x [K], float64, summed up as they come."""
+class Moments:
+    """The second moment of rows [n, K], float64: K * K numbers, however many rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int) -> None:
         self.count = 0
-        self._sum: Tensor | float = 0.0
-        self._held: list[Tensor] = []
+        self._products = torch.zeros(columns, columns, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        """rows: [n, K]."""
+        for chunk in rows.split(_CHUNK):
+            self._products += (chunk.double().T @ chunk.double()).cpu()
         self.count += len(rows)
-        self._held.append(rows)
-        if sum(map(len, self._held)) >= _ROWS_AT_ONCE:
-            self._sum_up()
-
-    def mean(self) -> Tensor:
-        """[K, K]; at least one vector must have been added."""
-        self._sum_up()
-        assert isinstance(self._sum, Tensor)
-        return self._sum / self.count
-
-    def _sum_up(self) -> None:
-        if self._held:
-            rows = torch.cat(self._held).double()
-            self._sum = self._sum + rows.T @ rows
-            self._held.clear()
-
-
-class LstmMoments:
-    """Second moments for each matrix of an nn.LSTM or nn.LSTMCell, from its calls.
-
-    `of` has them by the names of nn.LSTM's matrices, a cell's as those of one layer: x of the layer
-    for weight_ih, h for weight_hh, o tanh(c) for weight_hr. Between calls it holds one [K, K] for
-    each and some thousand rows.
-    """
-
-    def __init__(self, module: nn.LSTM | nn.LSTMCell) -> None:
-        self._module = module
-        self._shape = shape_of(module)
-        self.of = {name: SecondMoment() for name in self._shape.matrices}
 
     @property
-    def seen(self) -> bool:
-        """Whether there was a call."""
-        return all(moment.count for moment in self.of.values())
+    def second(self) -> Tensor:
+        """The mean of x x'."""
+        return self._products / max(1, self.count)
 
-    @cached_property
-    def _weights(self) -> dict[str, Tensor]:
-        """As reference.lstm takes them."""
-        spec = WeightSpec(self._shape, self._module.bias, dict.fromkeys(self.of, "float32"))
-        weights = weights_of(self._module)
-        floats = {name: weights[parameter_name(self._module, name)] for name in spec.float_kinds()}
-        canonical = spec.compress(floats, LayoutConfig("dense"))
-        return {name: tensor.cpu().double() for name, tensor in canonical.tensors.items()}
 
-    @torch.no_grad()
-    def add_call(self, input: Tensor | PackedSequence, hx: State | None = None) -> None:
-        """Takes the arguments of a call of the module, in any form that it takes.
+class FloatLayers:
+    """An LSTM's layers, float32, to run one by one.
 
-        Computes the LSTM in float64 on the CPU. Raises ValueError for inputs and states that are
-        not finite.
-        """
-        x, states, lengths = self._time_first(input, hx)
-        for given in (x, *(states or ())):
-            if not given.isfinite().all():
-                raise ValueError("a calibration batch has inputs or states that are not finite")
+    floats: the parameters, named as in nn.LSTM.
+    """
+
+    def __init__(self, shape: LstmShape, floats: Mapping[str, Tensor]) -> None:
+        self._shape = shape
+        self._floats = {name: tensor.detach().float() for name, tensor in floats.items()}
+        self._layers = [self._layer(depth) for depth in range(shape.num_layers)]
+
+    def _layer(self, depth: int) -> nn.LSTM:
         shape = self._shape
-        reference.lstm(
-            self._weights,
-            x,
-            states,
-            lengths,
-            hidden_size=shape.hidden_size,
-            num_layers=shape.num_layers,
+        layer = nn.LSTM(
+            shape.layer_input_size(depth),
+            shape.hidden_size,
+            bias="bias_ih_l0" in self._floats,
             bidirectional=shape.num_directions == 2,
             proj_size=shape.proj_size,
-            observe=lambda name, rows: self.of[name].add(rows),
+            device="meta",
         )
+        own = {name: name.replace("_l0", f"_l{depth}") for name in layer.state_dict()}
+        floats = {name: self._floats[given] for name, given in own.items()}
+        layer.load_state_dict(floats, assign=True)
+        return layer.eval()
 
-    def _time_first(
-        self, input: Tensor | PackedSequence, hx: State | None
-    ) -> tuple[Tensor, State | None, Tensor | None]:
-        """x [T, B, I], (h0, c0) [cells, B, ...] and lengths, float64 on the CPU."""
-        lengths = None
-        if isinstance(input, PackedSequence):
-            x, lengths = pad_packed_sequence(input)
-            batched = True
-        elif isinstance(self._module, nn.LSTMCell):
-            x, batched = input[None], input.dim() == 2
-            hx = hx and (hx[0][None], hx[1][None])
-        else:
-            x, batched = input, input.dim() == 3
-            if batched and self._module.batch_first:
-                x = x.transpose(0, 1)
-        if not batched:
-            x = x.unsqueeze(1)
-            hx = hx and (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
-        return x.cpu().double(), hx and (hx[0].cpu().double(), hx[1].cpu().double()), lengths
+    @torch.no_grad()
+    def calls(self, call: Call) -> Iterator[Call]:
+        """A call of the LSTM as one of each of its layers."""
+        directions, x = self._shape.num_directions, call.x
+        for depth, layer in enumerate(self._layers):
+            cells = slice(depth * directions, (depth + 1) * directions)
+            hx = call.hx[0][cells], call.hx[1][cells]
+            y = _run(layer, x, hx, call.lengths)
+            yield Call(x, hx, call.lengths, y, (call.last[0][cells], call.last[1][cells]))
+            x = y
+
+    @torch.no_grad()
+    def operands(self, call: Call) -> Iterator[tuple[str, Tensor]]:
+        """What each matrix multiplies in a call, by its name: rows [n, K] of all active steps."""
+        shape, inside = self._shape, call.inside
+        suffixes = iter(shape.layers)
+        for layer in self.calls(call):
+            halves = layer.y.chunk(shape.num_directions, dim=2)
+            for y, h0, c0, reverse in zip(halves, *layer.hx, (False, True), strict=False):
+                suffix = next(suffixes)
+                before = _before(y, h0, call.lengths, reverse)
+                yield f"weight_ih{suffix}", layer.x[inside]
+                yield f"weight_hh{suffix}", before[inside]
+                if shape.proj_size:
+                    gates = self._gates(suffix, layer.x, before)
+                    yield f"weight_hr{suffix}", _cell_outputs(gates, c0, inside, reverse)[inside]
+
+    def weight(self, name: str) -> Tensor:
+        return self._floats[name]
+
+    def _gates(self, suffix: str, x: Tensor, before: Tensor) -> Tensor:
+        """[T, B, 4H] before their sigmoid or tanh."""
+        of = self._floats
+        gates = x @ of[f"weight_ih{suffix}"].T + before @ of[f"weight_hh{suffix}"].T
+        if f"bias_ih{suffix}" in of:
+            gates = gates + (of[f"bias_ih{suffix}"] + of[f"bias_hh{suffix}"])
+        return gates
+
+
+def _run(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor], lengths: Tensor | None) -> Tensor:
+    """y, zeros past a row's length."""
+    if lengths is None:
+        return layer(x, hx)[0]
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    return pad_packed_sequence(layer(packed, hx)[0], total_length=len(x))[0]
+
+
+def _before(y: Tensor, h0: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
+    """h [T, B, P] as each step finds it, from that which each step leaves; right where active."""
+    if not reverse:
+        return torch.cat((h0[None], y[:-1]))
+    before = torch.cat((y[1:], h0[None]))
+    if lengths is not None:
+        before[lengths.to(y.device) - 1, torch.arange(y.shape[1], device=y.device)] = h0
+    return before
+
+
+def _cell_outputs(gates: Tensor, c: Tensor, inside: Tensor, reverse: bool) -> Tensor:
+    """o tanh(c) [T, B, H] of each step, from its gates [T, B, 4H] and the first c [B, H]."""
+    i, f, g, o = gates.chunk(len(GATES), dim=2)
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+    outputs = torch.empty_like(o)
+    steps = range(len(gates))
+    for t in reversed(steps) if reverse else steps:
+        c = torch.where(inside[t, :, None], f[t] * c + i[t] * g[t], c)
+        outputs[t] = o[t] * c.tanh()
+    return outputs

@@ -1,62 +1,24 @@
-"""Quantizing the LSTMs of a model, with calibration data or without."""
+"""quantize_: int8 LSTMs in the place of a model's float ones, with data where there is some."""
 
-import copy
-import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
 
-from lstm_fastkernels.compression.leftovers import leftovers
-from lstm_fastkernels.compression.lstms import (
-    FilterFn,
-    check_replaceable,
-    find_lstms,
-    label_of,
-    replace_modules,
-)
+from lstm_fastkernels.compression.convert import replace_lstms
+from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms, label_of
+from lstm_fastkernels.compression.quantization.calibration import Observations, observe, shape_of
+from lstm_fastkernels.compression.quantization.candidates import Candidates
 from lstm_fastkernels.compression.quantization.config import Int8Config
-from lstm_fastkernels.compression.quantization.outputs import run_batches
-from lstm_fastkernels.compression.quantization.precision_search import raise_precision
-from lstm_fastkernels.compression.quantization.twins import Quantizer
-from lstm_fastkernels.compression.quantization.variants import Comparison
-from lstm_fastkernels.weights.precision import describe
+from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
+from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
+from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
+from lstm_fastkernels.modules.cell import FastQuantLSTMCell
+from lstm_fastkernels.modules.lstm import FastQuantLSTM
+from lstm_fastkernels.weights.precision import PrecisionConfig
 
-# Of the calibration batches with min_sqnr, every so many is held out.
-_HELD_OUT_ONE_IN = 5
-
-
-@dataclass(frozen=True)
-class QuantizedLSTM:
-    """What became of an LSTM. raised: the matrices of more precision than asked for; sqnr: of its
-    outputs, in dB, if that was measured; packed_bytes: see FastQuantLSTM.packed_bytes."""
-
-    name: str
-    precision: Mapping[str, str]
-    raised: Mapping[str, str]
-    sqnr: float | None
-    packed_bytes: int
-
-    def __str__(self) -> str:
-        parts = [f"{label_of(self.name)}: {describe(self.precision)}"]
-        if self.sqnr is not None:
-            parts.append(f"{self.sqnr:.1f} dB")
-        parts.append(f"{self.packed_bytes:,} bytes")
-        if self.raised:
-            raised = ", ".join(f"{name} to {how}" for name, how in self.raised.items())
-            parts.append(f"raised {raised}")
-        return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class QuantizationReport:
-    """What quantize_ did; `str()` has a line for each LSTM."""
-
-    lstms: list[QuantizedLSTM]
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.lstms))
+CLASSES = {nn.LSTM: FastQuantLSTM, nn.LSTMCell: FastQuantLSTMCell}
 
 
 def quantize_(
@@ -67,99 +29,74 @@ def quantize_(
     calibration: Iterable[Any] | None = None,
     min_sqnr: float | None = None,
 ) -> QuantizationReport:
-    """Replaces every nn.LSTM and nn.LSTMCell of a model, in place, by a quantized twin.
+    """Replaces every nn.LSTM and nn.LSTMCell of a model, in place, by FastQuantLSTM and its cell.
 
-    config: in what numbers, Int8Config() by default. filter_fn(module, name) picks the ones to
-    replace. calibration: batches of the model's input, each one argument, a tuple or list of
-    arguments, or a mapping of keyword arguments: some minutes of what the model is for, no labels.
-    A copy of the model runs on them in evaluation mode; each matrix is then rounded so that its
-    products with what it met change least (see quantize_with_feedback). Without, weights are
-    rounded by themselves, as convert does.
+    calibration: batches of real input, without labels, that the model is run on: a tuple or list is
+    its arguments, a dict its keyword arguments, anything else its one argument. They go through
+    once, in evaluation mode; some hundred sequences are plenty. Weights are then rounded for what
+    they are multiplied with (GPTQ, arXiv 2210.17323). Every fourth batch is held out to measure on.
+    Without calibration the result is that of `convert`.
 
-    min_sqnr: the signal to quantization noise ratio in dB that the outputs of each LSTM shall have
-    on calibration batches that are held out, every fifth one, or the last of fewer (a single one
-    serves both ends). Where the config gives less, matrices are raised to "int16" and "float32",
-    those first that gain most for what they cost. The report says which.
+    min_sqnr: what the outputs of each LSTM must reach on held-out batches, in dB, given its float
+    inputs: the precision of its matrices is raised, to 16-bit activations or to float32, where that
+    buys most for its price, until they do.
 
-    Raises ValueError, with nothing changed, where convert does; for a model that is an LSTM itself;
-    for an LSTM that the calibration does not call, or with values that are not finite; and for a
-    min_sqnr that float32 does not reach.
+    filter_fn(module, name) picks the LSTMs. Returns a report; its `model` is the model, or, if the
+    model is an LSTM itself, the replacement. Raises ValueError, with nothing changed, where
+    `convert` does, for LSTMs without input, for input that is not finite, and for a min_sqnr that
+    cannot be reached or has no held-out batch.
     """
-    config = config or Int8Config()
+    config = Int8Config() if config is None else config
+    if not isinstance(config, Int8Config):
+        raise TypeError(f"quantize_ expects an Int8Config, got {type(config).__name__}")
     if min_sqnr is not None and calibration is None:
-        raise ValueError("min_sqnr is measured on calibration batches: give `calibration`, too")
-    lstms = {module: name for name, module in find_lstms(model, filter_fn)}
-    if model in lstms:
-        raise ValueError(
-            "the model is an LSTM itself, which cannot be replaced in place: give "
-            "nn.Sequential(lstm), or use FastQuantLSTM.from_float without calibration"
-        )
+        raise ValueError("min_sqnr needs calibration batches to measure on")
+    lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=CLASSES)}
     check_replaceable(model, lstms)
-    quantizers = {name: Quantizer(name, module, config) for module, name in lstms.items()}
-    precisions = {name: quantizer.precision for name, quantizer in quantizers.items()}
-    ratios: dict[str, float] = {}
-    if calibration is not None:
-        held_out: list[Any] = []
+    for lstm, name in lstms.items():
+        try:
+            _precision(lstm, config)
+        except ValueError as error:
+            raise ValueError(f"{label_of(name)}: {error}") from error
+    seen = {} if calibration is None else observe(model, lstms, calibration)
+    rows: list[QuantizedLSTM] = []
+
+    def make(lstm: nn.Module) -> nn.Module:
+        twin, row = _twin(lstm, lstms[lstm], config, seen.get(lstm), min_sqnr)
+        rows.append(row)
+        return twin
+
+    replaced = replace_lstms(model, make, classes=CLASSES, filter_fn=filter_fn, inplace=True)
+    return QuantizationReport(replaced, rows)
+
+
+def _precision(lstm: nn.Module, config: Int8Config) -> dict[str, str]:
+    cls = FastQuantLSTM
+    numbers = PrecisionConfig(config.activations, config.precision, config.pair_safe)
+    return numbers.of(shape_of(lstm), cls.activation_choices, cls.precision_choices)
+
+
+def _twin(
+    lstm: Any, name: str, config: Int8Config, seen: Observations | None, min_sqnr: float | None
+) -> tuple[nn.Module, QuantizedLSTM]:
+    """The LSTM quantized, and what to report of it."""
+    options = asdict(config)
+    asked = _precision(lstm, config)
+    precision: Mapping[str, str] = asked
+    sqnr, tensors = None, None
+    if seen is not None:
+        candidates = Candidates(seen, config.pair_safe)
         if min_sqnr is not None:
-            calibration, held_out = _split(list(calibration))
-        _calibrate(model, quantizers, calibration)
-        if min_sqnr is not None and quantizers:
-            comparison = Comparison(model, quantizers, held_out)
-            precisions, ratios = raise_precision(quantizers, precisions, comparison, min_sqnr)
-    twins = {name: quantizers[name].make_twin(how) for name, how in precisions.items()}
-    if text := leftovers("quantize_", model, lstms, filter_fn):
-        warnings.warn(text, stacklevel=2)
-    report = QuantizationReport(
-        [
-            QuantizedLSTM(
-                name,
-                twin.precision,
-                _raised(quantizers[name].precision, twin.precision),
-                ratios.get(name),
-                twin.packed_bytes(),
-            )
-            for name, twin in twins.items()
-        ]
-    )
-    replace_modules(model, {module: twins[name] for module, name in lstms.items()})
-    return report
-
-
-def _split(batches: list[Any]) -> tuple[list[Any], list[Any]]:
-    """Those to calibrate with, and those held out."""
-    if len(batches) < _HELD_OUT_ONE_IN:
-        return batches[:-1] or batches, batches[-1:]
-    held_out = batches[_HELD_OUT_ONE_IN - 1 :: _HELD_OUT_ONE_IN]
-    del batches[_HELD_OUT_ONE_IN - 1 :: _HELD_OUT_ONE_IN]
-    return batches, held_out
-
-
-def _calibrate(
-    model: nn.Module, quantizers: Mapping[str, Quantizer], batches: Iterable[Any]
-) -> None:
-    """Lets each quantizer see the calls of its LSTM in a copy of the model."""
-    model = copy.deepcopy(model)
-    modules = dict(model.named_modules())
-
-    def see(quantizer: Quantizer) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, keywords: Any) -> None:
-            try:
-                quantizer.moments.add_call(*inputs, **keywords)
-            except ValueError as error:
-                raise ValueError(f"{label_of(quantizer.name)}: {error}") from error
-
-        return hook
-
-    for name, quantizer in quantizers.items():
-        modules[name].register_forward_pre_hook(see(quantizer), with_kwargs=True)
-    run_batches(model, batches, "calibration")
-    for name, quantizer in quantizers.items():
-        if not quantizer.moments.seen:
-            raise ValueError(
-                f"{label_of(name)} is not called by the calibration batches: leave it out with "
-                "filter_fn, or add batches that call it"
-            )
-
-
-def _raised(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
-    return {name: how for name, how in after.items() if how != before[name]}
+            if not seen.held_out:
+                raise ValueError("min_sqnr needs a second calibration batch, to measure on")
+            precision, sqnr = raise_precision(candidates, asked, min_sqnr)
+        elif seen.held_out:
+            noise = noise_of(candidates.lstm(precision), seen.held_out)
+            sqnr = to_db(signal_of(seen.held_out), noise)
+        tensors = candidates.tensors(precision)
+    options |= {"activations": None, "precision": precision}
+    cls = FastQuantLSTMCell if isinstance(lstm, nn.LSTMCell) else FastQuantLSTM
+    twin = cls.from_float(lstm, **options)
+    if tensors is not None:
+        twin.take_dense({name: tensor.to(twin.packed.device) for name, tensor in tensors.items()})
+    return twin, QuantizedLSTM(name, dict(asked), dict(precision), sqnr)

@@ -85,7 +85,8 @@ TEST(errors_name_the_matrix_and_say_what_is_wrong) {
   for (int column : {1, 0xffff})
     dense.refuses(layer.hh.columns, 0, static_cast<uint16_t>(column),
                   hh + "columns must increase within a band and be among its 10");
-  dense.refuses(layer.hh.fragments, 0, int8_t{-128}, hh + "weights must be in [-127, 127]");
+  dense.refuses(layer.hh.row_sums, 3, 1 << 20, hh + "its row sums are not those of its weights");
+  dense.refuses(layer.hh.fragments, 0, int8_t{-128}, hh + "its row sums");
   dense.refuses(layer.hh.fragments, 16 + 2, int8_t{1}, hh + "weights of padding"); // column 10
   dense.refuses(layer.hr.fragments, 10 * 64 % 512 + 4, int8_t{1}, hr + "weights of padding");
   dense.refuses(layer.hr.scales, 2, -1.0f, hr + "scale of row 2 is not possible");

@@ -12,13 +12,14 @@ namespace {
 
 // The weight of a row, counted with padding, and column as the kernels find it; 0 where its
 // fragment is left out.
-float weight_at(const cuda::DeviceMatrix &m, Arithmetic arithmetic, int64_t row, int64_t column) {
-  const int64_t band = row / 16, width = arithmetic == Arithmetic::float32 ? 4 : 32;
+float weight_at(const cuda::DeviceMatrix &m, int64_t row, int64_t column) {
+  const bool is_float = m.arithmetic() == Arithmetic::float32;
+  const int64_t band = row / 16, width = is_float ? 4 : 32;
   for (uint32_t i = m.starts[band]; i < m.starts[band + 1]; ++i) {
     if (m.columns[i] != column / width)
       continue;
     const int64_t r = row % 16, k = column % width;
-    if (arithmetic == Arithmetic::float32)
+    if (is_float)
       return reinterpret_cast<const float *>(m.fragments)[int64_t{i} * 64 + r * 4 + k];
     // PTX: lane 4 g + t holds rows g (a0, a2) and g + 8 (a1, a3); a0 and a1 are the first 4 of its
     // columns, which we number 8 t .. 8 t + 7.
@@ -28,17 +29,23 @@ float weight_at(const cuda::DeviceMatrix &m, Arithmetic arithmetic, int64_t row,
   return 0.0f;
 }
 
-void check_matrix(const SourceMatrix &source, const cuda::DeviceMatrix &m, Arithmetic arithmetic) {
+void check_matrix(const SourceMatrix &source, const cuda::DeviceMatrix &m) {
   CHECK(m.num_columns == source.columns);
+  CHECK(m.precision == source.precision);
   const int64_t gate_rows = source.rows / source.gates;
   for (int64_t row = 0; row < source.rows; ++row) {
     const int64_t gate = row / gate_rows, unit = row % gate_rows;
     const int64_t place = source.gates == 4 ? unit / 16 * 64 + gate * 16 + unit % 16 : row;
     CHECK(place < m.padded_rows());
     CHECK(m.scales[place] == source.scale(row));
-    for (int64_t column = 0; column < source.columns; ++column)
-      CHECK(weight_at(m, arithmetic, place, column) ==
-            source.weights[static_cast<size_t>(row * source.columns + column)]);
+    int32_t sum = 0;
+    for (int64_t column = 0; column < source.columns; ++column) {
+      const float weight = source.weights[static_cast<size_t>(row * source.columns + column)];
+      CHECK(weight_at(m, place, column) == weight);
+      sum += static_cast<int32_t>(weight);
+    }
+    if (source.precision == kInt8)
+      CHECK(m.row_sums[place] == sum);
   }
 }
 
@@ -58,10 +65,10 @@ TEST(every_weight_is_in_its_place) {
           const StackOnDevice on_device(source);
           const cuda::PackedStack &packed = on_device.view().packed();
           for (size_t i = 0; i < source.layers.size(); ++i) {
-            check_matrix(source.layers[i].ih, packed.layers[i].ih, packed.arithmetic);
-            check_matrix(source.layers[i].hh, packed.layers[i].hh, packed.arithmetic);
+            check_matrix(source.layers[i].ih, packed.layers[i].ih);
+            check_matrix(source.layers[i].hh, packed.layers[i].hh);
             if (proj)
-              check_matrix(source.layers[i].hr, packed.layers[i].hr, packed.arithmetic);
+              check_matrix(source.layers[i].hr, packed.layers[i].hr);
           }
         }
 }

@@ -32,17 +32,17 @@ TEST(steps_of_each_shape) {
   CHECK(steps(shape_of(8, 512), 2, 9) == "persistent: on 32 blocks of the grid");
   CHECK(steps(shape_of(8, 100, 0, 1, 1, kInt16), 2, 1) == "persistent: in a cluster of 8 blocks");
   CHECK(steps(shape_of(8, 100, 0, 1, 1, kFloat32), 2, 1) ==
-        "a launch each step: weights are float32");
-  CHECK(steps(shape_of(8, 100, 50), 2, 1) == "a launch each step: there is a projection");
+        "launches each step: weight_hh is float32");
+  CHECK(steps(shape_of(8, 100, 50), 2, 1) == "launches each step: there is a projection");
   CHECK(steps(shape_of(8, 100), 1, 1) == "one launch: there is one time step");
-  CHECK(steps(shape_of(65000, 100), 1, 1) == "a launch each step: there is one time step");
+  CHECK(steps(shape_of(65000, 100), 1, 1) == "launches each step: there is one time step");
   CHECK(steps(shape_of(8, 100), 2, 64) == "persistent: in a cluster of 8 blocks");
   CHECK(steps(shape_of(8, 512), 2, 65) ==
         "persistent: on 32 blocks of the grid, 2 ranges of 40 rows");
-  CHECK(steps(shape_of(8, 100), 2, 257) == "a launch each step: the batch is larger than 256");
+  CHECK(steps(shape_of(8, 100), 2, 257) == "launches each step: the batch is larger than 256");
   CHECK(steps(shape_of(8, 800), 2, 64) == "persistent: on 50 blocks of the grid");
   CHECK(steps(shape_of(8, 1057, 0, 1, 2), 2, 1) ==
-        "a launch each step: the hidden size or the batch is too large for this device");
+        "launches each step: the hidden size or the batch is too large for this device");
 }
 
 TEST(layers_side_by_side_are_explained) {
@@ -69,7 +69,7 @@ TEST(the_environment_rules_persistent_kernels_out) {
   setenv("LSTM_FASTKERNELS_PERSISTENT", "1", 1);
   const std::string with = steps(shape_of(8, 100), 2, 1);
   unsetenv("LSTM_FASTKERNELS_PERSISTENT");
-  CHECK(without == "a launch each step: LSTM_FASTKERNELS_PERSISTENT is 0");
+  CHECK(without == "launches each step: LSTM_FASTKERNELS_PERSISTENT is 0");
   CHECK(with == "persistent: in a cluster of 8 blocks");
 }
 
@@ -79,20 +79,20 @@ TEST(blocks_of_zeros_are_not_kept) {
   for (size_t i = 0; i < hh.weights.size(); ++i)
     if (static_cast<int64_t>(i) % hh.columns >= 288)
       hh.weights[i] = 0.0f;
-  CHECK(explained(stack, 2, 16)[0] == "persistent: on 32 blocks of the grid; 16x32 blocks kept: "
-                                      "weight_ih_l0 100.0%, weight_hh_l0 56.3%");
+  CHECK(explained(stack, 2, 16)[0] ==
+        "persistent: on 32 blocks of the grid; blocks kept: weight_ih_l0 100.0% (int8, 16x32), "
+        "weight_hh_l0 56.3% (int8, 16x32)");
 }
 
 TEST(blocks_of_padding_do_not_count) {
-  const std::string all = "weight_ih_l1 100.0%, weight_hh_l1 100.0%, weight_hr_l1 100.0%, "
-                          "weight_ih_l1_reverse 100.0%, weight_hh_l1_reverse 100.0%, "
-                          "weight_hr_l1_reverse 100.0%";
-  const auto last = [](Precision precision) {
-    const TypedShape shape = shape_of(33, 19, 5, 2, 2, precision);
-    return explained(random_stack(shape, Weights::any, 3), 3, 2).at(1);
-  };
-  CHECK(last(kInt8) == "a launch each step: there is a projection; 16x32 blocks kept: " + all);
-  CHECK(last(kFloat32) == "a launch each step: weights are float32; 16x4 blocks kept: " + all);
+  SourceStack stack = random_stack(shape_of(33, 19, 5, 2, 2), Weights::any, 3);
+  const SourceStack floats = random_stack(shape_of(33, 19, 5, 2, 2, kFloat32), Weights::any, 3);
+  stack.layers[2].ih = floats.layers[2].ih;
+  CHECK(explained(stack, 3, 2)[1] ==
+        "launches each step: there is a projection; blocks kept: "
+        "weight_ih_l1 100.0% (float32, 16x4), weight_hh_l1 100.0% (int8, 16x32), "
+        "weight_hr_l1 100.0% (int8, 16x32), weight_ih_l1_reverse 100.0% (int8, 16x32), "
+        "weight_hh_l1_reverse 100.0% (int8, 16x32), weight_hr_l1_reverse 100.0% (int8, 16x32)");
 }
 
 TEST(an_empty_batch_has_nothing_to_run) {

@@ -14,23 +14,15 @@ namespace lstm_fastkernels {
 
 constexpr int kUnitsOfTile = 16;
 
-inline cuda::DeviceShape device_shape(const TypedShape &shape) {
-  cuda::DeviceShape of;
-  static_cast<LstmShape &>(of) = shape;
-  of.arithmetic = cuda::arithmetic_of(shape.precision);
-  return of;
-}
-
-inline cuda::PersistentShape grid_of(int64_t hidden, int fragments, int64_t rows) {
+inline cuda::PersistentShape grid_of(int64_t hidden, int fragments) {
   cuda::PersistentShape shape;
-  shape.few_rows = rows <= cuda::kFewRows;
   shape.fragments = fragments;
   shape.grid = static_cast<int>((hidden + kUnitsOfTile - 1) / kUnitsOfTile);
   return shape;
 }
 // Of `size` blocks, or as few as there must be.
 inline cuda::PersistentShape cluster_of(int64_t hidden, int tiles, int size = 2) {
-  cuda::PersistentShape shape = grid_of(hidden, tiles, cuda::kFewRows + 1);
+  cuda::PersistentShape shape = grid_of(hidden, tiles);
   shape.cluster = true;
   shape.tiles = tiles;
   while (size * tiles < shape.grid)
@@ -39,17 +31,9 @@ inline cuda::PersistentShape cluster_of(int64_t hidden, int tiles, int size = 2)
   return shape;
 }
 
-// For a hidden size up to 256: with as few fragments a warp as it needs, and with more; and for few
-// rows also those for many.
-inline std::vector<cuda::PersistentShape> shapes_of(int64_t hidden, int64_t rows) {
-  std::vector<cuda::PersistentShape> shapes = {cluster_of(hidden, 1), cluster_of(hidden, 2)};
-  for (const int64_t kernel_rows : {rows, cuda::kFewRows + int64_t{1}})
-    for (int fragments : {1, 2}) {
-      shapes.push_back(grid_of(hidden, fragments, kernel_rows));
-      if (rows > cuda::kFewRows && fragments == 2)
-        return shapes;
-    }
-  return shapes;
+// For a hidden size up to 256: with as few fragments a warp as it needs, and with more.
+inline std::vector<cuda::PersistentShape> shapes_of(int64_t hidden) {
+  return {cluster_of(hidden, 1), cluster_of(hidden, 2), grid_of(hidden, 1), grid_of(hidden, 2)};
 }
 
 // The same with the rows of a batch, in as few ranges as there must be, or in more.
@@ -59,17 +43,15 @@ inline cuda::PersistentShape of_rows(cuda::PersistentShape shape, int64_t batch,
   return shape;
 }
 
-// The same of another form, which has no kernels of its own for few rows.
 inline cuda::PersistentShape of_arithmetic(cuda::PersistentShape shape, Arithmetic arithmetic) {
   shape.arithmetic = arithmetic;
-  shape.few_rows = shape.few_rows && arithmetic == Arithmetic::signed8;
   return shape;
 }
 
 inline std::string name_of(const cuda::PersistentShape &s) {
-  return check::text(
-      s.arithmetic == Arithmetic::signed16 ? "int16 " : "", s.cluster ? "cluster" : "grid", " of ",
-      s.grid, s.few_rows ? " for few rows" : "", " fragments ", s.fragments, " ranges ", s.ranges);
+  return check::text(s.arithmetic == Arithmetic::signed16 ? "int16 " : "",
+                     s.cluster ? "cluster" : "grid", " of ", s.grid, " fragments ", s.fragments,
+                     " ranges ", s.ranges);
 }
 
 inline cuda::Plan plan_of(const std::vector<cuda::PersistentShape> &layers) {

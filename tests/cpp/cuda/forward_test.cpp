@@ -141,13 +141,52 @@ TEST(extreme_weights) {
     SourceStack stack = random_stack(shape, Weights::any, 73);
     stack.for_each_matrix([](SourceMatrix &m) {
       for (size_t i = 0; i < m.weights.size(); ++i)
-        m.weights[i] = i / static_cast<size_t>(m.columns) % 2 ? 127.0f : -127.0f;
+        m.weights[i] = i / static_cast<size_t>(m.columns) % 2 ? 127.0f : -128.0f;
     });
     Sequence sequence = random_sequence(shape, 2, 3, 74);
     std::fill(sequence.x.begin(), sequence.x.end(), 3.0f);
     WITH("precision ", precision_name(precision));
     check_as_on_cpu(stack, sequence);
   }
+}
+
+// Inputs and states of one sign, of one value, of next to nothing, and far from zero.
+TEST(extreme_zero_points) {
+  for (int64_t proj : {0, 20}) {
+    const TypedShape shape = shape_of(40, 50, proj, 2);
+    SourceStack stack = random_stack(shape, Weights::any, 77);
+    stack.for_each_matrix([](SourceMatrix &m) {
+      for (size_t i = 0; i < m.weights.size(); i += 7)
+        m.weights[i] = -128.0f;
+    });
+    for (int64_t T : {1, 4})
+      for (const auto &[lo, hi] : {std::pair(-2.0f, -1.0f),
+                                   {1.0f, 2.0f},
+                                   {0.0f, 0.0f},
+                                   {-0.5f, -0.5f},
+                                   {0.9999f, 1000.0f},
+                                   {-1e30f, 1e-30f}}) {
+        WITH("proj ", proj, " T ", T, " from ", lo, " to ", hi);
+        Sequence sequence = random_sequence(shape, T, 5, 78);
+        sequence.x = random_reals(T * 5 * 40, lo, hi, 79);
+        sequence.h0 = random_reals(static_cast<int64_t>(sequence.h0.size()), lo, hi, 80);
+        check_as_on_cpu(stack, sequence);
+      }
+  }
+}
+
+// Launches are shared by matrices of one precision alone.
+TEST(a_precision_for_each_matrix) {
+  const std::vector<int64_t> lengths = {4, 1, 3, 2, 4};
+  for (uint64_t seed = 0; seed < 12; ++seed)
+    for (int64_t directions : {1, 2})
+      for (int64_t proj : {0, 9}) {
+        WITH("seed ", seed, " directions ", directions, " proj ", proj);
+        const TypedShape shape = shape_of(35, 17, proj, 3, directions);
+        const SourceStack stack = in_mixed_blocks(mixed_stack(shape, seed), seed);
+        check_as_on_cpu(stack, random_sequence(shape, 4, 5, seed), lengths);
+        check_as_on_cpu(stack, random_sequence(shape, 1, 5, seed));
+      }
 }
 
 // Each matrix has a largest 16-bit activation of its own.

@@ -34,7 +34,7 @@ public:
   const cuda::DeviceStack &view() const { return view_; }
   const std::vector<uint8_t> &packed() const { return packed_; }
   void forward(const LstmArguments &arguments) const;
-  // As planned; without choices, by a launch for each step.
+  // As planned; without choices, by launches for each step.
   // Persistent shapes that say nothing of rows have as few ranges as there must be.
   void forward(const LstmArguments &arguments, cuda::Plan plan) const;
 

@@ -21,8 +21,9 @@ constexpr Limits kH100{132, 227 * 1024, true}, kA100{108, 163 * 1024, false},
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A layer without memory.
-cuda::PackedLayer layer_of(int64_t hidden) {
+cuda::PackedLayer layer_of(int64_t hidden, Precision precision = kInt8) {
   cuda::PackedLayer layer;
+  layer.hh.precision = precision;
   layer.hh.num_columns = static_cast<int32_t>(hidden);
   layer.hh.num_tiles = static_cast<int32_t>(divide_up(hidden, 16));
   return layer;
@@ -32,9 +33,8 @@ bool any_shape(const cuda::PersistentShape &) { return true; }
 
 Choice choose(int64_t hidden, int64_t rows, int64_t directions, const Limits &limits,
               Precision precision = kInt8) {
-  const cuda::PackedLayer layers[] = {layer_of(hidden), layer_of(hidden)};
-  return cuda::choose(device_shape(shape_of(5, hidden, 0, 1, directions, precision)), layers, rows,
-                      10, limits, any_shape);
+  const cuda::PackedLayer layer = layer_of(hidden, precision), layers[] = {layer, layer};
+  return cuda::choose(shape_of(5, hidden, 0, 1, directions), layers, rows, 10, limits, any_shape);
 }
 
 std::string described(const Choice &c) {
@@ -43,7 +43,7 @@ std::string described(const Choice &c) {
     return c.reason;
   return check::text(s.arithmetic == Arithmetic::signed16 ? "int16 " : "",
                      s.cluster ? "cluster" : "grid", ' ', s.grid, " tiles ", s.tiles, " fragments ",
-                     s.fragments, s.few_rows ? " few rows" : "",
+                     s.fragments,
                      s.ranges > 1 ? check::text(" ranges ", s.ranges, " of ", s.rows) : "");
 }
 
@@ -63,28 +63,29 @@ TEST(what_is_chosen) {
   CHECK_DESCRIBED(choose(512, 1, 1, kH100), "cluster 16 tiles 2 fragments 2");
   CHECK_DESCRIBED(choose(513, 1, 1, kH100), "cluster 16 tiles 3 fragments 3");
   CHECK_DESCRIBED(choose(768, 8, 1, kH100), "cluster 16 tiles 3 fragments 3");
-  CHECK_DESCRIBED(choose(769, 8, 1, kH100), "grid 49 tiles 1 fragments 4 few rows");
+  CHECK_DESCRIBED(choose(769, 8, 1, kH100), "grid 49 tiles 1 fragments 4");
   CHECK_DESCRIBED(choose(256, 64, 2, kH100), "cluster 16 tiles 1 fragments 1");
-  CHECK_DESCRIBED(choose(256, 1, 1, kA100), "grid 16 tiles 1 fragments 1 few rows");
+  CHECK_DESCRIBED(choose(256, 1, 1, kA100), "grid 16 tiles 1 fragments 1");
   // More rows: the grid, where it fits.
   CHECK_DESCRIBED(choose(257, 9, 1, kH100), "grid 17 tiles 1 fragments 2");
   CHECK_DESCRIBED(choose(768, 64, 1, kA100), "grid 48 tiles 1 fragments 3 ranges 2 of 32");
-  CHECK_DESCRIBED(choose(768, 56, 1, kA100), "grid 48 tiles 1 fragments 3");
-  CHECK_DESCRIBED(choose(880, 57, 1, kA100), too_large);
-  CHECK_DESCRIBED(choose(320, 8, 1, kSmall), "grid 20 tiles 1 fragments 2 few rows");
+  CHECK_DESCRIBED(choose(768, 52, 1, kA100), "grid 48 tiles 1 fragments 3");
+  CHECK_DESCRIBED(choose(880, 53, 1, kA100), too_large);
+  CHECK_DESCRIBED(choose(320, 8, 1, kSmall), "grid 20 tiles 1 fragments 2");
   CHECK_DESCRIBED(choose(321, 8, 1, kSmall), too_large);
-  CHECK_DESCRIBED(choose(160, 8, 2, kSmall), "grid 10 tiles 1 fragments 1 few rows");
+  CHECK_DESCRIBED(choose(160, 8, 2, kSmall), "grid 10 tiles 1 fragments 1");
   CHECK_DESCRIBED(choose(161, 8, 2, kSmall), too_large);
-  CHECK_DESCRIBED(choose(320, 32, 1, kSmall), "grid 20 tiles 1 fragments 2");
-  CHECK_DESCRIBED(choose(320, 33, 1, kSmall), too_large);
+  CHECK_DESCRIBED(choose(320, 40, 1, kSmall), "grid 20 tiles 1 fragments 2");
+  CHECK_DESCRIBED(choose(320, 41, 1, kSmall), too_large);
   CHECK_DESCRIBED(choose(320, 16, 1, {20, 227 * 1024, true}), "grid 20 tiles 1 fragments 2");
   CHECK_DESCRIBED(choose(512, 16, 1, {20, 227 * 1024, true}), "cluster 16 tiles 2 fragments 2");
   // As large as a device takes.
-  CHECK_DESCRIBED(choose(1056, 1, 2, kH100), "grid 66 tiles 1 fragments 5 few rows");
+  CHECK_DESCRIBED(choose(1056, 1, 2, kH100), "grid 66 tiles 1 fragments 5");
   CHECK_DESCRIBED(choose(1057, 1, 2, kH100), too_large);
-  CHECK_DESCRIBED(choose(2048, 64, 1, kH100), "grid 128 tiles 1 fragments 8");
+  CHECK_DESCRIBED(choose(2048, 36, 1, kH100), "grid 128 tiles 1 fragments 8");
+  CHECK_DESCRIBED(choose(2048, 37, 1, kH100), too_large);
   CHECK_DESCRIBED(choose(2049, 1, 1, kH100), too_large);
-  CHECK_DESCRIBED(choose(1728, 1, 1, kA100), "grid 108 tiles 1 fragments 7 few rows");
+  CHECK_DESCRIBED(choose(1728, 1, 1, kA100), "grid 108 tiles 1 fragments 7");
   CHECK_DESCRIBED(choose(1729, 1, 1, kA100), too_large);
   // A batch in ranges of rows.
   CHECK_DESCRIBED(choose(512, 256, 1, kH100), "grid 32 tiles 1 fragments 2 ranges 4 of 64");
@@ -103,7 +104,7 @@ TEST(what_is_chosen_for_int16) {
   };
   CHECK_DESCRIBED(choose16(512, 8), "int16 cluster 16 tiles 2 fragments 2");
   CHECK_DESCRIBED(choose16(513, 8), "int16 grid 33 tiles 1 fragments 3");
-  CHECK_DESCRIBED(choose16(2048, 64), "int16 grid 128 tiles 1 fragments 8");
+  CHECK_DESCRIBED(choose16(2048, 36), "int16 grid 128 tiles 1 fragments 8");
 }
 
 // What docs/cuda.md says.
@@ -112,42 +113,49 @@ TEST(the_most_rows) {
   const Limits no_grid{1, 227 * 1024, true};
   const auto most = [&](int64_t hidden, Precision precision, const Limits &limits) {
     int64_t rows = 64;
-    const cuda::PackedLayer layer = layer_of(hidden);
+    const cuda::PackedLayer layer = layer_of(hidden, precision);
     const auto in_one_range = [](const cuda::PersistentShape &s) { return s.ranges == 1; };
-    while (rows > 0 && !cuda::choose(device_shape(shape_of(5, hidden, 0, 1, 1, precision)), &layer,
-                                     rows, 10, limits, in_one_range)
-                            .persistent)
+    while (rows > 0 &&
+           !cuda::choose(shape_of(5, hidden), &layer, rows, 10, limits, in_one_range).persistent)
       --rows;
     return rows;
   };
   const auto check = [&](int64_t hidden, const Limits &limits, int64_t int8, int64_t int16) {
-    WITH("hidden ", hidden, " multiprocessors ", limits.multiprocessors);
-    CHECK(most(hidden, kInt8, limits) == int8 && most(hidden, kInt16, limits) == int16);
+    const int64_t found8 = most(hidden, kInt8, limits), found16 = most(hidden, kInt16, limits);
+    WITH("hidden ", hidden, " multiprocessors ", limits.multiprocessors, ": ", found8, " ",
+         found16);
+    CHECK(found8 == int8 && found16 == int16);
   };
-  check(256, no_grid, 64, 52);
-  check(512, no_grid, 32, 28);
-  check(768, no_grid, 20, 0);
-  check(2048, {132, 227 * 1024, false}, 64, 64);
-  check(1728, kA100, 56, 52);
-  check(320, kSmall, 32, 32);
+  const Limits no_cluster{132, 227 * 1024, false};
+  check(256, no_grid, 64, 64);
+  check(512, no_grid, 44, 44);
+  check(768, no_grid, 24, 0);
+  check(1024, no_cluster, 64, 64);
+  check(2048, no_cluster, 36, 36);
+  check(1024, kA100, 44, 44);
+  check(1728, kA100, 28, 28);
+  check(320, kSmall, 40, 40);
 }
 
 TEST(what_the_device_does_not_place_is_not_chosen) {
   const cuda::PackedLayer layer = layer_of(512);
-  const cuda::DeviceShape shape = device_shape(shape_of(5, 512));
+  const LstmShape shape = shape_of(5, 512);
   const auto no_cluster = [](const cuda::PersistentShape &s) { return !s.cluster; };
   CHECK_DESCRIBED(cuda::choose(shape, &layer, 1, 10, kH100, no_cluster),
-                  "grid 32 tiles 1 fragments 2 few rows");
+                  "grid 32 tiles 1 fragments 2");
   const auto none = [](const cuda::PersistentShape &) { return false; };
   CHECK(!cuda::choose(shape, &layer, 1, 10, kH100, none).persistent);
 }
 
 TEST(what_is_not_persistent) {
-  const cuda::PackedLayer layers[] = {layer_of(40), layer_of(40)};
-  const auto reason = [&](const TypedShape &shape, int64_t rows, int64_t time_steps) {
-    const Choice choice =
-        cuda::choose(device_shape(shape), layers, rows, time_steps, kH100, any_shape);
+  const auto reason_of = [&](const LstmShape &shape, Precision forward, Precision reverse,
+                             int64_t rows, int64_t time_steps) {
+    const cuda::PackedLayer layers[] = {layer_of(40, forward), layer_of(40, reverse)};
+    const Choice choice = cuda::choose(shape, layers, rows, time_steps, kH100, any_shape);
     return choice.persistent ? "" : choice.reason;
+  };
+  const auto reason = [&](const TypedShape &shape, int64_t rows, int64_t time_steps) {
+    return reason_of(shape, shape.precision, shape.precision, rows, time_steps);
   };
   CHECK(reason(shape_of(5, 40), 1, 2) == "");
   CHECK(reason(shape_of(5, 40, 0, 1, 2), 64, 2) == "");
@@ -158,13 +166,16 @@ TEST(what_is_not_persistent) {
   CHECK(reason(shape_of(5, 40, 0, 1, 2), 129, 2) == "the batch is larger than 128");
   CHECK(reason(shape_of(5, 40, 20), 1, 2) == "there is a projection");
   CHECK(reason(shape_of(5, 40, 0, 1, 1, kInt16), 1, 2) == "");
-  CHECK(reason(shape_of(5, 40, 0, 1, 1, kFloat32), 1, 2) == "weights are float32");
+  CHECK(reason(shape_of(5, 40, 0, 1, 1, kFloat32), 1, 2) == "weight_hh is float32");
+  CHECK(reason_of(shape_of(5, 40, 0, 1, 2), kInt16, kInt8, 1, 2) ==
+        "weight_hh has another precision in each direction");
+  CHECK(reason_of(shape_of(5, 40), kInt16, kInt8, 1, 2) == "");
 }
 
 cuda::SharedLayout layout_of(const cuda::PersistentShape &s, int64_t hidden, int64_t rows) {
   const auto blocks = static_cast<int>(divide_up(divide_up(hidden, 16), s.tiles));
   return cuda::SharedLayout(
-      {s.arithmetic, static_cast<int>(rows), static_cast<int>(hidden), s.tiles, blocks, s.cluster});
+      {static_cast<int>(rows), static_cast<int>(hidden), s.tiles, blocks, s.cluster});
 }
 
 // What a kernel needs of the shape it is given, and what the device needs.
@@ -178,7 +189,6 @@ void check_shape(const cuda::PersistentShape &s, int64_t hidden, int64_t rows, i
     CHECK(1 < s.grid && s.grid <= 16 && (s.grid & (s.grid - 1)) == 0);
   } else {
     CHECK(s.tiles == 1 && s.grid == tiles);
-    CHECK(s.few_rows == (s.arithmetic == Arithmetic::signed8 && s.rows <= 8));
     CHECK(s.grid * directions * s.ranges <= limits.multiprocessors);
   }
   CHECK(s.ranges * directions <= cuda::kMostSideBySide && s.rows <= 64);
@@ -222,13 +232,13 @@ TEST(how_many_are_at_work_at_once) {
                           int ranges = 1) {
     return cuda::at_once(of_rows(s, rows, ranges), layer_of(hidden), 0);
   };
-  CHECK(at_once(grid_of(16, 1, 1), 16, 1) == 4);
-  CHECK(at_once(grid_of(16, 1, 9), 16, 20, 2) == 2);
-  CHECK(at_once(grid_of(16, 1, 9), 16, 20, 3) == 1);
-  CHECK(at_once(grid_of(512, 2, 1), 512, 1) == 4);
-  CHECK(at_once(grid_of(529, 3, 9), 529, 9) == 3);
-  CHECK(at_once(grid_of(512, 2, 9), 512, 65) == 2);
-  CHECK(at_once(grid_of(512, 2, 9), 512, 256) == 1);
+  CHECK(at_once(grid_of(16, 1), 16, 1) == 4);
+  CHECK(at_once(grid_of(16, 1), 16, 20, 2) == 2);
+  CHECK(at_once(grid_of(16, 1), 16, 20, 3) == 1);
+  CHECK(at_once(grid_of(512, 2), 512, 1) == 4);
+  CHECK(at_once(grid_of(529, 3), 529, 9) == 3);
+  CHECK(at_once(grid_of(512, 2), 512, 65) == 2);
+  CHECK(at_once(grid_of(512, 2), 512, 256) == 1);
   CHECK(at_once(cluster_of(256, 1, 16), 256, 64) == 4);
   CHECK(at_once(cluster_of(520, 3, 16), 520, 100) == 2);
   CHECK(at_once(cluster_of(256, 1, 16), 256, 150) == 1);
@@ -238,15 +248,14 @@ TEST(all_blocks_are_at_work_at_once) {
   const auto fits = [](const cuda::PersistentShape &s, int64_t hidden, int directions) {
     return cuda::fits(of_rows(s, 1), layer_of(hidden), directions, 0);
   };
-  CHECK(fits(grid_of(1056, 5, 1), 1056, 2));
-  CHECK(!fits(grid_of(1057, 5, 1), 1057, 2));
-  CHECK(fits(grid_of(1057, 5, 1), 1057, 1));
-  CHECK(fits(grid_of(2112, 8, 9), 2112, 1));
-  CHECK(!fits(grid_of(2113, 8, 9), 2113, 1));
+  CHECK(fits(grid_of(1056, 5), 1056, 2));
+  CHECK(!fits(grid_of(1057, 5), 1057, 2));
+  CHECK(fits(grid_of(1057, 5), 1057, 1));
+  CHECK(fits(grid_of(2112, 8), 2112, 1));
+  CHECK(!fits(grid_of(2113, 8), 2113, 1));
   CHECK(fits(cluster_of(256, 1, 16), 256, 2));
   CHECK(fits(cluster_of(256, 1, 16), 256, 9)); // they do not wait for each other
-  for (int64_t rows : {8, 9})
-    CHECK_THROWS(fits(grid_of(40, 9, rows), 40, 1), "no persistent kernel for 9 fragments");
+  CHECK_THROWS(fits(grid_of(40, 9), 40, 1), "no persistent kernel for 9 fragments");
   CHECK_THROWS(fits(cluster_of(40, 4), 40, 1), "no persistent kernel for 4 fragments");
 }
 
@@ -254,43 +263,42 @@ TEST(arrays_of_shared_memory) {
   for (int rows : {1, 7, 8, 9, 33, 64})
     for (int hidden : {1, 31, 32, 129, 768, 2048})
       for (int tiles : {1, 2, 3})
-        for (bool cluster : {false, true})
-          for (Arithmetic arithmetic : {Arithmetic::signed8, Arithmetic::signed16}) {
-            const auto blocks = static_cast<int>(divide_up(divide_up(hidden, 16), tiles));
-            const int bytes = activation_bytes(arithmetic);
-            WITH("rows ", rows, " hidden ", hidden, " tiles ", tiles, " cluster ", cluster,
-                 " bytes ", bytes);
-            const cuda::SharedLayout at({arithmetic, rows, hidden, tiles, blocks, cluster});
-            const int padded_rows = (rows + 7) / 8 * 8, units = tiles * 16;
-            // An mma reads 8 rows; 8 lanes that read or write at once meet different banks.
-            CHECK(at.h_stride >= (hidden + 31) / 32 * 32 * bytes &&
-                  at.h_stride % 128 == 32 * bytes);
-            CHECK(at.h_bytes >= (cluster ? padded_rows * at.h_stride : 0) && at.h_bytes % 16 == 0);
-            CHECK(at.gates_stride >= units * 4 && at.gates_stride % 32 == 16);
-            CHECK(at.sums_stride >= units && at.sums_stride % 8 == 1);
-            CHECK(at.rows >= rows && at.rows % 4 == 0);
-            CHECK(at.nan_pieces >= (cluster ? blocks : 0));
-            const std::vector<std::pair<int, int>> arrays = {
-                {at.own_nans, 8},
-                {at.failed, 4},
-                {at.full, 16},
-                {at.weight_scales, units * 16},
-                {at.scales, 2 * at.rows * 4},
-                {at.first_scales, rows * 4},
-                {at.own, rows * units * bytes},
-                {at.c, rows * units * 4},
-                {at.last_h, rows * units * 4},
-                {at.gates, 2 * at.rows * at.gates_stride * 4},
-                {at.sums, 8 * at.rows * at.sums_stride * 16},
-                {at.h, 2 * at.h_bytes},
-                {at.nans, 2 * at.nan_pieces * 16}};
-            int end = 0;
-            for (const auto &[begin, bytes] : arrays) {
-              CHECK(begin >= end && begin % 16 == 0);
-              end = begin + bytes;
-            }
-            CHECK(at.bytes >= end);
+        for (bool cluster : {false, true}) {
+          const auto blocks = static_cast<int>(divide_up(divide_up(hidden, 16), tiles));
+          WITH("rows ", rows, " hidden ", hidden, " tiles ", tiles, " cluster ", cluster);
+          const cuda::SharedLayout at({rows, hidden, tiles, blocks, cluster});
+          const int units = tiles * 16;
+          // 8 lanes that read or write at once meet different banks.
+          CHECK(at.h_stride >= (hidden + 31) / 32 * 64 && at.h_stride % 128 == 64);
+          CHECK(at.h_bytes >= rows * at.h_stride && at.h_bytes % 16 == 0);
+          CHECK(at.gates_stride >= units * 4 && at.gates_stride % 32 == 16);
+          CHECK(at.sums_stride >= units && at.sums_stride % 8 == 1);
+          CHECK(at.rows >= rows && at.rows % 4 == 0);
+          CHECK(at.sum_rows >= std::min(rows, cuda::kRowsAtOnce));
+          CHECK(at.nan_pieces >= (cluster ? blocks : 0));
+          const std::vector<std::pair<int, int>> arrays = {
+              {at.own_nans, 8},
+              {at.row_nans, 8},
+              {at.failed, 4},
+              {at.full, 16},
+              {at.weight_scales, units * 16},
+              {at.weight_sums, units * 16},
+              {at.row_units, rows * 4},
+              {at.row_quantizers, rows * int{sizeof(cuda::SharedQuantizer)}},
+              {at.own, rows * units * 2},
+              {at.c, rows * units * 4},
+              {at.last_h, rows * units * 4},
+              {at.gates, 2 * at.rows * at.gates_stride * 4},
+              {at.sums, 8 * at.sum_rows * at.sums_stride * 16},
+              {at.h, (cluster ? 2 : 1) * at.h_bytes},
+              {at.nans, 2 * at.nan_pieces * 16}};
+          int end = 0;
+          for (const auto &[begin, bytes] : arrays) {
+            CHECK(begin >= end && begin % 16 == 0);
+            end = begin + bytes;
           }
+          CHECK(at.bytes >= end);
+        }
 }
 
 } // namespace

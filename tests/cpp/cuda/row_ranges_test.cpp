@@ -39,7 +39,7 @@ TEST(ranges_of_rows) {
       const Sequence sequence = random_sequence(shape, 4, B, 302);
       for (const auto &lengths : {std::vector<int64_t>(), random_lengths(4, B, 303)}) {
         const Result expected = forward(stack.packed(), sequence, 1, lengths);
-        for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 9), grid_of(20, 7, 9)})
+        for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1), grid_of(20, 7)})
           for (int64_t steps : {0, 1, 3}) {
             WITH(name_of(s), " directions ", directions, " batch ", B, " lengths ", lengths.size(),
                  " steps ", steps);
@@ -49,7 +49,7 @@ TEST(ranges_of_rows) {
     }
 }
 
-// More ranges than there must be, also of 8 rows.
+// More ranges than there must be.
 TEST(any_number_of_ranges) {
   for (Precision precision : {kInt8, kInt16})
     for (int64_t B : {9, 20, 40, 100}) {
@@ -60,10 +60,9 @@ TEST(any_number_of_ranges) {
       for (const auto &lengths : {std::vector<int64_t>(), random_lengths(3, B, 317)}) {
         const Result expected = forward(stack.packed(), sequence, 1, lengths);
         for (int ranges = 2; ranges <= cuda::kMostSideBySide; ++ranges)
-          for (const PersistentShape &s :
-               {cluster_of(20, 1), grid_of(20, 1, 9), grid_of(20, 2, 8)}) {
+          for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1)}) {
             const PersistentShape split = of_rows(s, B, ranges);
-            if (split.rows == 0 || (split.few_rows && split.rows > 8))
+            if (split.rows == 0)
               continue;
             WITH(name_of(split), " batch ", B, " precision ", precision_name(precision),
                  " lengths ", lengths.size());
@@ -86,7 +85,7 @@ TEST(ranges_without_rows) {
   const Sequence sequence = random_sequence(shape, T, B, 305);
   const Result expected = forward(stack.packed(), sequence, 1, lengths);
   for_each_order([&] {
-    for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 9)})
+    for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1)})
       for (int64_t steps : {0, 1, 2}) {
         WITH(name_of(s), " steps ", steps);
         check_same(run(on_device, sequence, plan_for(s, shape), steps, lengths), expected);
@@ -96,7 +95,7 @@ TEST(ranges_without_rows) {
   const SourceStack of_both = random_stack(both, Weights::any, 306);
   const Sequence short_one = random_sequence(both, T, 128, 307);
   lengths.resize(128);
-  for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 9)})
+  for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1)})
     for (int64_t steps : {1, 2})
       check_same(run(StackOnDevice(of_both), short_one, plan_for(s, both), steps, lengths),
                  forward(of_both.packed(), short_one, 1, lengths));
@@ -111,7 +110,7 @@ TEST(layers_and_ranges_side_by_side) {
   for (const auto &lengths : {std::vector<int64_t>(), random_lengths(5, B, 310)}) {
     const Result expected = forward(stack.packed(), sequence, 1, lengths);
     for_each_order([&] {
-      for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 9)})
+      for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1)})
         for (int64_t steps : {1, 2}) {
           WITH(name_of(s), " steps ", steps, " lengths ", lengths.size());
           check_same(run(on_device, sequence, plan_for(s, shape, 2), steps, lengths), expected);
@@ -129,7 +128,7 @@ TEST(rows_of_nan_in_each_range) {
     sequence.x[static_cast<size_t>((99 + row) * 6)] = kNan;
     sequence.h0[static_cast<size_t>((98 - row) * 20 + 3)] = kNan;
     const Result expected = forward(stack.packed(), sequence);
-    for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 9)})
+    for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1)})
       for (int64_t steps : {0, 2}) {
         WITH(name_of(s), " row ", row, " steps ", steps);
         check_same(run(on_device, sequence, plan_for(s, shape), steps), expected);

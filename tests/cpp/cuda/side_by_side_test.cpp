@@ -34,7 +34,7 @@ TEST(layers_side_by_side) {
         const std::vector<int64_t> rows = with_lengths ? lengths : std::vector<int64_t>();
         const Result expected = forward(stack.packed(), sequence, 1, rows);
         for_each_order([&] {
-          for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1, 5)})
+          for (const PersistentShape &s : {cluster_of(20, 1), grid_of(20, 1)})
             for (const auto &[together, steps] :
                  {std::pair(2, 1), {2, 3}, {3, 2}, {4, 1}, {4, 7}}) {
               const PersistentShape of = of_arithmetic(s, cuda::arithmetic_of(precision));
@@ -48,15 +48,15 @@ TEST(layers_side_by_side) {
     }
 }
 
-// Groups with others between them, of other shapes, or with a launch for each step.
+// Groups with others between them, of other shapes, or with launches for each step.
 TEST(groups_one_above_the_other) {
   const TypedShape shape = shape_of(5, 20, 0, 6, 1);
   const SourceStack stack = random_stack(shape, Weights::any, 203);
   const StackOnDevice on_device(stack);
   const Sequence sequence = random_sequence(shape, 5, 9, 204);
   const Result expected = forward(stack.packed(), sequence);
-  const PersistentShape grid = grid_of(20, 1, 9), wide = grid_of(20, 2, 9),
-                        cluster = cluster_of(20, 1), wider = grid_of(20, 3, 9);
+  const PersistentShape grid = grid_of(20, 1), wide = grid_of(20, 2), cluster = cluster_of(20, 1),
+                        wider = grid_of(20, 3);
   const std::vector<PersistentShape> stacks[] = {{grid, grid, wide, wide, wide, cluster},
                                                  {cluster, wider, wider, grid, grid, wider},
                                                  {wide, wide, wide, wide, wide, wide}};
@@ -87,7 +87,7 @@ TEST(which_layers_are_a_group) {
     return found;
   };
   using Counts = std::vector<int64_t>;
-  const PersistentShape a = grid_of(40, 1, 9), b = grid_of(40, 2, 9);
+  const PersistentShape a = grid_of(40, 1), b = grid_of(40, 2);
   CHECK(counts(plan_of({a, a, a}).layers) == Counts({1, 1, 1}));
   CHECK(counts(plan_of(a, 5, 2).layers) == Counts({2, 2, 1}));
   CHECK(counts(plan_of(a, 5, 4).layers) == Counts({4, 1}));
@@ -107,7 +107,7 @@ TEST(a_row_of_nan_side_by_side) {
   Sequence sequence = random_sequence(shape, 7, 4, 206);
   sequence.x[(2 * 4 + 1) * 6] = std::numeric_limits<float>::quiet_NaN();
   const Result expected = forward(stack.packed(), sequence);
-  for (const PersistentShape &s : {cluster_of(40, 1), grid_of(40, 1, 4)})
+  for (const PersistentShape &s : {cluster_of(40, 1), grid_of(40, 1)})
     check_same(forward(StackOnDevice(stack), sequence, plan_of(s, 3, 3), 2), expected);
 }
 
@@ -124,8 +124,7 @@ TEST(a_workspace_for_any_group) {
     const int64_t bytes = cuda::workspace_of(stack, a, schedule);
     WITH("T ", T);
     int64_t most = 0;
-    for (int together = 1; together <= cuda::most_side_by_side(device_shape(shape), 3, T);
-         ++together) {
+    for (int together = 1; together <= cuda::most_side_by_side(stack, 3, T); ++together) {
       const cuda::Timeline timeline(schedule, T, 1);
       most = std::max(most,
                       cuda::CallMemory(stack, a, schedule, timeline, together,
@@ -133,13 +132,14 @@ TEST(a_workspace_for_any_group) {
                           .bytes);
     }
     CHECK(bytes == most);
-    CHECK(cuda::most_side_by_side(device_shape(shape), 3, T) == (T > 1 ? 4 : 1));
+    CHECK(cuda::most_side_by_side(stack, 3, T) == (T > 1 ? 4 : 1));
   }
 }
 
 TEST(who_may_run_side_by_side) {
   const auto most = [](const TypedShape &shape, int64_t rows = 1) {
-    return cuda::most_side_by_side(device_shape(shape), rows, 10);
+    return cuda::most_side_by_side(
+        StackOnDevice(random_stack(shape, Weights::any, 210)).view().packed(), rows, 10);
   };
   CHECK(most(shape_of(5, 40)) == 1);
   CHECK(most(shape_of(5, 40, 0, 3)) == 3);

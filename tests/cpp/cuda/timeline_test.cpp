@@ -77,21 +77,6 @@ TEST(chunks_of_a_timeline) {
     }
 }
 
-TEST(rows_that_start_late) {
-  const std::vector<int64_t> lengths = {3, 1, 5, 3};
-  const Numbers of(5, 4, lengths);
-  const Schedule schedule(of.arguments);
-  const Timeline timeline(schedule, 5, 2);
-  const auto first_rows = [&](int64_t direction) {
-    std::vector<int64_t> rows;
-    for (int64_t step = 0; step < 5; ++step)
-      rows.push_back(timeline.first_row(step, direction));
-    return rows;
-  };
-  CHECK(first_rows(0) == std::vector<int64_t>({0, 4, 4, 4, 4})); // none after the first step
-  CHECK(first_rows(1) == std::vector<int64_t>({0, 1, 1, 3, 3}));
-}
-
 // H = 1024: 16 KB of input products a row.
 TEST(rows_of_a_chunk) {
   const auto rows = [](int64_t T, int64_t B, int64_t directions, int side_by_side,

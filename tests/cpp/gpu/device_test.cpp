@@ -142,6 +142,15 @@ TEST(single_steps_on_a_device) {
     }
 }
 
+TEST(a_precision_for_each_matrix_on_a_device) {
+  for (uint64_t seed = 0; seed < 6; ++seed)
+    for (int64_t proj : {0, 30}) {
+      const Twins twins(mixed_stack(shape_of(33, 70, proj, 3, 2), seed));
+      for (int64_t T : {1, 4})
+        twins.check(T, 9);
+    }
+}
+
 // More rows than persistent blocks take, and a projection.
 TEST(plain_steps_on_a_device) {
   for (Precision precision : kPrecisions)

@@ -1,0 +1,77 @@
+"""An LSTM's matrices, quantized with what was observed, and LSTMs made of them."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from lstm_fastkernels.compression.quantization.calibration import Observations
+from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.compression.quantization.error_feedback import round_with_feedback
+from lstm_fastkernels.modules.lstm import FastQuantLSTM
+from lstm_fastkernels.weights.canonical import sum_biases
+from lstm_fastkernels.weights.formats import PRECISIONS, Tensors
+from lstm_fastkernels.weights.quantize_rows import PairSafe
+from lstm_fastkernels.weights.shape import LstmShape
+
+
+class Candidates:
+    """The matrices of an observed LSTM in each precision, made when they are first asked for."""
+
+    def __init__(self, seen: Observations, pair_safe: PairSafe) -> None:
+        self._seen = seen
+        self._pair_safe = pair_safe
+        self._made: dict[tuple[str, str], Tensors] = {}
+        self._biases = {name: t.cpu() for name, t in sum_biases(seen.floats).items()}
+
+    @property
+    def held_out(self) -> Sequence[Call]:
+        return self._seen.held_out
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of weights of each matrix."""
+        return {name: rows * columns for name, (rows, columns) in self._seen.shape.matrices.items()}
+
+    def tensors(self, precision: Mapping[str, str]) -> dict[str, Tensor]:
+        """The canonical tensors, dense, with each matrix in the precision named for it."""
+        tensors = dict(self._biases)
+        for name, own in precision.items():
+            tensors |= {name + end: tensor for end, tensor in self._matrix(name, own).items()}
+        return tensors
+
+    def lstm(self, precision: Mapping[str, str]) -> FastQuantLSTM:
+        """The LSTM, a cell as one of one layer, on the CPU."""
+        tensors = self.tensors(precision)
+        lstm = empty_lstm(self._seen.shape, bool(self._biases), precision)
+        lstm.take_canonical(tensors)
+        return lstm
+
+    def _matrix(self, name: str, precision: str) -> Tensors:
+        """By what the names of its tensors end in."""
+        key = name, precision
+        if key not in self._made:
+            self._made[key] = self._make(name, precision)
+        return self._made[key]
+
+    def _make(self, name: str, precision: str) -> Tensors:
+        weight = self._seen.floats[name].detach().cpu()
+        if precision == "float32":
+            return PRECISIONS[precision](self._pair_safe).compress(weight)
+        pair_safe = self._pair_safe if precision == "int8" else False
+        second_moment = self._seen.moments[name].second
+        integers, scale = round_with_feedback(weight, second_moment, pair_safe=pair_safe)
+        return {"": integers, "_scale": scale}
+
+
+def empty_lstm(shape: LstmShape, bias: bool, precision: Mapping[str, str]) -> FastQuantLSTM:
+    """An LSTM of a shape, without weights."""
+    return FastQuantLSTM(
+        shape.input_size,
+        shape.hidden_size,
+        shape.num_layers,
+        bias,
+        bidirectional=shape.num_directions == 2,
+        proj_size=shape.proj_size,
+        device="meta",
+        precision=precision,
+    )
