@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lstm_fastkernels"
 
 # Each sees itself and what stands before it.
-ORDER = ["paths", "_watch", "reference", "ops", "weights", "modules", "compression", "io", "cli"]
+ORDER = ["paths", "reference", "_watch", "ops", "weights", "modules", "compression", "io", "cli"]
 
 
 def imported(path):

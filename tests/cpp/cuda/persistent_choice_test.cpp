@@ -135,6 +135,9 @@ TEST(the_most_rows) {
   check(1024, kA100, 44, 44);
   check(1728, kA100, 28, 28);
   check(320, kSmall, 40, 40);
+  const Limits many{142, 99 * 1024, false};
+  check(1024, many, 20, 20);
+  check(2048, many, 12, 12);
 }
 
 TEST(what_the_device_does_not_place_is_not_chosen) {
