@@ -15,6 +15,7 @@ import math
 import statistics
 import sys
 import timeit
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,6 @@ SECONDS = 40  # of each speaker that evaluates
 CALIBRATION_SECONDS = 60
 BATCH_SECONDS = 5
 PAUSE_SECONDS = 0.3  # between recordings, where silence has to be told from speech
-ROUNDS = 25
 TIMED_STEPS = 160
 
 # Ours: arguments of Int8Config, whether it is calibrated, and those of quantize_.
@@ -155,9 +155,12 @@ def main() -> None:
         "calibration": [folder.name for folder in calibration],
         "evaluation": [folder.name for folder in evaluation],
         "models": [
-            compare(VoiceActivity(calibration, evaluation)),
-            compare(SpeakerIdentity(calibration, evaluation)),
-            compare(NextCharacter()),
+            compare(task, arguments.rounds)
+            for task in (
+                VoiceActivity(calibration, evaluation),
+                SpeakerIdentity(calibration, evaluation),
+                NextCharacter(),
+            )
         ],
     }
     publish(arguments, report, markdown(report))
@@ -173,12 +176,13 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="has a sub-folder of recordings for each speaker",
     )
+    parser.add_argument("--rounds", type=int, default=25, help="of timing; 0: no times")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     return parser.parse_args()
 
 
-def compare(task: Task) -> dict[str, Any]:
+def compare(task: Task, rounds: int) -> dict[str, Any]:
     """Quantize a model in all ways; the report's part on it."""
     models = candidates(task)
     exact_outputs, exact_answers = run_exactly(task)
@@ -190,7 +194,7 @@ def compare(task: Task) -> dict[str, Any]:
             **task.judge(answers, exact_answers),
             "bytes": saved_bytes(model.lstm),
         }
-    for name, seconds in time_in_turns(task, models).items():
+    for name, seconds in time_in_turns(task, models, rounds).items():
         rows[name]["us a step"] = 1e6 * statistics.median(seconds)
     return {"name": task.name, "rows": rows}
 
@@ -238,7 +242,7 @@ def run_exactly(task: Task) -> tuple[np.ndarray, Tensor]:
 
 
 @torch.inference_mode()
-def time_in_turns(task: Task, models: dict[str, nn.Module]) -> dict[str, list[float]]:
+def time_in_turns(task: Task, models: dict[str, nn.Module], rounds: int) -> dict[str, list[float]]:
     """Return the seconds of a step of each model's LSTM, once for each round."""
     x = torch.randn(1, TIMED_STEPS, task.model.lstm.input_size)
     frames = x.split(1 if task.streaming else TIMED_STEPS, dim=1)
@@ -252,8 +256,8 @@ def time_in_turns(task: Task, models: dict[str, nn.Module]) -> dict[str, list[fl
         return steps
 
     runs = {name: steps_of(model.lstm) for name, model in models.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in tqdm(range(ROUNDS), desc=f"{task.name}, time", leave=False, disable=None):
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in tqdm(range(rounds), desc=f"{task.name}, time", leave=False, disable=None):
         for name, steps in runs.items():
             steps()  # brings the weights back into the caches
             seconds[name].append(timeit.timeit(steps, number=1) / TIMED_STEPS)
