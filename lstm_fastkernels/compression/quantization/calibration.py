@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from tqdm.auto import tqdm
 
 from lstm_fastkernels.compression.lstms import label_of
-from lstm_fastkernels.compression.quantization.calls import Call, call_of
+from lstm_fastkernels.compression.quantization.calls import Call, Recording, call_of
 from lstm_fastkernels.compression.quantization.moments import FloatLayers, Moments
 from lstm_fastkernels.modules.float_lstm import weights_of
 from lstm_fastkernels.weights.shape import LstmShape
@@ -33,8 +33,12 @@ class Observations:
         self.moments = {
             name: Moments(columns) for name, (_, columns) in self.shape.matrices.items()
         }
-        self.held_out: list[Call] = []
+        self._held_out = Recording()
         self._kept = 0
+
+    @property
+    def held_out(self) -> list[Call]:
+        return self._held_out.calls()
 
     def add(self, call: Call) -> None:
         for name, rows in self._layers.operands(call):
@@ -46,9 +50,7 @@ class Observations:
         if self._kept + size > _MOST_KEPT:
             return
         self._kept += size
-        if self.held_out and call.follows(self.held_out[-1]):
-            call = self.held_out.pop().then(call)
-        self.held_out.append(call)
+        self._held_out.add(call)
 
 
 def observe(

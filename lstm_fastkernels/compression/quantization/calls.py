@@ -34,18 +34,41 @@ class Call:
             return torch.ones(T, B, dtype=torch.bool, device=self.x.device)
         return (torch.arange(T)[:, None] < self.lengths).to(self.x.device)
 
+    @property
+    def bidirectional(self) -> bool:
+        return self.y.shape[2] != self.hx[0].shape[2]
+
     def follows(self, other: "Call") -> bool:
-        """Whether it goes on where the other ended, with the state that the other gave."""
+        """Whether both are one sequence: it starts with the state that the other gave."""
         return (
             self.lengths is other.lengths is None
+            and not self.bidirectional
             and self.x.shape[1:] == other.x.shape[1:]
             and all(map(torch.equal, self.hx, other.last))
         )
 
-    def then(self, other: "Call") -> "Call":
-        """Both as one call."""
-        x, y = (torch.cat(both) for both in ((self.x, other.x), (self.y, other.y)))
-        return Call(x, self.hx, None, y, other.last)
+
+class Recording:
+    """Calls in their order, those that follow each other as one."""
+
+    def __init__(self) -> None:
+        self._sequences: list[list[Call]] = []
+
+    def add(self, call: Call) -> None:
+        if self._sequences and call.follows(self._sequences[-1][-1]):
+            self._sequences[-1].append(call)
+        else:
+            self._sequences.append([call])
+
+    def calls(self) -> list[Call]:
+        return [_joined(sequence) for sequence in self._sequences]
+
+
+def _joined(calls: list[Call]) -> Call:
+    if len(calls) == 1:
+        return calls[0]
+    x, y = torch.cat([call.x for call in calls]), torch.cat([call.y for call in calls])
+    return Call(x, calls[0].hx, None, y, calls[-1].last)
 
 
 def call_of(

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from lstm_fastkernels import reference
 from lstm_fastkernels.compression.lstms import find_lstms, label_of
 from lstm_fastkernels.compression.quantization.calibration import calls_of, named_as_lstm, shape_of
-from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.compression.quantization.calls import Call, Recording
 from lstm_fastkernels.compression.quantization.candidates import empty_lstm
 from lstm_fastkernels.compression.quantization.moments import FloatLayers
 from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
@@ -68,16 +68,16 @@ def check(model: nn.Module, reference: nn.Module, batches: Iterable[Any]) -> Sqn
     if not lstms:
         raise ValueError("there is no fast LSTM in the model: quantize_ or convert makes them")
     pairs = _pairs(lstms, reference)
-    calls: dict[str, list[Call]] = {name: [] for name in lstms}
+    recordings = {name: Recording() for name in lstms}
     for of_batch in calls_of(reference, pairs, batches):
         for twin, call in of_batch:
-            own = calls[pairs[twin]]
-            own.append(own.pop().then(call) if own and call.follows(own[-1]) else call)
+            recordings[pairs[twin]].add(call)
     rows = []
     for twin, name in pairs.items():
-        if not calls[name]:
+        calls = recordings[name].calls()
+        if not calls:
             raise ValueError(f"{label_of(name)} got no input from the batches")
-        rows += list(_rows(name, lstms[name], twin, calls[name]))
+        rows += list(_rows(name, lstms[name], twin, calls))
     if low := [label_of(r.module) for r in rows if not r.part and r.sqnr < DOUBTFUL]:
         warnings.warn(
             f"{', '.join(low)}: below {DOUBTFUL:.0f} dB. Calibrate with quantize_, try "

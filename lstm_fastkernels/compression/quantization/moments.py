@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lstm_fastkernels.compression.quantization.calls import Call
 from lstm_fastkernels.weights.shape import GATES, LstmShape
 
-# Rows multiplied at once: bounds what a float64 copy of them takes.
+# Rows multiplied at once: enough to be fast, and few enough to keep.
 _CHUNK = 4096
 
 
@@ -19,16 +19,25 @@ class Moments:
     def __init__(self, columns: int) -> None:
         self.count = 0
         self._products = torch.zeros(columns, columns, dtype=torch.float64)
+        self._pending: list[Tensor] = []
 
     def add(self, rows: Tensor) -> None:
-        for chunk in rows.split(_CHUNK):
-            self._products += (chunk.double().T @ chunk.double()).cpu()
+        self._pending.append(rows)
+        multiplied = self.count // _CHUNK
         self.count += len(rows)
+        if self.count // _CHUNK > multiplied:
+            self._multiply()
 
     @property
     def second(self) -> Tensor:
         """The mean of x x'."""
+        self._multiply()
         return self._products / max(1, self.count)
+
+    def _multiply(self) -> None:
+        for rows in torch.cat(self._pending).split(_CHUNK) if self._pending else ():
+            self._products += (rows.double().T @ rows.double()).cpu()
+        self._pending.clear()
 
 
 class FloatLayers:

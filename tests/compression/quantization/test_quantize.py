@@ -287,6 +287,21 @@ def test_check_carries_states_from_call_to_call():
     assert stepwise.rows[0].sqnr == pytest.approx(whole.rows[0].sqnr, abs=0.01)
 
 
+def test_states_carried_through_both_directions_are_sequences_of_their_own():
+    class Twice(nn.Module):
+        def __init__(self, lstm):
+            super().__init__()
+            self.lstm = lstm
+
+        def forward(self, x):
+            _, state = self.lstm(x)
+            return self.lstm(x, state)[0]
+
+    lstm, x = nn.LSTM(5, 16, bidirectional=True), torch.randn(30, 2, 5)
+    report = lfk.check(Twice(lfk.FastQuantLSTM.from_float(lstm)), Twice(lstm), [x])
+    assert report.rows[0].sqnr > 30
+
+
 def test_check_refuses_what_does_not_fit():
     model = Model()
     fast, _ = quantized(model)
