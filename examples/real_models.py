@@ -1,18 +1,21 @@
-"""Compare ways to quantize two public models on real speech: accuracy, bytes, time.
+"""Compare ways to quantize trained models on real data: accuracy, bytes, time.
 
     pip install -e '.[real-models]'
     pip install --no-deps silero-vad Resemblyzer
     python examples/real_models.py --speech /usr/share/asterisk/sounds
 
-Calibration and evaluation hear different speakers; speech.py says which. SNR is that of the LSTM's
-outputs, against the model in float64.
+Two public models hear speech, calibration other speakers than evaluation (speech.py says which);
+the character model of these examples reads Python. SNR is that of the LSTM's outputs, against the
+model in float64.
 """
 
 import argparse
 import copy
+import math
 import statistics
 import sys
 import timeit
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 import lstm_fastkernels as lfk
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # what is compared with, and reports
 
+from char_lm import load_corpus, load_model, text_sample
 from comparison import cpu_name
 from measuring import publish, snr_db, surroundings
 from quantizers import available_quantizers, saved_bytes
@@ -37,7 +42,6 @@ SECONDS = 40  # of each speaker that evaluates
 CALIBRATION_SECONDS = 60
 BATCH_SECONDS = 5
 PAUSE_SECONDS = 0.3  # between recordings, where silence has to be told from speech
-ROUNDS = 25
 TIMED_STEPS = 160
 
 # Ours: arguments of Int8Config, whether it is calibrated, and those of quantize_.
@@ -68,10 +72,10 @@ class VoiceActivity:
         self.calibration = [batch for batch in heard.split(samples, 1) if batch.shape[1] == samples]
         self.speech = crowd(evaluation, SECONDS, PAUSE_SECONDS)
 
-    def answers(self, model: nn.Module, speech: Tensor) -> Tensor:
-        """Listen to the speech of the evaluation."""
+    def answers(self, model: nn.Module, dtype: torch.dtype) -> Tensor:
+        """Run the model on what evaluates."""
         state, probabilities = None, []
-        for window in speech.split(SileroVAD.WINDOW, dim=1):
+        for window in self.speech.to(dtype).split(SileroVAD.WINDOW, dim=1):
             probability, state = model(window, state)
             probabilities.append(probability)
         return torch.cat(probabilities, dim=1) > 0.5
@@ -96,9 +100,9 @@ class SpeakerIdentity:
         self.calibration = list(heard.split(BATCH_SECONDS))
         self.speech = SpeakerEncoder.spectrograms(crowd(evaluation, SECONDS))
 
-    def answers(self, model: nn.Module, speech: Tensor) -> Tensor:
-        """Listen to the speech of the evaluation."""
-        embeddings: Tensor = model(speech)
+    def answers(self, model: nn.Module, dtype: torch.dtype) -> Tensor:
+        """Run the model on what evaluates."""
+        embeddings: Tensor = model(self.speech.to(dtype))
         return embeddings
 
     def judge(self, answers: Tensor, exact: Tensor) -> dict[str, float]:
@@ -107,11 +111,41 @@ class SpeakerIdentity:
         return {"cosine moved, mean": distances.mean().item(), "worst": distances.max().item()}
 
 
-Task = VoiceActivity | SpeakerIdentity
+class NextCharacter:
+    """The character model of char_lm.py, a call for each row of modules that it was not trained on.
+
+    The answers are its logits [rows, characters, symbols].
+    """
+
+    name = "Character model"
+    streaming = False
+
+    def __init__(self) -> None:
+        model, _ = load_model(Path(__file__).with_name("char_lm.safetensors"))
+        self.model: nn.Module = model.requires_grad_(False)
+        training, held_out = load_corpus()
+        self.calibration = list(text_sample(training, 16, 512).split(1))
+        self.text = text_sample(held_out, 16, 1024)
+
+    def answers(self, model: nn.Module, dtype: torch.dtype) -> Tensor:
+        """Run the model on what evaluates."""
+        logits: Tensor = model(self.text[:, :-1])[0]
+        return logits
+
+    def judge(self, answers: Tensor, exact: Tensor) -> dict[str, float]:
+        """Compare bits per character with the float64 model's."""
+        bits, exact_bits = (
+            F.cross_entropy(logits.double().flatten(0, 1), self.text[:, 1:].flatten()) / math.log(2)
+            for logits in (answers, exact)
+        )
+        return {"bits per character, change": (bits - exact_bits).item()}
+
+
+Task = VoiceActivity | SpeakerIdentity | NextCharacter
 
 
 def main() -> None:
-    """Load, quantize, listen, time, report."""
+    """Load, quantize, run, time, report."""
     arguments = parse_arguments()
     torch.set_num_threads(1)
     calibration, evaluation = speakers(arguments.speech)
@@ -121,7 +155,12 @@ def main() -> None:
         "calibration": [folder.name for folder in calibration],
         "evaluation": [folder.name for folder in evaluation],
         "models": [
-            compare(task(calibration, evaluation)) for task in (VoiceActivity, SpeakerIdentity)
+            compare(task, arguments.rounds)
+            for task in (
+                VoiceActivity(calibration, evaluation),
+                SpeakerIdentity(calibration, evaluation),
+                NextCharacter(),
+            )
         ],
     }
     publish(arguments, report, markdown(report))
@@ -137,24 +176,25 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="has a sub-folder of recordings for each speaker",
     )
+    parser.add_argument("--rounds", type=int, default=25, help="of timing; 0: no times")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     return parser.parse_args()
 
 
-def compare(task: Task) -> dict[str, Any]:
+def compare(task: Task, rounds: int) -> dict[str, Any]:
     """Quantize a model in all ways; the report's part on it."""
     models = candidates(task)
-    exact_outputs, exact_answers = listen_exactly(task)
+    exact_outputs, exact_answers = run_exactly(task)
     rows = {}
     for name, model in tqdm(models.items(), desc=task.name, leave=False, disable=None):
-        outputs, answers = listen(task, model)
+        outputs, answers = run(task, model)
         rows[name] = {
             "SNR, dB": snr_db(outputs, exact_outputs),
             **task.judge(answers, exact_answers),
             "bytes": saved_bytes(model.lstm),
         }
-    for name, seconds in time_in_turns(task, models).items():
+    for name, seconds in time_in_turns(task, models, rounds).items():
         rows[name]["us a step"] = 1e6 * statistics.median(seconds)
     return {"name": task.name, "rows": rows}
 
@@ -181,7 +221,7 @@ def quantized(task: Task, name: str) -> nn.Module:
 
 
 @torch.inference_mode()
-def listen(
+def run(
     task: Task, model: nn.Module, dtype: torch.dtype = torch.float32
 ) -> tuple[np.ndarray, Tensor]:
     """Return the LSTM's outputs [rows, steps, H], in float64, and the model's answers."""
@@ -191,23 +231,23 @@ def listen(
         outputs.append(result[0])
 
     hook = model.lstm.register_forward_hook(record)
-    answers = task.answers(model, task.speech.to(dtype))
+    answers = task.answers(model, dtype)
     hook.remove()
     return torch.cat(outputs, dim=1).double().numpy(), answers
 
 
-def listen_exactly(task: Task) -> tuple[np.ndarray, Tensor]:
+def run_exactly(task: Task) -> tuple[np.ndarray, Tensor]:
     """Return what the model gives in float64."""
-    return listen(task, copy.deepcopy(task.model).double(), torch.float64)
+    return run(task, copy.deepcopy(task.model).double(), torch.float64)
 
 
 @torch.inference_mode()
-def time_in_turns(task: Task, models: dict[str, nn.Module]) -> dict[str, list[float]]:
+def time_in_turns(task: Task, models: dict[str, nn.Module], rounds: int) -> dict[str, list[float]]:
     """Return the seconds of a step of each model's LSTM, once for each round."""
     x = torch.randn(1, TIMED_STEPS, task.model.lstm.input_size)
     frames = x.split(1 if task.streaming else TIMED_STEPS, dim=1)
 
-    def run(lstm: nn.Module) -> Callable[[], None]:
+    def steps_of(lstm: nn.Module) -> Callable[[], None]:
         def steps() -> None:
             state = None
             for frame in frames:
@@ -215,9 +255,9 @@ def time_in_turns(task: Task, models: dict[str, nn.Module]) -> dict[str, list[fl
 
         return steps
 
-    runs = {name: run(model.lstm) for name, model in models.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for _ in tqdm(range(ROUNDS), desc=f"{task.name}, time", leave=False, disable=None):
+    runs = {name: steps_of(model.lstm) for name, model in models.items()}
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in tqdm(range(rounds), desc=f"{task.name}, time", leave=False, disable=None):
         for name, steps in runs.items():
             steps()  # brings the weights back into the caches
             seconds[name].append(timeit.timeit(steps, number=1) / TIMED_STEPS)

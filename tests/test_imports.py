@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lstm_fastkernels"
 
 # Each sees itself and what stands before it.
-ORDER = ["paths", "_watch", "ops", "weights", "modules", "compression", "io", "cli"]
+ORDER = ["paths", "reference", "_watch", "ops", "weights", "modules", "compression", "io", "cli"]
 
 
 def imported(path):
@@ -47,7 +47,7 @@ INCLUDES = {
     "cuda/host": ["common", "weights", "cuda/kernels"],
     "bindings/c": ["common"],
     "bindings/python": [],
-    "bindings/torch": ["runtime"],
+    "bindings/torch": ["weights", "runtime"],
 }
 
 

@@ -1,4 +1,4 @@
-"""What convert leaves as it is in a model, though it is an LSTM or looks like one."""
+"""What is left as it is in a model, though it is an LSTM or looks like one."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -35,11 +35,11 @@ def leftovers(
     if not converted:
         found = found or _only(model)
         if not found and not any(find_lstms(model)):
-            return "convert found no nn.LSTM or nn.LSTMCell in the model"
+            return "found no nn.LSTM or nn.LSTMCell in the model"
     picked = [leftover for leftover in found if _picks(filter_fn, leftover)]
     if not picked:
         return None
-    return f"convert left as they are: {'; '.join(map(str, picked))}"
+    return f"left as they are: {'; '.join(map(str, picked))}"
 
 
 def _resembling(model: nn.Module, converted: Collection[nn.Module]) -> list[_Leftover]:

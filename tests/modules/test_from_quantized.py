@@ -1,5 +1,7 @@
 """What torch.ao has quantized dynamically, taken over integer by integer."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -74,6 +76,24 @@ def test_cells(hidden_size, qconfig):
     x = case.x()
     h, c = everywhere(fast)(x[0])
     assert_same_bits((h[None], c[None]), lstm(x[:1])[1])
+
+
+@pytest.mark.parametrize("activations", ["int8", "int16"])
+@pytest.mark.parametrize("qconfig", ["per tensor", "per channel"])
+def test_floats_that_were_quantized_are_not_rounded_again(qconfig, activations):
+    """-128 included; a factor that a row's integers have in common may go over to its scale."""
+    quantized = quantize(Case(31, 40, 2, bidirectional=True).lstm(), qconfig)
+    fast = lfk.FastQuantLSTM.from_quantized(quantized)
+    again = lfk.FastQuantLSTM.from_float(fast.dequantize(), activations=activations)
+    for name in fast.precision:
+        own, other = getattr(fast, name), getattr(again, name)
+        weights = (
+            q * getattr(m, f"{name}_scale")[:, None] for q, m in ((own, fast), (other, again))
+        )
+        assert torch.equal(*weights), name
+        prime = torch.tensor([math.gcd(*row) == 1 for row in own.tolist()])
+        assert prime.sum() > 100
+        assert torch.equal(other[prime], own[prime]), name
 
 
 def test_options():

@@ -15,7 +15,7 @@ pytest.importorskip("av", exc_type=ImportError)
 
 from measuring import snr_db
 from quantizers import saved_bytes
-from real_models import SpeakerIdentity, VoiceActivity, listen, listen_exactly, quantized
+from real_models import SpeakerIdentity, VoiceActivity, quantized, run, run_exactly
 from speech import speakers
 from speech_models import SileroVAD, package_file
 
@@ -41,13 +41,13 @@ def _installed():
 def made(task):
     """The task, its float64 outputs and the bytes of its int8 LSTM."""
     made = task(*speakers(SPEECH))
-    return made, listen_exactly(made)[0]
+    return made, run_exactly(made)[0]
 
 
 def snr_and_bytes(task, name):
     task, exact = made(task)
     model = quantized(task, name)
-    return snr_db(listen(task, model)[0], exact), saved_bytes(model.lstm)
+    return snr_db(run(task, model)[0], exact), saved_bytes(model.lstm)
 
 
 def test_silero_vad_is_that_of_the_package():

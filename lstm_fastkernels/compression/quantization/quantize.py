@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lstm_fastkernels.compression.convert import replace_lstms
-from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms
+from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms, label_of
 from lstm_fastkernels.compression.quantization.calibration import Observations, observe, shape_of
 from lstm_fastkernels.compression.quantization.candidates import Candidates
 from lstm_fastkernels.compression.quantization.config import Int8Config
@@ -53,8 +53,11 @@ def quantize_(
         raise ValueError("min_sqnr needs calibration batches to measure on")
     lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=CLASSES)}
     check_replaceable(model, lstms)
-    for lstm in lstms:
-        _precision(lstm, config)
+    for lstm, name in lstms.items():
+        try:
+            _precision(lstm, config)
+        except ValueError as error:
+            raise ValueError(f"{label_of(name)}: {error}") from error
     seen = {} if calibration is None else observe(model, lstms, calibration)
     rows: list[QuantizedLSTM] = []
 

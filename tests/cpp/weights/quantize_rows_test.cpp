@@ -118,30 +118,41 @@ TEST(quantized_rows_do_not_depend_on_others) {
 
 TEST(quantized_rows_come_back) {
   std::mt19937 engine(1);
-  std::uniform_int_distribution<int> integer(-128, 127);
   std::uniform_real_distribution<float> size(1e-3f, 1);
   for (int64_t columns : kAwkward) {
     WITH("columns ", columns);
     std::vector<int8_t> integers(kRows * columns);
-    std::vector<float> weight(integers.size()), scales(kRows);
+    std::vector<float> weight(integers.size());
     for (int64_t row = 0; row < kRows; ++row) {
-      scales[row] = size(engine);
+      const float scale = size(engine);
+      const int most = (128 >> row) - static_cast<int>(row);
       for (int64_t k = 0; k < columns; ++k) {
+        const int integer = static_cast<int>(engine() % (2 * most)) - most;
         const int64_t at = row * columns + k;
-        integers[at] = static_cast<int8_t>(k == 0 ? -128 : k == 1 ? 1 : integer(engine));
-        weight[at] = integers[at] * scales[row];
+        integers[at] = static_cast<int8_t>(k == 0 ? -most : k == 1 ? 1 : integer);
+        weight[at] = integers[at] * scale;
       }
     }
-    for (PairSafe pair_safe : {PairSafe::never, PairSafe::automatic}) {
+    for (PairSafe pair_safe : {PairSafe::never, PairSafe::automatic, PairSafe::always}) {
       const Quantized q = quantized(weight, kRows, pair_safe);
       for (int64_t row = 0; row < kRows; ++row)
         for (int64_t k = 0; k < columns; ++k) {
           const int64_t at = row * columns + k;
-          CHECK(columns == 1 || q.integers[at] == integers[at]);
-          CHECK(q.integers[at] * q.scales[row] == weight[at]);
+          if (pair_safe == PairSafe::always) {
+            CHECK(k % 2 == 0 || std::abs(q.integers[at - 1] + q.integers[at]) <= 128);
+          } else {
+            CHECK(columns == 1 || q.integers[at] == integers[at]);
+            CHECK(q.integers[at] * q.scales[row] == weight[at]);
+          }
         }
     }
   }
+}
+
+TEST(quantized_rows_do_not_wrap) {
+  const std::vector<float> weight{128, 1}; // 128 is no int8
+  const Quantized q = quantized(weight, 1, PairSafe::never);
+  CHECK(squared_error(weight.data(), q.integers.data(), 2, q.scales[0]) < 0.5);
 }
 
 TEST(the_automatic_rule_at_most_doubles_the_error) {
