@@ -94,11 +94,16 @@ class SpeakerIdentity:
     name = "Resemblyzer"
     streaming = False
 
-    def __init__(self, calibration: list[Path], evaluation: list[Path]) -> None:
+    def __init__(
+        self,
+        calibration: list[Path],
+        evaluation: list[Path],
+        loudness: float = SpeakerEncoder.LOUDNESS,
+    ) -> None:
         self.model: nn.Module = SpeakerEncoder.pretrained()
-        heard = SpeakerEncoder.spectrograms(crowd(calibration, CALIBRATION_SECONDS))
+        heard = SpeakerEncoder.spectrograms(crowd(calibration, CALIBRATION_SECONDS), loudness)
         self.calibration = list(heard.split(BATCH_SECONDS))
-        self.speech = SpeakerEncoder.spectrograms(crowd(evaluation, SECONDS))
+        self.speech = SpeakerEncoder.spectrograms(crowd(evaluation, SECONDS), loudness)
 
     def answers(self, model: nn.Module, dtype: torch.dtype) -> Tensor:
         """Run the model on what evaluates."""
@@ -158,7 +163,7 @@ def main() -> None:
             compare(task, arguments.rounds)
             for task in (
                 VoiceActivity(calibration, evaluation),
-                SpeakerIdentity(calibration, evaluation),
+                SpeakerIdentity(calibration, evaluation, arguments.loudness),
                 NextCharacter(),
             )
         ],
@@ -175,6 +180,13 @@ def parse_arguments() -> argparse.Namespace:
         required=True,
         metavar="FOLDER",
         help="has a sub-folder of recordings for each speaker",
+    )
+    parser.add_argument(
+        "--loudness",
+        type=float,
+        default=SpeakerEncoder.LOUDNESS,
+        metavar="DB",
+        help="of the speech that Resemblyzer hears, in dB of full scale",
     )
     parser.add_argument("--rounds", type=int, default=25, help="of timing; 0: no times")
     parser.add_argument("--json", type=Path)

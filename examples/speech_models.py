@@ -97,6 +97,7 @@ class SpeakerEncoder(nn.Module):
 
     FRAMES = 160  # of 10 ms: the length that it was trained on
     MELS = 40
+    LOUDNESS = -30.0  # dB of full scale: Resemblyzer makes quieter speech as loud
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,14 +119,12 @@ class SpeakerEncoder(nn.Module):
         return F.normalize(self.linear(y[:, -1]).relu())
 
     @classmethod
-    def spectrograms(cls, audio: Tensor) -> Tensor:
+    def spectrograms(cls, audio: Tensor, loudness: float = LOUDNESS) -> Tensor:
         """Cut audio [B, N] at 16 kHz into mel spectrograms [M, FRAMES, MELS], one after the other.
 
-        Powers, not their logarithms, over 25 ms every 10 ms. The audio is brought to -30 dB of full
-        scale, the least that Resemblyzer asks for.
+        Powers, not their logarithms, over 25 ms every 10 ms, of audio brought to this loudness.
         """
-        loudness = audio.square().mean(1, keepdim=True).sqrt()
-        audio = audio * (10 ** (-30 / 20) / loudness)
+        audio = audio * 10 ** (loudness / 20) / audio.square().mean(1, keepdim=True).sqrt()
         window = torch.hann_window(400)
         spectrum = torch.stft(
             audio, 400, 160, window=window, pad_mode="constant", return_complex=True

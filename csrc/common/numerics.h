@@ -125,8 +125,9 @@ LFK_HOST_DEVICE inline RowQuantizer quantizer(float lo, float hi, bool finite, R
   if (s < kSmallestScale)
     return {0.0f, 0.0f, 0.0f, 0, 0, 0};
   const float inverse = 1.0f / s;
-  return {s * unit, grid, inverse, static_cast<int32_t>(round_to_integer(-lo * inverse)), 0,
-          static_cast<int32_t>(kUnsignedMax)};
+  return {s * unit, grid,
+          inverse,  static_cast<int32_t>(round_to_integer(-lo * inverse)),
+          0,        static_cast<int32_t>(kUnsignedMax)};
 }
 
 } // namespace lstm_fastkernels

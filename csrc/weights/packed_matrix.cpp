@@ -66,8 +66,7 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
     fail("packed weights: row sums of " + std::to_string(record.row_sum_bytes) +
          " bytes are not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
-  if (record.blocks ? record.blocks != 1 || record.positions > most
-                    : record.positions != 0)
+  if (record.blocks ? record.blocks != 1 || record.positions > most : record.positions != 0)
     fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
          std::to_string(record.positions) + " positions is not possible");
 }
@@ -153,8 +152,7 @@ void MatrixPacker::write(uint8_t *base, const MatrixOffsets &at) const {
 
 void MatrixPacker::write_tiles(uint8_t *tiles) const {
   const int64_t group = columns_per_group(arithmetic()), size = source_.weight_bytes();
-  const int64_t tile_bytes =
-      kTileRows * round_up(source_.shape().columns, group) * size;
+  const int64_t tile_bytes = kTileRows * round_up(source_.shape().columns, group) * size;
   for (int64_t strip = 0; strip < source_.shape().num_strips(); ++strip)
     source_.for_each_panel(strip, [&](const Panel &panel) {
       for (int64_t i = 0; i < panel.rows; ++i) {

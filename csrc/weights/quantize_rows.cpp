@@ -286,9 +286,9 @@ bool is_pair_safe(const int8_t *quantized, int64_t columns) {
 }
 
 // Quantizes rows of one length.
-class RowQuantizer {
+class RowSearch {
 public:
-  RowQuantizer(int64_t columns, bool pair_safe)
+  RowSearch(int64_t columns, bool pair_safe)
       : columns_(columns), pair_safe_(pair_safe), coarse_(coarse_factors(pair_safe)),
         unit_(columns, pair_safe), candidate_(unit_.padded()) {}
 
@@ -344,11 +344,11 @@ double quantize_all(const float *weight, int64_t rows, int64_t columns, bool pai
   std::vector<double> errors(rows);
   const int64_t rows_a_task = 1 + kWeightsATask / columns;
   run_tasks(static_cast<int>(divide_up(rows, rows_a_task)), [&](int task) {
-    RowQuantizer quantizer(columns, pair_safe);
+    RowSearch search(columns, pair_safe);
     const int64_t begin = task * rows_a_task;
     for (int64_t row = begin; row < std::min(begin + rows_a_task, rows); ++row) {
       const int64_t at = row * columns;
-      errors[row] = quantizer.quantize(weight + at, to.integers + at, to.scales + row);
+      errors[row] = search.quantize(weight + at, to.integers + at, to.scales + row);
     }
   });
   return std::accumulate(errors.begin(), errors.end(), 0.0);

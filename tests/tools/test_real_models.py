@@ -64,9 +64,9 @@ def test_silero_vad_is_that_of_the_package():
 @pytest.mark.parametrize(
     ("name", "least"),
     [
-        ("int8, without data", 35),
-        ("int8, without data, pair_safe=False", 36),
-        ("int8, calibrated", 38.5),
+        ("int8, without data", 35),  # with Debian's speech 35.4
+        ("int8, without data, pair_safe=False", 36),  # 38.5
+        ("int8, calibrated", 38.5),  # 43.6
     ],
 )
 def test_silero_vad(name, least):
@@ -76,11 +76,11 @@ def test_silero_vad(name, least):
 
 def test_resemblyzer_mixed():
     snr, _ = snr_and_bytes(SpeakerIdentity, "mixed, calibrated")
-    assert snr >= 17
+    assert snr >= 17  # with Debian's speech 18.8
 
 
 def test_resemblyzer_with_min_sqnr():
     snr, size = snr_and_bytes(SpeakerIdentity, "min_sqnr=30")
     _, int8_size = snr_and_bytes(SpeakerIdentity, "int8, without data")
-    assert snr >= 30
+    assert snr >= 30  # with Debian's speech 32.6, and 1.09 times the bytes
     assert size <= 1.15 * int8_size

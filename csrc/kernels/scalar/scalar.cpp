@@ -29,8 +29,8 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
     hi = v[i] > hi ? v[i] : hi;
   }
   const bool is_float = target.arithmetic == Arithmetic::float32;
-  const RowQuantizer to = quantizer(lo, hi, finite, kind, has_zero_points(target.arithmetic),
-                                    target.activation_max);
+  const RowQuantizer to =
+      quantizer(lo, hi, finite, kind, has_zero_points(target.arithmetic), target.activation_max);
   *row.scales = is_float && finite ? 1.0f : to.scale;
   *row.zero_points = to.zero_point;
   for (int64_t i = 0; i < round_up(n, kTileUnits); ++i) {
@@ -96,8 +96,7 @@ int32_t offset(const Matrix &matrix, int64_t row, int32_t zero_point) {
 template <class Sum>
 void tile_sums(const Matrix &matrix, TileRange tiles, const ActivationRows &x, float *sums) {
   const auto put = [&](int64_t row, Sum sum) {
-    sums[row] =
-        static_cast<float>(sum - static_cast<Sum>(offset(matrix, row, *x.zero_points)));
+    sums[row] = static_cast<float>(sum - static_cast<Sum>(offset(matrix, row, *x.zero_points)));
   };
   if (!matrix.is_sparse()) {
     for (int64_t row = tiles.begin * kTileRows; row < tiles.end * kTileRows; ++row)

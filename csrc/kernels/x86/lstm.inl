@@ -58,8 +58,7 @@ LFK_INLINE float least_of(__m256 v) {
 
 // Two bytes for each of 8 integers, or one, clamped to 0..255.
 LFK_INLINE void store_integers(__m256i q, int bytes, uint8_t *to) {
-  const __m128i shorts =
-      _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+  const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
   if (bytes == 2)
     _mm_storeu_si128(reinterpret_cast<__m128i *>(to), shorts);
   else
@@ -101,8 +100,8 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
     const __m256 inverse = _mm256_set1_ps(to.inverse), grid = _mm256_set1_ps(to.grid);
     const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
     for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
-      const __m256 u = _mm256_round_ps(_mm256_mul_ps(x, grid),
-                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      const __m256 u =
+          _mm256_round_ps(_mm256_mul_ps(x, grid), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
       const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(u, inverse));
       store_integers(_mm256_add_epi32(q, zero_point), bytes, row.data + i * bytes);
     });

@@ -81,8 +81,7 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &r
   Dot::Register sums[R][kRegisters];
   LFK_UNROLLED (i, kRegisters) {
     LFK_UNROLLED (r, R)
-      sums[r][i] =
-          rows.template first_sums<Dot>(m, r, (tile * 4 + i * Dot::kGates) * kStripRows);
+      sums[r][i] = rows.template first_sums<Dot>(m, r, (tile * 4 + i * Dot::kGates) * kStripRows);
   }
   constexpr int kRegisterBytes = Dot::kGates * kStripRows * group_bytes(F);
   const uint8_t *w = m.tiles + tile * m.tile_bytes();
@@ -127,8 +126,8 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   Dot256::Register sums[L][R];
   LFK_UNROLLED (l, L) {
     LFK_UNROLLED (r, R)
-      sums[l][r] = rows.template first_sums<Dot256>(
-          m, r, window_row + slice.strips[first + l] * kStripRows);
+      sums[l][r] =
+          rows.template first_sums<Dot256>(m, r, window_row + slice.strips[first + l] * kStripRows);
   }
   const int64_t slot = int64_t{slice.start} * kSliceStrips + first;
   const uint8_t *column = m.columns + slot * 2;

@@ -29,7 +29,8 @@ TEST(c_is_told_of_errors) { check_c(c_errors); }
 TEST(c_may_pass_null) { check_c(c_null_pointers); }
 
 TEST(c_has_the_golden_outputs) {
-  for (const char *name : {"cell", "dense", "encoder.sparse", "encoder.wide", "mixture", "projected"}) {
+  for (const char *name :
+       {"cell", "dense", "encoder.sparse", "encoder.wide", "mixture", "projected"}) {
     WITH("LSTM ", name);
     check_c(c_outputs, name);
   }

@@ -22,10 +22,9 @@ public:
         slices_(bytes(m.slices, divide_up(m.num_tiles * kStripsPerTile, kSliceStrips) * 16)),
         columns_(bytes(m.columns, m.positions * kSliceStrips * 2)),
         blocks_(bytes(m.blocks, m.positions * kSliceStrips * block_bytes(m.arithmetic))),
-        row_sums_(bytes(m.row_sums,
-                        has_zero_points(m.arithmetic)
-                            ? m.num_tiles * kTileRows * (m.wide_row_sums ? 4 : 2)
-                            : 0)),
+        row_sums_(bytes(m.row_sums, has_zero_points(m.arithmetic)
+                                        ? m.num_tiles * kTileRows * (m.wide_row_sums ? 4 : 2)
+                                        : 0)),
         scales_(bytes(m.scales, m.num_tiles * kTileRows * 4)), matrix_(m) {
     matrix_.tiles = tiles_.data();
     matrix_.slices = m.is_sparse() ? slices_.data() : nullptr;
@@ -45,8 +44,7 @@ private:
 class GuardedRows {
 public:
   GuardedRows(Arithmetic arithmetic, int64_t rows, int64_t columns)
-      : stride_(activation_row_bytes(arithmetic, columns)),
-        data_(ones(arithmetic, rows * stride_)),
+      : stride_(activation_row_bytes(arithmetic, columns)), data_(ones(arithmetic, rows * stride_)),
         scales_(std::vector<float>(static_cast<size_t>(rows), 1.0f)),
         zero_points_(std::vector<int32_t>(static_cast<size_t>(rows), 7)) {}
   ActivationRows view() const {

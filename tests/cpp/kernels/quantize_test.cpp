@@ -117,8 +117,9 @@ TEST(quantize_bounded_rows) {
 
 TEST(quantize_small_and_large_rows) {
   for (size_t n : {1u, 7u, 8u, 9u})
-    for (float size : {0.0f, -0.0f, FLT_TRUE_MIN, FLT_MIN, 1e-31f, 0.99e-30f, 1e-30f, 1.01e-30f,
-                       0x1.fdp-93f, 0x1.fep-93f, 0x1.ffp-93f, 1.0f, std::nextafter(1.0f, 2.0f), FLT_MAX, -FLT_MAX}) {
+    for (float size :
+         {0.0f, -0.0f, FLT_TRUE_MIN, FLT_MIN, 1e-31f, 0.99e-30f, 1e-30f, 1.01e-30f, 0x1.fdp-93f,
+          0x1.fep-93f, 0x1.ffp-93f, 1.0f, std::nextafter(1.0f, 2.0f), FLT_MAX, -FLT_MAX}) {
       WITH("size ", size);
       std::vector<float> v(n, 0.0f);
       v[n / 2] = size;

@@ -18,7 +18,8 @@ struct Activations {
   std::vector<int32_t> zero_points;
 
   Activations first(int64_t rows) const {
-    return {{values.begin(), values.begin() + rows}, {zero_points.begin(), zero_points.begin() + rows}};
+    return {{values.begin(), values.begin() + rows},
+            {zero_points.begin(), zero_points.begin() + rows}};
   }
 };
 

@@ -13,8 +13,8 @@ namespace lstm_fastkernels {
 inline float decode(const uint8_t *q, int64_t i, Arithmetic arithmetic, int32_t zero_point) {
   if (arithmetic == Arithmetic::float32)
     return read<float>(q, i);
-  return static_cast<float>(
-      (arithmetic == Arithmetic::signed16 ? read<int16_t>(q, i) : q[i]) - zero_point);
+  return static_cast<float>((arithmetic == Arithmetic::signed16 ? read<int16_t>(q, i) : q[i]) -
+                            zero_point);
 }
 
 inline void encode(uint8_t *q, int64_t i, Arithmetic arithmetic, int32_t value) {

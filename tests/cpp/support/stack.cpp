@@ -22,7 +22,8 @@ SourceMatrix random_integers(int64_t rows, int64_t columns, int64_t gates, Preci
                              int64_t most, Random &random) {
   SourceMatrix matrix{rows, columns, gates, precision, {}, {}, {}, false};
   for (int64_t i = 0; i < rows * columns; ++i)
-    matrix.weights.push_back(static_cast<float>(random.integer(-most, std::min<int64_t>(most, 127))));
+    matrix.weights.push_back(
+        static_cast<float>(random.integer(-most, std::min<int64_t>(most, 127))));
   for (int64_t i = 0; i < rows; ++i)
     matrix.scales.push_back(random.real(0.5f, 1.5f) / static_cast<float>(most));
   return matrix;

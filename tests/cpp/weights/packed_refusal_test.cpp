@@ -175,9 +175,8 @@ TEST(believed_lies_are_harmless) {
 
 // Whatever is not refused is read within its bounds.
 TEST(changed_bytes_are_refused_or_harmless) {
-  for (const auto &original :
-       {good(kInt8), good(kInt16), good(kFloat32), good(kInt8, true), good(kInt16, true),
-        good(kFloat32, true)})
+  for (const auto &original : {good(kInt8), good(kInt16), good(kFloat32), good(kInt8, true),
+                               good(kInt16, true), good(kFloat32, true)})
     for (size_t offset = 0; offset < kRecordsEnd; ++offset)
       for (int change : {0x01, 0x02, 0x80, 0xff}) {
         auto packed = original;
