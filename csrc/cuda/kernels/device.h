@@ -14,7 +14,7 @@
 // Warps. All 32 lanes call each of these together:
 //   mma_s8s8(sum, a, b)       m16n8k32, row by column; sums wrap around
 //   mma_s8u8(sum, a, b)       a is signed, b unsigned
-//   shuffle_xor(value, mask)  the value of lane() ^ mask; any 32-bit type
+//   largest_of_lanes(value)   int32_t
 //   any_lane(condition)
 // A thread:
 //   permute_bytes(low, high, selector)

@@ -9,9 +9,9 @@
 //   send(step, active)   sends this block's h after the step, rows 0 .. active - 1, and which rows
 //                        have a NaN
 //   collect(step, sent)  h for the step, of which the step before sent so many rows: brings it into
-//                        BlockMemory::h(step) and adds to row_nans(), for who comes after the next
-//                        barrier; waits for all blocks. False, in all lanes of a warp, if the wait
-//                        times out
+//                        BlockMemory::h_row(step, ...) and adds to row_nans(), for who comes after
+//                        the next barrier; waits for all blocks. False, in all lanes of a warp, if
+//                        the wait times out
 //   end()                called before the block returns
 //
 // Steps count from the kernel's first one. In each step every block waits for all others. So no

@@ -234,9 +234,9 @@ private:
           hi = v > hi ? v : hi;
         }
       }
-      const RowQuantizer to = quantizer(static_cast<float>(-largest_of_warp(-lo)),
-                                        static_cast<float>(largest_of_warp(hi)), true, RowKind::any,
-                                        true, a_.hh.activation_max);
+      const RowQuantizer to = quantizer(static_cast<float>(-device::largest_of_lanes(-lo)),
+                                        static_cast<float>(device::largest_of_lanes(hi)), true,
+                                        RowKind::any, true, a_.hh.activation_max);
       by = {to.scale * unit, to.inverse, to.zero_point};
     }
     if (device::lane() == 0)

@@ -41,10 +41,7 @@ LFK_DEVICE void mma_s8u8(int32_t (&sum)[4], const uint32_t (&a)[4], const uint32
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-template <class T> LFK_DEVICE T shuffle_xor(T value, int mask) {
-  static_assert(sizeof(T) == 4, "one register");
-  return __shfl_xor_sync(~0u, value, mask);
-}
+LFK_DEVICE int32_t largest_of_lanes(int32_t value) { return __reduce_max_sync(~0u, value); }
 LFK_DEVICE bool any_lane(bool condition) { return __any_sync(~0u, condition) != 0; }
 
 LFK_DEVICE uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "common/half.h"
 #include "common/numerics.h"
 #include "cuda/kernels/device.h"
 #include "cuda/kernels/rows.h"
@@ -12,12 +13,10 @@ namespace cuda {
 
 constexpr int kLanes = 32;
 
-template <class T> LFK_DEVICE T largest_of_warp(T m) {
-  for (int mask = kLanes / 2; mask > 0; mask /= 2) {
-    const T other = device::shuffle_xor(m, mask);
-    m = other > m ? other : m;
-  }
-  return m;
+// Of what is not negative: such floats are in the order of their bits.
+LFK_DEVICE float largest_magnitude(float m) {
+  return float_of(
+      static_cast<uint32_t>(device::largest_of_lanes(static_cast<int32_t>(bits_of(m)))));
 }
 
 template <Arithmetic F>
@@ -44,8 +43,8 @@ LFK_DEVICE void quantize_row(const RowTarget &target, bool extra_finite, const Q
     hi = v > hi ? v : hi;
   }
   finite = !device::any_lane(!finite);
-  const RowQuantizer to = quantizer(-largest_of_warp(-lo), largest_of_warp(hi), finite, target.kind,
-                                    has_zero_points(F), target.activation_max);
+  const RowQuantizer to = quantizer(-largest_magnitude(-lo), largest_magnitude(hi), finite,
+                                    target.kind, has_zero_points(F), target.activation_max);
   uint8_t *q = out.data + row * out.stride;
   const int padded = static_cast<int>(out.stride) / activation_bytes(F);
   for (int i = device::lane(); i < padded; i += kLanes)

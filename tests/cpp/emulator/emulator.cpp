@@ -1,5 +1,8 @@
 #include "emulator.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "check.h"
 #include "machine.h"
 
@@ -15,16 +18,12 @@ void multiply_warp(const Gate &threads, bool unsigned_b) {
   multiply(lanes, unsigned_b);
 }
 
-void shuffle_warp(const Gate &threads) {
-  uint32_t values[32];
+void reduce_warp(const Gate &threads) {
+  int32_t largest = std::numeric_limits<int32_t>::min();
   for (const Thread *thread : threads)
-    values[thread->thread % 32] = static_cast<const Shuffle *>(thread->operand)->value;
-  for (const Thread *thread : threads) {
-    Shuffle &shuffle = *static_cast<Shuffle *>(thread->operand);
-    if (shuffle.mask < 0 || shuffle.mask > 31)
-      refuse(check::text("comes to shuffle_xor with a mask of ", shuffle.mask));
-    shuffle.value = values[thread->thread % 32 ^ shuffle.mask];
-  }
+    largest = std::max(largest, static_cast<const Largest *>(thread->operand)->value);
+  for (const Thread *thread : threads)
+    static_cast<Largest *>(thread->operand)->value = largest;
 }
 
 void vote_warp(const Gate &threads) {
@@ -43,8 +42,8 @@ void vote_warp(const Gate &threads) {
   case Point::mma_s8s8:
   case Point::mma_s8u8:
     return multiply_warp(gate, gate.point == Point::mma_s8u8);
-  case Point::shuffle_xor:
-    return shuffle_warp(gate);
+  case Point::largest_of_lanes:
+    return reduce_warp(gate);
   case Point::any_lane:
     return vote_warp(gate);
   }
@@ -74,8 +73,8 @@ void make_copies(Thread &self, int groups) {
 } // namespace
 
 const char *name(Point point) {
-  constexpr const char *names[] = {"sync_threads", "cluster_sync", "mma_s8s8",
-                                   "mma_s8u8",     "shuffle_xor",  "any_lane"};
+  constexpr const char *names[] = {"sync_threads", "cluster_sync",     "mma_s8s8",
+                                   "mma_s8u8",     "largest_of_lanes", "any_lane"};
   return names[static_cast<int>(point)];
 }
 

@@ -45,15 +45,14 @@ struct Place {
 };
 extern const Place *here;
 
-enum class Point { sync_threads, cluster_sync, mma_s8s8, mma_s8u8, shuffle_xor, any_lane };
+enum class Point { sync_threads, cluster_sync, mma_s8s8, mma_s8u8, largest_of_lanes, any_lane };
 
 struct Product {
   int32_t *sum;
   const uint32_t *a, *b;
 };
-struct Shuffle {
-  uint32_t value;
-  int mask;
+struct Largest {
+  int32_t value;
 };
 struct Vote {
   bool value;
@@ -98,13 +97,10 @@ inline void mma_s8u8(int32_t (&sum)[4], const uint32_t (&a)[4], const uint32_t (
   emulator::meet(emulator::Point::mma_s8u8, &product);
 }
 
-template <class T> T shuffle_xor(T value, int mask) {
-  static_assert(sizeof(T) == 4, "one register");
-  emulator::Shuffle shuffle{0, mask};
-  std::memcpy(&shuffle.value, &value, sizeof value);
-  emulator::meet(emulator::Point::shuffle_xor, &shuffle);
-  std::memcpy(&value, &shuffle.value, sizeof value);
-  return value;
+inline int32_t largest_of_lanes(int32_t value) {
+  emulator::Largest largest{value};
+  emulator::meet(emulator::Point::largest_of_lanes, &largest);
+  return largest.value;
 }
 inline bool any_lane(bool condition) {
   emulator::Vote vote{condition};
