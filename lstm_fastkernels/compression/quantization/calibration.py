@@ -1,7 +1,7 @@
 """Calibration: what data does in the LSTMs of a model."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Observations:
     def hold_out(self, call: Call) -> None:
         """Keeps a call to measure on; calls beyond what memory is given to are left out."""
         size = call.x.numel() + call.y.numel()
-        if self._kept + size > _MOST_KEPT:
+        if self._kept and self._kept + size > _MOST_KEPT:
             return
         self._kept += size
         self._held_out.add(call)
@@ -61,12 +61,13 @@ def observe(
     Raises ValueError, naming the LSTM, for one that gets no input and for input that is not finite.
     """
     found = {lstm: Observations(lstm) for lstm in lstms}
-    for number, calls in enumerate(calls_of(model, lstms, batches)):
-        for lstm, call in calls:
-            if number % _HELD_OUT_OF == 1:
-                found[lstm].hold_out(call)
-            else:
-                found[lstm].add(call)
+    with contextlib.closing(calls_of(model, lstms, batches)) as by_batch:
+        for number, calls in enumerate(by_batch):
+            for lstm, call in calls:
+                if number % _HELD_OUT_OF == 1:
+                    found[lstm].hold_out(call)
+                else:
+                    found[lstm].add(call)
     for lstm, seen in found.items():
         if not any(moments.count for moments in seen.moments.values()):
             raise ValueError(f"{label_of(lstms[lstm])} got no input from the calibration batches")
@@ -75,12 +76,18 @@ def observe(
 
 def calls_of(
     model: nn.Module, modules: Mapping[nn.Module, str], batches: Iterable[Any]
-) -> Iterator[Iterator[tuple[nn.Module, Call]]]:
+) -> Generator[list[tuple[nn.Module, Call]]]:
     """For each batch, the calls of these modules, in evaluation mode and without gradients.
 
     A batch is what the model is called with: a tuple or list of arguments, a dict of keyword
-    arguments, or the one argument. Raises ValueError for calls with values that are not finite.
+    arguments, or the one argument. Until it is closed, the model stays in evaluation mode. Raises
+    TypeError for one batch in the place of several, ValueError for values that are not finite.
     """
+    if isinstance(batches, Tensor | PackedSequence | Mapping):
+        raise TypeError(
+            f"expected an iterable of batches, got a {type(batches).__name__}: if it is one batch, "
+            "give [batch]"
+        )
     calls: list[tuple[nn.Module, Call]] = []
 
     def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -96,7 +103,7 @@ def calls_of(
         for batch in tqdm(batches, desc="calibrating", unit="batch", disable=None):
             with torch.no_grad():
                 run(model, batch)
-            yield iter(calls)
+            yield calls
             calls.clear()
 
 

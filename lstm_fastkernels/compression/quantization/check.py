@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -69,9 +70,10 @@ def check(model: nn.Module, reference: nn.Module, batches: Iterable[Any]) -> Sqn
         raise ValueError("there is no fast LSTM in the model: quantize_ or convert makes them")
     pairs = _pairs(lstms, reference)
     recordings = {name: Recording() for name in lstms}
-    for of_batch in calls_of(reference, pairs, batches):
-        for twin, call in of_batch:
-            recordings[pairs[twin]].add(call)
+    with closing(calls_of(reference, pairs, batches)) as by_batch:
+        for of_batch in by_batch:
+            for twin, call in of_batch:
+                recordings[pairs[twin]].add(call)
     rows = []
     for twin, name in pairs.items():
         calls = recordings[name].calls()

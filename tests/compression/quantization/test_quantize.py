@@ -183,6 +183,11 @@ BAD = {
         ValueError,
         "lstm got no input from the calibration batches",
     ),
+    "a batch for batches": (
+        lambda model: lfk.quantize_(model, calibration=batches(1)[0]),
+        TypeError,
+        "expected an iterable of batches, got a Tensor",
+    ),
     "one batch": (
         lambda model: lfk.quantize_(model, calibration=batches(1), min_sqnr=30),
         ValueError,
