@@ -1,7 +1,6 @@
 """quantize_: int8 LSTMs in the place of a model's float ones, with data where there is some."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -80,7 +79,6 @@ def _twin(
     lstm: Any, name: str, config: Int8Config, seen: Observations | None, min_sqnr: float | None
 ) -> tuple[nn.Module, QuantizedLSTM]:
     """The LSTM quantized, and what to report of it."""
-    options = asdict(config)
     asked = _precision(lstm, config)
     precision: Mapping[str, str] = asked
     sqnr, tensors = None, None
@@ -94,9 +92,14 @@ def _twin(
             noise = noise_of(candidates.lstm(precision), seen.held_out)
             sqnr = to_db(signal_of(seen.held_out), noise)
         tensors = candidates.tensors(precision)
-    options |= {"activations": None, "precision": precision}
     cls = FastQuantLSTMCell if isinstance(lstm, nn.LSTMCell) else FastQuantLSTM
-    twin = cls.from_float(lstm, **options)
+    twin: Any = cls.from_float(
+        lstm,
+        precision=precision,
+        pair_safe=config.pair_safe,
+        layout=config.layout,
+        block_size=config.block_size,
+    )
     if tensors is not None:
         twin.take_dense({name: tensor.to(twin.packed.device) for name, tensor in tensors.items()})
     return twin, QuantizedLSTM(name, dict(asked), dict(precision), sqnr)

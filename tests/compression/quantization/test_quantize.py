@@ -78,6 +78,14 @@ def test_without_data_it_is_convert():
         assert torch.equal(plain.state_dict()[name], tensor)
 
 
+def test_the_options_of_another_module_can_be_used():
+    first, _ = quantized(Model(), lfk.Int8Config("mixed"))
+    config = lfk.Int8Config(precision=first.lstm.precision, layout="dense", block_size=(16, 8))
+    found, _ = quantized(Model(), config, calibration=batches(2))
+    assert dict(found.lstm.precision) == dict(first.lstm.precision)
+    assert (found.lstm.layout, found.lstm.block_size) == ("dense", (16, 8))
+
+
 def test_modes_hooks_and_the_rest_stay():
     model = Model().train()
     model.lstm.eval()
