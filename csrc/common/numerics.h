@@ -75,7 +75,8 @@ LFK_HOST_DEVICE inline float update_cell(const float (&gates)[4], float &c) {
 }
 
 // To the nearest integer, ties to even, for less than 2^22: what is added leaves no room for more.
-LFK_HOST_DEVICE inline float round_to_integer(float value) {
+// A float, or a vector of them.
+template <class Value> LFK_HOST_DEVICE Value round_to_integer(Value value) {
   return (value + 0x1.8p23f) - 0x1.8p23f;
 }
 

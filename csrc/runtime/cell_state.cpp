@@ -36,6 +36,11 @@ CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange
 }
 
 void CellState::step(int64_t count, const float *input_gates) {
+  const LstmShape &shape = call_.stack.shape;
+  const RowKind h_kind = shape.proj_size ? RowKind::any : RowKind::bounded; // projected: no bound
+  for (int64_t row = 0; row < count; ++row)
+    call_.kernels.quantize_row(output(row), shape.output_size(), h_kind, weights_.hh,
+                               quantized_h_.from(row));
   StepArguments a;
   a.rows = count;
   a.h_in = quantized_h_;
@@ -43,16 +48,13 @@ void CellState::step(int64_t count, const float *input_gates) {
   a.c = c_;
   a.h = cell_output_;
   call_.kernels.step(weights_.hh, all_tiles(weights_.hh), a);
-  if (call_.stack.shape.proj_size) {
-    for (int64_t row = 0; row < count; ++row)
-      call_.kernels.quantize_row(cell_output_ + row * call_.units_per_row(),
-                                 call_.stack.shape.hidden_size, RowKind::bounded, weights_.hr,
-                                 quantized_cell_output_.from(row));
-    call_.kernels.products(weights_.hr, all_tiles(weights_.hr), nullptr, count,
-                           quantized_cell_output_, h_);
-  }
+  if (!shape.proj_size)
+    return;
   for (int64_t row = 0; row < count; ++row)
-    quantize_h(row);
+    call_.kernels.quantize_row(cell_output_ + row * call_.units_per_row(), shape.hidden_size,
+                               RowKind::bounded, weights_.hr, quantized_cell_output_.from(row));
+  call_.kernels.products(weights_.hr, all_tiles(weights_.hr), nullptr, count,
+                         quantized_cell_output_, h_);
 }
 
 void CellState::store() const {
@@ -78,24 +80,15 @@ void CellState::load() {
   const LstmShape &shape = call_.stack.shape;
   std::fill_n(c_, rows_.size() * call_.units_per_row(), 0.0f);
   std::fill_n(h_, rows_.size() * h_stride_, 0.0f);
-  for (int64_t row = 0; row < rows_.size(); ++row) {
+  for (int64_t row = 0; a.h0 && row < rows_.size(); ++row) {
     float *c = c_ + row * call_.units_per_row();
     float *h = h_ + row * h_stride_;
-    bool finite = true;
-    if (a.h0) {
-      widen(caller_row(a.h0, shape.output_size(), row), a.state_type, shape.output_size(), h);
-      widen(caller_row(a.c0, shape.hidden_size, row), a.state_type, shape.hidden_size, c);
-      finite = std::all_of(c, c + shape.hidden_size, [](float v) { return std::isfinite(v); });
-    }
-    quantize_h(row);
-    if (!finite)
-      quantized_h_.scales[row] = std::numeric_limits<float>::quiet_NaN();
+    widen(caller_row(a.h0, shape.output_size(), row), a.state_type, shape.output_size(), h);
+    widen(caller_row(a.c0, shape.hidden_size, row), a.state_type, shape.hidden_size, c);
+    // A non-finite c0 makes its row NaN as a non-finite h0 does.
+    if (!std::all_of(c, c + shape.hidden_size, [](float v) { return std::isfinite(v); }))
+      *h = std::numeric_limits<float>::quiet_NaN();
   }
-}
-
-void CellState::quantize_h(int64_t row) const {
-  call_.kernels.quantize_row(output(row), call_.stack.shape.output_size(), call_.h_kind(),
-                             weights_.hh, quantized_h_.from(row));
 }
 
 } // namespace lstm_fastkernels

@@ -24,9 +24,6 @@ struct Call {
 
   int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
-
-  // Of the recurrent h. Its projection has no bound.
-  RowKind h_kind() const { return stack.shape.proj_size ? RowKind::any : RowKind::bounded; }
 };
 
 ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t rows,
@@ -48,7 +45,6 @@ private:
   // Of h0, c0, h_n or c_n.
   uint8_t *caller_row(const void *state, int64_t columns, int64_t row) const;
   void load();
-  void quantize_h(int64_t row) const;
 
   const Call &call_;
   const int64_t cell_;
@@ -58,7 +54,7 @@ private:
   float *cell_output_; // o tanh(c)
   float *h_;           // the output: cell_output_, or its projection
   int64_t h_stride_;
-  ActivationRows quantized_h_;
+  ActivationRows quantized_h_;           // as a step reads it
   ActivationRows quantized_cell_output_; // with a projection
 };
 

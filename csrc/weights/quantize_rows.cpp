@@ -15,6 +15,7 @@
 
 #include "common/fail.h"
 #include "common/half.h"
+#include "common/numerics.h"
 #include "common/rounding.h"
 
 namespace lstm_fastkernels {
@@ -71,11 +72,6 @@ inline Floats load(const float *from) {
   Floats floats;
   std::memcpy(&floats, from, sizeof floats);
   return floats;
-}
-
-// To the nearest integer, ties to even, for less than 2^22: what is added leaves no room for more.
-template <class Value> Value round_to_integer(Value value) {
-  return (value + 0x1.8p23f) - 0x1.8p23f;
 }
 
 inline Floats round_weight(Floats scaled) {

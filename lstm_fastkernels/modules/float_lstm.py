@@ -47,17 +47,27 @@ _COMPILED = "_compiled_call_impl"
 def parameter_kinds(module: nn.Module) -> dict[str, Kind]:
     """What the parameters must be, by their names, in the order in which the classes have them."""
     assert isinstance(module, nn.LSTM | nn.LSTMCell)
+    kinds = WeightSpec(shape_of(module), module.bias, {}).float_kinds()
+    return {name.removesuffix(_layer_end(module)): kind for name, kind in kinds.items()}
+
+
+def shape_of(module: nn.Module) -> LstmShape:
+    """The sizes of an nn.LSTM, or of an nn.LSTMCell as an LSTM of one layer."""
+    assert isinstance(module, nn.LSTM | nn.LSTMCell)
     if isinstance(module, nn.LSTMCell):
-        kinds = WeightSpec(LstmShape(module.input_size, module.hidden_size), module.bias, {})
-        return {name.removesuffix("_l0"): kind for name, kind in kinds.float_kinds().items()}
-    shape = LstmShape(
+        return LstmShape(module.input_size, module.hidden_size)
+    return LstmShape(
         module.input_size,
         module.hidden_size,
         module.proj_size,
         module.num_layers,
         num_directions=2 if module.bidirectional else 1,
     )
-    return WeightSpec(shape, module.bias, {}).float_kinds()
+
+
+def _layer_end(module: nn.Module) -> str:
+    """What the names of an LSTM's parameters end in and those of a cell do not."""
+    return "_l0" if isinstance(module, nn.LSTMCell) else ""
 
 
 def matrix_names(module: nn.Module) -> list[str]:
@@ -98,6 +108,11 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     if len(devices := {str(weight.device) for weight in weights.values()}) > 1:
         raise ValueError(f"its parameters are on several devices: {', '.join(sorted(devices))}")
     return weights
+
+
+def weights_as_lstm(module: nn.Module) -> dict[str, Tensor]:
+    """weights_of, by the names of an nn.LSTM also for a cell, which is an LSTM of one layer."""
+    return {name + _layer_end(module): weight for name, weight in weights_of(module).items()}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lstm_fastkernels as lfk
+from calls import cases
 from cases import AWKWARD, Case, assert_by_contract, assert_same, drawn
 from io_cases import same_tensors
 from isas import assert_same_bits, everywhere
@@ -24,19 +25,10 @@ LAYOUTS = [{}, {"layout": "dense"}, {"layout": "block_sparse", "density": 0.4}]
 
 @st.composite
 def mixtures(draw):
-    hidden_size = draw(st.integers(1, 40))
-    case = Case(
-        input_size=draw(st.integers(1, 70)),
-        hidden_size=hidden_size,
-        num_layers=draw(st.integers(1, 3)),
-        bidirectional=draw(st.booleans()),
-        proj_size=draw(st.integers(0, hidden_size - 1)),
-        bias=draw(st.booleans()),
-        T=draw(st.integers(1, 6)),
-        B=draw(st.integers(1, 9)),
-        seed=draw(st.integers(0, 999)),
-        **draw(st.sampled_from([*LAYOUTS, {"density": 0.4}])),
+    layout = {"layout": "auto", "density": 1.0} | draw(
+        st.sampled_from([*LAYOUTS, {"density": 0.4}])
     )
+    case = replace(draw(cases()), activations="int8", **layout)
     names = case.new(device="meta").precision
     chosen = draw(st.lists(st.sampled_from(PRECISIONS), min_size=len(names), max_size=len(names)))
     return replace(case, precision=tuple(zip(names, chosen, strict=True)))

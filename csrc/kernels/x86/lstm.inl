@@ -89,22 +89,22 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
     for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
       _mm256_storeu_ps(reinterpret_cast<float *>(row.data) + i, x);
     });
-  } else if (to.grid == 0.0f) {
-    const __m256 inverse = _mm256_set1_ps(to.inverse);
-    const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
-    for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
-      const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse));
-      store_integers(_mm256_add_epi32(q, zero_point), bytes, row.data + i * bytes);
-    });
   } else {
     const __m256 inverse = _mm256_set1_ps(to.inverse), grid = _mm256_set1_ps(to.grid);
     const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
-    for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
-      const __m256 u =
-          _mm256_round_ps(_mm256_mul_ps(x, grid), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(u, inverse));
-      store_integers(_mm256_add_epi32(q, zero_point), bytes, row.data + i * bytes);
-    });
+    const auto write = [&](const auto &u_of) LFK_ALWAYS_INLINE {
+      for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
+        const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(u_of(x), inverse));
+        store_integers(_mm256_add_epi32(q, zero_point), bytes, row.data + i * bytes);
+      });
+    };
+    if (to.grid == 0.0f)
+      write([](__m256 x) LFK_ALWAYS_INLINE { return x; });
+    else
+      write([&](__m256 x) LFK_ALWAYS_INLINE {
+        return _mm256_round_ps(_mm256_mul_ps(x, grid),
+                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      });
   }
 }
 

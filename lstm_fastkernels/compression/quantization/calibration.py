@@ -12,15 +12,12 @@ from tqdm.auto import tqdm
 from lstm_fastkernels.compression.lstms import label_of
 from lstm_fastkernels.compression.quantization.calls import Call, Recording, call_of
 from lstm_fastkernels.compression.quantization.moments import FloatLayers, Moments
-from lstm_fastkernels.modules.float_lstm import weights_of
-from lstm_fastkernels.weights.shape import LstmShape
+from lstm_fastkernels.modules.float_lstm import shape_of, weights_as_lstm
 
 # Of so many batches one is held out: the second, and every one so much later.
 _HELD_OUT_OF = 4
 # Numbers kept of held-out calls, for each LSTM: 256 MB.
 _MOST_KEPT = 1 << 26
-
-Observe = Callable[[str, Call], None]
 
 
 class Observations:
@@ -28,7 +25,7 @@ class Observations:
 
     def __init__(self, lstm: nn.Module) -> None:
         self.shape = shape_of(lstm)
-        self.floats = named_as_lstm(lstm, weights_of(lstm))
+        self.floats = weights_as_lstm(lstm)
         self._layers = FloatLayers(self.shape, self.floats)
         self.moments = {
             name: Moments(columns) for name, (_, columns) in self.shape.matrices.items()
@@ -134,16 +131,3 @@ def _hooked(module: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def shape_of(lstm: Any) -> LstmShape:
-    if isinstance(lstm, nn.LSTMCell):
-        return LstmShape(lstm.input_size, lstm.hidden_size)
-    directions = 2 if lstm.bidirectional else 1
-    return LstmShape(lstm.input_size, lstm.hidden_size, lstm.proj_size, lstm.num_layers, directions)
-
-
-def named_as_lstm(lstm: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By the names of an nn.LSTM, of which a cell is one layer."""
-    end = "_l0" if isinstance(lstm, nn.LSTMCell) else ""
-    return {name + end: weight for name, weight in weights.items()}

@@ -1,15 +1,14 @@
 """An LSTM's matrices, quantized with what was observed, and LSTMs made of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from lstm_fastkernels.compression.quantization.calibration import Observations
-from lstm_fastkernels.compression.quantization.calls import Call
 from lstm_fastkernels.compression.quantization.error_feedback import round_with_feedback
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.weights.canonical import sum_biases
-from lstm_fastkernels.weights.formats import PRECISIONS, Tensors
+from lstm_fastkernels.weights.formats import PRECISIONS, Int8, Tensors
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 
@@ -22,10 +21,6 @@ class Candidates:
         self._pair_safe = pair_safe
         self._made: dict[tuple[str, str], Tensors] = {}
         self._biases = {name: t.cpu() for name, t in sum_biases(seen.floats).items()}
-
-    @property
-    def held_out(self) -> Sequence[Call]:
-        return self._seen.held_out
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -55,11 +50,12 @@ class Candidates:
 
     def _make(self, name: str, precision: str) -> Tensors:
         weight = self._seen.floats[name].detach().cpu()
-        if precision == "float32":
-            return PRECISIONS[precision](self._pair_safe).compress(weight)
-        pair_safe = self._pair_safe if precision == "int8" else False
-        second_moment = self._seen.moments[name].second
-        integers, scale = round_with_feedback(weight, second_moment, pair_safe=pair_safe)
+        weight_format = PRECISIONS[precision](self._pair_safe)
+        if not isinstance(weight_format, Int8):
+            return weight_format.compress(weight)
+        integers, scale = round_with_feedback(
+            weight, self._seen.moments[name].second, pair_safe=weight_format.pair_safe
+        )
         return {"": integers, "_scale": scale}
 
 

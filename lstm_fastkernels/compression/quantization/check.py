@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels import reference
 from lstm_fastkernels.compression.lstms import find_lstms, label_of
-from lstm_fastkernels.compression.quantization.calibration import calls_of, named_as_lstm, shape_of
+from lstm_fastkernels.compression.quantization.calibration import calls_of
 from lstm_fastkernels.compression.quantization.calls import Call, Recording
 from lstm_fastkernels.compression.quantization.candidates import empty_lstm
 from lstm_fastkernels.compression.quantization.moments import FloatLayers
 from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.modules.float_lstm import weights_of
+from lstm_fastkernels.modules.float_lstm import shape_of, weights_as_lstm
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
+from lstm_fastkernels.reference import Matrix, RowKind, affine
 from lstm_fastkernels.weights.canonical import CanonicalLSTM
 
 _T = TypeVar("_T")
@@ -105,7 +105,7 @@ def _pairs(lstms: Mapping[str, FastModule], reference: nn.Module) -> dict[nn.Mod
 
 def _rows(name: str, lstm: FastModule, twin: nn.Module, calls: list[Call]) -> Iterator[SqnrRow]:
     canonical = lstm.canonical()
-    layers = FloatLayers(canonical.spec.shape, named_as_lstm(twin, weights_of(twin)))
+    layers = FloatLayers(canonical.spec.shape, weights_as_lstm(twin))
     noise = noise_of(_layers_of(canonical, 0, canonical.spec.shape.num_layers), calls)
     yield SqnrRow(name, "", lstm.activations, to_db(signal_of(calls), noise))
     for depth, own in enumerate(zip(*map(layers.calls, calls), strict=True)):
@@ -144,17 +144,17 @@ class _ProductErrors:
         tensors = {end: t.detach().cpu() for end, t in canonical.dense(name).items()}
         scale = tensors.get("_scale", torch.ones(len(tensors[""])))
         activations: Any = canonical.spec.precision[name]
-        self._matrix = reference.Matrix(tensors[""], scale, activations)
+        self._matrix = Matrix(tensors[""], scale, activations)
         is_bounded = not canonical.spec.shape.proj_size or name.startswith("weight_hr")
         bounded = is_bounded and not name.startswith("weight_ih")
-        self._kind: reference.RowKind = "bounded" if bounded else "any"
+        self._kind: RowKind = "bounded" if bounded else "any"
         self._count = 0
         self._signal = self._squares = 0.0
         self._sum = torch.zeros(len(scale), dtype=torch.float64)
 
     def add(self, operand: Tensor, weight: Tensor) -> None:
         exact = operand.double() @ weight.double().T
-        error = reference.affine(self._matrix, operand.double(), 0.0, self._kind) - exact
+        error = affine(self._matrix, operand.double(), 0.0, self._kind) - exact
         self._count += len(operand)
         self._signal += float(exact.square().sum())
         self._squares += float(error.square().sum())

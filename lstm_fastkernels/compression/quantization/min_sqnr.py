@@ -1,7 +1,8 @@
 """Raising the precision of an LSTM's matrices, where it buys most, until its output is good."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from lstm_fastkernels.compression.quantization.calls import Call
 from lstm_fastkernels.compression.quantization.candidates import Candidates
 from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 
@@ -11,16 +12,19 @@ PRICES = {"int8": 0.0, "int16": 0.6, "float32": 3.0}
 
 
 def raise_precision(
-    candidates: Candidates, precision: Mapping[str, str], min_sqnr: float
+    candidates: Candidates,
+    precision: Mapping[str, str],
+    calls: Sequence[Call],
+    min_sqnr: float,
 ) -> tuple[dict[str, str], float]:
-    """The precision of each matrix from which the outputs on held-out calls reach min_sqnr [dB],
-    and what they reach.
+    """The precision of each matrix from which the outputs for these calls reach min_sqnr [dB], and
+    what they reach.
 
     Errors of different matrices add up about as if they were independent: each is measured alone,
     with float32 for all others, and the step that saves most for its price is taken next. Raises
     ValueError where even float32 does not reach it.
     """
-    calls, sizes = candidates.held_out, candidates.sizes
+    sizes = candidates.sizes
     signal = signal_of(calls)
     found = dict(precision)
     alone: dict[tuple[str, str], float] = {}

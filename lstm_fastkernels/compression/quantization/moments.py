@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.modules.states import State
 from lstm_fastkernels.weights.shape import GATES, LstmShape
 
 # Rows multiplied at once: enough to be fast, and few enough to keep.
@@ -105,7 +106,7 @@ class FloatLayers:
         return gates
 
 
-def _run(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor], lengths: Tensor | None) -> Tensor:
+def _run(layer: nn.LSTM, x: Tensor, hx: State, lengths: Tensor | None) -> Tensor:
     """y, zeros past a row's length."""
     if lengths is None:
         return layer(x, hx)[0]

@@ -1,23 +1,28 @@
 """quantize_: int8 LSTMs in the place of a model's float ones, with data where there is some."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels.compression.convert import replace_lstms
 from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms, label_of
-from lstm_fastkernels.compression.quantization.calibration import Observations, observe, shape_of
+from lstm_fastkernels.compression.quantization.calibration import Observations, observe
 from lstm_fastkernels.compression.quantization.candidates import Candidates
 from lstm_fastkernels.compression.quantization.config import Int8Config
 from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
 from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
 from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.modules.cell import FastQuantLSTMCell
+from lstm_fastkernels.modules.float_lstm import shape_of
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.weights.precision import PrecisionConfig
 
-CLASSES = {nn.LSTM: FastQuantLSTM, nn.LSTMCell: FastQuantLSTMCell}
+CLASSES: dict[type[nn.Module], Any] = {
+    nn.LSTM: FastQuantLSTM,
+    nn.LSTMCell: FastQuantLSTMCell,
+}
 
 
 def quantize_(
@@ -52,48 +57,48 @@ def quantize_(
         raise ValueError("min_sqnr needs calibration batches to measure on")
     lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=CLASSES)}
     check_replaceable(model, lstms)
-    for lstm, name in lstms.items():
-        try:
-            _precision(lstm, config)
-        except ValueError as error:
-            raise ValueError(f"{label_of(name)}: {error}") from error
+    asked = {lstm: _asked(lstm, name, config) for lstm, name in lstms.items()}
     seen = {} if calibration is None else observe(model, lstms, calibration)
     rows: list[QuantizedLSTM] = []
 
     def make(lstm: nn.Module) -> nn.Module:
-        twin, row = _twin(lstm, lstms[lstm], config, seen.get(lstm), min_sqnr)
-        rows.append(row)
+        twin, precision, sqnr = _twin(lstm, asked[lstm], config, seen.get(lstm), min_sqnr)
+        rows.append(QuantizedLSTM(lstms[lstm], asked[lstm], precision, sqnr))
         return twin
 
     replaced = replace_lstms(model, make, classes=CLASSES, filter_fn=filter_fn, inplace=True)
     return QuantizationReport(replaced, rows)
 
 
-def _precision(lstm: nn.Module, config: Int8Config) -> dict[str, str]:
-    cls = FastQuantLSTM
+def _asked(lstm: nn.Module, name: str, config: Int8Config) -> dict[str, str]:
+    """The precision of each matrix that the config has for an LSTM, which errors call by name."""
     numbers = PrecisionConfig(config.activations, config.precision, config.pair_safe)
-    return numbers.of(shape_of(lstm), cls.activation_choices, cls.precision_choices)
+    choices = FastQuantLSTM.activation_choices, FastQuantLSTM.precision_choices
+    try:
+        return numbers.of(shape_of(lstm), *choices)
+    except ValueError as error:
+        raise ValueError(f"{label_of(name)}: {error}") from error
 
 
 def _twin(
-    lstm: Any, name: str, config: Int8Config, seen: Observations | None, min_sqnr: float | None
-) -> tuple[nn.Module, QuantizedLSTM]:
-    """The LSTM quantized, and what to report of it."""
-    asked = _precision(lstm, config)
-    precision: Mapping[str, str] = asked
-    sqnr, tensors = None, None
+    lstm: nn.Module,
+    asked: dict[str, str],
+    config: Int8Config,
+    seen: Observations | None,
+    min_sqnr: float | None,
+) -> tuple[nn.Module, dict[str, str], float | None]:
+    """The LSTM quantized, the precision of each matrix and what was reached on held-out calls."""
+    precision, sqnr, tensors = asked, None, None
     if seen is not None:
-        candidates = Candidates(seen, config.pair_safe)
+        candidates, held_out = Candidates(seen, config.pair_safe), seen.held_out
         if min_sqnr is not None:
-            if not seen.held_out:
+            if not held_out:
                 raise ValueError("min_sqnr needs a second calibration batch, to measure on")
-            precision, sqnr = raise_precision(candidates, asked, min_sqnr)
-        elif seen.held_out:
-            noise = noise_of(candidates.lstm(precision), seen.held_out)
-            sqnr = to_db(signal_of(seen.held_out), noise)
+            precision, sqnr = raise_precision(candidates, asked, held_out, min_sqnr)
+        elif held_out:
+            sqnr = to_db(signal_of(held_out), noise_of(candidates.lstm(precision), held_out))
         tensors = candidates.tensors(precision)
-    cls = FastQuantLSTMCell if isinstance(lstm, nn.LSTMCell) else FastQuantLSTM
-    twin: Any = cls.from_float(
+    twin: Any = CLASSES[type_before_parametrizations(lstm)].from_float(
         lstm,
         precision=precision,
         pair_safe=config.pair_safe,
@@ -102,4 +107,4 @@ def _twin(
     )
     if tensors is not None:
         twin.take_dense({name: tensor.to(twin.packed.device) for name, tensor in tensors.items()})
-    return twin, QuantizedLSTM(name, dict(asked), dict(precision), sqnr)
+    return twin, precision, sqnr
