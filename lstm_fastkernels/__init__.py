@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lstm_fastkernels.compression.pruning.report import sparsity_report as sparsity_report
     from lstm_fastkernels.compression.quantization.check import SqnrReport as SqnrReport
     from lstm_fastkernels.compression.quantization.check import check as check
+    from lstm_fastkernels.compression.quantization.config import Int4Config as Int4Config
     from lstm_fastkernels.compression.quantization.config import Int8Config as Int8Config
     from lstm_fastkernels.compression.quantization.quantize import quantize_ as quantize_
     from lstm_fastkernels.compression.quantization.report import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from lstm_fastkernels.paths import get_cmake_dir as get_cmake_dir
     from lstm_fastkernels.paths import get_include as get_include
     from lstm_fastkernels.paths import get_library_dir as get_library_dir
+    from lstm_fastkernels.weights.int4 import quantize_groups as quantize_groups
     from lstm_fastkernels.weights.quantize_rows import quantize_rows as quantize_rows
 
 __version__ = "0.1.0"
@@ -65,6 +67,7 @@ _HOMES = {
     "get_include": "paths",
     "get_isa": "ops",
     "get_library_dir": "paths",
+    "Int4Config": "compression.quantization.config",
     "Int8Config": "compression.quantization.config",
     "load_file": "io.file",
     "prune_": "compression.pruning.prune",
@@ -73,6 +76,7 @@ _HOMES = {
     "Pruner": "compression.pruning.pruner",
     "QuantizationReport": "compression.quantization.report",
     "quantize_": "compression.quantization.quantize",
+    "quantize_groups": "weights.int4",
     "quantize_rows": "weights.quantize_rows",
     "release_memory": "ops",
     "remove_pruning_": "compression.pruning.prune",

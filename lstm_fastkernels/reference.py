@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Activations = Literal["int8", "int16", "float32"]
+Activations = Literal["int8", "int16", "int4", "float32"]
 RowKind = Literal["any", "bounded"]
 State = tuple[Tensor, Tensor]
 
@@ -50,8 +50,9 @@ NO_BIAS = -0.0
 class Matrix:
     """A weight matrix, its scales and the type of its activations.
 
-    weight: int8 or float32 [N, K]; scale: float32 [N], ones for float32 weights. `activations` are
-    "float32" if, and only if, the weights are.
+    weight: int8 or float32 [N, K]; scale: float32 [N], ones for float32 weights; of 4-bit weights,
+    int8 [N, K] in [-8, 7], [N, G]: one for each group of columns. `activations` are "float32" if,
+    and only if, the weights are.
     """
 
     weight: Tensor
@@ -217,8 +218,30 @@ def products(activations: Tensor, weight: Tensor) -> Tensor:
     return sums
 
 
+def int4_affine(matrix: Matrix, rows: Tensor, addend: Tensor | float, kind: RowKind) -> Tensor:
+    """fma(value, row's scale, addend) [..., N] of rows [..., K] and 4-bit weights.
+
+    With q and the zero point z of a row, value starts as -z * w, w the sums of each group's weights
+    times their scale, added by fma; then each group's exact sum of q times weights is converted and
+    added by fma(sum, scale, value), groups in ascending order.
+    """
+    q, zero_point, scale = quantize_rows_unsigned(rows, kind)
+    size = group_size_of(matrix.weight.shape[1], matrix.scale.shape[1])
+    weights = matrix.weight.split(size, 1)
+    weight_sums = torch.zeros_like(matrix.scale[:, 0])
+    for group, weight in enumerate(weights):
+        weight_sums = fma(weight.sum(1).float(), matrix.scale[:, group], weight_sums)
+    value = -zero_point.to(rows.dtype) * weight_sums
+    for group, part in enumerate(q.split(size, -1)):
+        sums = products(part, weights[group]).to(rows.dtype)
+        value = fma(sums, matrix.scale[:, group], value)
+    return fma(value, scale.to(rows.dtype), addend)
+
+
 def affine(matrix: Matrix, rows: Tensor, addend: Tensor | float, kind: RowKind = "any") -> Tensor:
     """fma(sum, row's scale * scale, addend) [..., N] of rows [..., K]; `addend` broadcasts."""
+    if matrix.activations == "int4":
+        return int4_affine(matrix, rows, addend, kind)
     activations, scale = take_activations(matrix, rows, kind)
     sums = products(activations, matrix.weight).to(rows.dtype)
     return fma(sums, scale.to(rows.dtype) * matrix.scale, addend)
@@ -246,6 +269,18 @@ def expand_blocks(
     return padded[:, :rows, :columns].flatten(0, 1)
 
 
+def unpack_int4(packed: Tensor, columns: int) -> Tensor:
+    """int8 [N, columns] of uint8 [N, ceil(columns / 2)]: two columns a byte, the even one in the
+    low half, two's complement."""
+    halves = torch.stack((packed & 15, packed >> 4), 2).flatten(1)[:, :columns].to(torch.int8)
+    return torch.where(halves < 8, halves, halves - 16)
+
+
+def group_size_of(columns: int, groups: int) -> int:
+    """How many columns share a scale where a row of so many has so many groups: the least size."""
+    return next(size for size in (32, 64, 128) if math.ceil(columns / size) == groups)
+
+
 def canonical_matrix(
     tensors: Mapping[str, Tensor],
     name: str,
@@ -254,7 +289,7 @@ def canonical_matrix(
 ) -> Matrix:
     """The matrix of that name, dense or in blocks; shape = (gates, rows, columns).
 
-    `activations` are those of int8 weights; float32 weights have float32 ones.
+    `activations` are those of int8 weights, or "int4"; float32 weights have float32 ones.
     """
     if name in tensors:
         weight = tensors[name]
@@ -267,6 +302,8 @@ def canonical_matrix(
         )
     if weight.is_floating_point():
         return Matrix(weight, weight.new_ones(len(weight)), "float32")
+    if activations == "int4":
+        weight = unpack_int4(weight, shape[2])
     return Matrix(weight, tensors[f"{name}_scale"], activations)
 
 

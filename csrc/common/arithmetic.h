@@ -13,17 +13,20 @@ enum class Arithmetic : uint32_t {
   any8 = 1,     // unsigned 8-bit activations, any weights
   signed16 = 2, // 16-bit activations times sign-extended weights
   float32 = 3,  // float32 weights and activations, summed by fma in the order of columns
+  int4 = 4,     // unsigned 8-bit activations, 4-bit weights with a scale for groups of columns
 };
 
 LFK_HOST_DEVICE constexpr bool has_zero_points(Arithmetic arithmetic) {
-  return arithmetic == Arithmetic::pairs8 || arithmetic == Arithmetic::any8;
+  return arithmetic != Arithmetic::signed16 && arithmetic != Arithmetic::float32;
 }
 
 LFK_HOST_DEVICE constexpr int activation_bytes(Arithmetic arithmetic) {
   return arithmetic == Arithmetic::float32 ? 4 : arithmetic == Arithmetic::signed16 ? 2 : 1;
 }
-constexpr int weight_bytes(Arithmetic arithmetic) {
-  return arithmetic == Arithmetic::float32 ? 4 : 1;
+constexpr int weight_bits(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::float32 ? 32 : arithmetic == Arithmetic::int4 ? 4 : 8;
 }
+// Of those that take whole bytes.
+constexpr int weight_bytes(Arithmetic arithmetic) { return weight_bits(arithmetic) / 8; }
 
 } // namespace lstm_fastkernels

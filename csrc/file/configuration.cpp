@@ -52,6 +52,9 @@ void check_later_weights(const json &from, const std::string &what) {
   const json &pair_safe = member(from, "pair_safe", what);
   if (!pair_safe.is_boolean() && pair_safe != "auto")
     refuse_file(what + ": 'pair_safe' must be \"auto\", true or false");
+  const int64_t group_size = integer(from, "group_size", what);
+  if (!is_group_size(group_size))
+    refuse_file(what + ": 'group_size' must be 32, 64 or 128, got " + std::to_string(group_size));
   const std::string layout = text(from, "layout", what);
   if (layout != "auto" && layout != "dense" && layout != "block_sparse")
     refuse_file(what + ": 'layout' must be auto, dense or block_sparse, got '" + layout + "'");

@@ -20,9 +20,16 @@ struct ActivationRows {
   }
 };
 
-// Room for one row of n activations: kernels write whole groups of 8.
-inline int64_t activation_row_bytes(Arithmetic arithmetic, int64_t n) {
-  return round_up(n, kTileUnits) * activation_bytes(arithmetic);
+// Kernels write whole groups of 8, for 4-bit weights of 32.
+inline int64_t padded_columns(Arithmetic arithmetic, int64_t n) {
+  return round_up(n, arithmetic == Arithmetic::int4 ? 32 : kTileUnits);
+}
+
+// Room for one row of n activations of a matrix. For 4-bit weights, which are stored with 8 added,
+// int32 follow: 8 times the sum of the activations of each group of columns that share a scale.
+inline int64_t activation_row_bytes(const Matrix &target, int64_t n) {
+  const int64_t offsets = target.arithmetic == Arithmetic::int4 ? target.scale_groups * 4 : 0;
+  return padded_columns(target.arithmetic, n) * activation_bytes(target.arithmetic) + offsets;
 }
 
 // One time step of one layer and direction. Float rows are [rows][num_tiles * 32] for gates and

@@ -9,6 +9,7 @@
 #include "runtime/processors.h"
 #include "runtime/split.h"
 #include "runtime/stack.h"
+#include "weights/packed_int4.h"
 #include "weights/packed_stack.h"
 
 namespace lstm_fastkernels {
@@ -18,18 +19,29 @@ bool all_zero(const uint8_t *bytes, int64_t count) {
   return std::all_of(bytes, bytes + count, [](uint8_t byte) { return byte == 0; });
 }
 
+// Whether a group of columns is zero in 8 rows of a dense matrix.
+bool is_zero(const Matrix &matrix, int64_t strip, int64_t group) {
+  const uint8_t *const tile = matrix.tiles + strip / kStripsPerTile * matrix.tile_bytes();
+  const int64_t row = strip % kStripsPerTile * kStripRows;
+  if (matrix.arithmetic != Arithmetic::int4) {
+    const int64_t width = group_bytes(matrix.arithmetic);
+    return all_zero(tile + (group * kTileRows + row) * width, kStripRows * width);
+  }
+  for (int64_t i = 0; i < kStripRows * kBlockColumns; ++i)
+    if (int4_weight(tile, row + i / kBlockColumns, group * kBlockColumns + i % kBlockColumns) != 0)
+      return false;
+  return true;
+}
+
 // Blocks of a dense matrix that are not zero. A block is all of its groups for 8 rows.
 int64_t kept_in_tiles(const Matrix &matrix) {
-  const int64_t width = group_bytes(matrix.arithmetic);
   const int64_t groups_a_block = kBlockColumns / columns_per_group(matrix.arithmetic);
   int64_t kept = 0;
   for (int64_t strip = 0; strip < matrix.num_tiles * kStripsPerTile; ++strip) {
-    const uint8_t *const rows = matrix.tiles + strip / kStripsPerTile * matrix.tile_bytes() +
-                                strip % kStripsPerTile * kStripRows * width;
     for (int64_t first = 0; first < matrix.groups; first += groups_a_block) {
       bool zero = true;
       for (int64_t group = first; group < std::min(matrix.groups, first + groups_a_block); ++group)
-        zero = zero && all_zero(rows + group * kTileRows * width, kStripRows * width);
+        zero = zero && is_zero(matrix, strip, group);
       kept += !zero;
     }
   }
@@ -62,6 +74,8 @@ const char *products_text(Arithmetic arithmetic) {
     return "8-bit; on AVX2 by 16-bit operands, the weights are not pair-safe";
   case Arithmetic::signed16:
     return "16-bit activations";
+  case Arithmetic::int4:
+    return "4-bit weights, 8-bit activations";
   default:
     return "float32";
   }

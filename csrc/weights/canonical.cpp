@@ -8,6 +8,7 @@
 #include "common/fail.h"
 #include "lstm_fastkernels/weights.h"
 #include "weights/matrix_source.h"
+#include "weights/packed_int4.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -68,6 +69,8 @@ struct CanonicalTensors::Collected {
   }
 
   WeightMatrix matrix(const MatrixName &of, Precision precision) {
+    if (precision.weights == WeightType::int4)
+      return int4_matrix(of, precision);
     const bool integers = precision.weights == WeightType::int8;
     const char *const dtype = integers ? "I8" : "F32";
     WeightMatrix m;
@@ -86,6 +89,16 @@ struct CanonicalTensors::Collected {
     }
     if (integers)
       m.scales = array<float>(of.name + "_scale", "F32", {of.rows});
+    return m;
+  }
+
+  WeightMatrix int4_matrix(const MatrixName &of, Precision precision) {
+    WeightMatrix m;
+    m.precision = precision;
+    m.weights = find(of.name, "U8", {of.rows, divide_up(of.columns, 2)}).data;
+    const std::string scale = of.name + "_scale";
+    m.scales = array<float>(scale, "F32", {of.rows, kAnySize});
+    m.group_size = group_size_of(of.columns, tensors.find(scale)->second.shape[1], scale);
     return m;
   }
 

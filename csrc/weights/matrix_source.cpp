@@ -3,9 +3,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
 
 #include "common/fail.h"
 #include "common/numerics.h"
+#include "weights/packed_int4.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -103,6 +105,8 @@ MatrixSource::MatrixSource(const MatrixShape &shape, const WeightMatrix &source,
                            const std::string &name)
     : shape_(shape), source_(source),
       stride_(source.crow_indices ? source.block_columns : shape.columns) {
+  if (is_int4())
+    expand(name);
   if (in_blocks()) {
     copy_indices(name);
     check_blocks(shape, source_, weight_bytes(), name);
@@ -122,6 +126,25 @@ void MatrixSource::copy_indices(const std::string &name) {
   source_.col_indices = col_indices_.data();
 }
 
+void MatrixSource::expand(const std::string &name) {
+  if (in_blocks())
+    fail(name + ": a matrix of 4-bit weights must be dense");
+  check_group_size(source_.group_size, name + ": ");
+  expanded_ =
+      expand_int4(static_cast<const uint8_t *>(source_.weights), shape_.rows, shape_.columns, name);
+  source_.weights = expanded_.data();
+}
+
+float MatrixSource::int4_row_sum(int64_t row) const {
+  const auto weight_sum = [&](int64_t group) {
+    const int8_t *const weights = expanded_.data() + row * shape_.columns;
+    return std::accumulate(weights + group * group_size(),
+                           weights + std::min((group + 1) * group_size(), shape_.columns), 0);
+  };
+  const auto scale = [&](int64_t group) { return group_scale(row, group); };
+  return lstm_fastkernels::int4_row_sum(scale_groups(), weight_sum, scale);
+}
+
 void MatrixSource::examine(const std::string &name) {
   row_sums_.resize(static_cast<size_t>(shape_.rows));
   std::vector<int64_t> magnitudes(row_sums_.size());
@@ -139,12 +162,20 @@ void MatrixSource::examine(const std::string &name) {
             proof_.pair_safe = false;
       }
     });
-  for (size_t row = 0; row < row_sums_.size(); ++row) {
+  for (size_t row = 0; row < row_sums_.size(); ++row)
     proof_.include(row_sums_[row], magnitudes[row]);
-    if (!std::isfinite(source_.scales[row]) || source_.scales[row] < 0)
-      fail(name + ": scales must be finite and not negative, row " + std::to_string(row) +
-           " is not");
-  }
+  check_scales(name);
+}
+
+void MatrixSource::check_scales(const std::string &name) const {
+  const int64_t scales_a_row = is_int4() ? scale_groups() : 1;
+  for (int64_t i = 0; i < shape_.rows * scales_a_row; ++i)
+    if (!std::isfinite(source_.scales[i]) || source_.scales[i] < 0)
+      fail(name + ": scales must be finite and not negative, row " +
+           std::to_string(i / scales_a_row) + " is not");
+  for (int64_t row = 0; is_int4() && row < shape_.rows; ++row)
+    if (!std::isfinite(int4_row_sum(row)))
+      fail(name + ": scales are too large, row " + std::to_string(row));
 }
 
 void MatrixSource::check_floats(const std::string &name) const {

@@ -107,12 +107,20 @@ public:
   const Proof &proof() const { return proof_; }
   Precision precision() const { return source_.precision; }
   bool is_float() const { return source_.precision.weights == WeightType::float32; }
+  bool is_int4() const { return source_.precision.weights == WeightType::int4; }
   bool in_blocks() const { return source_.crow_indices != nullptr; }
   int64_t stride() const { return stride_; } // weights from row to row of a panel
   int64_t weight_bytes() const { return is_float() ? 4 : 1; }
   // Of each source row, for integers.
   const std::vector<int32_t> &row_sums() const { return row_sums_; }
   float scale(int64_t row) const { return source_.scales ? source_.scales[row] : 1.0f; }
+  // Of int4, whose weights panels have as int8.
+  int64_t group_size() const { return source_.group_size; }
+  int64_t scale_groups() const { return divide_up(shape_.columns, source_.group_size); }
+  float group_scale(int64_t row, int64_t group) const {
+    return source_.scales[row * scale_groups() + group];
+  }
+  float int4_row_sum(int64_t row) const;
 
   // Calls visit(panel) from left to right: once for a dense source, once a block for one in blocks.
   template <class Visit> void for_each_panel(int64_t strip, const Visit &visit) const;
@@ -122,13 +130,16 @@ public:
 
 private:
   void copy_indices(const std::string &name);
+  void expand(const std::string &name);
   void examine(const std::string &name);
+  void check_scales(const std::string &name) const;
   void check_floats(const std::string &name) const;
   bool is_zero(const Panel &panel, int64_t k) const;
 
   MatrixShape shape_;
-  WeightMatrix source_; // its indices are the copies
+  WeightMatrix source_; // its indices, and the weights of int4, are copies
   std::vector<int32_t> crow_indices_, col_indices_;
+  std::vector<int8_t> expanded_;
   int64_t stride_;
   Proof proof_;
   std::vector<int32_t> row_sums_;

@@ -11,7 +11,7 @@ namespace lstm_fastkernels {
 namespace {
 
 constexpr char kMagic[8] = {'L', 'F', 'K', 'L', 'S', 'T', 'M', '\0'};
-constexpr uint32_t kVersion = 4;
+constexpr uint32_t kVersion = 5;
 
 const char *layout_name(Backend backend) {
   return backend == Backend::cpu ? "the CPU layout (1)" : "the CUDA layout (2)";

@@ -10,6 +10,11 @@
 //
 //   group 0 of row 0 | group 0 of row 1 | ... | group 0 of row 31 | group 1 of row 0 | ...
 //
+// A tile of 4-bit weights has rows 0..15 in the low halves of its bytes and rows 16..31 in the high
+// ones, each weight as weight + 8. A group of 4 columns is one load of 64 bytes:
+//
+//   columns 0..3 of rows 0 and 16 | columns 0..3 of rows 1 and 17 | ... | of rows 15 and 31 | ...
+//
 // A block-sparse matrix holds the blocks of 8 rows x 4 columns that are not zero. 8 rows are a
 // strip: a gate of a tile. The strips of a window of 16 tiles are sorted by how many blocks they
 // have and taken 8 at a time, as a slice, which is as long as its longest strip; shorter ones are
@@ -43,10 +48,10 @@ constexpr int kWindowTiles = 16;
 constexpr int columns_per_group(Arithmetic arithmetic) { return 4 / activation_bytes(arithmetic); }
 // Of the weights of a row.
 constexpr int group_bytes(Arithmetic arithmetic) {
-  return columns_per_group(arithmetic) * weight_bytes(arithmetic);
+  return columns_per_group(arithmetic) * weight_bits(arithmetic) / 8;
 }
 constexpr int block_bytes(Arithmetic arithmetic) {
-  return kStripRows * kBlockColumns * weight_bytes(arithmetic);
+  return kStripRows * kBlockColumns * weight_bits(arithmetic) / 8;
 }
 
 // Reads element i of an array of T that may be misaligned.
@@ -64,17 +69,21 @@ static_assert(sizeof(Slice) == 16);
 
 struct Matrix {
   // Dense:
-  const uint8_t *tiles = nullptr; // int8 or float [num_tiles][groups][32][columns_per_group]
+  // int8 or float [num_tiles][groups][32][columns_per_group]; int4 [num_tiles][groups][16][4]
+  const uint8_t *tiles = nullptr;
   // Block-sparse, null where dense:
   const uint8_t *slices = nullptr;  // Slice [num_slices], 8 for each window
   const uint8_t *columns = nullptr; // uint16 [positions][8]
   const uint8_t *blocks = nullptr;  // int8 or float [positions][8][groups][8][columns_per_group]
 
   // Of the weights, where activations have zero points: int16 or, where one needs it, int32
-  // [num_tiles][32].
+  // [num_tiles][32]. Of int4, float: each group's sum times its scale, added by fma.
   const uint8_t *row_sums = nullptr;
   bool wide_row_sums = false;
-  const uint8_t *scales = nullptr; // float [num_tiles][32]; 1 for Arithmetic::float32
+  // float [num_tiles][32]; 1 for Arithmetic::float32; of int4 [num_tiles][scale_groups][32]
+  const uint8_t *scales = nullptr;
+  int64_t scale_columns = 0; // of int4: how many share a scale
+  int64_t scale_groups = 1;
   int64_t num_tiles = 0;
   int64_t groups = 0;
   int64_t positions = 0;

@@ -7,21 +7,20 @@
 namespace lstm_fastkernels {
 namespace {
 
-// Refuses values for which good(value) does not hold, and such that are not 0 in rows of padding.
+// Refuses values for which good(value) does not hold, and such that are not 0 in rows of padding:
+// floats [tiles][count][rows of a tile].
 template <class Good>
-void check_floats(const std::string &name, const MatrixShape &shape, int64_t height,
+void check_floats(const std::string &name, const MatrixShape &shape, int64_t height, int64_t count,
                   const void *values, const std::string &what, const Good &good) {
   const int64_t tile_rows = kStripsPerTile * height;
-  for (int64_t tile = 0; tile < shape.num_tiles(height); ++tile)
-    for (int64_t position = 0; position < tile_rows; ++position) {
-      const float value =
-          read<float>(static_cast<const uint8_t *>(values), tile * tile_rows + position);
-      const int64_t row = shape.source_row(tile, position, height);
-      if (row < 0 && value != 0)
-        refuse_packed(name, what + " of padding must be zero");
-      if (row >= 0 && !good(value))
-        refuse_packed(name, what + " of row " + std::to_string(row) + " is not possible");
-    }
+  for (int64_t i = 0; i < shape.num_tiles(height) * count * tile_rows; ++i) {
+    const float value = read<float>(static_cast<const uint8_t *>(values), i);
+    const int64_t row = shape.source_row(i / tile_rows / count, i % tile_rows, height);
+    if (row < 0 && value != 0)
+      refuse_packed(name, what + " of padding must be zero");
+    if (row >= 0 && !good(value))
+      refuse_packed(name, what + " of row " + std::to_string(row) + " is not possible");
+  }
 }
 
 } // namespace
@@ -47,15 +46,16 @@ Proof PackedRows::prove(bool pair_safe) const {
   return proof;
 }
 
-void PackedRows::check_scales(const void *scales, bool is_float) const {
-  check_floats(name_, shape_, height_, scales, "scale", [&](float scale) {
+void PackedRows::check_scales(const void *scales, bool is_float, int64_t count) const {
+  check_floats(name_, shape_, height_, count, scales, "scale", [&](float scale) {
     return is_float ? scale == 1.0f : std::isfinite(scale) && scale >= 0;
   });
 }
 
 void check_bias(const std::string &name, const MatrixShape &rows, int64_t height,
                 const void *bias) {
-  check_floats(name, rows, height, bias, "value", [](float value) { return std::isfinite(value); });
+  check_floats(name, rows, height, 1, bias, "value",
+               [](float value) { return std::isfinite(value); });
 }
 
 } // namespace lstm_fastkernels

@@ -45,8 +45,8 @@ public:
       refuse_packed(name_, "weights must be finite");
     return prove(scan.pair_safe());
   }
-  // Refuses scales that are not finite or negative; 1 is the only one of float32.
-  void check_scales(const void *scales, bool is_float) const;
+  // Refuses scales, `count` a row, that are not finite or negative; 1 is the only one of float32.
+  void check_scales(const void *scales, bool is_float, int64_t count = 1) const;
 
 private:
   Proof prove(bool pair_safe) const;

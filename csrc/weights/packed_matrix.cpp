@@ -4,11 +4,16 @@
 #include <iterator>
 
 #include "common/numerics.h"
+#include "weights/packed_int4.h"
 
 namespace lstm_fastkernels {
 namespace {
 
 int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
+
+int64_t scale_groups(const MatrixShape &shape, const MatrixRecord &record) {
+  return record.scale_columns ? divide_up(shape.columns, record.scale_columns) : 1;
+}
 
 bool possible(Arithmetic arithmetic, Precision precision) {
   if (arithmetic == Arithmetic::pairs8)
@@ -21,13 +26,17 @@ bool possible(Arithmetic arithmetic, Precision precision) {
 Arithmetic choose(Precision precision, const Proof &proof) {
   if (precision.weights == WeightType::float32)
     return Arithmetic::float32;
+  if (precision.weights == WeightType::int4)
+    return Arithmetic::int4;
   if (precision.activations == ActivationType::int16)
     return Arithmetic::signed16;
   return proof.pair_safe ? Arithmetic::pairs8 : Arithmetic::any8;
 }
 
 uint32_t row_sum_bytes(Arithmetic arithmetic, const Proof &proof) {
-  return !has_zero_points(arithmetic) ? 0 : proof.short_sums ? sizeof(int16_t) : sizeof(int32_t);
+  if (!has_zero_points(arithmetic))
+    return 0;
+  return proof.short_sums && arithmetic != Arithmetic::int4 ? sizeof(int16_t) : sizeof(int32_t);
 }
 
 MatrixOffsets CpuLayout::place(Sections &sections, const MatrixShape &shape,
@@ -45,7 +54,7 @@ MatrixOffsets CpuLayout::place(Sections &sections, const MatrixShape &shape,
                             group_bytes(arithmetic));
   }
   at.row_sums = sections.add(rows * record.row_sum_bytes);
-  at.scales = sections.add(rows * int64_t{sizeof(float)});
+  at.scales = sections.add(rows * scale_groups(shape, record) * int64_t{sizeof(float)});
   return at;
 }
 
@@ -65,6 +74,10 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
       record.row_sum_bytes != row_sum_bytes(arithmetic, {true, false, 0}))
     fail("packed weights: row sums of " + std::to_string(record.row_sum_bytes) +
          " bytes are not possible");
+  if (arithmetic == Arithmetic::int4 ? !is_group_size(record.scale_columns) || record.blocks
+                                     : record.scale_columns != 0)
+    fail("packed weights: scales of " + std::to_string(record.scale_columns) +
+         " columns are not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
   if (record.blocks ? record.blocks != 1 || record.positions > most : record.positions != 0)
     fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
@@ -86,6 +99,8 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
   matrix.row_sums = base + at.row_sums;
   matrix.wide_row_sums = record.row_sum_bytes == sizeof(int32_t);
   matrix.scales = base + at.scales;
+  matrix.scale_columns = record.scale_columns;
+  matrix.scale_groups = scale_groups(shape, record);
   matrix.num_tiles = shape.num_tiles();
   matrix.groups = divide_up(shape.columns, columns_per_group(matrix.arithmetic));
   matrix.positions = record.positions;
@@ -102,6 +117,8 @@ MatrixPacker::MatrixPacker(const MatrixShape &shape, const WeightMatrix &source,
   record_.arithmetic = static_cast<uint32_t>(arithmetic);
   record_.activation_max = activation_max(source.precision, source_.proof());
   record_.row_sum_bytes = row_sum_bytes(arithmetic, source_.proof());
+  if (source_.is_int4())
+    record_.scale_columns = static_cast<uint32_t>(source_.group_size());
   if (source_.in_blocks())
     plan_slices();
 }
@@ -136,6 +153,8 @@ void MatrixPacker::plan_slices() {
 }
 
 void MatrixPacker::write(uint8_t *base, const MatrixOffsets &at) const {
+  if (source_.is_int4())
+    return write_int4(base, at);
   if (record_.blocks)
     write_slices(base + at.slices, base + at.columns, base + at.blocks);
   else
@@ -164,6 +183,28 @@ void MatrixPacker::write_tiles(uint8_t *tiles) const {
                       static_cast<size_t>(size));
       }
     });
+}
+
+void MatrixPacker::write_int4(uint8_t *base, const MatrixOffsets &at) const {
+  const MatrixShape &shape = source_.shape();
+  const int64_t tile_bytes = round_up(shape.columns, 4) / 4 * kTileRows * group_bytes(arithmetic());
+  uint8_t *const tiles = base + at.tiles;
+  std::fill_n(tiles, shape.num_tiles() * tile_bytes, kInt4Zeros);
+  for (int64_t strip = 0; strip < shape.num_strips(); ++strip)
+    source_.for_each_panel(strip, [&](const Panel &panel) {
+      for (int64_t i = 0; i < panel.rows; ++i) {
+        const int64_t tile = strip / kStripsPerTile;
+        const int64_t position = strip % kStripsPerTile * kStripRows + i;
+        const int8_t *from = reinterpret_cast<const int8_t *>(panel.weights) + i * source_.stride();
+        for (int64_t k = 0; k < panel.columns; ++k)
+          lstm_fastkernels::write_int4(tiles + tile * tile_bytes, position, k, from[k]);
+      }
+    });
+  write_row_values<float>(
+      base + at.scales, shape, kStripRows, source_.scale_groups(),
+      [&](int64_t row, int64_t group) { return source_.group_scale(row, group); });
+  write_rows<float>(base + at.row_sums, shape, kStripRows,
+                    [&](int64_t row) { return source_.int4_row_sum(row); });
 }
 
 void MatrixPacker::write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const {

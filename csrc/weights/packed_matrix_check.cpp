@@ -4,6 +4,7 @@
 #include <string>
 
 #include "weights/packed_contents.h"
+#include "weights/packed_int4.h"
 #include "weights/packed_matrix.h"
 #include "weights/weight_scan.h"
 
@@ -125,6 +126,33 @@ template <class Scan> void scan_slices(const Matrix &m, Scan &scan, PackedRows &
                   "slices must take all of its " + std::to_string(m.positions) + " positions");
 }
 
+// Of 4-bit weights: what is padding, and what a zero point multiplies.
+void check_int4(const Matrix &m, const PackedRows &rows) {
+  const MatrixShape &shape = rows.shape();
+  const int64_t columns = m.groups * kBlockColumns;
+  rows.check_scales(m.scales, false, m.scale_groups);
+  for (int64_t i = 0; i < rows.count(); ++i) {
+    const int64_t tile = i / kTileRows, position = i % kTileRows;
+    const bool padding = shape.source_row(tile, position) < 0;
+    const uint8_t *const weights = m.tiles + tile * m.tile_bytes();
+    for (int64_t k = padding ? 0 : shape.columns; k < columns; ++k)
+      if (int4_weight(weights, position, k) != 0)
+        refuse_packed(rows.name(), "weights of padding must be zero");
+    const auto weight_sum = [&](int64_t group) {
+      int sum = 0;
+      for (int64_t k = group * m.scale_columns;
+           k < std::min((group + 1) * m.scale_columns, columns); ++k)
+        sum += int4_weight(weights, position, k);
+      return sum;
+    };
+    const auto scale = [&](int64_t group) {
+      return read<float>(m.scales, (tile * m.scale_groups + group) * kTileRows + position);
+    };
+    if (read<float>(m.row_sums, i) != int4_row_sum(m.scale_groups, weight_sum, scale))
+      refuse_packed(rows.name(), "its row sums are not those of its weights");
+  }
+}
+
 template <class Scan, class Walk> Proof prove(const Matrix &m, PackedRows &rows, const Walk &walk) {
   Scan scan;
   walk(m, scan, rows);
@@ -150,6 +178,8 @@ Proof prove(const Matrix &m, PackedRows &rows) {
 
 void check_contents(const Matrix &m, const MatrixShape &shape, const std::string &name) {
   PackedRows rows(name, shape, kStripRows);
+  if (m.arithmetic == Arithmetic::int4)
+    return check_int4(m, rows);
   const Proof proof = prove(m, rows);
   if (m.arithmetic != choose(m.precision, proof))
     refuse_packed(name, "its weights need another arithmetic");

@@ -38,7 +38,7 @@ struct MatrixRecord {
   uint32_t blocks;        // CPU: 0 dense, 1 block-sparse; CUDA: of the longest strip
   uint32_t positions;     // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
   uint32_t row_sum_bytes; // 0 where activations have no zero points
-  uint32_t reserved;
+  uint32_t scale_columns; // of int4: how many share a scale; 0 of others
 
   Precision precision() const { return {weights, activations}; }
 };
@@ -90,16 +90,24 @@ template <class T> void write(uint8_t *array, int64_t i, T value) {
   std::memcpy(array + i * static_cast<int64_t>(sizeof(T)), &value, sizeof(T));
 }
 
-// Writes value(source row) at each row's place among strips of `height`; padding is left as it is.
+// Writes value(source row, i) for i < count at each row's place among strips of `height`, [tiles]
+// [count][rows of a tile]; padding is left as it is.
 template <class T, class Value>
-void write_rows(uint8_t *section, const MatrixShape &shape, int64_t height, Value value) {
+void write_row_values(uint8_t *section, const MatrixShape &shape, int64_t height, int64_t count,
+                      Value value) {
   const int64_t tile_rows = kStripsPerTile * height;
   for (int64_t tile = 0; tile < shape.num_tiles(height); ++tile)
     for (int64_t position = 0; position < tile_rows; ++position) {
       const int64_t row = shape.source_row(tile, position, height);
-      if (row >= 0)
-        write<T>(section, tile * tile_rows + position, value(row));
+      for (int64_t i = 0; row >= 0 && i < count; ++i)
+        write<T>(section, (tile * count + i) * tile_rows + position, value(row, i));
     }
+}
+
+// Of one value a row.
+template <class T, class Value>
+void write_rows(uint8_t *section, const MatrixShape &shape, int64_t height, Value value) {
+  write_row_values<T>(section, shape, height, 1, [&](int64_t row, int64_t) { return value(row); });
 }
 
 template <class Layout> struct LayerOffsets {

@@ -16,6 +16,7 @@ constexpr Named kAll[] = {
     {"int8", {WeightType::int8, ActivationType::int8}},
     {"int16", {WeightType::int8, ActivationType::int16}},
     {"float32", {WeightType::float32, ActivationType::float32}},
+    {"int4", {WeightType::int4, ActivationType::int8}},
 };
 
 } // namespace

@@ -1,7 +1,7 @@
-// Rows of int8. A row that integers and a scale give exactly is taken as it is. For others a scale
-// is searched: it is tried by rounding the row with it and summing the squared errors; for the best
-// one's integers, least squares gives the final scale. Operations and their order are the same on
-// all machines, and so are the results.
+// Rows of int8, and groups of int4, each of which is quantized as a row. A row that integers and a
+// scale give exactly is taken as it is. For others a scale is searched: it is tried by rounding the
+// row with it and summing the squared errors; for the best one's integers, least squares gives the
+// final scale. Operations and their order are the same on all machines, and so are the results.
 #include "weights/quantize_rows.h"
 
 #include <algorithm>
@@ -17,11 +17,18 @@
 #include "common/half.h"
 #include "common/numerics.h"
 #include "common/rounding.h"
+#include "weights/packed_int4.h"
 
 namespace lstm_fastkernels {
 namespace {
 
-constexpr float kWeightMax = 127, kPairMax = 128;
+// What searched weights are rounded to, and the largest magnitude of those that are taken exactly.
+struct Range {
+  float least, most;
+  int largest;
+};
+constexpr Range kInt8{-127, 127, 128}, kInt4{-8, 7, 8};
+constexpr float kPairMax = 128;
 
 // PairSafe::automatic lets the squared error of a matrix grow so far.
 constexpr double kPairSafeGrowth = 2;
@@ -36,9 +43,10 @@ constexpr int kBlock = 16;
 // and for each column in what it adds.
 constexpr double kUndecided = 4e-6, kUndecidedColumn = 0x1p-46;
 
-// Scales tried, relative to (the row's largest magnitude) / 127: below 1 the largest weights are
-// clipped for a finer grid, towards 2 a row of large neighbours becomes pair-safe without rounding.
-constexpr float kFirst = 0.6f, kLast = 2.05f, kLastFree = 1.05f;
+// Scales tried, relative to the row's largest magnitude / the largest integer: below 1 the largest
+// weights are clipped for a finer grid, towards 2 a row of large neighbours becomes pair-safe
+// without rounding.
+constexpr float kFirstInt4 = 0.5f, kFirst = 0.6f, kLast = 2.05f, kLastFree = 1.05f;
 constexpr int kCoarse = 30;
 constexpr int kFine = 4; // on either side of a coarse one, in hundredths
 
@@ -46,13 +54,24 @@ constexpr int kFine = 4; // on either side of a coarse one, in hundredths
 std::vector<float> coarse_factors(bool pair_safe) {
   std::vector<float> factors{1};
   if (pair_safe)
-    factors.push_back(kWeightMax / (kPairMax / 2));
+    factors.push_back(kInt8.most / (kPairMax / 2));
   constexpr double step = (kLast - kFirst) / (kCoarse - 1);
   for (int i = 0; i < kCoarse; ++i) {
     const double factor = i < kCoarse / 2 ? kFirst + step * i : kLast - step * (kCoarse - 1 - i);
     if (pair_safe || static_cast<float>(factor) <= kLastFree)
       factors.push_back(static_cast<float>(factor));
   }
+  return factors;
+}
+
+// Of few integers those that the largest weight may become matter: all, and clipped ones.
+std::vector<float> coarse_factors_int4() {
+  std::vector<float> factors{1};
+  for (int i = 0; i < kCoarse; ++i)
+    factors.push_back(kFirstInt4 + (kLastFree - kFirstInt4) / kCoarse * static_cast<float>(i));
+  for (float largest = kInt4.most - 1; largest >= 1; --largest)
+    for (const float factor : {0.94f, 0.97f, 1.0f, 1.03f, 1.06f})
+      factors.push_back(kInt4.most / largest * factor);
   return factors;
 }
 
@@ -74,10 +93,10 @@ inline Floats load(const float *from) {
   return floats;
 }
 
-inline Floats round_weight(Floats scaled) {
-  const Floats most = Floats{} + kWeightMax;
+inline Floats round_weight(Floats scaled, const Range &range) {
+  const Floats least = Floats{} + range.least, most = Floats{} + range.most;
   const Floats below = scaled < most ? scaled : most;
-  return round_to_integer(below > -most ? below : -most);
+  return round_to_integer(below > least ? below : least);
 }
 
 inline Bits sign_of(Floats value) { return reinterpret_cast<Bits>(value) & 0x80000000u; }
@@ -92,8 +111,8 @@ struct Pairs {
 // Where a rounded pair adds up to more than 128, both shrink towards zero by half of what is too
 // much: the nearest allowed pair in squared error. Of an odd excess the weight that was rounded
 // away from zero most gives the extra unit.
-inline Pairs round_pairs(Floats first, Floats second, bool pair_safe) {
-  const Pairs rounded{round_weight(first), round_weight(second)};
+inline Pairs round_pairs(Floats first, Floats second, const Range &range, bool pair_safe) {
+  const Pairs rounded{round_weight(first, range), round_weight(second, range)};
   if (!pair_safe)
     return rounded;
   const Floats total = rounded.first + rounded.second;
@@ -111,9 +130,10 @@ inline Pairs round_pairs(Floats first, Floats second, bool pair_safe) {
 // A row divided by its largest magnitude, so that squares neither overflow nor vanish.
 class UnitRow {
 public:
-  UnitRow(int64_t columns, bool pair_safe)
-      : columns_(columns), pairs_(round_up(divide_up(columns, 2), kLanes)), pair_safe_(pair_safe),
-        even_(pairs_), odd_(pairs_), largest_sums_(divide_up(pairs_, kBlock)) {}
+  UnitRow(int64_t columns, const Range &range, bool pair_safe)
+      : columns_(columns), pairs_(round_up(divide_up(columns, 2), kLanes)), range_(range),
+        pair_safe_(pair_safe), even_(pairs_), odd_(pairs_),
+        largest_sums_(divide_up(pairs_, kBlock)) {}
 
   void set(const float *weights, float largest) {
     for (int64_t k = 0; k < columns_ / 2; ++k) {
@@ -157,7 +177,7 @@ public:
   int64_t padded() const { return 2 * pairs_; }
 
 private:
-  static float scale_of(float factor) { return 1 / kWeightMax * factor; }
+  float scale_of(float factor) const { return 1 / range_.most * factor; }
 
   int64_t end_of_block(int64_t begin) const { return std::min(begin + kBlock, pairs_); }
 
@@ -176,7 +196,7 @@ private:
 
   Pairs rounded(int64_t pair, float inverse_scale, bool pair_safe) const {
     return round_pairs(load(&even_[pair]) * inverse_scale, load(&odd_[pair]) * inverse_scale,
-                       pair_safe);
+                       range_, pair_safe);
   }
 
   // Ends early once it is more than `limit`.
@@ -199,6 +219,7 @@ private:
   }
 
   int64_t columns_, pairs_;
+  const Range &range_;
   bool pair_safe_;
   std::vector<float> even_, odd_;   // columns, zeros behind them
   std::vector<float> largest_sums_; // of a pair in each block; zeros where any pair will do
@@ -248,27 +269,29 @@ Magnitudes magnitudes_of(const float *weights, int64_t columns) {
   return {float_of(smallest_less_one + 1), float_of(largest)};
 }
 
-// Whether integers in [-128, 127] times `scale`, in float32, are the weights; if so, writes them.
-bool divide_exactly(const float *weights, int64_t columns, float scale, int8_t *quantized) {
+// Whether integers times `scale`, in float32, are the weights; if so, writes them.
+bool divide_exactly(const float *weights, int64_t columns, const Range &range, float scale,
+                    int8_t *quantized) {
   for (int64_t k = 0; k < columns; ++k) {
     const float integer = round_to_integer(weights[k] / scale);
-    if (integer * scale != weights[k] || integer > kWeightMax)
+    if (integer * scale != weights[k] || integer > range.most)
       return false;
     quantized[k] = static_cast<int8_t>(integer);
   }
   return true;
 }
 
-// The scale with which integers in [-128, 127] give the weights exactly, and these integers: the
-// smallest ones that do. 0 where there are none.
-float exact_scale(const float *weights, int64_t columns, Magnitudes magnitudes, int8_t *quantized) {
-  for (int most = 1; most <= -std::numeric_limits<int8_t>::min(); ++most) {
+// The scale with which integers give the weights exactly, and these integers: the smallest ones
+// that do. 0 where there are none.
+float exact_scale(const float *weights, int64_t columns, const Range &range, Magnitudes magnitudes,
+                  int8_t *quantized) {
+  for (int most = 1; most <= range.largest; ++most) {
     const float quotient = magnitudes.largest / static_cast<float>(most);
     const uint32_t bits = bits_of(quotient);
     // Several may give the largest weight; most others fail on the smallest.
     for (const float scale : {quotient, float_of(bits - 1), float_of(bits + 1)})
       if (round_to_integer(magnitudes.smallest / scale) * scale == magnitudes.smallest &&
-          divide_exactly(weights, columns, scale, quantized))
+          divide_exactly(weights, columns, range, scale, quantized))
         return scale;
   }
   return 0;
@@ -284,9 +307,10 @@ bool is_pair_safe(const int8_t *quantized, int64_t columns) {
 // Quantizes rows of one length.
 class RowSearch {
 public:
-  RowSearch(int64_t columns, bool pair_safe)
-      : columns_(columns), pair_safe_(pair_safe), coarse_(coarse_factors(pair_safe)),
-        unit_(columns, pair_safe), candidate_(unit_.padded()) {}
+  RowSearch(int64_t columns, const Range &range, bool pair_safe)
+      : columns_(columns), range_(range), pair_safe_(pair_safe),
+        coarse_(&range == &kInt4 ? coarse_factors_int4() : coarse_factors(pair_safe)),
+        unit_(columns, range, pair_safe), candidate_(unit_.padded()) {}
 
   // Returns the squared error.
   double quantize(const float *weights, int8_t *quantized, float *scale) {
@@ -298,7 +322,7 @@ public:
       *scale = 0;
       return 0;
     }
-    *scale = exact_scale(weights, columns_, magnitudes, quantized);
+    *scale = exact_scale(weights, columns_, range_, magnitudes, quantized);
     if (*scale != 0 && (!pair_safe_ || is_pair_safe(quantized, columns_)))
       return 0;
     return search(weights, magnitudes.largest, quantized, scale);
@@ -323,6 +347,7 @@ private:
   }
 
   int64_t columns_;
+  const Range &range_;
   bool pair_safe_;
   std::vector<float> coarse_;
   UnitRow unit_;
@@ -334,15 +359,23 @@ struct QuantizedMatrix {
   float *scales;
 };
 
+// Calls quantize_rows(begin, end) for parts of the rows.
+template <class QuantizeRows>
+void share_rows(int64_t rows, int64_t columns, const RunTasks &run_tasks,
+                const QuantizeRows &quantize_rows) {
+  const int64_t rows_a_task = 1 + kWeightsATask / columns;
+  run_tasks(static_cast<int>(divide_up(rows, rows_a_task)), [&](int task) {
+    quantize_rows(task * rows_a_task, std::min((task + 1) * rows_a_task, rows));
+  });
+}
+
 // Returns the squared error: of rows in their order, however they are shared out.
 double quantize_all(const float *weight, int64_t rows, int64_t columns, bool pair_safe,
                     QuantizedMatrix to, const RunTasks &run_tasks) {
   std::vector<double> errors(rows);
-  const int64_t rows_a_task = 1 + kWeightsATask / columns;
-  run_tasks(static_cast<int>(divide_up(rows, rows_a_task)), [&](int task) {
-    RowSearch search(columns, pair_safe);
-    const int64_t begin = task * rows_a_task;
-    for (int64_t row = begin; row < std::min(begin + rows_a_task, rows); ++row) {
+  share_rows(rows, columns, run_tasks, [&](int64_t begin, int64_t end) {
+    RowSearch search(columns, kInt8, pair_safe);
+    for (int64_t row = begin; row < end; ++row) {
       const int64_t at = row * columns;
       errors[row] = search.quantize(weight + at, to.integers + at, to.scales + row);
     }
@@ -350,12 +383,21 @@ double quantize_all(const float *weight, int64_t rows, int64_t columns, bool pai
   return std::accumulate(errors.begin(), errors.end(), 0.0);
 }
 
+void check_columns(int64_t columns) {
+  if (columns < 1)
+    fail("weight must have columns, got " + std::to_string(columns));
+}
+
+void run_in_order(int count, const std::function<void(int)> &task) {
+  for (int i = 0; i < count; ++i)
+    task(i);
+}
+
 } // namespace
 
 void quantize_rows(const float *weight, int64_t rows, int64_t columns, PairSafe pair_safe,
                    int8_t *quantized, float *scales, const RunTasks &run_tasks) {
-  if (columns < 1)
-    fail("weight must have columns, got " + std::to_string(columns));
+  check_columns(columns);
   const auto quantize = [&](bool safe, QuantizedMatrix to) {
     return quantize_all(weight, rows, columns, safe, to, run_tasks);
   };
@@ -372,11 +414,35 @@ void quantize_rows(const float *weight, int64_t rows, int64_t columns, PairSafe 
 
 void quantize_rows(const float *weight, int64_t rows, int64_t columns, PairSafe pair_safe,
                    int8_t *quantized, float *scales) {
-  quantize_rows(weight, rows, columns, pair_safe, quantized, scales,
-                [](int count, const std::function<void(int)> &task) {
-                  for (int i = 0; i < count; ++i)
-                    task(i);
-                });
+  quantize_rows(weight, rows, columns, pair_safe, quantized, scales, run_in_order);
+}
+
+void quantize_groups(const float *weight, int64_t rows, int64_t columns, int64_t group_size,
+                     uint8_t *quantized, float *scales, const RunTasks &run_tasks) {
+  check_columns(columns);
+  check_group_size(group_size);
+  const int64_t groups = divide_up(columns, group_size), row_bytes = divide_up(columns, 2);
+  const int64_t last = columns - (groups - 1) * group_size;
+  share_rows(rows, columns, run_tasks, [&](int64_t begin, int64_t end) {
+    RowSearch whole(group_size, kInt4, false), rest(last, kInt4, false);
+    std::vector<int8_t> integers(round_up(columns, 2)); // a missing last column is zero
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t group = 0; group < groups; ++group) {
+        const int64_t first = group * group_size;
+        (group + 1 < groups ? whole : rest)
+            .quantize(weight + row * columns + first, &integers[first],
+                      scales + row * groups + group);
+      }
+      for (int64_t i = 0; i < row_bytes; ++i)
+        quantized[row * row_bytes + i] =
+            static_cast<uint8_t>((integers[2 * i] & 15) | (integers[2 * i + 1] & 15) << 4);
+    }
+  });
+}
+
+void quantize_groups(const float *weight, int64_t rows, int64_t columns, int64_t group_size,
+                     uint8_t *quantized, float *scales) {
+  quantize_groups(weight, rows, columns, group_size, quantized, scales, run_in_order);
 }
 
 } // namespace lstm_fastkernels

@@ -36,6 +36,7 @@ _TYPES: dict[str, type] = {
     **{name: type(default) for name, default in LSTM_OPTIONS.items()},
     "precision": dict,
     "pair_safe": object,
+    "group_size": int,
     "layout": str,
     "block_size": list,
 }
@@ -68,6 +69,7 @@ def to_json(lstms: Mapping[str, FastModule]) -> str:
             **arguments(lstm),
             "precision": dict(lstm.precision),
             "pair_safe": lstm.pair_safe,
+            "group_size": lstm.group_size,
             "layout": lstm.layout,
             "block_size": lstm.block_size,
         }

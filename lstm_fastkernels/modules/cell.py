@@ -15,6 +15,7 @@ from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.ops.dispatch import cast_for_autocast
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
+from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 
@@ -38,12 +39,15 @@ class FastLSTMCell(FastModule):
         activations: Activations | None = None,
         precision: Mapping[str, str] | None = None,
         pair_safe: PairSafe = "auto",
+        group_size: int = 64,
         layout: Layout = "auto",
         block_size: BlockSize = KERNEL_BLOCK,
     ) -> None:
         shape = LstmShape(input_size, hidden_size)
-        numbers = PrecisionConfig(activations, precision, pair_safe)
-        super().__init__(shape, bias, device, dtype, numbers, LayoutConfig(layout, block_size))
+        numbers = PrecisionConfig(activations, precision)
+        rounding = RoundingConfig(pair_safe, group_size)
+        matrices = LayoutConfig(layout, block_size)
+        super().__init__(shape, bias, device, dtype, numbers, rounding, matrices)
 
     def _float_names(self) -> dict[str, str]:
         return {name: name.removesuffix("_l0") for name in super()._float_names()}

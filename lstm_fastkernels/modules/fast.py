@@ -22,6 +22,7 @@ from lstm_fastkernels.weights.canonical import WeightSpec
 from lstm_fastkernels.weights.formats import INPUT_DTYPES, stored_as
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig, describe, word_for
 from lstm_fastkernels.weights.quantize_rows import PairSafe
+from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LayoutConfig
 
@@ -42,12 +43,13 @@ class FastModule(StatefulLSTM):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
         numbers: PrecisionConfig,
+        rounding: RoundingConfig,
         layout: LayoutConfig,
     ) -> None:
         if dtype is not None and dtype not in INPUT_DTYPES:
             raise ValueError(f"dtype must be one of {list(INPUT_DTYPES)}, got {dtype}")
         precision = numbers.of(shape, self.activation_choices, self.precision_choices)
-        super().__init__(WeightSpec(shape, bias, precision, numbers.pair_safe), layout, device)
+        super().__init__(WeightSpec(shape, bias, precision, rounding), layout, device)
 
     @property
     def input_size(self) -> int:
@@ -75,19 +77,24 @@ class FastModule(StatefulLSTM):
 
     @property
     def precision(self) -> Mapping[str, str]:
-        """How each matrix is stored and run: "int8", "int16" or "float32"."""
+        """How each matrix is stored and run: "int8", "int16", "int4" or "float32"."""
         return MappingProxyType(self._spec.precision)
 
     @property
     def activations(self) -> str:
-        """The precision of all matrices in a word: "int8", "int16", "mixed" or "float32"; "custom"
-        where there is none for it, see `precision`."""
+        """The precision of all matrices in a word: "int8", "int16", "mixed", "int4" or "float32";
+        "custom" where there is none for it, see `precision`."""
         return word_for(self.precision)
 
     @property
     def pair_safe(self) -> PairSafe:
         """How floats given to the module are rounded to "int8" matrices, see quantize_rows."""
-        return self._spec.pair_safe
+        return self._spec.rounding.pair_safe
+
+    @property
+    def group_size(self) -> int:
+        """Columns that share a scale in floats given to "int4" matrices."""
+        return self._spec.rounding.group_size
 
     # ---- the float twin ----
 
@@ -209,6 +216,7 @@ class FastModule(StatefulLSTM):
         return [
             f"activations={describe(self.precision)}",
             *([f"pair_safe={self.pair_safe}"] if self.pair_safe != "auto" else []),
+            *([f"group_size={self.group_size}"] if "int4" in self.precision.values() else []),
             f"layout={self.layout} ({how})",
             *([f"steps: {steps}"] if steps else []),
         ]

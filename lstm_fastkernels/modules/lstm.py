@@ -14,6 +14,7 @@ from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, two_states, zero_state
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
+from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 
@@ -49,6 +50,7 @@ class FastLSTM(FastModule):
         activations: Activations | None = None,
         precision: Mapping[str, str] | None = None,
         pair_safe: PairSafe = "auto",
+        group_size: int = 64,
         layout: Layout = "auto",
         block_size: BlockSize = KERNEL_BLOCK,
     ) -> None:
@@ -67,8 +69,10 @@ class FastLSTM(FastModule):
         shape = LstmShape(
             input_size, hidden_size, proj_size, num_layers, num_directions=2 if bidirectional else 1
         )
-        numbers = PrecisionConfig(activations, precision, pair_safe)
-        super().__init__(shape, bias, device, dtype, numbers, LayoutConfig(layout, block_size))
+        numbers = PrecisionConfig(activations, precision)
+        rounding = RoundingConfig(pair_safe, group_size)
+        matrices = LayoutConfig(layout, block_size)
+        super().__init__(shape, bias, device, dtype, numbers, rounding, matrices)
         self.batch_first = batch_first
         self.dropout = float(dropout)
 
@@ -198,13 +202,15 @@ class FastLSTM(FastModule):
 class FastQuantLSTM(FastLSTM):
     """An nn.LSTM with int8 weights on fused kernels, for inference.
 
-    Constructor, call and float checkpoints are nn.LSTM's. Each matrix has a precision: "int8"
-    weights with 8-bit activations, the fastest; "int16", int8 weights with 16-bit activations; or
-    "float32", both float32. Activations, x and h, are quantized dynamically, per row and time step.
-    `activations` gives all matrices one: "int8", the default; "int16"; or "mixed", which is "int16"
-    for weight_ih of the first layer, in both directions, and "int8" for all else. `precision` maps
-    names ("weight_hh_l1_reverse") and patterns as in fnmatch ("weight_ih_*") of those that are to
-    differ to their precisions; a name wins over patterns, of patterns the first that matches.
+    Constructor, call and float checkpoints are nn.LSTM's. Each matrix has a precision: "int8",
+    weights and activations in 8 bits; "int4", half the bytes: 4-bit weights with a scale for each
+    group of `group_size` columns, 32, 64 or 128, and 8-bit activations; "int16", int8 weights with
+    16-bit activations; or "float32", both float32. Activations, x and h, are quantized dynamically,
+    per row and time step. `activations` gives all matrices one: "int8", the default; "int16";
+    "int4"; or "mixed", which is "int16" for weight_ih of the first layer, in both directions, and
+    "int8" for all else. `precision` maps names ("weight_hh_l1_reverse") and patterns as in fnmatch
+    ("weight_ih_*") of those that are to differ to their precisions; a name wins over patterns, of
+    patterns the first that matches.
     `pair_safe`, "auto", True or False, says how "int8" matrices are rounded, see quantize_rows.
 
     `layout` says how each matrix is stored and run: "dense"; "block_sparse", which skips the 8x4
@@ -215,16 +221,16 @@ class FastQuantLSTM(FastLSTM):
     options that are none of these, and for names and patterns that match no matrix.
 
     Tensors per layer and direction, suffix `_l{k}` and `_reverse` as in nn.LSTM: `weight_ih`,
-    `weight_hh`, `weight_hr` int8, with `..._scale` float32, one a row, or float32; `bias` float32,
-    b_ih + b_hh. In the place of a block-sparse matrix stand `..._values` [blocks, rows, columns],
-    and int32 `..._crow_indices` and `..._col_indices`, as in torch's BSR, each gate padded to whole
-    blocks.
+    `weight_hh`, `weight_hr` int8, with `..._scale` float32, one a row; or uint8, two 4-bit integers
+    a byte, with `..._scale` float32 [rows, groups]; or float32; `bias` float32, b_ih + b_hh. In the
+    place of a block-sparse matrix stand `..._values` [blocks, rows, columns], and int32
+    `..._crow_indices` and `..._col_indices`, as in torch's BSR, each gate padded to whole blocks.
     Outputs are bit-identical across layouts, batch size, padding, chunks of a sequence (with
     float32 states), threads, instruction sets, and the CPU and CUDA.
     """
 
-    activation_choices = ("int8", "int16", "mixed")
-    precision_choices = ("int8", "int16", "float32")
+    activation_choices = ("int8", "int16", "mixed", "int4")
+    precision_choices = ("int8", "int16", "int4", "float32")
 
     @classmethod
     def from_quantized(cls, lstm: nn.Module, **options: Any) -> Self:

@@ -20,6 +20,7 @@ plain_lstm = compiled.lstm.plain  # for callers who know that nothing listens ab
 explain_lstm = compiled.explain_lstm  # with lstm's arguments
 pack_lstm = compiled.pack_lstm.default
 quantize_rows = compiled.quantize_rows.default
+quantize_groups = compiled.quantize_groups.default
 lstm_without_gradient = dispatch.lstm_without_gradient
 refuse_derivatives = dispatch.refuse_derivatives
 

@@ -128,6 +128,13 @@ def _quantize_rows_fake(weight: Tensor, pair_safe: bool | None) -> tuple[Tensor,
     return weight.new_empty(weight.shape, dtype=torch.int8), weight.new_empty(weight.shape[:1])
 
 
+@torch.library.register_fake("lstm_fastkernels::quantize_groups")
+def _quantize_groups_fake(weight: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
+    rows, columns = weight.shape
+    packed = weight.new_empty((rows, (columns + 1) // 2), dtype=torch.uint8)
+    return packed, weight.new_empty((rows, (columns + group_size - 1) // group_size))
+
+
 @torch.library.register_fake("lstm_fastkernels::pack_lstm")
 def _pack_fake(
     tensors: list[Tensor], names: list[str], *_: object, **__: object

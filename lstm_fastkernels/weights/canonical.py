@@ -5,7 +5,7 @@ Per layer and direction, with nn.LSTM's suffixes: the matrices `weight_ih`, `wei
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind, compare
 from lstm_fastkernels.weights.formats import PRECISIONS, Tensors, WeightFormat
-from lstm_fastkernels.weights.quantize_rows import PairSafe
+from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LayoutConfig, Structure, structure_of
 
@@ -24,17 +24,17 @@ _T = TypeVar("_T")
 class WeightSpec:
     """What an LSTM's canonical tensors must be; the structure of each matrix is left open.
 
-    precision: for each matrix of the shape, a name in PRECISIONS. pair_safe: for floats that are
-    quantized to "int8" matrices.
+    precision: for each matrix of the shape, a name in PRECISIONS. rounding: of floats that are
+    quantized.
     """
 
     shape: LstmShape
     bias: bool
     precision: Mapping[str, str]
-    pair_safe: PairSafe = "auto"
+    rounding: RoundingConfig = field(default_factory=RoundingConfig)
 
     def format_of(self, name: str) -> WeightFormat:
-        return PRECISIONS[self.precision[name]](self.pair_safe)
+        return PRECISIONS[self.precision[name]](self.rounding)
 
     def float_kinds(self) -> dict[str, Kind]:
         """The parameters of the float LSTM, named and ordered as in nn.LSTM."""
@@ -73,14 +73,14 @@ class WeightSpec:
         return name.startswith((*self.float_kinds(), *self.kinds()))
 
     def random(self, bound: float, layout: LayoutConfig, device: torch.device) -> "CanonicalLSTM":
-        """Weights and biases uniform within +-bound; none on the meta device."""
-        if device.type == "meta":
-            return self.take({name: kind.empty(device) for name, kind in self.kinds().items()})
+        """Weights and biases uniform within +-bound; on the meta device all dense."""
         tensors: dict[str, Tensor] = {}
         for name, size in self.shape.matrices.items():
             weight_format = self.format_of(name)
-            dense = weight_format.random(*size, bound, device)
-            tensors |= _named(name, layout.lay_out(dense, name, weight_format))
+            parts = weight_format.random(*size, bound, device)
+            if device.type != "meta":
+                parts = layout.lay_out(parts, name, weight_format)
+            tensors |= _named(name, parts)
         for name, kind in self.kinds(tensors.keys()).items():
             if name not in tensors:
                 tensors[name] = kind.empty(device).uniform_(-bound, bound)
@@ -136,7 +136,8 @@ class CanonicalLSTM:
         floats: dict[str, Tensor] = {}
         for name in self.spec.float_kinds():
             if name in self.spec.precision:
-                floats[name] = self.spec.format_of(name).expand(self.dense(name))
+                columns = self.spec.shape.matrices[name][1]
+                floats[name] = self.spec.format_of(name).expand(self.dense(name), columns)
             elif name.startswith("bias_ih"):
                 floats[name] = self.tensors[_bias_of(name)].clone()
             else:

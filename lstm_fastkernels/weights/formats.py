@@ -4,6 +4,7 @@ A format is one class. PRECISIONS names it together with the activations that it
 kernels know a matrix by that name.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -12,7 +13,17 @@ import torch
 from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind
+from lstm_fastkernels.weights.int4 import (
+    GROUP_SIZES,
+    INT4_MAX,
+    count_groups,
+    group_size_of,
+    pack_int4,
+    quantize_groups,
+    unpack_int4,
+)
 from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, WEIGHT_MAX, PairSafe, quantize_rows
+from lstm_fastkernels.weights.rounding import RoundingConfig
 
 # What inputs may be; states are float32 or of the input's dtype.
 INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -25,8 +36,9 @@ class WeightFormat(Protocol):
     """How the weights of a matrix are stored, whatever the matrix's layout."""
 
     @property
-    def max_block_density(self) -> float:
-        """The largest share of nonzero 8x4 blocks for which block-sparse is faster than dense."""
+    def max_block_density(self) -> float | None:
+        """The largest share of nonzero 8x4 blocks for which block-sparse is faster than dense; None
+        where there is only dense."""
 
     def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
         """What the tensors of a dense matrix must be; the matrix itself comes first."""
@@ -37,8 +49,8 @@ class WeightFormat(Protocol):
     def compress(self, weight: Tensor) -> Tensors:
         """The tensors of a float matrix [rows, columns]; none shares its memory."""
 
-    def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The float32 matrix that the tensors stand for."""
+    def expand(self, tensors: Mapping[str, Tensor], columns: int) -> Tensor:
+        """The float32 matrix [rows, columns] that the tensors stand for."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Int8:
         matrix, scale = quantize_rows(weight, pair_safe=self.pair_safe)
         return {"": matrix, "_scale": scale}
 
-    def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:
+    def expand(self, tensors: Mapping[str, Tensor], columns: int) -> Tensor:
         return tensors[""] * tensors["_scale"].unsqueeze(1)
 
 
@@ -85,15 +97,62 @@ class Float32:
         # A copy, and 0.0 for -0.0, which the kernels would not skip.
         return {"": weight.detach().float() + 0.0}
 
-    def expand(self, tensors: Mapping[str, Tensor]) -> Tensor:
+    def expand(self, tensors: Mapping[str, Tensor], columns: int) -> Tensor:
         return tensors[""].clone()
 
 
-# Each makes the format of its matrices from the LSTM's pair_safe, which 16-bit activations do
-# without.
-PRECISIONS: dict[str, Callable[[PairSafe], WeightFormat]] = {
-    "int8": Int8,
+@dataclass(frozen=True)
+class Int4:
+    """4-bit weights, two columns a byte, with one float32 scale for each group of columns of a row.
+
+    group_size: of floats that are compressed; tensors tell their own by the number of scales.
+    """
+
+    group_size: int
+    max_block_density: ClassVar[None] = None
+
+    def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
+        counts = [count_groups(columns, size) for size in GROUP_SIZES]
+
+        def check_padding(matrix: Tensor) -> str | None:
+            padded = columns % 2 and (matrix[:, -1] > INT4_MAX * 2 + 1).any()
+            return "the half byte behind the last column must be zero" if padded else None
+
+        def check_count(scale: Tensor) -> str | None:
+            if scale.shape[1] in counts:
+                return None
+            return (
+                f"a row must have a scale for each group of 32, 64 or 128 columns, {counts}, "
+                f"got {scale.shape[1]}"
+            )
+
+        return {
+            "": Kind(torch.uint8, (rows, math.ceil(columns / 2)), check_padding),
+            "_scale": Kind(torch.float32, (rows, None), check_count),
+        }
+
+    def random(self, rows: int, columns: int, bound: float, device: torch.device) -> Tensors:
+        integers = torch.empty(rows, columns, dtype=torch.int8, device=device)
+        groups = count_groups(columns, self.group_size)
+        scale = torch.full((rows, groups), bound / INT4_MAX, dtype=torch.float32, device=device)
+        return {"": pack_int4(integers.random_(-INT4_MAX, INT4_MAX + 1)), "_scale": scale}
+
+    def compress(self, weight: Tensor) -> Tensors:
+        matrix, scale = quantize_groups(weight, group_size=self.group_size)
+        return {"": matrix, "_scale": scale}
+
+    def expand(self, tensors: Mapping[str, Tensor], columns: int) -> Tensor:
+        scale = tensors["_scale"]
+        size = group_size_of(columns, scale.shape[1])
+        return unpack_int4(tensors[""], columns) * scale.repeat_interleave(size, 1)[:, :columns]
+
+
+# Each makes the format of its matrices from how the LSTM rounds; 16-bit activations do without
+# pair-safe weights.
+PRECISIONS: dict[str, Callable[[RoundingConfig], WeightFormat]] = {
+    "int8": lambda rounding: Int8(rounding.pair_safe),
     "int16": lambda _: Int8(pair_safe=False),
+    "int4": lambda rounding: Int4(rounding.group_size),
     "float32": lambda _: Float32(),
 }
 
@@ -109,4 +168,4 @@ def ends_of_names() -> set[str]:
 
 
 def _all_kinds() -> dict[str, dict[str, Kind]]:
-    return {name: make("auto").kinds(1, 1) for name, make in PRECISIONS.items()}
+    return {name: make(RoundingConfig()).kinds(1, 1) for name, make in PRECISIONS.items()}

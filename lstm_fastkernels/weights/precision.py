@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.shape import LstmShape
 
-Activations = Literal["int8", "int16", "mixed", "float32"]
+Activations = Literal["int8", "int16", "mixed", "int4", "float32"]
 
 # One word for the precisions of all matrices, by patterns of which the first that matches decides.
 SHORT_FORMS: dict[str, dict[str, str]] = {
     "int8": {"*": "int8"},
     "int16": {"*": "int16"},
     "mixed": {"weight_ih_l0*": "int16", "*": "int8"},
+    "int4": {"*": "int4"},
     "float32": {"*": "float32"},
 }
 
@@ -24,15 +24,13 @@ class PrecisionConfig:
     """In what numbers matrices are stored and multiplied.
 
     activations: one word for all matrices, None for the default. precision: what differs from it,
-    "int8", "int16" or "float32" by the names of matrices ("weight_hh_l1_reverse") or by patterns as
-    in fnmatch ("weight_ih_*"); a name wins over patterns, of patterns the first that matches.
-    pair_safe: how floats are rounded to "int8" matrices, see quantize_rows. Raises ValueError for
-    another pair_safe and for a precision that maps nothing.
+    "int8", "int16", "int4" or "float32" by the names of matrices ("weight_hh_l1_reverse") or by
+    patterns as in fnmatch ("weight_ih_*"); a name wins over patterns, of patterns the first that
+    matches. Raises ValueError for a precision that maps nothing.
     """
 
     activations: Activations | None = None
     precision: Mapping[str, str] | None = None
-    pair_safe: PairSafe = "auto"
 
     def __post_init__(self) -> None:
         if self.precision is not None and not isinstance(self.precision, Mapping):
@@ -40,8 +38,6 @@ class PrecisionConfig:
                 "precision must map names of matrices or patterns to precisions, "
                 f"got {self.precision!r}"
             )
-        if self.pair_safe != "auto" and not isinstance(self.pair_safe, bool):
-            raise ValueError(f"pair_safe must be 'auto', True or False, got {self.pair_safe!r}")
 
     def of(
         self, shape: LstmShape, words: Sequence[str], choices: Collection[str]

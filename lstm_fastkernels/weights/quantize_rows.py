@@ -31,10 +31,7 @@ def quantize_rows(weight: Tensor, *, pair_safe: PairSafe = "auto") -> tuple[Tens
     are on. Raises ValueError for a weight that is not a matrix, empty or not finite in float32, and
     for another `pair_safe`.
     """
-    if weight.dim() != 2 or weight.numel() == 0:
-        raise ValueError(f"weight must be a matrix that is not empty, got {tuple(weight.shape)}")
-    if not weight.is_floating_point():
-        raise ValueError(f"weight must be floating point, got {weight.dtype}")
+    check_float_matrix(weight)
     if pair_safe != "auto" and not isinstance(pair_safe, bool):
         raise ValueError(f'pair_safe must be "auto", True or False, got {pair_safe!r}')
     from lstm_fastkernels import ops  # here: pruning reads formats and needs nothing compiled
@@ -42,3 +39,11 @@ def quantize_rows(weight: Tensor, *, pair_safe: PairSafe = "auto") -> tuple[Tens
     rule = None if pair_safe == "auto" else pair_safe
     quantized, scales = ops.quantize_rows(weight.detach().cpu().float(), rule)
     return quantized.to(weight.device), scales.to(weight.device)
+
+
+def check_float_matrix(weight: Tensor) -> None:
+    """Raises ValueError for what is not a matrix of floats, or empty."""
+    if weight.dim() != 2 or weight.numel() == 0:
+        raise ValueError(f"weight must be a matrix that is not empty, got {tuple(weight.shape)}")
+    if not weight.is_floating_point():
+        raise ValueError(f"weight must be floating point, got {weight.dtype}")

@@ -153,12 +153,15 @@ class LayoutConfig:
 
     def lay_out(self, dense: Tensors, name: str, weight_format: WeightFormat) -> Tensors:
         """The tensors of nn.LSTM's matrix of that name, from those of the dense matrix."""
-        layout = self.layout
+        layout, most = self.layout, weight_format.max_block_density
+        if layout == "block_sparse" and most is None:
+            raise ValueError(f"{name}: 4-bit weights have no blocks: use layout 'dense' or 'auto'")
         if layout == "auto":
             # Fake tensors have no zeros to count.
             sparse = (
-                not is_fake(dense[""])
-                and block_density(dense[""], name) <= weight_format.max_block_density
+                most is not None
+                and not is_fake(dense[""])
+                and block_density(dense[""], name) <= most
             )
             layout = "block_sparse" if sparse else "dense"
         return STRUCTURES[layout].lay_out(dense, name, self.block_size)

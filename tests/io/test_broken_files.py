@@ -32,6 +32,7 @@ def described(lstm):
         "proj_size": 0,
         "precision": dict.fromkeys(("weight_ih_l0", "weight_hh_l0"), lstm.activations),
         "pair_safe": "auto",
+        "group_size": 64,
         "layout": lstm.layout,
         "block_size": [8, 4],
     }

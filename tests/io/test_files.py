@@ -71,6 +71,7 @@ OPTIONS = {
     "activations": "int16",
     "precision": {"weight_ih_l0": "float32", "weight_hh_l1": "int16"},
     "pair_safe": False,
+    "group_size": 128,
     "layout": "dense",
     "block_size": (16, 8),
 }
@@ -146,6 +147,7 @@ def test_the_configuration(path):
         "proj_size": 0,
         "precision": {"weight_ih_l0": "float32", "weight_hh_l0": "float32"},
         "pair_safe": "auto",
+        "group_size": 64,
         "layout": "auto",
         "block_size": [8, 4],
     }
@@ -325,7 +327,7 @@ def test_golden_file_has_what_it_should():
     lstms = configuration_of(golden.PATH)["lstms"]
     assert lstms.keys() == golden.CASES.keys()
     precisions = {name for lstm in lstms.values() for name in lstm["precision"].values()}
-    assert precisions == {"int8", "int16", "float32"}
+    assert precisions == {"int8", "int16", "int4", "float32"}
     assert lstms["cell"]["class"] == "FastQuantLSTMCell"
     assert tensors["projected.weight_hh_l0_values"].shape[1:] == (16, 8)
     assert "projected.weight_hr_l0" in tensors

@@ -151,7 +151,7 @@ def test_packed_again_only_after_a_move(narrow, kind, monkeypatch):
 def test_without_weights(device, kind):
     """to_empty leaves whatever is in memory: moving it raises nothing, a call says what to do."""
     case = Case(**kind)
-    junk = {torch.int8: -128, torch.int32: -1, torch.float32: torch.nan}
+    junk = {torch.int8: -128, torch.uint8: 255, torch.int32: -1, torch.float32: torch.nan}
     for module in (case.new(device="meta"), case.fast()):
         fast = module.to_empty(device=device)
         for tensor in fast.state_dict().values():

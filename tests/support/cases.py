@@ -11,6 +11,8 @@ from torch import nn
 import lstm_fastkernels as lfk
 from isas import assert_same_bits, chosen
 from lstm_fastkernels import reference
+from lstm_fastkernels.weights.int4 import pack_int4
+from lstm_fastkernels.weights.shape import LstmShape
 
 AWKWARD = [1, 7, 8, 9, 31, 129, 151]
 
@@ -20,6 +22,7 @@ KINDS = {
     "int16": {"activations": "int16"},
     "int8-sparse": {"activations": "int8", "layout": "block_sparse", "density": 0.4},
     "int16-sparse": {"activations": "int16", "layout": "block_sparse", "density": 0.4},
+    "int4": {"activations": "int4", "group_size": 32},
     "float32": {"activations": "float32", "density": 0.4},
 }
 
@@ -45,6 +48,7 @@ class Case:
     seed: int = 0
     activations: str = "int8"
     precision: tuple[tuple[str, str], ...] = ()
+    group_size: int = 64
     layout: str = "auto"
     block_size: tuple[int, int] = (8, 4)
     density: float = 1.0
@@ -55,6 +59,7 @@ class Case:
         sizes = f"I{self.input_size}-H{self.hidden_size}-L{self.num_layers}"
         shape = f"D{1 + self.bidirectional}-P{self.proj_size}-T{self.T}-B{self.B}"
         flags = "".join(f"-{name}:{precision}" for name, precision in self.precision)
+        flags += f"-g{self.group_size}" if self.group_size != 64 else ""
         flags += "" if self.bias else "-nobias"
         flags += "-bf" if self.batch_first else ""
         if self.layout != "auto":
@@ -105,6 +110,7 @@ class Case:
         return {
             "activations": self.activations,
             "precision": dict(self.precision),
+            "group_size": self.group_size,
             "layout": self.layout,
             "block_size": self.block_size,
         }
@@ -117,6 +123,10 @@ class Case:
     def random(self, *shape):
         generator = torch.Generator().manual_seed(self.seed + 1)
         return torch.randn(*shape, generator=generator)
+
+    def matrices(self):
+        """Rows and columns by name."""
+        return LstmShape(*self.shape()).matrices
 
     def x(self):
         first = (self.B, self.T) if self.batch_first else (self.T, self.B)
@@ -182,15 +192,16 @@ def drawn(case, largest=64):
     generator = torch.Generator().manual_seed(case.seed)
     state = {}
     for name, tensor in fast.state_dict().items():
-        values = torch.randn(tensor.shape, generator=generator) / math.sqrt(case.hidden_size)
-        if tensor.dtype == torch.int8:
-            shape = tensor.shape
-            values = torch.randint(-largest, largest + 1, shape, generator=generator).char()
+        shape, most = case.matrices().get(name, tensor.shape), largest
+        values = torch.randn(shape, generator=generator) / math.sqrt(case.hidden_size)
+        if tensor.dtype in (torch.int8, torch.uint8):
+            most = min(largest, 7) if tensor.dtype == torch.uint8 else largest
+            values = torch.randint(-most, most + 1, shape, generator=generator).char()
         elif name.endswith("_scale"):
             values = values.abs() / largest
-        if tensor.dim() == 2 and case.density < 1:
+        if name in case.matrices() and case.density < 1:
             prune_blocks_(values, name, case.density, generator)
-        state[name] = values
+        state[name] = pack_int4(values) if tensor.dtype == torch.uint8 else values
     fast.load_state_dict(state)
     return fast
 

@@ -39,6 +39,15 @@ CASES = {
         precision=(("weight_hh_l1", "float32"), ("weight_hr*reverse", "int16")),
     ),
     "cell": Case(7, 10, T=6),
+    "grouped": Case(
+        71,
+        13,
+        proj_size=11,
+        T=6,
+        activations="int4",
+        precision=(("weight_hr_l0", "int8"),),
+        group_size=32,
+    ),
 }
 
 

@@ -25,8 +25,11 @@ CASES = {
     "int8-no-bias": Case(3, 4, bias=False),
     "int16": Case(5, 7, activations="int16"),
     "int16-blocks": Case(5, 9, proj_size=3, activations="int16", **SPARSE),
+    "int4": Case(35, 9, 1, bidirectional=True, activations="int4", group_size=32),
     "float32": Case(4, 5, activations="float32", layout="dense"),
-    "mixture": Case(3, 9, proj_size=4, precision=(("*ih*", "int16"), ("*hr*", "float32"))),
+    "mixture": Case(
+        3, 9, proj_size=4, precision=(("*ih*", "int16"), ("*hr*", "float32"), ("*hh*", "int4"))
+    ),
     "float32-blocks": Case(9, 7, activations="float32", bias=False, **SPARSE),
 }
 

@@ -277,8 +277,8 @@ def test_bad_options(fast, options, words):
 @pytest.mark.parametrize(
     ("fast", "activations", "possible"),
     [
-        (lfk.FastQuantLSTM, "float32", "['int8', 'int16', 'mixed']"),
-        (lfk.FastQuantLSTMCell, "float32", "['int8', 'int16', 'mixed']"),
+        (lfk.FastQuantLSTM, "float32", "['int8', 'int16', 'mixed', 'int4']"),
+        (lfk.FastQuantLSTMCell, "float32", "['int8', 'int16', 'mixed', 'int4']"),
         (lfk.FastSparseLSTM, "int8", "['float32']"),
         (lfk.FastSparseLSTMCell, "int16", "['float32']"),
     ],

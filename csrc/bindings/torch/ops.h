@@ -41,6 +41,8 @@ pack_lstm(const std::vector<Tensor> &tensors, const std::vector<std::string> &na
 // weight, on the CPU: float32 [N, K]; pair_safe: none for PairSafe::automatic. Returns int8 [N, K]
 // and float32 scales [N].
 std::tuple<Tensor, Tensor> quantize_matrix(Tensor weight, std::optional<bool> pair_safe);
+// The same in groups of columns: uint8 [N, ceil(K / 2)], float32 [N, ceil(K / group_size)].
+std::tuple<Tensor, Tensor> quantize_matrix_groups(Tensor weight, int64_t group_size);
 
 // Makes an Error of `call` a ValueError in Python; without, it is a RuntimeError, which is torch's
 // habit for wrong sizes and values.

@@ -14,12 +14,15 @@ std::string dtype_name(const std::string &name, const Tensor &t) {
   switch (t.scalar_type()) {
   case ScalarType::Char:
     return "I8";
+  case ScalarType::Byte:
+    return "U8";
   case ScalarType::Int:
     return "I32";
   case ScalarType::Float:
     return "F32";
   default:
-    require(false, name, " must be of dtype int8, int32 or float32, got ", text(t.scalar_type()));
+    require(false, name, " must be of dtype int8, uint8, int32 or float32, got ",
+            text(t.scalar_type()));
     return "";
   }
 }
@@ -30,7 +33,8 @@ TensorView view(const std::string &name, const Tensor &t) {
   tensor.dtype = dtype_name(name, t);
   tensor.shape.assign(t.sizes().begin(), t.sizes().end());
   tensor.data = t.const_data_ptr();
-  tensor.bytes = static_cast<size_t>(t.numel() * (tensor.dtype == "I8" ? 1 : 4));
+  tensor.bytes =
+      static_cast<size_t>(t.numel() * (tensor.dtype == "I8" || tensor.dtype == "U8" ? 1 : 4));
   return tensor;
 }
 

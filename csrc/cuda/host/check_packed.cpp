@@ -1,8 +1,11 @@
 // Checks the form for CUDA devices: whatever kernels take for an index, a length or proven.
+#include <algorithm>
 #include <string>
 
+#include "common/rounding.h"
 #include "cuda/host/device_stack.h"
 #include "weights/packed_contents.h"
+#include "weights/packed_int4.h"
 #include "weights/weight_scan.h"
 
 namespace lstm_fastkernels {
@@ -21,7 +24,8 @@ void check_padding(const PackedRows &rows, Arithmetic arithmetic, const uint8_t 
                    int64_t left) {
   for (int64_t k = left; k < columns_per_fragment(arithmetic); ++k)
     for (int64_t row = 0; row < kBandHeight; ++row)
-      if (!all_zero(fragment + weight_byte(arithmetic, row, k), 1, weight_bytes(arithmetic)))
+      if (!all_zero(fragment + weight_byte(arithmetic, row, k), 1,
+                    arithmetic == Arithmetic::float32 ? 4 : 1))
         refuse_packed(rows.name(), "weights of padding must be zero");
 }
 
@@ -51,6 +55,29 @@ template <class Scan> void scan_bands(const DeviceMatrix &m, Scan &scan, PackedR
                   "bands must take all of its " + std::to_string(m.num_fragments) + " fragments");
 }
 
+// What a zero point multiplies, of 4-bit weights: every band has all of its fragments.
+void check_int4(const DeviceMatrix &m, const PackedRows &rows) {
+  const int64_t groups = m.scale_groups, fragments = divide_up(m.num_columns, kFragmentColumns);
+  rows.check_scales(m.scales, false, groups);
+  for (int64_t i = 0; i < rows.count(); ++i) {
+    const int64_t band = i / kBandHeight, row = i % kBandHeight;
+    const auto weight_sum = [&](int64_t group) {
+      int sum = 0;
+      for (int64_t f = group * m.scale_fragments;
+           f < std::min<int64_t>((group + 1) * m.scale_fragments, fragments); ++f)
+        for (int64_t k = 0; k < kFragmentColumns; ++k)
+          sum += static_cast<int8_t>(m.fragments[(band * fragments + f) * kFragmentBytes +
+                                                 weight_byte(Arithmetic::int4, row, k)]);
+      return sum;
+    };
+    const auto scale = [&](int64_t group) {
+      return m.scales[(i / kTileHeight * groups + group) * kTileHeight + i % kTileHeight];
+    };
+    if (reinterpret_cast<const float *>(m.row_sums)[i] != int4_row_sum(groups, weight_sum, scale))
+      refuse_packed(rows.name(), "its row sums are not those of its weights");
+  }
+}
+
 template <class Scan>
 void check_matrix(const DeviceMatrix &m, const MatrixShape &shape, const std::string &name) {
   PackedRows rows(name, shape, kBandHeight);
@@ -58,6 +85,8 @@ void check_matrix(const DeviceMatrix &m, const MatrixShape &shape, const std::st
   scan_bands(m, scan, rows);
   if (m.activation_max != activation_max(m.precision, rows.prove(scan)))
     refuse_packed(name, "its weights need another activation range");
+  if (m.arithmetic() == Arithmetic::int4)
+    return check_int4(m, rows);
   for (int64_t i = 0; has_zero_points(m.arithmetic()) && i < rows.count(); ++i)
     if (m.row_sums[i] != rows[i].sum)
       refuse_packed(name, "its row sums are not those of its weights");

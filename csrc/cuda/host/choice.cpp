@@ -33,8 +33,9 @@ int most_ranges(const LstmShape &shape) {
 // may be.
 std::string obstacle(const LstmShape &shape, const PackedLayer *layers, int64_t batch,
                      int64_t time_steps) {
-  if (layers[0].hh.arithmetic() == Arithmetic::float32)
-    return "weight_hh is float32";
+  const Arithmetic arithmetic = layers[0].hh.arithmetic();
+  if (arithmetic == Arithmetic::float32 || arithmetic == Arithmetic::int4)
+    return "weight_hh is " + std::string(precision_name(layers[0].hh.precision));
   if (layers[0].hh.arithmetic() != layers[shape.num_directions - 1].hh.arithmetic())
     return "weight_hh has another precision in each direction";
   if (shape.proj_size)

@@ -7,11 +7,16 @@
 
 #include "common/fail.h"
 #include "common/rounding.h"
+#include "weights/packed_int4.h"
 #include "weights/packed_stack.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
 namespace {
+
+int64_t scale_groups(const MatrixShape &shape, const MatrixRecord &record) {
+  return record.scale_columns ? divide_up(shape.columns, record.scale_columns) : 1;
+}
 
 struct MatrixOffsets {
   int64_t starts, columns, fragments, row_sums, scales;
@@ -41,9 +46,11 @@ public:
     record_.arithmetic = static_cast<uint32_t>(arithmetic_);
     record_.activation_max = activation_max(source.precision, source_.proof());
     record_.row_sum_bytes = row_sum_bytes(arithmetic_);
+    record_.scale_columns = static_cast<uint32_t>(source_.is_int4() ? source_.group_size() : 0);
     starts_.push_back(0);
     for (int64_t band = 0; band < shape.num_strips(kBandHeight); ++band) {
-      std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())));
+      std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())),
+                             source_.is_int4());
       for_each_block(band, [&](const Panel &panel, int64_t k, int64_t) {
         used[static_cast<size_t>((panel.first_column + k) / width())] = true;
       });
@@ -65,6 +72,8 @@ public:
       lstm_fastkernels::write(base + at.columns, static_cast<int64_t>(i), columns_[i]);
     for (int64_t band = 0; band + 1 < static_cast<int64_t>(starts_.size()); ++band)
       write_band(band, base + at.fragments);
+    if (source_.is_int4())
+      return write_int4(base, at);
     if (record_.row_sum_bytes)
       write_rows<int32_t>(base + at.row_sums, source_.shape(), kBandHeight, [&](int64_t row) {
         return source_.row_sums()[static_cast<size_t>(row)];
@@ -74,6 +83,14 @@ public:
   }
 
 private:
+  void write_int4(uint8_t *base, const MatrixOffsets &at) const {
+    write_rows<float>(base + at.row_sums, source_.shape(), kBandHeight,
+                      [&](int64_t row) { return source_.int4_row_sum(row); });
+    write_row_values<float>(
+        base + at.scales, source_.shape(), kBandHeight, source_.scale_groups(),
+        [&](int64_t row, int64_t group) { return source_.group_scale(row, group); });
+  }
+
   int64_t width() const { return columns_per_fragment(arithmetic_); }
 
   // Calls visit(panel, k, half) for the source's blocks of 8 x 4 that are not zero.
@@ -125,7 +142,8 @@ struct Layout {
     at.fragments =
         sections.add(fragments * bytes_per_fragment(static_cast<Arithmetic>(record.arithmetic)));
     at.row_sums = sections.add(bands * kBandHeight * record.row_sum_bytes);
-    at.scales = sections.add(bands * kBandHeight * int64_t{sizeof(float)});
+    at.scales =
+        sections.add(bands * kBandHeight * scale_groups(shape, record) * int64_t{sizeof(float)});
     return at;
   }
 
@@ -143,7 +161,15 @@ struct Layout {
     if (record.row_sum_bytes != row_sum_bytes(arithmetic))
       fail("packed weights: row sums of " + std::to_string(record.row_sum_bytes) +
            " bytes are not possible");
+    if (arithmetic == Arithmetic::int4 ? !is_group_size(record.scale_columns)
+                                       : record.scale_columns != 0)
+      fail("packed weights: scales of " + std::to_string(record.scale_columns) +
+           " columns are not possible");
     const int64_t fragments = divide_up(shape.columns, columns_per_fragment(arithmetic));
+    if (arithmetic == Arithmetic::int4 &&
+        (record.blocks != fragments ||
+         record.positions != shape.num_strips(kBandHeight) * fragments))
+      fail("packed weights: a band of 4-bit weights must have all of its fragments");
     if (record.blocks > fragments ||
         record.positions > shape.num_strips(kBandHeight) * record.blocks)
       fail("packed weights: " + std::to_string(record.positions) + " fragments, at most " +
@@ -159,6 +185,8 @@ DeviceMatrix view(const MatrixShape &shape, const MatrixRecord &record, const ui
   matrix.fragments = base + at.fragments;
   matrix.row_sums = reinterpret_cast<const int32_t *>(base + at.row_sums);
   matrix.scales = reinterpret_cast<const float *>(base + at.scales);
+  matrix.scale_groups = static_cast<int32_t>(scale_groups(shape, record));
+  matrix.scale_fragments = static_cast<int32_t>(record.scale_columns / kFragmentColumns);
   matrix.num_tiles = static_cast<int32_t>(shape.num_tiles(kBandHeight));
   matrix.num_columns = static_cast<int32_t>(shape.columns);
   matrix.activation_max = record.activation_max;

@@ -11,6 +11,9 @@
 //              16 x 4 float32: row by row
 //   row_sums   of the weights, where activations have zero points
 //
+// 4-bit weights are expanded to int8. Each band has all of its fragments, scales for each group of
+// columns, a multiple of a fragment's, and float row_sums: each group's sum times its scale.
+//
 // Within a fragment, lane 4 g + t has columns 8 t .. 8 t + 7 of rows g and g + 8. The mma would
 // have other columns there, but a sum does not depend on their order: with this one, a lane's
 // activations are 8 neighbours.
@@ -38,12 +41,14 @@ constexpr int columns_per_fragment(Arithmetic arithmetic) {
   return arithmetic == Arithmetic::float32 ? kFloatColumns : kFragmentColumns;
 }
 constexpr int bytes_per_fragment(Arithmetic arithmetic) {
-  return kBandHeight * columns_per_fragment(arithmetic) * weight_bytes(arithmetic);
+  return kBandHeight * columns_per_fragment(arithmetic) *
+         (arithmetic == Arithmetic::float32 ? int{sizeof(float)} : 1);
 }
 
 // Integer products take any int8 weights, pair-safe or not.
 LFK_HOST_DEVICE constexpr Arithmetic arithmetic_of(Precision precision) {
   return precision.weights == WeightType::float32         ? Arithmetic::float32
+         : precision.weights == WeightType::int4          ? Arithmetic::int4
          : precision.activations == ActivationType::int16 ? Arithmetic::signed16
                                                           : Arithmetic::any8;
 }
@@ -55,6 +60,8 @@ template <class Visit> auto with_arithmetic(Arithmetic arithmetic, const Visit &
     return visit(std::integral_constant<Arithmetic, Arithmetic::signed16>());
   case Arithmetic::float32:
     return visit(std::integral_constant<Arithmetic, Arithmetic::float32>());
+  case Arithmetic::int4:
+    return visit(std::integral_constant<Arithmetic, Arithmetic::int4>());
   default:
     return visit(std::integral_constant<Arithmetic, Arithmetic::any8>());
   }
@@ -78,8 +85,10 @@ struct DeviceMatrix {
   const uint32_t *starts = nullptr;   // [bands + 1]
   const uint16_t *columns = nullptr;  // [num_fragments]
   const uint8_t *fragments = nullptr; // [num_fragments][bytes_per_fragment]
-  const int32_t *row_sums = nullptr;  // [bands][16] for any8
-  const float *scales = nullptr;      // [bands][16]; 1 for float32
+  const int32_t *row_sums = nullptr;  // [bands][16] for any8; floats for int4
+  const float *scales = nullptr;      // [tiles][scale_groups][64]; 1 for float32
+  int32_t scale_groups = 1;           // more than one for int4 alone
+  int32_t scale_fragments = 0;        // of int4: how many share a scale
   int32_t num_tiles = 0;
   int32_t num_columns = 0; // without padding
   uint32_t num_fragments = 0;

@@ -58,6 +58,58 @@ template <> struct Sums<Arithmetic::signed16> {
   }
 };
 
+// 4-bit weights: sums of a group of columns, and the values that groups have added up to.
+template <> struct Sums<Arithmetic::int4> {
+  int32_t sum[4] = {};
+  float value[4] = {};
+
+  LFK_DEVICE void add(const uint32_t (&weights)[4], const LaneColumns<Arithmetic::int4> &columns) {
+    device::mma_s8u8(sum, weights, columns.words);
+  }
+  LFK_DEVICE float operator[](int i) const { return value[i]; }
+};
+
+// The weight row of a band and the activation row of 8 that a lane's sum i belongs to.
+LFK_DEVICE inline int weight_row_of(int i) { return device::lane() / 4 + i / 2 * 8; }
+LFK_DEVICE inline int activation_row_of(int i) { return device::lane() % 4 * 2 + i % 2; }
+
+// Before the first fragment of a band: what zero points, zero_point(i) of sum i, take away.
+template <Arithmetic F, class ZeroPoint>
+LFK_DEVICE void start_sums(Sums<F> &sums, const DeviceMatrix &matrix, int band,
+                           const ZeroPoint &zero_point) {
+  if constexpr (F == Arithmetic::int4) {
+    const float *const row_sums = reinterpret_cast<const float *>(matrix.row_sums);
+    LFK_UNROLLED (i, 4)
+      sums.value[i] =
+          static_cast<float>(-zero_point(i)) * row_sums[band * kBandHeight + weight_row_of(i)];
+  }
+}
+
+// After the fragment of a band at `column`: the end of a group adds its sums to the values.
+template <Arithmetic F>
+LFK_DEVICE void end_fragment(Sums<F> &sums, const DeviceMatrix &matrix, int band, int column) {
+  if constexpr (F == Arithmetic::int4) {
+    const int group = column / matrix.scale_fragments;
+    if ((column + 1) % matrix.scale_fragments &&
+        (column + 1) * kFragmentColumns < matrix.num_columns)
+      return;
+    const float *const scales =
+        matrix.scales +
+        (int64_t{band / kBandsPerTile} * matrix.scale_groups + group) * kTileHeight +
+        band % kBandsPerTile * kBandHeight;
+    LFK_UNROLLED (i, 4) {
+      sums.value[i] =
+          std::fma(static_cast<float>(sums.sum[i]), scales[weight_row_of(i)], sums.value[i]);
+      sums.sum[i] = 0;
+    }
+  }
+}
+
+// What the values of a row's sums are multiplied with, beside the activations' scale.
+template <Arithmetic F> LFK_DEVICE float row_scale(const DeviceMatrix &matrix, int64_t row) {
+  return F == Arithmetic::int4 ? 1.0f : matrix.scales[row];
+}
+
 // Bytes of activations in a lane's 8 columns, and in the 32 columns of a fragment.
 LFK_HOST_DEVICE constexpr int lane_bytes(Arithmetic arithmetic) {
   return 8 * activation_bytes(arithmetic);
@@ -69,7 +121,7 @@ LFK_HOST_DEVICE constexpr int fragment_row_bytes(Arithmetic arithmetic) {
 // What the zero point of activations adds to their sum with a weight row.
 template <Arithmetic F>
 LFK_DEVICE int32_t zero_offset(const DeviceMatrix &matrix, int64_t row, int32_t zero_point) {
-  return has_zero_points(F) ? zero_point * matrix.row_sums[row] : 0;
+  return F == Arithmetic::any8 ? zero_point * matrix.row_sums[row] : 0;
 }
 
 LFK_DEVICE Words4 load_fragment(const DeviceMatrix &matrix, uint32_t position) {

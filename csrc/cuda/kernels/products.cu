@@ -1,6 +1,6 @@
 // A matrix times many rows: input products of a chunk of time steps, and projections.
 //
-// int8 and int16: a block multiplies 8 bands, one for each warp, with 64 rows. The rows'
+// Integers: a block multiplies 8 bands, one for each warp, with 64 rows. The rows'
 // activations go through shared memory in double-buffered chunks of 256 bytes. Weights are read
 // from L2, 16 bytes a lane.
 //
@@ -27,13 +27,14 @@ constexpr int kChunkBytes = 256;
 
 // Row stride in shared memory: 8 rows of 32 bytes, or 2 of 64, do not conflict in banks.
 template <Arithmetic F>
-constexpr int kSharedStride = kChunkBytes + (F == Arithmetic::any8 ? 32 : 64);
+constexpr int kSharedStride = kChunkBytes + (activation_bytes(F) == 1 ? 32 : 64);
 template <Arithmetic F> constexpr int kStageBytes = kRowsOfBlock * kSharedStride<F>;
 
+template <Arithmetic F>
 LFK_DEVICE void store_product(const ProductsArguments &a, int64_t row, int64_t weight_row,
                               float sum) {
   a.out[row * a.matrix.padded_rows() + weight_row] =
-      std::fma(sum, a.x.scales[row] * a.matrix.scales[weight_row],
+      std::fma(sum, a.x.scales[row] * row_scale<F>(a.matrix, weight_row),
                a.bias ? a.bias[weight_row] : -0.0f); // adding -0 changes nothing
 }
 
@@ -70,6 +71,11 @@ products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
   uint8_t *const stages = shared_memory<uint8_t>();
   const int64_t chunks = (a.x.stride + kChunkBytes - 1) / kChunkBytes;
   Sums<F> sums[kGroups];
+  for (int group = 0; exists && group < kGroups; ++group)
+    start_sums(sums[group], m, band, [&](int i) {
+      const int64_t row = first + group * 8 + activation_row_of(i);
+      return a.x.zero_points[row < a.count ? row : a.count - 1];
+    });
   copy_chunk<F>(a, first, 0, stages);
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     if (chunk + 1 < chunks) {
@@ -83,11 +89,14 @@ products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
     const int64_t chunk_end = (chunk + 1) * kFragmentsAChunk;
     while (position < end && m.columns[position] < chunk_end) {
       const Words4 weights = load_fragment(m, position);
-      const int column = m.columns[position++] % kFragmentsAChunk;
-      const uint8_t *q = stage + lane_row * kSharedStride<F> + column * fragment_row_bytes(F) +
+      const int column = m.columns[position++];
+      const uint8_t *q = stage + lane_row * kSharedStride<F> +
+                         column % kFragmentsAChunk * fragment_row_bytes(F) +
                          lane_column * lane_bytes(F);
-      for (int group = 0; group < kGroups; ++group)
+      for (int group = 0; group < kGroups; ++group) {
         sums[group].add(weights.words, load_columns<F>(q + group * 8 * kSharedStride<F>));
+        end_fragment(sums[group], m, band, column);
+      }
     }
     sync_threads();
   }
@@ -95,12 +104,12 @@ products_kernel(LFK_PARAMETERS(SideBySide<ProductsArguments>) all) {
     return;
   for (int group = 0; group < kGroups; ++group)
     for (int i = 0; i < 4; ++i) {
-      const int64_t row = first + group * 8 + lane_column * 2 + i % 2;
-      const int64_t weight_row = int64_t{band} * kBandHeight + lane_row + i / 2 * 8;
+      const int64_t row = first + group * 8 + activation_row_of(i);
+      const int64_t weight_row = int64_t{band} * kBandHeight + weight_row_of(i);
       if (row < a.count)
-        store_product(a, row, weight_row,
-                      static_cast<float>(sums[group][i] -
-                                         zero_offset<F>(m, weight_row, a.x.zero_points[row])));
+        store_product<F>(a, row, weight_row,
+                         static_cast<float>(sums[group][i] -
+                                            zero_offset<F>(m, weight_row, a.x.zero_points[row])));
     }
 }
 
@@ -113,8 +122,9 @@ LFK_KERNEL(kThreads, 2) float_products_kernel(LFK_PARAMETERS(SideBySide<Products
   for (int i = thread_index() / kBandHeight; i < kRowsOfBlock; i += kThreads / kBandHeight) {
     const int64_t row = int64_t{block_index().x} * kRowsOfBlock + i;
     if (row < a.count)
-      store_product(a, row, int64_t{band} * kBandHeight + weight_row,
-                    ordered_sum(a.matrix, band, weight_row, a.x.data + row * a.x.stride));
+      store_product<Arithmetic::float32>(
+          a, row, int64_t{band} * kBandHeight + weight_row,
+          ordered_sum(a.matrix, band, weight_row, a.x.data + row * a.x.stride));
   }
 }
 
@@ -134,11 +144,12 @@ void products(const SideBySide<ProductsArguments> &all, void *stream) {
     shape.grid.y = bands;
     return launch(float_products_kernel, shape, stream, all);
   }
-  const bool wide = arithmetic == Arithmetic::signed16;
-  shape.shared_bytes =
-      2 * (wide ? kStageBytes<Arithmetic::signed16> : kStageBytes<Arithmetic::any8>);
-  launch(wide ? products_kernel<Arithmetic::signed16> : products_kernel<Arithmetic::any8>, shape,
-         stream, all);
+  with_arithmetic(arithmetic, [&](auto f) {
+    if constexpr (f != Arithmetic::float32) {
+      shape.shared_bytes = 2 * kStageBytes<f>;
+      launch(products_kernel<f>, shape, stream, all);
+    }
+  });
 }
 
 } // namespace cuda

@@ -1,6 +1,7 @@
 // Products of a tile, the four gates of 16 units, with 8 kGroups rows of quantized activations, by
 // a block of 16 warps. int8 and int16: warp w computes gate w % 4 over a part of its fragments; the
-// parts are added in shared memory. float32: a thread computes whole sums.
+// parts are added in shared memory. 4-bit weights: a part of the warps computes whole values for a
+// part of the rows. float32: a thread computes whole sums.
 #pragma once
 
 #include <cmath>
@@ -17,8 +18,10 @@ constexpr int kStepThreads = kStepWarps * 32;
 
 template <Arithmetic F, int kGroups> class TileSums {
 public:
+  static constexpr bool kWhole = F == Arithmetic::float32 || F == Arithmetic::int4;
+  static constexpr int kWarpsAGate = kStepWarps / kGates;
   // Partial sums of a row.
-  static constexpr int kParts = F == Arithmetic::float32 ? 1 : kStepWarps / kGates;
+  static constexpr int kParts = kWhole ? 1 : kWarpsAGate;
   // [part][row of the tile][activation row], of int32 or float.
   static constexpr int kStride = kGroups * 8 + 1;
   static constexpr size_t kBytes = sizeof(float) * kParts * kTileHeight * kStride;
@@ -30,6 +33,8 @@ public:
                              int count) const {
     if constexpr (F == Arithmetic::float32)
       form_floats(m, tile, x, first, count);
+    else if constexpr (F == Arithmetic::int4)
+      form_values(m, tile, x, first, count);
     else
       form_integers(m, tile, x, first, count);
   }
@@ -40,13 +45,13 @@ public:
                           int first, int n, float addend) const {
     const int32_t offset = zero_offset<F>(m, weight_row, x.zero_points[first + n]);
     return std::fma(sum(static_cast<int>(weight_row % kTileHeight), n, offset),
-                    x.scales[first + n] * m.scales[weight_row], addend);
+                    x.scales[first + n] * row_scale<F>(m, weight_row), addend);
   }
 
 private:
   LFK_DEVICE float sum(int row, int n, int32_t offset) const {
     const int place = row * kStride + n;
-    if constexpr (F == Arithmetic::float32) {
+    if constexpr (kWhole) {
       return reinterpret_cast<const float *>(shared_)[place];
     } else {
       int32_t sum = -offset;
@@ -75,12 +80,38 @@ private:
       for (int group = 0; group < kGroups; ++group)
         sums[group].add(weights.words, load_columns<F>(q[group] + column));
     }
-    const int row = part * kTileHeight + gate * kBandHeight + device::lane() / 4;
     for (int group = 0; group < kGroups; ++group)
-      for (int i = 0; i < 4; ++i)
-        reinterpret_cast<int32_t *>(
-            shared_)[(row + i / 2 * 8) * kStride + group * 8 + device::lane() % 4 * 2 + i % 2] =
-            sums[group][i];
+      store(sums[group], part * kTileHeight + gate * kBandHeight, group * 8);
+  }
+
+  // Each part of the warps takes every kWarpsAGate-th 8 rows.
+  LFK_DEVICE void form_values(const DeviceMatrix &m, int tile, const QuantizedRows &x, int first,
+                              int count) const {
+    const int gate = device::warp() % kGates, band = tile * kGates + gate;
+    for (int group = device::warp() / kGates; group < kGroups; group += kWarpsAGate) {
+      const auto clamped = [&](int row) { return row < count ? row : count - 1; };
+      const uint8_t *const q = x.data + clamped(first + group * 8 + device::lane() / 4) * x.stride +
+                               device::lane() % 4 * lane_bytes(F);
+      Sums<F> sums;
+      start_sums(sums, m, band, [&](int i) {
+        return x.zero_points[clamped(first + group * 8 + activation_row_of(i))];
+      });
+      for (uint32_t i = m.starts[band]; i < m.starts[band + 1]; ++i) {
+        const int column = m.columns[i];
+        sums.add(load_fragment(m, i).words,
+                 load_columns<F>(q + int64_t{column} * fragment_row_bytes(F)));
+        end_fragment(sums, m, band, column);
+      }
+      store(sums, gate * kBandHeight, group * 8);
+    }
+  }
+
+  // A lane's sums, of a band that begins at `row` and 8 activation rows that begin at `n`.
+  LFK_DEVICE void store(const Sums<F> &sums, int row, int n) const {
+    using Sum = decltype(sums[0] + 0);
+    for (int i = 0; i < 4; ++i)
+      reinterpret_cast<Sum *>(
+          shared_)[(row + weight_row_of(i)) * kStride + n + activation_row_of(i)] = sums[i];
   }
 
   LFK_DEVICE void form_floats(const DeviceMatrix &m, int tile, const QuantizedRows &x, int first,

@@ -14,7 +14,7 @@ namespace lstm_fastkernels {
 constexpr int kNumericContract = 2;
 
 // The numbers are those of packed weights.
-enum class WeightType : uint32_t { int8 = 1, float32 = 2 };
+enum class WeightType : uint32_t { int8 = 1, float32 = 2, int4 = 3 };
 // What the rows that a matrix multiplies are quantized to.
 enum class ActivationType : uint32_t { int8 = 1, int16 = 2, float32 = 3 };
 
@@ -28,8 +28,14 @@ inline bool operator==(Precision a, Precision b) {
 }
 inline bool operator!=(Precision a, Precision b) { return !(a == b); }
 
+// Whether so many columns can be a group, which shares a scale, of "int4".
+constexpr bool is_group_size(int64_t columns) {
+  return columns == 32 || columns == 64 || columns == 128;
+}
+
 // "int8": int8 weights and activations. "int16": int8 weights, 16-bit activations. "float32": both
-// float32. Throws Error for another name, and for a pair that has none.
+// float32. "int4": 4-bit weights, 8-bit activations. Throws Error for another name, and for a pair
+// that has none.
 LSTM_FASTKERNELS_API Precision precision_from(std::string_view name);
 LSTM_FASTKERNELS_API std::string_view precision_name(Precision precision);
 

@@ -15,7 +15,10 @@
 namespace lstm_fastkernels {
 
 // One matrix [rows, columns]: int8 with one scale a row (value = weight * scale, the
-// scale finite and not negative), or finite float32 without scales. Contiguous.
+// scale finite and not negative), or finite float32 without scales. Contiguous. Or int4, integers
+// in -8..7 in two's complement: two columns a byte, the even one in its low half, [rows,
+// ceil(columns / 2)], zero where a last column is missing; with a scale for each group of columns,
+// [rows, ceil(columns / group_size)], the last group may be short. Dense alone.
 //
 // Dense: row-major. Block-sparse, as torch's BSR: `weights` are blocks [num_blocks, block_rows,
 // block_columns]; crow_indices [block rows of the matrix + 1] says where each block row begins;
@@ -27,6 +30,7 @@ struct WeightMatrix {
   Precision precision;
   const void *weights = nullptr;
   const float *scales = nullptr;
+  int64_t group_size = 0; // of int4: 32, 64 or 128 columns
   int64_t num_blocks = 0, block_rows = 0, block_columns = 0;
   const int32_t *crow_indices = nullptr; // null: dense
   const int32_t *col_indices = nullptr;
@@ -52,6 +56,14 @@ enum class PairSafe { automatic, always, never };
 // without columns or with a weight that is not finite.
 LSTM_FASTKERNELS_API void quantize_rows(const float *weight, int64_t rows, int64_t columns,
                                         PairSafe pair_safe, int8_t *quantized, float *scales);
+
+// Quantizes each group of columns of each row to 4-bit integers in -8..7 with one scale, as
+// quantize_rows does rows: weights that are such integers times a scale come back exactly.
+// `quantized` [rows, ceil(columns / 2)], `scales` [rows, ceil(columns / group_size)] are as
+// WeightMatrix has them. Throws Error as quantize_rows does, and for another group size than 32, 64
+// and 128.
+LSTM_FASTKERNELS_API void quantize_groups(const float *weight, int64_t rows, int64_t columns,
+                                          int64_t group_size, uint8_t *quantized, float *scales);
 
 // Cells validated, and how they are packed for the CPU. The cells must live as long.
 class LSTM_FASTKERNELS_API PackPlan {
@@ -81,8 +93,8 @@ struct TensorView {
 };
 
 // The canonical tensors of a stack, found by name (docs/file_format.md says which there are):
-// weight_ih_l0 and the like, each with its ..._scale where it is int8; or, where a matrix is block-
-// sparse, its ..._values, ..._crow_indices and ..._col_indices; bias_l0 and the like.
+// weight_ih_l0 and the like, each with its ..._scale where it is int8 or int4; or, where a matrix
+// is block- sparse, its ..._values, ..._crow_indices and ..._col_indices; bias_l0 and the like.
 class LSTM_FASTKERNELS_API CanonicalTensors {
 public:
   // `precisions` has one for each of matrix_names(shape). The tensors' memory must live as long.

@@ -1,11 +1,14 @@
 // The reference: plain loops over the packed layout, the numeric contract spelled out. Every other
 // instruction set must give the same bits.
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 
 #include "common/numerics.h"
 #include "common/workspace.h"
 #include "kernels/implementations.h"
+#include "weights/packed_int4.h"
 
 namespace lstm_fastkernels {
 namespace scalar {
@@ -17,6 +20,18 @@ int32_t load(const uint8_t *q, int64_t i, Arithmetic arithmetic) {
 
 template <class T> void store(uint8_t *q, int64_t i, T value) {
   std::memcpy(q + i * int64_t{sizeof value}, &value, sizeof value);
+}
+
+// Zeros behind the last activation, and what the offset of the weights adds to their groups.
+void end_int4_row(int64_t n, const Matrix &target, uint8_t *q) {
+  const int64_t padded = padded_columns(target.arithmetic, n);
+  std::fill(q + n, q + padded, uint8_t{0});
+  for (int64_t group = 0; group < target.scale_groups; ++group) {
+    const uint8_t *const begin = q + group * target.scale_columns;
+    const uint8_t *const end = q + std::min((group + 1) * target.scale_columns, padded);
+    const int32_t sum = std::accumulate(begin, end, 0);
+    store(q + padded, group, kInt4Zero * sum);
+  }
 }
 
 void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
@@ -33,7 +48,8 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
       quantizer(lo, hi, finite, kind, has_zero_points(target.arithmetic), target.activation_max);
   *row.scales = is_float && finite ? 1.0f : to.scale;
   *row.zero_points = to.zero_point;
-  for (int64_t i = 0; i < round_up(n, kTileUnits); ++i) {
+  const int64_t padded = padded_columns(target.arithmetic, n);
+  for (int64_t i = 0; i < padded; ++i) {
     const float value = finite && i < n ? v[i] : 0.0f;
     if (is_float)
       store(row.data, i, value);
@@ -42,6 +58,8 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
     else
       store(row.data, i, static_cast<uint8_t>(to(value)));
   }
+  if (target.arithmetic == Arithmetic::int4)
+    end_int4_row(n, target, row.data);
 }
 
 // Adds the products of one row's share in a group of columns to its sum, an integer or a float.
@@ -92,6 +110,23 @@ int32_t offset(const Matrix &matrix, int64_t row, int32_t zero_point) {
                                             : read<int16_t>(matrix.row_sums, row));
 }
 
+// The value of a row's products with 4-bit weights, without the scale of the activations.
+float int4_sum(const Matrix &matrix, int64_t row, const uint8_t *q, int32_t zero_point) {
+  const uint8_t *const tile = matrix.tiles + row / kTileRows * matrix.tile_bytes();
+  const int64_t columns = matrix.groups * kBlockColumns;
+  float value = static_cast<float>(-zero_point) * read<float>(matrix.row_sums, row);
+  for (int64_t group = 0; group < matrix.scale_groups; ++group) {
+    int32_t sum = 0;
+    for (int64_t k = group * matrix.scale_columns;
+         k < std::min((group + 1) * matrix.scale_columns, columns); ++k)
+      sum += int4_weight(tile, row % kTileRows, k) * q[k];
+    const int64_t scale = (row / kTileRows * matrix.scale_groups + group) * kTileRows;
+    value = std::fma(static_cast<float>(sum), read<float>(matrix.scales, scale + row % kTileRows),
+                     value);
+  }
+  return value;
+}
+
 // The sums of all rows of some tiles, as floats, each at its place among those of all tiles.
 template <class Sum>
 void tile_sums(const Matrix &matrix, TileRange tiles, const ActivationRows &x, float *sums) {
@@ -117,9 +152,17 @@ void tile_sums(const Matrix &matrix, TileRange tiles, const ActivationRows &x, f
   }
 }
 
+// Of what tile_sums gives; the scales of 4-bit weights are in it.
+float row_scale(const Matrix &matrix, int64_t row) {
+  return matrix.arithmetic == Arithmetic::int4 ? 1.0f : read<float>(matrix.scales, row);
+}
+
 // Of the first row of x.
 void sum_row(const Matrix &matrix, TileRange tiles, const ActivationRows &x, float *sums) {
-  if (matrix.arithmetic == Arithmetic::float32)
+  if (matrix.arithmetic == Arithmetic::int4)
+    for (int64_t row = tiles.begin * kTileRows; row < tiles.end * kTileRows; ++row)
+      sums[row] = int4_sum(matrix, row, x.data, *x.zero_points);
+  else if (matrix.arithmetic == Arithmetic::float32)
     tile_sums<float>(matrix, tiles, x, sums);
   else
     tile_sums<int32_t>(matrix, tiles, x, sums);
@@ -131,7 +174,7 @@ void products(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_
   for (int64_t row = 0; row < rows; ++row, out += width) {
     sum_row(matrix, tiles, x.from(row), out);
     for (int64_t i = tiles.begin * kTileRows; i < tiles.end * kTileRows; ++i)
-      out[i] = std::fma(out[i], x.scales[row] * read<float>(matrix.scales, i),
+      out[i] = std::fma(out[i], x.scales[row] * row_scale(matrix, i),
                         bias ? read<float>(bias, i) : -0.0f); // adding -0 changes nothing
   }
 }
@@ -146,7 +189,7 @@ void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
       float gates[4];
       for (int64_t g = 0; g < 4; ++g) {
         const int64_t i = unit / kTileUnits * kTileRows + g * kTileUnits + unit % kTileUnits;
-        gates[g] = std::fma(sums[i], a.h_in.scales[row] * read<float>(hh.scales, i),
+        gates[g] = std::fma(sums[i], a.h_in.scales[row] * row_scale(hh, i),
                             a.input_gates[row * width + i]);
       }
       const int64_t at = row * hh.num_tiles * kTileUnits + unit;

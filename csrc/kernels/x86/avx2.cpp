@@ -3,6 +3,8 @@
 //   any8      load, vpsllw, 2 vpsraw of a tile, 2 vpmaddwd, 2 vpaddd      32 products
 //   signed16  vpmovsxbw mem, vpmaddwd, vpaddd                             16 products
 //   float32   vfmadd mem                                                   8 products
+//   int4      half a load, 1.5 of vpand and vpsrlw, vpmaddubsw, vpaddw,    32 products
+//             a quarter of vpmaddwd and vpaddd
 // and a broadcast (any8: vpand, vpsrlw), which 4 of them share in a dense tile; a block-sparse
 // block has its own, and loads its column.
 #if defined(__x86_64__)
@@ -14,6 +16,7 @@
 #include "kernels/implementations.h"
 #include "kernels/x86/detect.h"
 #include "kernels/x86/target_region.h"
+#include "weights/packed_int4.h"
 
 #define LFK_ISA avx2
 
@@ -36,6 +39,7 @@ struct Dot : Registers256 {
   static constexpr Arithmetic kPairs8 = Arithmetic::pairs8;
 
   static constexpr int max_rows() { return 2; } // as many as 16 registers hold
+  static constexpr int kInt4Rows = 2;
   static __m256i gate(Register sums, int) { return sums; }
 
   template <Arithmetic F> static auto activations(int32_t group) {
@@ -67,6 +71,62 @@ struct Dot : Registers256 {
     else
       return _mm256_add_epi32(
           sums, _mm256_madd_epi16(_mm256_maddubs_epi16(a, weights), _mm256_set1_epi16(1)));
+  }
+
+  // A pass takes as many rows of weights as registers allow: all 32, or the 8 low and 8 high halves
+  // of a load.
+  template <int R>
+  static LFK_INLINE void int4_sums(const uint8_t *w, const uint8_t *q, int64_t stride,
+                                   int64_t groups, const int32_t (&offsets)[R],
+                                   Register (&sums)[R][4]) {
+    constexpr int kLoads = R == 1 ? 2 : 1;
+    LFK_UNROLLED (first, 2 / kLoads) {
+      Register taken[R][2 * kLoads];
+      LFK_UNROLLED (r, R) {
+        LFK_UNROLLED (i, 2 * kLoads)
+          taken[r][i] = _mm256_set1_epi32(-offsets[r]);
+      }
+      int64_t group = 0;
+      for (; group + 4 <= groups; group += 4)
+        add_int4<R, kLoads, 4>(w + group * 64 + first * 32, q + group * 4, stride, taken);
+      for (; group < groups; ++group)
+        add_int4<R, kLoads, 1>(w + group * 64 + first * 32, q + group * 4, stride, taken);
+      LFK_UNROLLED (r, R) {
+        LFK_UNROLLED (i, kLoads) {
+          sums[r][first + i] = taken[r][i];
+          sums[r][2 + first + i] = taken[r][kLoads + i];
+        }
+      }
+    }
+  }
+
+private:
+  // Four groups of columns add up to 4 * 2 * 255 * 15 < 2^15 at most.
+  template <int R, int kLoads, int kGroups>
+  static LFK_INLINE void add_int4(const uint8_t *w, const uint8_t *q, int64_t stride,
+                                  Register (&sums)[R][2 * kLoads]) {
+    const Register low = _mm256_set1_epi8(15);
+    Register pairs[R][2 * kLoads];
+    LFK_UNROLLED (group, kGroups) {
+      LFK_UNROLLED (i, kLoads) {
+        const Register both = load(w + group * 64 + i * 32);
+        const Register halves[2] = {_mm256_and_si256(both, low),
+                                    _mm256_and_si256(_mm256_srli_epi16(both, 4), low)};
+        LFK_UNROLLED (r, R) {
+          const Register a = _mm256_set1_epi32(read<int32_t>(q + r * stride, group));
+          LFK_UNROLLED (half, 2) {
+            const Register products = _mm256_maddubs_epi16(a, halves[half]);
+            Register &to = pairs[r][half * kLoads + i];
+            to = group == 0 ? products : _mm256_add_epi16(to, products);
+          }
+        }
+      }
+    }
+    LFK_UNROLLED (r, R) {
+      LFK_UNROLLED (i, 2 * kLoads)
+        sums[r][i] =
+            _mm256_add_epi32(sums[r][i], _mm256_madd_epi16(pairs[r][i], _mm256_set1_epi16(1)));
+    }
   }
 };
 

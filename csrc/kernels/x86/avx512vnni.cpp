@@ -1,6 +1,7 @@
 // The LSTM on AVX-512 VNNI: one vpdpbusd on 512 bits stands for six instructions of AVX2, and 32
 // registers hold eight batch rows of a tile. Cost of the dense inner loop for 32 weight rows x 4
 // columns x 1 batch row: 1 broadcast, 2 vpdpbusd, whatever the weights are.
+// 4-bit weights: 1 broadcast, 1 vpand, 1 vpxor, 2 vpdpbusd.
 // A block-sparse block of 8 rows x 4 columns: its column, 1 broadcast, 1 vpdpbusd on 256 bits.
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -16,6 +17,7 @@
 #include "kernels/implementations.h"
 #include "kernels/x86/detect.h"
 #include "kernels/x86/target_region.h"
+#include "weights/packed_int4.h"
 
 #define LFK_ISA avx512vnni
 
@@ -34,6 +36,7 @@ struct Dot {
   static constexpr Arithmetic kPairs8 = Arithmetic::any8;
 
   static constexpr int max_rows() { return 8; }
+  static constexpr int kInt4Rows = 6; // floats in registers beside the sums
 
   static Register zero() { return _mm512_setzero_si512(); }
   static Register row_sums(const Matrix &m, int64_t row) {
@@ -61,6 +64,45 @@ struct Dot {
     if constexpr (F == Arithmetic::signed16)
       return _mm512_dpwssd_epi32(sums, a, weights);
     return _mm512_dpbusd_epi32(sums, a, weights);
+  }
+
+  static Register load(const uint8_t *p) { return _mm512_loadu_si512(p); }
+  // Of a byte 16 high + low, with its top bit the other way round the signed 16 (high - 8) + low:
+  // its products with those of the low half subtracted are 16 times those of the high one less 8.
+  template <int R>
+  static LFK_INLINE void int4_sums(const uint8_t *w, const uint8_t *q, int64_t stride,
+                                   int64_t groups, const int32_t (&offsets)[R],
+                                   Register (&sums)[R][2]) {
+    const Register low = _mm512_set1_epi8(15), top = _mm512_set1_epi8(-128);
+    Register taken[2][R];
+    LFK_UNROLLED (r, R)
+      taken[0][r] = taken[1][r] = _mm512_set1_epi32(-offsets[r]);
+    const auto add = [&](int64_t group) LFK_ALWAYS_INLINE {
+      const Register both = load(w + group * 64);
+      const Register halves[2] = {_mm512_and_si512(both, low), _mm512_xor_si512(both, top)};
+      LFK_UNROLLED (r, R) {
+        const Register a = _mm512_set1_epi32(read<int32_t>(q + r * stride, group));
+        LFK_UNROLLED (half, 2)
+          taken[half][r] = _mm512_dpbusd_epi32(taken[half][r], a, halves[half]);
+      }
+    };
+    for (; groups >= 8; groups -= 8, w += 8 * 64, q += 8 * 4)
+      LFK_UNROLLED (group, 8)
+        add(group);
+    for (int64_t group = 0; group < groups; ++group)
+      add(group);
+    LFK_UNROLLED (r, R) {
+      sums[r][0] = taken[0][r];
+      sums[r][1] = _mm512_srai_epi32(_mm512_sub_epi32(taken[1][r], taken[0][r]), 4);
+    }
+  }
+  static Register times_float(Register a, int32_t b) {
+    return _mm512_castps_si512(
+        _mm512_mul_ps(_mm512_set1_ps(static_cast<float>(b)), _mm512_castsi512_ps(a)));
+  }
+  static Register add_scaled(Register a, Register integers, Register scales) {
+    return _mm512_castps_si512(_mm512_fmadd_ps(
+        _mm512_cvtepi32_ps(integers), _mm512_castsi512_ps(scales), _mm512_castsi512_ps(a)));
   }
 
 private:

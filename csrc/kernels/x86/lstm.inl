@@ -65,6 +65,25 @@ LFK_INLINE void store_integers(__m256i q, int bytes, uint8_t *to) {
     _mm_storel_epi64(reinterpret_cast<__m128i *>(to), _mm_packus_epi16(shorts, shorts));
 }
 
+// Zeros behind the last activation, and what the offset of 4-bit weights adds to their groups.
+void end_int4_row(int64_t n, const Matrix &target, uint8_t *q) {
+  const int64_t padded = padded_columns(Arithmetic::int4, n);
+  std::memset(q + n, 0, static_cast<size_t>(padded - n));
+  uint8_t *to = q + padded;
+  for (int64_t first = 0; first < padded; first += target.scale_columns, to += 4) {
+    __m256i sums = _mm256_setzero_si256();
+    for (int64_t k = first; k < padded && k < first + target.scale_columns; k += 32) {
+      const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(q + k));
+      sums = _mm256_add_epi64(sums, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
+    }
+    const __m128i two =
+        _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    const int32_t offset =
+        kInt4Zero * _mm_cvtsi128_si32(_mm_add_epi64(two, _mm_srli_si128(two, 8)));
+    std::memcpy(to, &offset, sizeof offset);
+  }
+}
+
 void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
                   const ActivationRows &row) {
   // NaN leaves lo and hi as they are; x * 0 is NaN where x is not finite.
@@ -84,7 +103,7 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
   *row.zero_points = to.zero_point;
   const int bytes = activation_bytes(arithmetic);
   if (!finite) {
-    std::memset(row.data, 0, static_cast<size_t>(activation_row_bytes(arithmetic, n)));
+    std::memset(row.data, 0, static_cast<size_t>(activation_row_bytes(target, n)));
   } else if (is_float) {
     for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
       _mm256_storeu_ps(reinterpret_cast<float *>(row.data) + i, x);
@@ -106,6 +125,8 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
       });
   }
+  if (arithmetic == Arithmetic::int4)
+    end_int4_row(n, target, row.data);
 }
 
 // ---- the table's functions ----

@@ -8,17 +8,15 @@
 // Registers hold floats where the arithmetic is float32, integers otherwise. Dot256's registers
 // have 8 sums; Dot's have kGates x 8: gate(register, i) gives the i-th 8 of them. Dot::kPairs8 is
 // how pair-safe weights are multiplied.
+//
+// For 4-bit weights Dot gives int4_sums(weights of 32 rows, activations, ...): the sums over some
+// groups of 4 columns, less an offset, as the weights are stored 8 larger; and load,
+// times_float(floats, integer), add_scaled(floats, integers, scales) = fma(integers, scales,
+// floats).
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
 namespace {
-
-#define LFK_ALWAYS_INLINE __attribute__((always_inline))
-#define LFK_INLINE inline LFK_ALWAYS_INLINE
-
-// Loops over registers are unrolled whatever the compiler thinks of it: an array that is indexed by
-// a variable would live in memory.
-#define LFK_UNROLLED(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); ++i)
 
 LFK_INLINE __m256 load_floats(const uint8_t *array, int64_t i) {
   return _mm256_loadu_ps(reinterpret_cast<const float *>(array + i * 4));
@@ -64,9 +62,11 @@ template <Arithmetic F, int R> struct Rows {
   }
 
   LFK_INLINE void put(int r, int64_t i, __m256i sums) const {
-    const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(row_scales[r]), load_floats(scales, i));
-    const __m256 floats =
-        F == Arithmetic::float32 ? _mm256_castsi256_ps(sums) : _mm256_cvtepi32_ps(sums);
+    __m256 scale = _mm256_set1_ps(row_scales[r]);
+    if constexpr (F != Arithmetic::int4)
+      scale = _mm256_mul_ps(scale, load_floats(scales, i));
+    constexpr bool kFloats = F == Arithmetic::float32 || F == Arithmetic::int4;
+    const __m256 floats = kFloats ? _mm256_castsi256_ps(sums) : _mm256_cvtepi32_ps(sums);
     _mm256_storeu_ps(outs[r] + i, _mm256_fmadd_ps(floats, scale, load_floats(addends[r], i)));
   }
 };
@@ -171,7 +171,17 @@ template <Arithmetic F> struct SparseMatrix {
   }
 };
 
-// ---- either ----
+} // namespace
+} // namespace LFK_ISA
+} // namespace lstm_fastkernels
+
+#include "kernels/x86/int4.inl"
+
+namespace lstm_fastkernels {
+namespace LFK_ISA {
+namespace {
+
+// ---- any of them ----
 
 // Runs `count` rows from `row` on in one pass, 1 <= count <= R.
 template <class Kind, int R>
@@ -218,6 +228,8 @@ void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRow
     return multiply<Arithmetic::signed16>(m, first, tiles, x, rows, target);
   case Arithmetic::float32:
     return multiply<Arithmetic::float32>(m, first, tiles, x, rows, target);
+  case Arithmetic::int4:
+    return tiles_times_rows<Int4Matrix>(m, first, tiles, x, rows, target);
   }
 }
 

@@ -5,6 +5,13 @@ namespace lstm_fastkernels {
 namespace LFK_ISA {
 namespace {
 
+#define LFK_ALWAYS_INLINE __attribute__((always_inline))
+#define LFK_INLINE inline LFK_ALWAYS_INLINE
+
+// Loops over registers are unrolled whatever the compiler thinks of it: an array that is indexed by
+// a variable would live in memory.
+#define LFK_UNROLLED(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); ++i)
+
 struct Registers256 {
   using Register = __m256i;
 
@@ -29,10 +36,19 @@ struct Registers256 {
                                                _mm256_castsi256_ps(sums)));
   }
 
-protected:
   static Register load(const uint8_t *p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
   }
+  static Register times_float(Register a, int32_t b) {
+    return _mm256_castps_si256(
+        _mm256_mul_ps(_mm256_set1_ps(static_cast<float>(b)), _mm256_castsi256_ps(a)));
+  }
+  static Register add_scaled(Register a, Register integers, Register scales) {
+    return _mm256_castps_si256(_mm256_fmadd_ps(
+        _mm256_cvtepi32_ps(integers), _mm256_castsi256_ps(scales), _mm256_castsi256_ps(a)));
+  }
+
+protected:
   static __m128i load_half(const uint8_t *p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
   }

@@ -6,19 +6,21 @@ from torch import Tensor
 
 from lstm_fastkernels.compression.quantization.calibration import Observations
 from lstm_fastkernels.compression.quantization.error_feedback import round_with_feedback
+from lstm_fastkernels.compression.quantization.int4_feedback import round_groups_with_feedback
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.weights.canonical import sum_biases
-from lstm_fastkernels.weights.formats import PRECISIONS, Int8, Tensors
-from lstm_fastkernels.weights.quantize_rows import PairSafe
+from lstm_fastkernels.weights.formats import PRECISIONS, Int4, Int8, Tensors
+from lstm_fastkernels.weights.int4 import pack_int4
+from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
 
 
 class Candidates:
     """The matrices of an observed LSTM in each precision, made when they are first asked for."""
 
-    def __init__(self, seen: Observations, pair_safe: PairSafe) -> None:
+    def __init__(self, seen: Observations, rounding: RoundingConfig) -> None:
         self._seen = seen
-        self._pair_safe = pair_safe
+        self._rounding = rounding
         self._made: dict[tuple[str, str], Tensors] = {}
         self._biases = {name: t.cpu() for name, t in sum_biases(seen.floats).items()}
 
@@ -50,13 +52,17 @@ class Candidates:
 
     def _make(self, name: str, precision: str) -> Tensors:
         weight = self._seen.floats[name].detach().cpu()
-        weight_format = PRECISIONS[precision](self._pair_safe)
-        if not isinstance(weight_format, Int8):
-            return weight_format.compress(weight)
-        integers, scale = round_with_feedback(
-            weight, self._seen.moments[name].second, pair_safe=weight_format.pair_safe
-        )
-        return {"": integers, "_scale": scale}
+        weight_format = PRECISIONS[precision](self._rounding)
+        moment = self._seen.moments[name].second
+        if isinstance(weight_format, Int8):
+            integers, scale = round_with_feedback(weight, moment, pair_safe=weight_format.pair_safe)
+            return {"": integers, "_scale": scale}
+        if isinstance(weight_format, Int4):
+            integers, scale = round_groups_with_feedback(
+                weight, moment, group_size=weight_format.group_size
+            )
+            return {"": pack_int4(integers), "_scale": scale}
+        return weight_format.compress(weight)
 
 
 def empty_lstm(shape: LstmShape, bias: bool, precision: Mapping[str, str]) -> FastQuantLSTM:

@@ -34,9 +34,7 @@ def round_with_feedback(
     first leaves it. Zeros stay zeros. pair_safe: as for quantize_rows, "auto" by that error. On the
     CPU, in float64.
     """
-    weight = weight.detach().cpu()
-    damping = DAMPING * second_moment.diagonal().mean()
-    moment = second_moment + torch.eye(len(second_moment), dtype=torch.float64) * (damping or 1.0)
+    weight, moment = weight.detach().cpu(), damped(second_moment)
     if pair_safe != "auto":
         return _round(weight, moment, pair_safe)[:2]
     free, paired = (_round(weight, moment, pairs) for pairs in (False, True))
@@ -45,20 +43,12 @@ def round_with_feedback(
 
 def _round(weight: Tensor, moment: Tensor, pairs: bool) -> tuple[Tensor, Tensor, float]:
     """Integers, scales and the expected squared error."""
-    order = _order(moment.diagonal(), pairs)
-    values, factor = weight[:, order].double(), _factor(moment[order][:, order])
-    integers, scales = torch.zeros_like(values), torch.zeros(len(weight))
-    least = torch.full((len(weight),), torch.inf, dtype=torch.float64)
+    columns = ColumnOrder(moment, pairs)
+    best = BestRows(weight)
     for scale in _scales(weight, pairs):
-        steps = torch.where(scale > 0, scale, 1.0).double()
-        found, squares = _round_columns(values / steps[:, None], factor, order % 2 * pairs)
-        better = squares * steps.square() < least
-        least = torch.where(better, squares * steps.square(), least)
-        scales = torch.where(better, scale, scales)
-        integers = torch.where(better[:, None], found, integers)
-    ordered = torch.empty_like(integers)
-    ordered[:, order] = integers
-    return ordered.to(torch.int8), scales, float(least.sum())
+        integers, squares = columns.round(weight, scale[:, None], INT8.min, INT8.max)
+        best.take(integers, scale[:, None], squares)
+    return best.integers.to(torch.int8), best.scales[:, 0], float(best.squares.sum())
 
 
 def _scales(weight: Tensor, pairs: bool) -> list[Tensor]:
@@ -66,6 +56,65 @@ def _scales(weight: Tensor, pairs: bool) -> list[Tensor]:
     largest = weight.float().abs().amax(1) / INT8.max
     factors = (0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0) if pairs else (0.8, 0.85, 0.9, 0.95, 1.0)
     return [quantize_rows(weight, pair_safe=pairs)[1], *(largest * factor for factor in factors)]
+
+
+def damped(second_moment: Tensor) -> Tensor:
+    """With DAMPING of its mean diagonal added to it, float64: one that has an inverse."""
+    damping = DAMPING * second_moment.diagonal().mean()
+    return second_moment + torch.eye(len(second_moment), dtype=torch.float64) * (damping or 1.0)
+
+
+class BestRows:
+    """Of several roundings of a matrix, the best for each row."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.integers = torch.zeros(weight.shape, dtype=torch.float64)
+        self.scales = torch.zeros(len(weight), 1)
+        self.squares = torch.full((len(weight),), torch.inf, dtype=torch.float64)
+
+    def take(self, integers: Tensor, scales: Tensor, squares: Tensor) -> None:
+        """integers [N, K]; scales [N, any]; squares [N]: each row's squared error."""
+        better = squares < self.squares
+        self.squares = torch.where(better, squares, self.squares)
+        self.scales = torch.where(better[:, None], scales, self.scales)
+        self.integers = torch.where(better[:, None], integers, self.integers)
+
+
+class ColumnOrder:
+    """The order in which columns are rounded for inputs of a second moment [K, K], float64, and how
+    the error of each is spread; `pairs` keeps integers of neighbours pair-safe."""
+
+    def __init__(self, moment: Tensor, pairs: bool = False) -> None:
+        self._order = _order(moment.diagonal(), pairs)
+        self._factor = _factor(moment[self._order][:, self._order])
+        self._pairs = pairs
+
+    def round(self, weight: Tensor, scales: Tensor, least: int, most: int) -> tuple[Tensor, Tensor]:
+        """Integers in [least, most], float64 [N, K], and each row's expected squared error.
+
+        weight [N, K]; scales: of all its columns, [N, 1] or [N, K].
+        """
+        order = self._order
+        steps = torch.where(scales > 0, scales, 1.0).double().expand(weight.shape)[:, order]
+        values, integers = weight[:, order].double(), torch.zeros(weight.shape, dtype=torch.float64)
+        zero, squares = values == 0, integers.new_zeros(len(weight))
+        for begin in range(0, len(order), _BLOCK):
+            end = min(len(order), begin + _BLOCK)
+            errors = values.new_empty(len(weight), end - begin)
+            for k in range(begin, end):
+                rounded = (values[:, k] / steps[:, k]).round().clamp(least, most)
+                if self._pairs and order[k] % 2:
+                    first = integers[:, k - 1]
+                    rounded = rounded.maximum(-PAIR_MAX - first).minimum(PAIR_MAX - first)
+                integers[:, k] = rounded.masked_fill(zero[:, k], 0)
+                error = (values[:, k] - integers[:, k] * steps[:, k]) / self._factor[k, k]
+                values[:, k:end] -= error[:, None] * self._factor[k, k:end]
+                errors[:, k - begin] = error
+                squares += error.square()
+            values[:, end:] -= errors @ self._factor[begin:end, end:]
+        ordered = torch.empty_like(integers)
+        ordered[:, order] = integers
+        return ordered, squares
 
 
 def _order(sizes: Tensor, pairs: bool) -> Tensor:
@@ -81,29 +130,3 @@ def _factor(moment: Tensor) -> Tensor:
     """The upper Cholesky factor of the inverse."""
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
     return torch.linalg.cholesky(inverse, upper=True)
-
-
-def _round_columns(values: Tensor, factor: Tensor, follows: Tensor) -> tuple[Tensor, Tensor]:
-    """Integers for values [N, K] in steps, and each row's squared error.
-
-    follows [K]: whether a column is the second of a pair.
-    """
-    rows, columns = values.shape
-    values, zero = values.clone(), values == 0
-    integers = torch.zeros_like(values)
-    squares = values.new_zeros(rows)
-    for begin in range(0, columns, _BLOCK):
-        end = min(columns, begin + _BLOCK)
-        errors = values.new_empty(rows, end - begin)
-        for k in range(begin, end):
-            rounded = values[:, k].round().clamp(INT8.min, INT8.max)
-            if follows[k]:
-                first = integers[:, k - 1]
-                rounded = rounded.maximum(-PAIR_MAX - first).minimum(PAIR_MAX - first)
-            integers[:, k] = rounded.masked_fill(zero[:, k], 0)
-            error = (values[:, k] - integers[:, k]) / factor[k, k]
-            values[:, k:end] -= error[:, None] * factor[k, k:end]
-            errors[:, k - begin] = error
-            squares += error.square()
-        values[:, end:] -= errors @ factor[begin:end, end:]
-    return integers, squares

@@ -7,8 +7,8 @@ from lstm_fastkernels.compression.quantization.candidates import Candidates
 from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 
 # What a weight costs more than in int8, in bytes: float32 has three more, which one row of a batch
-# waits for; 16-bit activations have none, and take the time of about 0.6.
-PRICES = {"int8": 0.0, "int16": 0.6, "float32": 3.0}
+# waits for, int4 half a byte less; 16-bit activations have none, and take the time of about 0.6.
+PRICES = {"int4": -0.5, "int8": 0.0, "int16": 0.6, "float32": 3.0}
 
 
 def raise_precision(

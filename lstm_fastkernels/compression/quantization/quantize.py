@@ -1,4 +1,4 @@
-"""quantize_: int8 LSTMs in the place of a model's float ones, with data where there is some."""
+"""quantize_: quantized LSTMs in the place of a model's float ones, with data if there is some."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from lstm_fastkernels.compression.convert import replace_lstms
 from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms, label_of
 from lstm_fastkernels.compression.quantization.calibration import Observations, observe
 from lstm_fastkernels.compression.quantization.candidates import Candidates
-from lstm_fastkernels.compression.quantization.config import Int8Config
+from lstm_fastkernels.compression.quantization.config import Int8Config, QuantizationConfig
 from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
 from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
 from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
@@ -27,7 +27,7 @@ CLASSES: dict[type[nn.Module], Any] = {
 
 def quantize_(
     model: nn.Module,
-    config: Int8Config | None = None,
+    config: QuantizationConfig | None = None,
     filter_fn: FilterFn | None = None,
     *,
     calibration: Iterable[Any] | None = None,
@@ -51,8 +51,10 @@ def quantize_(
     cannot be reached or has no held-out batch.
     """
     config = Int8Config() if config is None else config
-    if not isinstance(config, Int8Config):
-        raise TypeError(f"quantize_ expects an Int8Config, got {type(config).__name__}")
+    if not isinstance(config, QuantizationConfig):
+        raise TypeError(
+            f"quantize_ expects an Int8Config or an Int4Config, got {type(config).__name__}"
+        )
     if min_sqnr is not None and calibration is None:
         raise ValueError("min_sqnr needs calibration batches to measure on")
     lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=CLASSES)}
@@ -70,12 +72,11 @@ def quantize_(
     return QuantizationReport(replaced, rows)
 
 
-def _asked(lstm: nn.Module, name: str, config: Int8Config) -> dict[str, str]:
+def _asked(lstm: nn.Module, name: str, config: QuantizationConfig) -> dict[str, str]:
     """The precision of each matrix that the config has for an LSTM, which errors call by name."""
-    numbers = PrecisionConfig(config.activations, config.precision, config.pair_safe)
     choices = FastQuantLSTM.activation_choices, FastQuantLSTM.precision_choices
     try:
-        return numbers.of(shape_of(lstm), *choices)
+        return PrecisionConfig(config.activations, config.precision).of(shape_of(lstm), *choices)
     except ValueError as error:
         raise ValueError(f"{label_of(name)}: {error}") from error
 
@@ -83,14 +84,14 @@ def _asked(lstm: nn.Module, name: str, config: Int8Config) -> dict[str, str]:
 def _twin(
     lstm: nn.Module,
     asked: dict[str, str],
-    config: Int8Config,
+    config: QuantizationConfig,
     seen: Observations | None,
     min_sqnr: float | None,
 ) -> tuple[nn.Module, dict[str, str], float | None]:
     """The LSTM quantized, the precision of each matrix and what was reached on held-out calls."""
     precision, sqnr, tensors = asked, None, None
     if seen is not None:
-        candidates, held_out = Candidates(seen, config.pair_safe), seen.held_out
+        candidates, held_out = Candidates(seen, config.rounding()), seen.held_out
         if min_sqnr is not None:
             if not held_out:
                 raise ValueError("min_sqnr needs a second calibration batch, to measure on")
@@ -99,11 +100,7 @@ def _twin(
             sqnr = to_db(signal_of(held_out), noise_of(candidates.lstm(precision), held_out))
         tensors = candidates.tensors(precision)
     twin: Any = CLASSES[type_before_parametrizations(lstm)].from_float(
-        lstm,
-        precision=precision,
-        pair_safe=config.pair_safe,
-        layout=config.layout,
-        block_size=config.block_size,
+        lstm, **config.options() | {"activations": None, "precision": precision}
     )
     if tensors is not None:
         twin.take_dense({name: tensor.to(twin.packed.device) for name, tensor in tensors.items()})

@@ -50,10 +50,10 @@ const char *c_files(void) {
   lfk_tensor tensor;
   EXPECT(file);
   EXPECT(strcmp(lfk_version(), "0.1.0") == 0);
-  EXPECT(lfk_file_num_lstms(file) == 6);
+  EXPECT(lfk_file_num_lstms(file) == 7);
   EXPECT(strcmp(lfk_file_lstm_name(file, 0), "cell") == 0);
-  EXPECT(strcmp(lfk_file_lstm_name(file, 5), "projected") == 0);
-  EXPECT(lfk_file_lstm_name(file, 6) == NULL && lfk_file_lstm_name(file, (size_t)-1) == NULL);
+  EXPECT(strcmp(lfk_file_lstm_name(file, 6), "projected") == 0);
+  EXPECT(lfk_file_lstm_name(file, 7) == NULL && lfk_file_lstm_name(file, (size_t)-1) == NULL);
   EXPECT(lfk_file_tensor(file, "dense_x", &tensor) == LFK_OK);
   EXPECT(strcmp(tensor.dtype, "F32") == 0 && tensor.dimensions == 3 && tensor.shape[2] == 11);
   EXPECT(tensor.bytes == 6 * 3 * 11 * sizeof(float));

@@ -7,8 +7,8 @@
 namespace lstm_fastkernels {
 namespace {
 
-const std::vector<std::string> kNames = {"cell",         "dense",   "encoder.sparse",
-                                         "encoder.wide", "mixture", "projected"};
+const std::vector<std::string> kNames = {"cell",    "dense",   "encoder.sparse", "encoder.wide",
+                                         "grouped", "mixture", "projected"};
 
 File golden() { return File::open(test_path("data/golden_v2.safetensors")); }
 

@@ -71,7 +71,7 @@ TEST(biases_are_there_where_the_configuration_says_so) {
 }
 
 TEST(a_matrix_without_any_block_loads) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (const BlockShape &block : {BlockShape{8, 4}, BlockShape{65528, 65532}}) {
       StoredFile file = stored_as("", precision, true);
       const int64_t rows_of_blocks = (block.rows == 8 ? 8 : 4) + 1;

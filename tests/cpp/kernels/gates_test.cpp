@@ -29,6 +29,7 @@ public:
   ZeroMatrix(int64_t tiles, Arithmetic arithmetic) {
     const Precision precision = arithmetic == Arithmetic::float32    ? kFloat32
                                 : arithmetic == Arithmetic::signed16 ? kInt16
+                                : arithmetic == Arithmetic::int4     ? kInt4
                                                                      : kInt8;
     SourceStack stack =
         random_stack(shape_of(1, tiles * kTileUnits, 0, 1, 1, precision), Weights::pair_safe, 1);
@@ -69,7 +70,7 @@ Cells step(std::string_view isa, const std::vector<Gates> &cells, int64_t tiles 
       tile[gate * kTileUnits] = gates[gate];
     out.c[n] = cells[n].c;
   }
-  HeldRows h_in(arithmetic, rows, units);
+  HeldRows h_in(zero.view(), rows, units);
   kernels(isa).step(zero.view(), all_tiles(zero.view()),
                     step_arguments(rows, h_in.view(), in.data(), out.c.data(), out.h.data()));
   return out;
@@ -195,8 +196,8 @@ TEST(nan_stays_nan) {
 
 TEST(gates_have_the_same_bits_everywhere) {
   for (Draw draw : {bounded, any_bits, denormal})
-    for (Arithmetic arithmetic :
-         {Arithmetic::pairs8, Arithmetic::any8, Arithmetic::signed16, Arithmetic::float32})
+    for (Arithmetic arithmetic : {Arithmetic::pairs8, Arithmetic::any8, Arithmetic::signed16,
+                                  Arithmetic::float32, Arithmetic::int4})
       for (int64_t tiles : {1, 2, 5, 17}) {
         WITH("seed 7 arithmetic ", static_cast<int>(arithmetic), " tiles ", tiles);
         const std::vector<Gates> cells = random_cells(6000, draw, 7);

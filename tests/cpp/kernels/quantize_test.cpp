@@ -2,6 +2,7 @@
 #include <cfloat>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "check.h"
 #include "guarded.h"
@@ -40,23 +41,44 @@ void check_row(std::string_view isa, const std::vector<float> &v, RowKind kind,
                                     : reference_quantize16(v, kind, target.activation_max);
   const auto n = static_cast<int64_t>(v.size());
   const Guarded<float> row(v);
-  const int64_t bytes = activation_row_bytes(target.arithmetic, n);
+  const int64_t bytes = activation_row_bytes(target, n);
   std::vector<uint8_t> q(static_cast<size_t>(bytes), 0xa5);
   float scale = -1.0f;
   int32_t zero_point = -1;
   kernels(isa).quantize_row(row.data(), n, kind, target, {q.data(), bytes, &scale, &zero_point});
   CHECK(check::same_bits(scale, expected.scale));
   CHECK(zero_point == expected.zero_point);
-  for (int64_t i = 0; i < round_up(n, kTileUnits); ++i) {
+  const bool is_int4 = target.arithmetic == Arithmetic::int4;
+  const int64_t padded = padded_columns(target.arithmetic, n);
+  for (int64_t i = 0; i < padded; ++i) {
     WITH("column ", i);
+    const int32_t behind = is_int4 ? -zero_point : 0; // zero, with the zero point or without
     CHECK(decode(q.data(), i, target.arithmetic, zero_point) ==
-          (i < n ? expected.values[static_cast<size_t>(i)] : 0));
+          (i < n ? expected.values[static_cast<size_t>(i)] : behind));
+  }
+  for (int64_t group = 0; is_int4 && group < target.scale_groups; ++group) {
+    WITH("group ", group);
+    const auto *const begin = q.data() + group * target.scale_columns;
+    const auto *const end = q.data() + std::min((group + 1) * target.scale_columns, padded);
+    CHECK(read<int32_t>(q.data() + padded, group) == 8 * std::accumulate(begin, end, 0));
   }
 }
 
+// Of 4-bit weights, of a matrix that has so many columns.
+Matrix int4_target(int64_t columns, int64_t group_size) {
+  Matrix target;
+  target.arithmetic = Arithmetic::int4;
+  target.scale_columns = group_size;
+  target.scale_groups = divide_up(columns, group_size);
+  return target;
+}
+
 void check_everywhere(const std::vector<float> &v) {
+  std::vector<Matrix> all = targets();
+  for (int64_t group_size : {32, 64, 128})
+    all.push_back(int4_target(static_cast<int64_t>(v.size()), group_size));
   for (std::string_view isa : supported_isas())
-    for (const Matrix &target : targets())
+    for (const Matrix &target : all)
       for (RowKind kind : {RowKind::any, RowKind::bounded})
         check_row(isa, v, kind, target);
 }

@@ -24,7 +24,7 @@ void check_stack(const SourceStack &stack, const std::vector<int64_t> &step_rows
 }
 
 TEST(sparse_products_are_exact) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (Pattern pattern : {kPairSafe[0], kPairSafe[3], kAny[0], kAny[3]})
       for (const BlockShape &block : kBlockShapes)
         for (float density : kDensities) {
@@ -36,7 +36,7 @@ TEST(sparse_products_are_exact) {
 }
 
 TEST(sparse_products_of_a_step_are_exact) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (Pattern pattern : {kPairSafe[0], kAny[3]}) {
       WITH("precision ", precision_name(precision));
       const SourceStack stack =
@@ -53,7 +53,7 @@ TEST(sparse_products_of_awkward_sizes_are_exact) {
   Random random(1);
   for (int64_t columns : kAwkward)
     for (int64_t hidden : {1, 7, 8, 31, 33}) {
-      const Precision precision = kPrecisions[random.integer(0, 2)];
+      const Precision precision = kBlockPrecisions[random.integer(0, 2)];
       const BlockShape &block = kBlockShapes[static_cast<size_t>(random.integer(0, 2))];
       const float density = kDensities[random.integer(0, 3)];
       const Pattern pattern = (random.integer(0, 1) ? kPairSafe : kAny)[random.integer(0, 3)];
@@ -68,7 +68,7 @@ TEST(sparse_products_of_awkward_sizes_are_exact) {
 // 17, 18, 19 and 33 tiles: slices are of 16 tiles each, the last ones of what is left.
 TEST(sparse_products_of_several_windows_are_exact) {
   for (int64_t hidden : {129, 137, 151, 264})
-    for (Precision precision : kPrecisions) {
+    for (Precision precision : kBlockPrecisions) {
       WITH("hidden ", hidden, " precision ", precision_name(precision));
       const TypedShape shape = shape_of(9, hidden, 7, 1, 1, precision);
       check_stack(in_blocks(patterned_stack(shape, kAny[3]), {8, 4}, 0.5f), {1, 4, 9});

@@ -26,6 +26,8 @@ LstmArguments arguments(int64_t T, int64_t B, int threads = 1) {
 }
 
 std::string products_text(Precision precision, Weights weights) {
+  if (precision == kInt4)
+    return "4-bit weights, 8-bit activations";
   if (precision != kInt8)
     return precision == kInt16 ? "16-bit activations" : "float32";
   return weights == Weights::pair_safe

@@ -22,7 +22,7 @@ void check_stack(const SourceStack &stack, int64_t T, int64_t B,
 }
 
 TEST(each_matrix_may_be_in_blocks) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (int in_blocks_mask = 0; in_blocks_mask < 8; ++in_blocks_mask)
       for (int64_t directions : {1, 2}) {
         WITH("precision ", precision_name(precision), " mask ", in_blocks_mask, " directions ",
@@ -40,7 +40,7 @@ TEST(each_matrix_may_be_in_blocks) {
 }
 
 TEST(every_block_shape_and_density_equals_the_reference) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (const BlockShape &block : kBlockShapes)
       for (float density : {0.0f, 0.05f, 0.5f, 1.0f})
         for (Weights weights : {Weights::pair_safe, Weights::any})
@@ -56,7 +56,7 @@ TEST(blocks_of_awkward_sizes_equal_the_reference) {
   Random random(2);
   for (int64_t input : kAwkward)
     for (int64_t hidden : kAwkward) {
-      const Precision precision = kPrecisions[random.integer(0, 2)];
+      const Precision precision = kBlockPrecisions[random.integer(0, 2)];
       const int64_t proj = random.integer(0, 1) ? hidden / 2 : 0;
       const uint64_t seed = random.bits();
       WITH("input ", input, " hidden ", hidden, " proj ", proj, " precision ",
@@ -69,7 +69,7 @@ TEST(blocks_of_awkward_sizes_equal_the_reference) {
 // 17, 18, 19 and 33 tiles: more than one window, the last one short.
 TEST(several_windows_equal_the_reference) {
   for (int64_t hidden : {129, 137, 151, 264})
-    for (Precision precision : kPrecisions) {
+    for (Precision precision : kBlockPrecisions) {
       WITH("hidden ", hidden, " precision ", precision_name(precision));
       const TypedShape shape = shape_of(9, hidden, 12, 1, 2, precision);
       check_stack(in_blocks(random_stack(shape, Weights::any, 75), {8, 4}, 0.2f), 2, 2);
@@ -77,7 +77,7 @@ TEST(several_windows_equal_the_reference) {
 }
 
 TEST(batches_in_blocks_equal_the_reference) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (int64_t B = 1; B <= 20; ++B) {
       WITH("precision ", precision_name(precision), " batch ", B);
       const SourceStack stack = random_stack(shape_of(9, 17, 0, 1, 1, precision), Weights::any, 76);
@@ -88,7 +88,7 @@ TEST(batches_in_blocks_equal_the_reference) {
 TEST(lengths_in_blocks_equal_the_reference) {
   const std::vector<int64_t> all_lengths[] = {
       {6, 1, 3, 6, 2}, {1, 1, 1, 1, 1}, {1, 2, 3, 4, 5}, {5, 4, 3, 2, 1}};
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (int64_t proj : {0, 4})
       for (const auto &lengths : all_lengths) {
         WITH("precision ", precision_name(precision), " proj ", proj, " lengths from ", lengths[0],
@@ -100,7 +100,7 @@ TEST(lengths_in_blocks_equal_the_reference) {
 
 // A row is lost by what it holds, not by what the weights make of it.
 TEST(a_pruned_column_loses_its_row) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (float bad :
          {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
           -std::numeric_limits<float>::infinity()}) {

@@ -55,11 +55,15 @@ int64_t gate_place(int64_t row, int64_t units) {
 
 // One row of outputs in tile order, zeros where there is no source row.
 std::vector<float> expected_row(const SourceMatrix &source, const Matrix &packed,
-                                const std::vector<int32_t> &activations) {
+                                std::vector<int32_t> activations, int32_t zero_point) {
+  if (source.is_int4())
+    for (int32_t &activation : activations)
+      activation += zero_point;
   std::vector<float> out(static_cast<size_t>(packed.num_tiles * kTileRows), 0.0f);
   for (int64_t row = 0; row < source.rows; ++row)
     out[static_cast<size_t>(source.gates == 4 ? gate_place(row, source.rows / 4) : row)] =
-        static_cast<float>(source.product(row, activations));
+        source.is_int4() ? source.int4_product(row, activations, zero_point)
+                         : static_cast<float>(source.product(row, activations));
   return out;
 }
 
@@ -70,7 +74,8 @@ SourceStack patterned_stack(const TypedShape &shape, Pattern pattern) {
   stack.for_each_matrix([&](SourceMatrix &m) {
     for (int64_t i = 0; i < m.rows * m.columns; ++i)
       m.weights[static_cast<size_t>(i)] = static_cast<float>(pattern(i / m.columns, i % m.columns));
-    m.scales.assign(m.scales.size(), 1.0f);
+    if (!m.is_int4()) // their sums are no integers, whatever the scales
+      m.scales.assign(m.scales.size(), 1.0f);
   });
   stack.layers[0].bias.assign(stack.layers[0].bias.size(), 0.0f);
   return stack;
@@ -81,9 +86,9 @@ void check_products(const SourceMatrix &source, const Matrix &packed, const uint
   std::vector<float> expected;
   for (int64_t rows = 1; rows <= kRows; ++rows) {
     const Activations taken = all.first(rows);
-    const auto row = expected_row(source, packed, taken.values.back());
+    const auto row = expected_row(source, packed, taken.values.back(), taken.zero_points.back());
     expected.insert(expected.end(), row.begin(), row.end());
-    HeldRows x(packed.arithmetic, taken.values, taken.zero_points);
+    HeldRows x(packed, taken.values, taken.zero_points);
     for (std::string_view isa : supported_isas()) {
       WITH("isa ", isa, " rows ", rows);
       std::vector<float> out(expected.size(), 9.0f);
@@ -113,18 +118,18 @@ Stepped step(std::string_view isa, const Matrix &hh, HeldRows h_in, const std::v
 
 void check_step(const SourceMatrix &source, const Matrix &hh, int64_t rows) {
   const Activations taken = extreme_rows(source.columns, hh).first(rows);
-  HeldRows h_in(hh.arithmetic, taken.values, taken.zero_points);
+  HeldRows h_in(hh, taken.values, taken.zero_points);
   const float scale = 1.0f / static_cast<float>(source.columns * hh.activation_max);
   std::fill_n(h_in.view().scales, rows, scale);
   std::vector<float> gates, sums;
-  for (const auto &row : taken.values) {
-    const auto products = expected_row(source, hh, row);
+  for (size_t n = 0; n < taken.values.size(); ++n) {
+    const auto products = expected_row(source, hh, taken.values[n], taken.zero_points[n]);
     const auto inputs = random_reals(static_cast<int64_t>(products.size()), -1, 1, gates.size());
     for (size_t i = 0; i < products.size(); ++i)
       sums.push_back(std::fma(products[i], scale, inputs[i]));
     gates.insert(gates.end(), inputs.begin(), inputs.end());
   }
-  HeldRows zero(hh.arithmetic, rows, source.columns);
+  HeldRows zero(hh, rows, source.columns);
   for (std::string_view isa : supported_isas()) {
     WITH("isa ", isa, " rows ", rows);
     const Stepped found = step(isa, hh, h_in, gates, rows);

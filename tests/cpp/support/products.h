@@ -1,5 +1,5 @@
 // The products of kernels against int64 sums over the caller's own weights. Weights are integers,
-// scales 1 and biases 0; activations are the extremes and random ones.
+// scales 1, but for int4, and biases 0; activations are the extremes and random ones.
 #pragma once
 
 #include "stack.h"
@@ -20,6 +20,13 @@ inline const Pattern kAny[] = {
     [](int64_t, int64_t) { return -128; },
     [](int64_t row, int64_t k) { return (row + k / 2) % 2 ? 127 : -128; },
     [](int64_t row, int64_t k) { return static_cast<int>((row * 31 + k * 17) % 256) - 128; },
+};
+
+inline const Pattern kInt4Patterns[] = {
+    [](int64_t, int64_t) { return 7; },
+    [](int64_t, int64_t) { return -8; },
+    [](int64_t row, int64_t k) { return (row + k / 2) % 2 ? 7 : -8; },
+    [](int64_t row, int64_t k) { return static_cast<int>((row * 31 + k * 17) % 16) - 8; },
 };
 
 // Weights by a pattern, as integers also where they are float32.

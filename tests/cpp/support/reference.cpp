@@ -15,14 +15,21 @@ bool finite(const std::vector<float> &v) {
   return std::all_of(v.begin(), v.end(), [](float f) { return std::isfinite(f); });
 }
 
-// What a matrix is multiplied with: integers, or floats.
+// What a matrix is multiplied with: integers, less their zero point but for int4, or floats.
 struct Operand {
   std::vector<int32_t> integers;
   std::vector<float> floats;
   float scale;
+  int32_t zero_point = 0;
 };
 
 Operand operand_for(const SourceMatrix &matrix, const std::vector<float> &v, RowKind kind) {
+  if (matrix.is_int4()) {
+    QuantizedRow row = reference_quantize8(v, kind);
+    for (int32_t &value : row.values)
+      value += row.zero_point;
+    return {row.values, {}, row.scale, row.zero_point};
+  }
   if (matrix.precision != kFloat32) {
     const QuantizedRow row = matrix.precision == kInt8
                                  ? reference_quantize8(v, kind)
@@ -34,6 +41,8 @@ Operand operand_for(const SourceMatrix &matrix, const std::vector<float> &v, Row
 
 float multiply_add(const SourceMatrix &matrix, size_t row, const Operand &x, float addend) {
   const auto r = static_cast<int64_t>(row);
+  if (matrix.is_int4())
+    return std::fma(matrix.int4_product(r, x.integers, x.zero_point), x.scale, addend);
   const float sum = x.floats.empty() ? static_cast<float>(matrix.product(r, x.integers))
                                      : matrix.product(r, x.floats);
   return std::fma(sum, x.scale * matrix.scale(r), addend);

@@ -33,27 +33,41 @@ inline void encode(uint8_t *q, int64_t i, Arithmetic arithmetic, int32_t value) 
 // leaves them.
 class HeldRows {
 public:
-  HeldRows(Arithmetic arithmetic, const std::vector<std::vector<int32_t>> &values,
+  HeldRows(const Matrix &target, const std::vector<std::vector<int32_t>> &values,
            const std::vector<int32_t> &zero_points)
-      : HeldRows(arithmetic, static_cast<int64_t>(values.size()),
+      : HeldRows(target, static_cast<int64_t>(values.size()),
                  static_cast<int64_t>(values.front().size())) {
     zero_points_ = zero_points;
-    for (size_t row = 0; row < values.size(); ++row)
-      for (int64_t k = 0; k < stride_ / activation_bytes(arithmetic); ++k) {
-        const int32_t value =
-            k < static_cast<int64_t>(values[row].size()) ? values[row][static_cast<size_t>(k)] : 0;
-        encode(data_.data() + static_cast<int64_t>(row) * stride_, k, arithmetic,
-               value + zero_points[row]);
-      }
+    const int64_t columns = static_cast<int64_t>(values.front().size());
+    const int64_t padded = padded_columns(target.arithmetic, columns);
+    for (size_t row = 0; row < values.size(); ++row) {
+      uint8_t *const q = data_.data() + static_cast<int64_t>(row) * stride_;
+      for (int64_t k = 0; k < padded; ++k)
+        encode(q, k, target.arithmetic,
+               (k < columns ? values[row][static_cast<size_t>(k)] : 0) + zero_points[row]);
+      if (target.arithmetic == Arithmetic::int4)
+        end_int4_row(target, q, columns, padded);
+    }
   }
-  HeldRows(Arithmetic arithmetic, int64_t rows, int64_t columns)
-      : stride_(activation_row_bytes(arithmetic, columns)),
-        data_(static_cast<size_t>(rows * stride_)), scales_(static_cast<size_t>(rows), 1.0f),
-        zero_points_(static_cast<size_t>(rows)) {}
+  HeldRows(const Matrix &target, int64_t rows, int64_t columns)
+      : stride_(activation_row_bytes(target, columns)), data_(static_cast<size_t>(rows * stride_)),
+        scales_(static_cast<size_t>(rows), 1.0f), zero_points_(static_cast<size_t>(rows)) {}
 
   ActivationRows view() { return {data_.data(), stride_, scales_.data(), zero_points_.data()}; }
 
 private:
+  // Zeros behind the last column, and 8 times the sum of each group of columns.
+  static void end_int4_row(const Matrix &target, uint8_t *q, int64_t columns, int64_t padded) {
+    std::fill(q + columns, q + padded, uint8_t{0});
+    for (int64_t group = 0; group < target.scale_groups; ++group) {
+      int32_t sum = 0;
+      for (int64_t k = group * target.scale_columns;
+           k < std::min((group + 1) * target.scale_columns, padded); ++k)
+        sum += 8 * q[k];
+      std::memcpy(q + padded + group * 4, &sum, sizeof sum);
+    }
+  }
+
   int64_t stride_;
   std::vector<uint8_t> data_;
   std::vector<float> scales_;

@@ -12,7 +12,7 @@ namespace lstm_fastkernels {
 namespace {
 
 SourceMatrix random_matrix(int64_t rows, int64_t columns, int64_t gates, Random &random) {
-  SourceMatrix matrix{rows, columns, gates, kFloat32, {}, {}, {}, false};
+  SourceMatrix matrix{rows, columns, gates, kFloat32, {}, {}, 0, {}, false};
   const float most = 2.0f / std::sqrt(static_cast<float>(columns));
   matrix.weights = random_reals(rows * columns, -most, most, random.bits());
   return matrix;
@@ -20,11 +20,15 @@ SourceMatrix random_matrix(int64_t rows, int64_t columns, int64_t gates, Random 
 
 SourceMatrix random_integers(int64_t rows, int64_t columns, int64_t gates, Precision precision,
                              int64_t most, Random &random) {
-  SourceMatrix matrix{rows, columns, gates, precision, {}, {}, {}, false};
+  SourceMatrix matrix{rows, columns, gates, precision, {}, {}, 0, {}, false};
+  if (matrix.is_int4()) {
+    matrix.group_size = 32 << random.integer(0, 2);
+    most = 8;
+  }
   for (int64_t i = 0; i < rows * columns; ++i)
-    matrix.weights.push_back(
-        static_cast<float>(random.integer(-most, std::min<int64_t>(most, 127))));
-  for (int64_t i = 0; i < rows; ++i)
+    matrix.weights.push_back(static_cast<float>(
+        random.integer(-most, std::min<int64_t>(most, matrix.is_int4() ? 7 : 127))));
+  for (int64_t i = 0; i < rows * matrix.groups(); ++i)
     matrix.scales.push_back(random.real(0.5f, 1.5f) / static_cast<float>(most));
   return matrix;
 }
@@ -49,6 +53,7 @@ WeightMatrix HeldMatrix::view() const {
   matrix.weights = is_float ? static_cast<const void *>(floats.data()) : integers.data();
   matrix.scales = is_float ? nullptr : scales.data();
   matrix.num_blocks = static_cast<int64_t>(col.size());
+  matrix.group_size = group_size;
   matrix.block_rows = block.rows;
   matrix.block_columns = block.columns;
   matrix.crow_indices = crow.empty() ? nullptr : crow.data();
@@ -77,6 +82,26 @@ int64_t SourceMatrix::product(int64_t row, const std::vector<int32_t> &activatio
   for (size_t k = 0; k < activations.size(); ++k)
     sum += static_cast<int64_t>(w[k]) * activations[k];
   return sum;
+}
+
+float SourceMatrix::int4_product(int64_t row, const std::vector<int32_t> &q,
+                                 int32_t zero_point) const {
+  const float *w = weights.data() + row * columns, *scale = scales.data() + row * groups();
+  float row_sum = 0;
+  std::vector<int64_t> sums;
+  for (int64_t group = 0; group < groups(); ++group) {
+    int64_t sum = 0, weight_sum = 0;
+    for (int64_t k = group * group_size; k < std::min((group + 1) * group_size, columns); ++k) {
+      sum += static_cast<int64_t>(w[k]) * q[static_cast<size_t>(k)];
+      weight_sum += static_cast<int64_t>(w[k]);
+    }
+    sums.push_back(sum);
+    row_sum = std::fma(static_cast<float>(weight_sum), scale[group], row_sum);
+  }
+  float value = static_cast<float>(-zero_point) * row_sum;
+  for (int64_t group = 0; group < groups(); ++group)
+    value = std::fma(static_cast<float>(sums[static_cast<size_t>(group)]), scale[group], value);
+  return value;
 }
 
 float SourceMatrix::product(int64_t row, const std::vector<float> &activations) const {
@@ -130,6 +155,18 @@ HeldMatrix SourceMatrix::held() const {
   HeldMatrix matrix;
   matrix.precision = precision;
   matrix.scales = scales;
+  matrix.group_size = group_size;
+  if (is_int4()) {
+    const int64_t row_bytes = divide_up(columns, 2);
+    matrix.integers.resize(static_cast<size_t>(rows * row_bytes));
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      const int64_t row = i / columns, k = i % columns;
+      const int half = static_cast<int>(weights[static_cast<size_t>(i)]) & 15;
+      matrix.integers[static_cast<size_t>(row * row_bytes + k / 2)] |=
+          static_cast<int8_t>(half << (k % 2 ? 4 : 0));
+    }
+    return matrix;
+  }
   matrix.block = block;
   std::vector<float> values;
   if (block.rows == 0)
@@ -202,14 +239,15 @@ SourceStack random_stack(const TypedShape &shape, Weights weights, uint64_t seed
 
 SourceStack mixed_stack(const LstmShape &shape, uint64_t seed) {
   Random random(seed + 1000);
-  return stack_of(shape, 128, seed, [&] { return kPrecisions[random.integer(0, 2)]; });
+  return stack_of(shape, 128, seed, [&] { return kPrecisions[random.integer(0, 3)]; });
 }
 
 SourceStack in_blocks(SourceStack stack, BlockShape block, float density) {
   uint64_t seed = 41;
   stack.for_each_matrix([&](SourceMatrix &m) {
     m.prune(block, density, seed++);
-    m.block = block;
+    if (!m.is_int4())
+      m.block = block;
   });
   return stack;
 }
@@ -220,7 +258,7 @@ SourceStack in_mixed_blocks(SourceStack stack, uint64_t seed) {
     const BlockShape &block = kBlockShapes[random.bits() % kBlockShapes.size()];
     const float densities[] = {0.0f, 0.05f, 0.5f, 1.0f};
     m.prune(block, densities[random.integer(0, 3)], random.bits());
-    if (random.integer(0, 3) > 0)
+    if (random.integer(0, 3) > 0 && !m.is_int4())
       m.block = block;
     m.explicit_zeros = random.integer(0, 2) == 0;
   });

@@ -13,12 +13,13 @@ struct BlockShape {
   int64_t rows = 0, columns = 0;
 };
 
-// A matrix as a caller holds it: int8 or float32, dense or in blocks.
+// A matrix as a caller holds it: int8 or float32, dense or in blocks, or int4.
 struct HeldMatrix {
   Precision precision;
-  std::vector<int8_t> integers;
+  std::vector<int8_t> integers; // of int4, two a byte
   std::vector<float> floats;
   std::vector<float> scales;
+  int64_t group_size = 0;
   BlockShape block;
   std::vector<int32_t> crow, col; // empty: dense
 
@@ -46,18 +47,23 @@ struct SourceMatrix {
   Precision precision;
   std::vector<float> weights;  // integers where there are scales
   std::vector<float> scales;   // empty: float32 weights
+  int64_t group_size = 0;      // of int4, whose scales are [rows, groups]
   BlockShape block;            // no rows: dense
   bool explicit_zeros = false; // holds blocks without any weight, too
 
   float scale(int64_t row) const {
     return scales.empty() ? 1.0f : scales[static_cast<size_t>(row)];
   }
+  bool is_int4() const { return precision.weights == WeightType::int4; }
+  int64_t groups() const { return is_int4() ? (columns + group_size - 1) / group_size : 1; }
   // The sum of products of a row with integers, which must be exact in every kernel.
   int64_t product(int64_t row, const std::vector<int32_t> &activations) const;
   // Their sum by fma in the order of columns.
   float product(int64_t row, const std::vector<float> &activations) const;
   // A of 16-bit activations in the numeric contract.
   int32_t activation_max() const;
+  // Of int4: the value of a row's products with activations q, without their scale.
+  float int4_product(int64_t row, const std::vector<int32_t> &q, int32_t zero_point) const;
   // Leaves about `density` of these blocks and makes the others zero.
   void prune(BlockShape by, float density, uint64_t seed);
   HeldMatrix held() const;
@@ -98,7 +104,10 @@ enum class Weights { pair_safe, any };
 constexpr Precision kInt8{WeightType::int8, ActivationType::int8};
 constexpr Precision kInt16{WeightType::int8, ActivationType::int16};
 constexpr Precision kFloat32{WeightType::float32, ActivationType::float32};
-constexpr Precision kPrecisions[] = {kInt8, kInt16, kFloat32};
+constexpr Precision kInt4{WeightType::int4, ActivationType::int8};
+// That matrices in blocks may have, and all.
+constexpr Precision kBlockPrecisions[] = {kInt8, kInt16, kFloat32};
+constexpr Precision kPrecisions[] = {kInt8, kInt16, kFloat32, kInt4};
 
 // A shape, and the precision of all matrices.
 struct TypedShape : LstmShape {
@@ -116,7 +125,7 @@ SourceStack mixed_stack(const LstmShape &shape, uint64_t seed);
 // The block shapes that tests go through.
 inline const std::vector<BlockShape> kBlockShapes = {{8, 4}, {16, 32}, {24, 8}};
 
-// Pruned and held in blocks of this shape.
+// Pruned and held in blocks of this shape, but for int4.
 SourceStack in_blocks(SourceStack stack, BlockShape block, float density);
 // The same with a shape and a density for each matrix, of which some stay dense.
 SourceStack in_mixed_blocks(SourceStack stack, uint64_t seed);

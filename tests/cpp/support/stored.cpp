@@ -58,6 +58,7 @@ StoredOptions options_of(const HeldStack &stack) {
           {"proj_size", std::to_string(shape.proj_size)},
           {"precision", joined('{', names, precision, '}')},
           {"pair_safe", quoted("auto")},
+          {"group_size", "64"},
           {"layout", quoted("auto")},
           {"block_size", "[8,4]"}};
 }
@@ -79,11 +80,15 @@ void StoredFile::add(const std::string &name, const HeldStack &stack) {
   const auto add_matrix = [&](const std::string &own, const HeldMatrix &m, int64_t rows,
                               int64_t columns) {
     const std::string all = prefix + own;
-    StoredTensor weights = m.scales.empty() ? tensor("F32", m.floats) : tensor("I8", m.integers);
+    const bool int4 = m.precision == kInt4;
+    StoredTensor weights =
+        m.scales.empty() ? tensor("F32", m.floats) : tensor(int4 ? "U8" : "I8", m.integers);
     if (!m.scales.empty())
       tensors[all + "_scale"] = tensor("F32", m.scales);
+    if (int4)
+      tensors[all + "_scale"].shape = {rows, static_cast<int64_t>(m.scales.size()) / rows};
     if (m.crow.empty()) {
-      weights.shape = {rows, columns};
+      weights.shape = {rows, int4 ? (columns + 1) / 2 : columns};
       tensors[all] = weights;
       return;
     }

@@ -29,6 +29,7 @@ enum Offset : size_t {
   kBlockSparseAt = 80,
   kPositionsAt = 84,
   kRowSumBytesAt = 88,
+  kScaleColumnsAt = 92,
   kRecordBytes = 128,
   kMatrixBytes = 32,
   kRecordsEnd = 64 + 4 * kRecordBytes,
@@ -104,12 +105,13 @@ template <class Test> void for_each_record(const Test &test) {
 
 TEST(lying_records_are_refused) {
   for_each_record([](size_t at) {
-    for (uint32_t type : {0u, 2u, 3u, 0xffffffffu})
+    check_refused(with(good(), kWeightTypeAt + at, 3), "arithmetic");
+    for (uint32_t type : {0u, 2u, 4u, 0xffffffffu})
       check_refused(with(good(), kWeightTypeAt + at, type), "there is no precision");
     for (uint32_t type : {0u, 3u, 4u, 0xffffffffu})
       check_refused(with(good(), kActivationTypeAt + at, type), "there is no precision");
     check_refused(with(good(), kActivationTypeAt + at, 2), "arithmetic");
-    for (uint32_t arithmetic : {2u, 3u, 7u, 0xffffffffu})
+    for (uint32_t arithmetic : {2u, 3u, 4u, 7u, 0xffffffffu})
       check_refused(with(good(), kFormAt + at, arithmetic), "arithmetic");
     for (uint32_t arithmetic : {0u, 1u, 3u, 7u})
       check_refused(with(good(kInt16), kFormAt + at, arithmetic), "arithmetic");
@@ -135,6 +137,20 @@ TEST(lying_row_sums_are_refused) {
   });
 }
 
+TEST(lying_scale_groups_are_refused) {
+  for_each_record([](size_t at) {
+    for (Precision precision : kBlockPrecisions)
+      for (uint32_t columns : {1u, 32u, 64u, 128u})
+        check_refused(with(good(precision), kScaleColumnsAt + at, columns), "scales of");
+    for (uint32_t columns : {0u, 16u, 63u, 256u, 0xffffffffu})
+      check_refused(with(good(kInt4), kScaleColumnsAt + at, columns), "scales of");
+    check_refused(with(good(kInt4), kBlockSparseAt + at, 1), "scales of");
+    for (uint32_t bytes : {0u, 2u, 8u})
+      check_refused(with(good(kInt4), kRowSumBytesAt + at, bytes), "row sums of");
+    check_refused(with(good(kInt4), kFormAt + at, 1), "arithmetic");
+  });
+}
+
 TEST(lying_layouts_are_refused) {
   for_each_record([](size_t at) {
     for (Precision precision : {kInt8, kInt16}) {
@@ -143,7 +159,7 @@ TEST(lying_layouts_are_refused) {
         check_refused(with(good(precision), kPositionsAt + at, positions), "layout");
       check_refused(with(good(precision), kBlockSparseAt + at, 1), "expected");
     }
-    for (Precision precision : kPrecisions) {
+    for (Precision precision : kBlockPrecisions) {
       WITH("sparse, precision ", precision_name(precision));
       const auto packed = good(precision, true);
       const auto most = read<uint32_t>(packed.data() + kPositionsAt + at, 0); // nothing is zero
@@ -175,8 +191,8 @@ TEST(believed_lies_are_harmless) {
 
 // Whatever is not refused is read within its bounds.
 TEST(changed_bytes_are_refused_or_harmless) {
-  for (const auto &original : {good(kInt8), good(kInt16), good(kFloat32), good(kInt8, true),
-                               good(kInt16, true), good(kFloat32, true)})
+  for (const auto &original : {good(kInt8), good(kInt16), good(kFloat32), good(kInt4),
+                               good(kInt8, true), good(kInt16, true), good(kFloat32, true)})
     for (size_t offset = 0; offset < kRecordsEnd; ++offset)
       for (int change : {0x01, 0x02, 0x80, 0xff}) {
         auto packed = original;

@@ -23,7 +23,7 @@ SourceStack held_in(SourceStack stack, BlockShape block, bool explicit_zeros = f
 }
 
 TEST(the_callers_blocks_do_not_matter) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (const TypedShape &shape :
          {shape_of(5, 9, 3, 2, 2, precision), shape_of(9, 137, 20, 1, 1, precision)})
       for (const BlockShape &block : kBlockShapes)
@@ -80,7 +80,7 @@ double bytes_kept(const SourceStack &stack) {
 
 // Of a tenth of the blocks: their columns, slices filled up, and what each row has.
 TEST(packed_blocks_take_little_more_than_their_weights) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (const BlockShape &block : kBlockShapes) {
       WITH("precision ", precision_name(precision), " rows a block ", block.rows);
       const SourceStack stack = pruned(shape_of(512, 128, 0, 1, 1, precision), block, 0.1f);

@@ -44,7 +44,7 @@ void check_each_refused(const HeldStack &stack, const Change &change, const std:
 
 // Of any kind of weights; change(matrix).
 template <class Change> void check_blocks_refused(const Change &change, const std::string &part) {
-  for (Precision precision : kPrecisions) {
+  for (Precision precision : kBlockPrecisions) {
     WITH("precision ", precision_name(precision));
     good(precision).packed();
     check_each_refused(good(precision), change, part);
@@ -83,7 +83,7 @@ TEST(bad_block_row_starts_are_refused) {
 }
 
 TEST(decreasing_block_row_starts_are_refused) {
-  for (Precision precision : kPrecisions) {
+  for (Precision precision : kBlockPrecisions) {
     HeldStack bad = good(precision);
     std::swap(bad.layers[2].hh.crow[2], bad.layers[2].hh.crow[3]);
     check_refused(bad, "weight_hh_l1_crow_indices must not decrease");
@@ -96,7 +96,7 @@ TEST(block_columns_out_of_range_are_refused) {
     check_blocks_refused([&](HeldMatrix &m) { m.col.back() = column; },
                          "_col_indices must be in 0..");
   // The first column past the last one, by matrix.
-  for (Precision precision : kPrecisions) {
+  for (Precision precision : kBlockPrecisions) {
     HeldStack bad = good(precision);
     bad.layers[0].ih.col[1] = 2;
     check_refused(bad, "weight_ih_l0_col_indices must be in 0..1, got 2, block 1 of block row 0");
@@ -104,7 +104,7 @@ TEST(block_columns_out_of_range_are_refused) {
 }
 
 TEST(block_columns_that_do_not_increase_are_refused) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (int32_t first : {1, 2}) { // repeated, decreasing
       HeldStack bad = good(precision);
       bad.layers[1].hr.col = {first, 1, 2};
@@ -128,7 +128,7 @@ TEST(weights_in_the_padding_are_refused) {
   const std::string part = "_values must be zero in the padding, block ";
   check_blocks_refused([](HeldMatrix &m) { mark(m, 0); }, part); // of the last row
   // Of the row after the last one and the first column, wherever a gate or a projection ends.
-  for (Precision precision : kPrecisions) {
+  for (Precision precision : kBlockPrecisions) {
     HeldStack bad = good(precision);
     mark(bad.layers[0].ih, 8 * 4 + 7 * 4 - 1); // row 1 of 8 in column 0, of the block before
     check_refused(bad, "weight_ih_l0" + part);
@@ -139,7 +139,7 @@ TEST(weights_in_the_padding_are_refused) {
 }
 
 TEST(weights_in_padding_columns_are_refused) {
-  for (Precision precision : kPrecisions) {
+  for (Precision precision : kBlockPrecisions) {
     HeldStack bad = good(precision);
     HeldMatrix &m = bad.layers[0].ih; // 5 columns; row 0 of its first block row is no padding
     if (precision == kFloat32)
@@ -152,7 +152,7 @@ TEST(weights_in_padding_columns_are_refused) {
 
 TEST(padding_of_larger_blocks_is_refused) {
   for (const BlockShape &block : kBlockShapes)
-    for (Precision precision : kPrecisions) {
+    for (Precision precision : kBlockPrecisions) {
       WITH("rows a block ", block.rows, " precision ", precision_name(precision));
       good(precision, block).packed();
       check_each_refused(
@@ -185,7 +185,7 @@ TEST(floats_that_are_not_finite_are_refused) {
 }
 
 TEST(biases_that_are_not_finite_are_refused) {
-  for (Precision precision : kPrecisions)
+  for (Precision precision : kBlockPrecisions)
     for (float bad : {kNan, kInfinity, -kInfinity}) {
       HeldStack stack = good(precision);
       stack.layers[3].bias.back() = bad;

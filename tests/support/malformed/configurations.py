@@ -129,6 +129,12 @@ def options() -> Iterator[Malformed]:
     for n, value in enumerate(["null", "1", '"always"', '"Auto"', "[]", "{}"]):
         message = "'pair_safe' must be \"auto\", true or false"
         yield option(f"value-{n}", "pair_safe", value, message, "pair_safe", "'auto'")
+    for n, value in enumerate(["0", "16", "63", "256"]):
+        message = f"'group_size' must be 32, 64 or 128, got {value}"
+        yield option(f"value-{n}", "group_size", value, message, "group_size", value)
+    for n, value in enumerate(["null", '"64"', "64.0", "true"]):
+        message = "'group_size' must be an integer that is not negative"
+        yield option(f"type-{n}", "group_size", value, message, "group_size", "an integer")
     for n, value in enumerate(["true", '"0"', "null"]):
         message = "'dropout' must be a number in 0..1"
         yield option(f"type-{n}", "dropout", value, message, "dropout", "a number")
@@ -182,9 +188,9 @@ def precisions() -> Iterator[Malformed]:
         ]
     ):
         yield option(f"value-{n}", "precision", value, message, "precision")
-    for n, word in enumerate(["int4", "INT8", ""]):
+    for n, word in enumerate(["int2", "INT8", ""]):
         value = f'{{"weight_ih_l0":"{word}","weight_hh_l0":"{word}"}}'
-        message = f"precision must be one of: int8, int16, float32; got '{word}'"
+        message = f"precision must be one of: int8, int16, float32, int4; got '{word}'"
         yield option(f"word-{n}", "precision", value, message, "int8", repr(word))
 
 

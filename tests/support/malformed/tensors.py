@@ -7,7 +7,15 @@ from functools import partial
 
 from malformed.parts import LAST, NO_FILE, Change, Malformed, Parts, made
 
-EVERY = ["int8-projected", "int8-blocks", "float32", "float32-blocks", "int16-blocks", "mixture"]
+EVERY = [
+    "int8-projected",
+    "int8-blocks",
+    "int4",
+    "float32",
+    "float32-blocks",
+    "int16-blocks",
+    "mixture",
+]
 ENDS = ("_scale", "_values", "_crow_indices", "_col_indices")
 
 
@@ -68,6 +76,7 @@ def tensors() -> Iterator[Malformed]:
             f"{LAST} does not belong to an LSTM of this configuration",
             f"no place for {LAST}",
         )
+    yield from groups()
     yield from blocks()
 
 
@@ -84,12 +93,14 @@ def of_tensor(
     lacking = matrix if name.endswith("_values") else name
     yield changed("without", lambda p: p.remove(name), f"{lacking} is missing", "lacks")
     expected = f"{name}: expected {dtype} ["
-    for other in {"I8": ["U8", "BOOL", "F8_E4M3"], "F32": ["I32"], "I32": ["F32"]}[dtype]:
+    others = {"I8": ["U8", "BOOL", "F8_E4M3"], "U8": ["I8", "BOOL"], "F32": ["I32"], "I32": ["F32"]}
+    for other in others[dtype]:
         yield changed(
             f"{other}-as", lambda p, other=other: p.header[name].update(dtype=other), expected
         )
     other, itemsize, *words = {
         "I8": ("F32", 4, "int8", "float32"),
+        "U8": ("F32", 4, "uint8", "float32"),
         "F32": ("F16", 2, "float32", "float16"),
         "I32": ("I64", 8, "int32", "int64"),
     }[dtype]
@@ -114,12 +125,35 @@ def of_tensor(
         is_scale, is_bias = name.endswith("_scale"), name.startswith("bias")
         message = f"{matrix} must be finite" if is_bias else f"{matrix}: weights must be finite"
         if is_scale:
-            message = f"{matrix}: scales must be finite and not negative, row 1 is not"
+            row = 1 // shape[1] if len(shape) == 2 else 1
+            message = f"{matrix}: scales must be finite and not negative, row {row} is not"
         for what, number in (("nan", "nan"), ("inf", "inf"), ("-inf", "-inf"), ("-1", "-1")):
             value = struct.pack("<f", float(number))
             if is_scale or what != "-1":
                 word = "not negative" if what == "-1" else "finite"
                 yield changed(what, lambda p, v=value: p.put(name, 4, v), message, word)
+
+
+def groups() -> Iterator[Malformed]:
+    """4-bit weights: the wrong number of scales, and a half byte that belongs to no column."""
+    name = "weight_ih_l0"  # of 35 columns
+    for count in (3, 35):
+        yield made(
+            f"int4-{count}-groups",
+            "int4",
+            lambda p, n=count: p.change(f"{name}_scale", "F32", [36, n], bytes(4 * 36 * n)),
+            f"{name}_scale: {count} scales a row are not those of groups of",
+            name,
+            str(count),
+        )
+    yield made(
+        "int4-half",
+        "int4",
+        lambda p: p.put(name, 17, b"\x10"),
+        f"{name}: the half byte behind the last column must be zero, row 0",
+        name,
+        "half byte",
+    )
 
 
 def blocks() -> Iterator[Malformed]:
