@@ -13,7 +13,7 @@
 #include "common/numerics.h"
 #include "kernels/implementations.h"
 #include "kernels/x86/detect.h"
-#include "kernels/x86/target_region.h"
+#include "kernels/vector/target_region.h"
 
 #define LFK_ISA avx2
 
@@ -78,9 +78,9 @@ struct Dot256 : Dot {
 } // namespace avx2
 } // namespace lstm_fastkernels
 
-#include "kernels/x86/products.inl"
+#include "kernels/vector/products.inl"
 
-#include "kernels/x86/lstm.inl"
+#include "kernels/vector/lstm.inl"
 
 namespace lstm_fastkernels {
 namespace avx2 {

@@ -15,7 +15,7 @@
 #include "common/numerics.h"
 #include "kernels/implementations.h"
 #include "kernels/x86/detect.h"
-#include "kernels/x86/target_region.h"
+#include "kernels/vector/target_region.h"
 
 #define LFK_ISA avx512vnni
 
@@ -85,9 +85,9 @@ struct Dot256 : Registers256 {
 } // namespace avx512vnni
 } // namespace lstm_fastkernels
 
-#include "kernels/x86/products.inl"
+#include "kernels/vector/products.inl"
 
-#include "kernels/x86/lstm.inl"
+#include "kernels/vector/lstm.inl"
 
 namespace lstm_fastkernels {
 namespace avx512vnni {
