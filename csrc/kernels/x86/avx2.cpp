@@ -12,8 +12,9 @@
 
 #include "common/numerics.h"
 #include "kernels/implementations.h"
-#include "kernels/x86/detect.h"
+#include "kernels/vector/inline.h"
 #include "kernels/vector/target_region.h"
+#include "kernels/x86/detect.h"
 
 #define LFK_ISA avx2
 
@@ -31,15 +32,13 @@ struct Columns {
 };
 
 struct Dot : Registers256 {
-  static constexpr int kGates = 1;
   // Weights that are not pair-safe would saturate.
   static constexpr Arithmetic kPairs8 = Arithmetic::pairs8;
 
-  static constexpr int max_rows() { return 2; } // as many as 16 registers hold
-  static __m256i gate(Register sums, int) { return sums; }
+  template <Arithmetic> static constexpr int max_rows() { return 2; } // as 16 registers hold
 
   template <Arithmetic F> static auto activations(int32_t group) {
-    const Register a = _mm256_set1_epi32(group);
+    const Integers a = splat(group);
     if constexpr (F == Arithmetic::any8)
       return Columns{_mm256_and_si256(a, _mm256_set1_epi16(255)), _mm256_srli_epi16(a, 8)};
     else
@@ -48,7 +47,7 @@ struct Dot : Registers256 {
 
   template <Arithmetic F> static auto weights(const uint8_t *p) {
     if constexpr (F == Arithmetic::any8) {
-      const Register w = load(p);
+      const Integers w = load(p);
       return Columns{_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
     } else {
       return Registers256::weights<F>(p);
@@ -56,7 +55,7 @@ struct Dot : Registers256 {
   }
 
   template <Arithmetic F, class Operands>
-  static Register add(Register sums, Operands a, Operands weights) {
+  static Integers add(Integers sums, Operands a, Operands weights) {
     if constexpr (F == Arithmetic::any8)
       return _mm256_add_epi32(_mm256_add_epi32(sums, _mm256_madd_epi16(a.even, weights.even)),
                               _mm256_madd_epi16(a.odd, weights.odd));
@@ -70,8 +69,8 @@ struct Dot : Registers256 {
   }
 };
 
-struct Dot256 : Dot {
-  static constexpr int max_rows() { return 4; } // of two strips
+struct StripDot : Dot {
+  template <Arithmetic> static constexpr int max_rows() { return 4; } // of two strips
 };
 
 } // namespace

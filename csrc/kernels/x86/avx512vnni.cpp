@@ -14,8 +14,9 @@
 
 #include "common/numerics.h"
 #include "kernels/implementations.h"
-#include "kernels/x86/detect.h"
+#include "kernels/vector/inline.h"
 #include "kernels/vector/target_region.h"
+#include "kernels/x86/detect.h"
 
 #define LFK_ISA avx512vnni
 
@@ -29,13 +30,14 @@ namespace {
 
 struct Dot {
   using Register = __m512i;
+  template <Arithmetic> using Sums = Register;
   static constexpr int kGates = 2;
+  static constexpr int32_t kOffset = 0;
   // vpdpbusd never saturates: no weights need another form.
   static constexpr Arithmetic kPairs8 = Arithmetic::any8;
 
-  static constexpr int max_rows() { return 8; }
+  template <Arithmetic> static constexpr int max_rows() { return 8; }
 
-  static Register zero() { return _mm512_setzero_si512(); }
   static Register row_sums(const Matrix &m, int64_t row) {
     if (m.wide_row_sums)
       return _mm512_loadu_si512(m.row_sums + row * 4);
@@ -44,7 +46,7 @@ struct Dot {
   static Register times(Register a, int32_t b) {
     return _mm512_mullo_epi32(a, _mm512_set1_epi32(b));
   }
-  static __m256i gate(Register sums, int i) {
+  static Integers gate(Register sums, int i) {
     return i == 0 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
   }
   template <Arithmetic F> static Register activations(int32_t group) {
@@ -69,10 +71,10 @@ private:
   }
 };
 
-struct Dot256 : Registers256 {
-  static constexpr int max_rows() { return 8; }
+struct StripDot : Registers256 {
+  template <Arithmetic> static constexpr int max_rows() { return 8; }
 
-  template <Arithmetic F> static Register add(Register sums, Register a, Register weights) {
+  template <Arithmetic F> static Integers add(Integers sums, Integers a, Integers weights) {
     if constexpr (F == Arithmetic::float32)
       return add_floats(sums, a, weights);
     if constexpr (F == Arithmetic::signed16)
