@@ -2,6 +2,9 @@
 // Cost of 8 weight rows x 4 columns x 1 batch row, in 8 bits: 2 loads, 2 sdot. All else is that of
 // neon.cpp.
 #if defined(__aarch64__)
+#if defined(__clang__) && __clang_major__ < 16
+#error "older clang has FEAT_DotProd for whole files alone: use clang 16 or later, or GCC"
+#endif
 #include <arm_neon.h>
 
 #include <type_traits>
