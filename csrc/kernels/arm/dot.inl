@@ -16,7 +16,10 @@ struct Dot {
       std::conditional_t<F == Arithmetic::float32, Integers,
                          std::conditional_t<F == Arithmetic::signed16, Parts, Bytes::Sums>>;
 
-  template <Arithmetic F> static constexpr int max_rows() { return most_rows<F>(kStripsPerTile); }
+  // Of strips, in 16 of the 32 registers; the others are for weights, activations and products.
+  template <Arithmetic F> static constexpr int kMostSums = 16 * 16 / sizeof(Sums<F>);
+
+  template <Arithmetic F> static constexpr int max_rows() { return kMostSums<F> / kStripsPerTile; }
 
   static LFK_INLINE Integers gate(Integers sums, int) { return sums; }
   static LFK_INLINE Integers gate(Parts sums, int) {
@@ -71,20 +74,11 @@ struct Dot {
       return Bytes::add(sums, a, w);
     }
   }
-
-protected:
-  // 16 of 32 registers hold sums, the others weights, activations and products.
-  template <Arithmetic F> static constexpr int most_rows(int strips) {
-    return 16 * 16 / (strips * static_cast<int>(sizeof(Sums<F>)));
-  }
 };
 
 struct StripDot : Dot {
-  template <Arithmetic F> static constexpr int max_rows() { return most_rows<F>(2); }
-  // As many as give 16 registers of sums.
-  template <Arithmetic F> static constexpr int strips() {
-    return 16 * 16 / static_cast<int>(sizeof(Sums<F>));
-  }
+  template <Arithmetic F> static constexpr int max_rows() { return kMostSums<F> / 2; } // of two
+  template <Arithmetic F> static constexpr int strips() { return kMostSums<F>; }
 };
 
 } // namespace

@@ -13,7 +13,7 @@ constexpr int kSparsePairs = 8 * kWindowTiles;
 
 // ---- gates ----
 
-// NaN stays NaN, as it is the second operand.
+// NaN stays NaN: x is the second operand.
 LFK_INLINE Floats clamp(Floats x, float limit) { return min(splat(limit), max(splat(-limit), x)); }
 
 LFK_INLINE Floats tanh_approx(Floats x) {

@@ -1,15 +1,23 @@
-// Products of weights and activation rows, dense and block-sparse. Included inside a target region;
-// everything here has internal linkage.
+// Products of weights and activation rows, dense and block-sparse, over what the including file
+// brings for its instruction set. Included inside a target region; everything here has internal
+// linkage.
 //
-// The including file brings 8 floats and 8 integers, `Floats` and `Integers`, with the functions of
-// registers.inl, and for its instruction set the policies `Dot`, of tiles, and `StripDot`, of
-// strips. Both give: Sums<arithmetic>, which {} sets to zero; max_rows<arithmetic>(), the rows that
-// share one pass over the weights; row_sums(matrix, first row); times(row sums, integer), which
-// sums can start at; activations<arithmetic>(4 bytes) and weights<arithmetic>(address), as
-// add<arithmetic>(sums, activations, weights) takes them; kOffset, how much less than they are it
-// takes activations that have zero points. Sums are of 8 x kGates rows: gate(sums, i) gives the
-// i-th 8 of them, as bits of floats where the arithmetic is float32. Dot::kPairs8 is how pair-safe
-// weights are multiplied; StripDot::strips<arithmetic>() of one row run side by side.
+// Floats and Integers are 8 of each, with *, / and - of floats and these functions (registers.inl):
+//   splat, load, store; load_first(address, count) of less than 8, zeros behind them
+//   fma; min, max: NaN where the second operand is NaN
+//   rounded, rounded_to_integers: ties to even; to_floats; as_floats(bits)
+//   add of integers; least_of; has_nan
+//   store_integers(8 integers, bytes, address): as int16, or in one byte clamped to 0..255
+//
+// Dot and StripDot are the policies of tiles and of strips. Both give:
+//   Sums<arithmetic>, which {} sets to zero, of 8 x kGates rows; gate(sums, i): the i-th 8 of them,
+//     as bits of floats where the arithmetic is float32
+//   max_rows<arithmetic>(): the rows that share one pass over the weights
+//   add<arithmetic>(sums, activations<arithmetic>(4 bytes), weights<arithmetic>(address))
+//   row_sums(matrix, first row); times(row sums, integer): what sums can start at
+//   kOffset: what is taken from activations that have zero points before they are multiplied
+// Dot::kPairs8 is how pair-safe weights are multiplied. StripDot::strips<arithmetic>() of one row
+// run side by side.
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {

@@ -13,9 +13,11 @@ namespace {
 const std::vector<std::string_view> kBuilt = {
     "scalar",
 #if defined(__x86_64__)
-    "avx2",   "avx512vnni",
+    "avx2",
+    "avx512vnni",
 #elif defined(__aarch64__)
-    "neon",   "neon_dotprod",
+    "neon",
+    "neon_dotprod",
 #endif
 };
 
