@@ -16,8 +16,8 @@ FUZZ         := -rss_limit_mb=2048 -timeout=10 -seed=1 -artifact_prefix=build/fu
 CSRC      := $(shell find csrc -type f 2>/dev/null)
 CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' -o -name '*.cu' 2>/dev/null)
 
-.PHONY: demo cpp-demo build test test-python test-cpp test-tsan test-arm arm test-fuzz fuzz bench gpu-check lint \
-  clean
+.PHONY: demo cpp-demo build test test-python test-cpp test-tsan test-arm arm test-fuzz fuzz bench \
+  gpu-check lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -40,7 +40,8 @@ build: $(VENV)/.installed
 # One architecture is enough for tests.
 test: export CUDA_ARCHS ?= 90
 test:
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target build test-cpp test-tsan test-arm test-fuzz
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target build test-cpp test-tsan test-arm \
+	  test-fuzz
 	$(MAKE) --no-print-directory test-python
 
 test-python: build
