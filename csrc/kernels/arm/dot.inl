@@ -16,10 +16,12 @@ struct Dot {
       std::conditional_t<F == Arithmetic::float32, Integers,
                          std::conditional_t<F == Arithmetic::signed16, Parts, Bytes::Sums>>;
 
-  // Of strips, in 16 of the 32 registers; the others are for weights, activations and products.
-  template <Arithmetic F> static constexpr int kMostSums = 16 * 16 / sizeof(Sums<F>);
+  // Their sums fill 16 of the 32 registers; the others are for weights, activations and products.
+  template <Arithmetic F> static constexpr int kMostStrips = 16 * 16 / sizeof(Sums<F>);
 
-  template <Arithmetic F> static constexpr int max_rows() { return kMostSums<F> / kStripsPerTile; }
+  template <Arithmetic F> static constexpr int max_rows() {
+    return kMostStrips<F> / kStripsPerTile;
+  }
 
   static LFK_INLINE Integers gate(Integers sums, int) { return sums; }
   static LFK_INLINE Integers gate(Parts sums, int) {
@@ -77,8 +79,8 @@ struct Dot {
 };
 
 struct StripDot : Dot {
-  template <Arithmetic F> static constexpr int max_rows() { return kMostSums<F> / 2; } // of two
-  template <Arithmetic F> static constexpr int strips() { return kMostSums<F>; }
+  template <Arithmetic F> static constexpr int max_rows() { return kMostStrips<F> / 2; } // of two
+  template <Arithmetic F> static constexpr int strips() { return kMostStrips<F>; }
 };
 
 } // namespace
