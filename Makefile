@@ -16,8 +16,8 @@ FUZZ         := -rss_limit_mb=2048 -timeout=10 -seed=1 -artifact_prefix=build/fu
 CSRC      := $(shell find csrc -type f 2>/dev/null)
 CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' -o -name '*.cu' 2>/dev/null)
 
-.PHONY: demo cpp-demo build test test-python test-cpp test-tsan test-fuzz fuzz bench gpu-check lint \
-  clean
+.PHONY: demo cpp-demo build test test-python test-cpp test-tsan test-arm arm test-fuzz fuzz bench \
+  gpu-check lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -40,7 +40,8 @@ build: $(VENV)/.installed
 # One architecture is enough for tests.
 test: export CUDA_ARCHS ?= 90
 test:
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target build test-cpp test-tsan test-fuzz
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target build test-cpp test-tsan test-arm \
+	  test-fuzz
 	$(MAKE) --no-print-directory test-python
 
 test-python: build
@@ -56,6 +57,17 @@ test-tsan: $(VENV)/.tools
 	$(CORE) --preset tsan -B build/tsan
 	$(BIN)/cmake --build build/tsan --target concurrent_tests
 	build/tsan/tests/concurrent_tests
+
+test-arm:
+	@if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; \
+	then $(MAKE) --no-print-directory arm; \
+	else echo "test-arm is skipped: aarch64-linux-gnu-g++ or qemu-aarch64 is missing"; fi
+
+# The C++ tests but CUDA's, cross-compiled for AArch64 and run by qemu.
+arm: $(VENV)/.tools
+	$(CORE) --preset arm -B build/arm
+	$(BIN)/cmake --build build/arm
+	$(BIN)/ctest --test-dir build/arm --output-on-failure --parallel $$(nproc)
 
 test-fuzz:
 	@mkdir -p build

@@ -45,7 +45,7 @@ def cuda_built() -> bool:
 
 
 def get_isa() -> str:
-    """The instruction set that kernels use: "scalar", "avx2" or "avx512vnni"."""
+    """The instruction set that kernels use, one of `supported_isas()`."""
     return str(compiled.get_isa())
 
 

@@ -252,7 +252,7 @@ PYBIND11_MODULE(_runtime, m) {
 
   m.def(
       "get_isa", [] { return std::string(active_isa()); },
-      "The instruction set that kernels use: \"scalar\", \"avx2\" or \"avx512vnni\".");
+      "The instruction set that kernels use, one of supported_isas().");
   m.def(
       "set_isa", [](const py::object &name) { set_isa(text_argument("name", name)); },
       py::arg("name"), "Chooses one of supported_isas() for this module, from the next call on.");

@@ -14,8 +14,9 @@
 
 #include "common/numerics.h"
 #include "kernels/implementations.h"
+#include "kernels/vector/inline.h"
+#include "kernels/vector/target_region.h"
 #include "kernels/x86/detect.h"
-#include "kernels/x86/target_region.h"
 #include "weights/packed_int4.h"
 
 #define LFK_ISA avx2
@@ -34,16 +35,13 @@ struct Columns {
 };
 
 struct Dot : Registers256 {
-  static constexpr int kGates = 1;
   // Weights that are not pair-safe would saturate.
   static constexpr Arithmetic kPairs8 = Arithmetic::pairs8;
 
-  static constexpr int max_rows() { return 2; } // as many as 16 registers hold
-  static constexpr int kInt4Rows = 2;
-  static __m256i gate(Register sums, int) { return sums; }
+  template <Arithmetic> static constexpr int max_rows() { return 2; } // as 16 registers hold
 
   template <Arithmetic F> static auto activations(int32_t group) {
-    const Register a = _mm256_set1_epi32(group);
+    const Integers a = splat(group);
     if constexpr (F == Arithmetic::any8)
       return Columns{_mm256_and_si256(a, _mm256_set1_epi16(255)), _mm256_srli_epi16(a, 8)};
     else
@@ -52,7 +50,7 @@ struct Dot : Registers256 {
 
   template <Arithmetic F> static auto weights(const uint8_t *p) {
     if constexpr (F == Arithmetic::any8) {
-      const Register w = load(p);
+      const Integers w = load(p);
       return Columns{_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
     } else {
       return Registers256::weights<F>(p);
@@ -60,7 +58,7 @@ struct Dot : Registers256 {
   }
 
   template <Arithmetic F, class Operands>
-  static Register add(Register sums, Operands a, Operands weights) {
+  static Integers add(Integers sums, Operands a, Operands weights) {
     if constexpr (F == Arithmetic::any8)
       return _mm256_add_epi32(_mm256_add_epi32(sums, _mm256_madd_epi16(a.even, weights.even)),
                               _mm256_madd_epi16(a.odd, weights.odd));
@@ -73,18 +71,23 @@ struct Dot : Registers256 {
           sums, _mm256_madd_epi16(_mm256_maddubs_epi16(a, weights), _mm256_set1_epi16(1)));
   }
 
+  using Int4Sums = Integers;
+  static Floats load_values(const uint8_t *p) { return as_floats(load(p)); }
+  static Floats splat_values(float value) { return splat(value); }
+  static Floats gate_values(Floats values, int) { return values; }
+
   // A pass takes as many rows of weights as registers allow: all 32, or the 8 low and 8 high halves
   // of a load.
   template <int R>
   static LFK_INLINE void int4_sums(const uint8_t *w, const uint8_t *q, int64_t stride,
                                    int64_t groups, const int32_t (&offsets)[R],
-                                   Register (&sums)[R][4]) {
+                                   Integers (&sums)[R][4]) {
     constexpr int kLoads = R == 1 ? 2 : 1;
     LFK_UNROLLED (first, 2 / kLoads) {
-      Register taken[R][2 * kLoads];
+      Integers taken[R][2 * kLoads];
       LFK_UNROLLED (r, R) {
         LFK_UNROLLED (i, 2 * kLoads)
-          taken[r][i] = _mm256_set1_epi32(-offsets[r]);
+          taken[r][i] = splat(-offsets[r]);
       }
       int64_t group = 0;
       for (; group + 4 <= groups; group += 4)
@@ -104,19 +107,19 @@ private:
   // Four groups of columns add up to 4 * 2 * 255 * 15 < 2^15 at most.
   template <int R, int kLoads, int kGroups>
   static LFK_INLINE void add_int4(const uint8_t *w, const uint8_t *q, int64_t stride,
-                                  Register (&sums)[R][2 * kLoads]) {
-    const Register low = _mm256_set1_epi8(15);
-    Register pairs[R][2 * kLoads];
+                                  Integers (&sums)[R][2 * kLoads]) {
+    const Integers low = _mm256_set1_epi8(15);
+    Integers pairs[R][2 * kLoads];
     LFK_UNROLLED (group, kGroups) {
       LFK_UNROLLED (i, kLoads) {
-        const Register both = load(w + group * 64 + i * 32);
-        const Register halves[2] = {_mm256_and_si256(both, low),
+        const Integers both = load(w + group * 64 + i * 32);
+        const Integers halves[2] = {_mm256_and_si256(both, low),
                                     _mm256_and_si256(_mm256_srli_epi16(both, 4), low)};
         LFK_UNROLLED (r, R) {
-          const Register a = _mm256_set1_epi32(read<int32_t>(q + r * stride, group));
+          const Integers a = splat(read<int32_t>(q + r * stride, group));
           LFK_UNROLLED (half, 2) {
-            const Register products = _mm256_maddubs_epi16(a, halves[half]);
-            Register &to = pairs[r][half * kLoads + i];
+            const Integers products = _mm256_maddubs_epi16(a, halves[half]);
+            Integers &to = pairs[r][half * kLoads + i];
             to = group == 0 ? products : _mm256_add_epi16(to, products);
           }
         }
@@ -130,17 +133,17 @@ private:
   }
 };
 
-struct Dot256 : Dot {
-  static constexpr int max_rows() { return 4; } // of two strips
+struct StripDot : Dot {
+  template <Arithmetic> static constexpr int max_rows() { return 4; } // of two strips
 };
 
 } // namespace
 } // namespace avx2
 } // namespace lstm_fastkernels
 
-#include "kernels/x86/products.inl"
+#include "kernels/vector/products.inl"
 
-#include "kernels/x86/lstm.inl"
+#include "kernels/vector/lstm.inl"
 
 namespace lstm_fastkernels {
 namespace avx2 {

@@ -15,8 +15,9 @@
 
 #include "common/numerics.h"
 #include "kernels/implementations.h"
+#include "kernels/vector/inline.h"
+#include "kernels/vector/target_region.h"
 #include "kernels/x86/detect.h"
-#include "kernels/x86/target_region.h"
 #include "weights/packed_int4.h"
 
 #define LFK_ISA avx512vnni
@@ -29,16 +30,21 @@ namespace lstm_fastkernels {
 namespace avx512vnni {
 namespace {
 
+LFK_INLINE __m512 to_floats(__m512i x) { return _mm512_cvtepi32_ps(x); }
+LFK_INLINE __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+
 struct Dot {
   using Register = __m512i;
+  template <Arithmetic> using Sums = Register;
   static constexpr int kGates = 2;
+  static constexpr int32_t kOffset = 0;
   // vpdpbusd never saturates: no weights need another form.
   static constexpr Arithmetic kPairs8 = Arithmetic::any8;
 
-  static constexpr int max_rows() { return 8; }
-  static constexpr int kInt4Rows = 6; // floats in registers beside the sums
+  template <Arithmetic F> static constexpr int max_rows() {
+    return F == Arithmetic::int4 ? 6 : 8; // with room for values beside the sums
+  }
 
-  static Register zero() { return _mm512_setzero_si512(); }
   static Register row_sums(const Matrix &m, int64_t row) {
     if (m.wide_row_sums)
       return _mm512_loadu_si512(m.row_sums + row * 4);
@@ -47,7 +53,7 @@ struct Dot {
   static Register times(Register a, int32_t b) {
     return _mm512_mullo_epi32(a, _mm512_set1_epi32(b));
   }
-  static __m256i gate(Register sums, int i) {
+  static Integers gate(Register sums, int i) {
     return i == 0 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
   }
   template <Arithmetic F> static Register activations(int32_t group) {
@@ -66,7 +72,12 @@ struct Dot {
     return _mm512_dpbusd_epi32(sums, a, weights);
   }
 
-  static Register load(const uint8_t *p) { return _mm512_loadu_si512(p); }
+  using Int4Sums = Register;
+  static __m512 load_values(const uint8_t *p) { return _mm512_loadu_ps(p); }
+  static __m512 splat_values(float value) { return _mm512_set1_ps(value); }
+  static Floats gate_values(__m512 values, int i) {
+    return as_floats(gate(_mm512_castps_si512(values), i));
+  }
   // Of a byte 16 high + low, with its top bit the other way round the signed 16 (high - 8) + low:
   // its products with those of the low half subtracted are 16 times those of the high one less 8.
   template <int R>
@@ -78,7 +89,7 @@ struct Dot {
     LFK_UNROLLED (r, R)
       taken[0][r] = taken[1][r] = _mm512_set1_epi32(-offsets[r]);
     const auto add = [&](int64_t group) LFK_ALWAYS_INLINE {
-      const Register both = load(w + group * 64);
+      const Register both = _mm512_loadu_si512(w + group * 64);
       const Register halves[2] = {_mm512_and_si512(both, low), _mm512_xor_si512(both, top)};
       LFK_UNROLLED (r, R) {
         const Register a = _mm512_set1_epi32(read<int32_t>(q + r * stride, group));
@@ -96,14 +107,6 @@ struct Dot {
       sums[r][1] = _mm512_srai_epi32(_mm512_sub_epi32(taken[1][r], taken[0][r]), 4);
     }
   }
-  static Register times_float(Register a, int32_t b) {
-    return _mm512_castps_si512(
-        _mm512_mul_ps(_mm512_set1_ps(static_cast<float>(b)), _mm512_castsi512_ps(a)));
-  }
-  static Register add_scaled(Register a, Register integers, Register scales) {
-    return _mm512_castps_si512(_mm512_fmadd_ps(
-        _mm512_cvtepi32_ps(integers), _mm512_castsi512_ps(scales), _mm512_castsi512_ps(a)));
-  }
 
 private:
   static __m256i load_half(const uint8_t *p) {
@@ -111,10 +114,10 @@ private:
   }
 };
 
-struct Dot256 : Registers256 {
-  static constexpr int max_rows() { return 8; }
+struct StripDot : Registers256 {
+  template <Arithmetic> static constexpr int max_rows() { return 8; }
 
-  template <Arithmetic F> static Register add(Register sums, Register a, Register weights) {
+  template <Arithmetic F> static Integers add(Integers sums, Integers a, Integers weights) {
     if constexpr (F == Arithmetic::float32)
       return add_floats(sums, a, weights);
     if constexpr (F == Arithmetic::signed16)
@@ -127,9 +130,9 @@ struct Dot256 : Registers256 {
 } // namespace avx512vnni
 } // namespace lstm_fastkernels
 
-#include "kernels/x86/products.inl"
+#include "kernels/vector/products.inl"
 
-#include "kernels/x86/lstm.inl"
+#include "kernels/vector/lstm.inl"
 
 namespace lstm_fastkernels {
 namespace avx512vnni {

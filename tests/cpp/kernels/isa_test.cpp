@@ -10,19 +10,28 @@
 namespace lstm_fastkernels {
 namespace {
 
-const std::vector<std::string_view> kX86 = {"scalar", "avx2", "avx512vnni"};
+const std::vector<std::string_view> kBuilt = {
+    "scalar",
+#if defined(__x86_64__)
+    "avx2",
+    "avx512vnni",
+#elif defined(__aarch64__)
+    "neon",
+    "neon_dotprod",
+#endif
+};
 
 TEST(instruction_sets_ascend_from_scalar) {
   const std::vector<std::string_view> isas = supported_isas();
-  CHECK(!isas.empty() && isas.size() <= kX86.size());
-  CHECK(std::equal(isas.begin(), isas.end(), kX86.begin()));
+  CHECK(!isas.empty() && isas.size() <= kBuilt.size());
+  CHECK(std::equal(isas.begin(), isas.end(), kBuilt.begin()));
 }
 
 TEST(environment_lowers_the_instruction_set) {
   const char *const cap = std::getenv("LSTM_FASTKERNELS_ISA");
-  const auto best = std::find(kX86.begin(), kX86.end(), cap ? cap : kX86.back());
-  CHECK(best != kX86.end());
-  for (auto above = best + 1; best != kX86.end() && above < kX86.end(); ++above)
+  const auto best = std::find(kBuilt.begin(), kBuilt.end(), cap ? cap : kBuilt.back());
+  CHECK(best != kBuilt.end());
+  for (auto above = best + 1; best != kBuilt.end() && above < kBuilt.end(); ++above)
     CHECK_THROWS(set_isa(*above), "must be one of: scalar");
 }
 

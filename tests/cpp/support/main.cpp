@@ -1,4 +1,5 @@
-// Runs every test, or those whose name contains the first argument.
+// Runs every test, or those whose name contains the first argument; with a minus ahead of it, the
+// others.
 #include <cstdio>
 #include <string>
 
@@ -9,10 +10,12 @@
 
 int main(int count, char **arguments) {
   lstm_fastkernels::assume_processors(lstm_fastkernels::kManyProcessors);
-  const std::string part = count > 1 ? arguments[1] : "";
+  std::string part = count > 1 ? arguments[1] : "";
+  const bool others = part.rfind('-', 0) == 0;
+  part.erase(0, others);
   int passed = 0, failed = 0;
   for (const check::Test &test : check::tests()) {
-    if (std::string(test.name).find(part) == std::string::npos)
+    if ((std::string(test.name).find(part) == std::string::npos) != others)
       continue;
     const std::string wrong = check::run(test);
     ++(wrong.empty() ? passed : failed);

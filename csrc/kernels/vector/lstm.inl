@@ -1,5 +1,5 @@
-// The LSTM kernels of x86: gates, quantization and the table's functions, on 256 bits everywhere.
-// Included inside a target region, after products.inl; everything here has internal linkage.
+// The LSTM kernels: gates, quantization and the table's functions, 8 values at a time. Included
+// inside a target region, after products.inl; everything here has internal linkage.
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
@@ -13,56 +13,34 @@ constexpr int kSparsePairs = 8 * kWindowTiles;
 
 // ---- gates ----
 
-// min and max return their second operand where one is NaN: x stays NaN.
-LFK_INLINE __m256 clamp(__m256 x, float limit) {
-  return _mm256_min_ps(_mm256_set1_ps(limit), _mm256_max_ps(_mm256_set1_ps(-limit), x));
-}
+// NaN stays NaN: x is the second operand.
+LFK_INLINE Floats clamp(Floats x, float limit) { return min(splat(limit), max(splat(-limit), x)); }
 
-LFK_INLINE __m256 tanh_approx(__m256 x) {
+LFK_INLINE Floats tanh_approx(Floats x) {
   x = clamp(x, kTanhLimit);
-  const __m256 z = _mm256_mul_ps(x, x);
-  __m256 p = _mm256_set1_ps(kTanhP[4]), q = _mm256_set1_ps(kTanhQ[4]);
+  const Floats z = x * x;
+  Floats p = splat(kTanhP[4]), q = splat(kTanhQ[4]);
   for (int i = 3; i >= 0; --i) {
-    p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(kTanhP[i]));
-    q = _mm256_fmadd_ps(q, z, _mm256_set1_ps(kTanhQ[i]));
+    p = fma(p, z, splat(kTanhP[i]));
+    q = fma(q, z, splat(kTanhQ[i]));
   }
-  return clamp(_mm256_div_ps(_mm256_mul_ps(x, p), q), 1.0f);
+  return clamp(x * p / q, 1.0f);
 }
 
-LFK_INLINE __m256 sigmoid_approx(__m256 x) {
-  const __m256 half = _mm256_set1_ps(0.5f);
-  return _mm256_fmadd_ps(half, tanh_approx(_mm256_mul_ps(half, x)), half);
+LFK_INLINE Floats sigmoid_approx(Floats x) {
+  const Floats half = splat(0.5f);
+  return fma(half, tanh_approx(half * x), half);
 }
 
 // ---- quantization ----
-
-LFK_INLINE __m256i tail_mask(int64_t valid) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(valid < 8 ? valid : 8)), lane);
-}
 
 // Calls visit(8 values, zeros past the end, and where they are) for all of a row.
 template <class Visit> LFK_INLINE void for_each_8(const float *v, int64_t n, const Visit &visit) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8)
-    visit(_mm256_loadu_ps(v + i), i);
+    visit(load(v + i), i);
   if (i < n)
-    visit(_mm256_maskload_ps(v + i, tail_mask(n - i)), i);
-}
-
-LFK_INLINE float least_of(__m256 v) {
-  __m128 least = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  least = _mm_min_ps(least, _mm_movehl_ps(least, least));
-  return _mm_cvtss_f32(_mm_min_ss(least, _mm_movehdup_ps(least)));
-}
-
-// Two bytes for each of 8 integers, or one, clamped to 0..255.
-LFK_INLINE void store_integers(__m256i q, int bytes, uint8_t *to) {
-  const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
-  if (bytes == 2)
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(to), shorts);
-  else
-    _mm_storel_epi64(reinterpret_cast<__m128i *>(to), _mm_packus_epi16(shorts, shorts));
+    visit(load_first(v + i, static_cast<int>(n - i)), i);
 }
 
 // Zeros behind the last activation, and what the offset of 4-bit weights adds to their groups.
@@ -70,33 +48,27 @@ void end_int4_row(int64_t n, const Matrix &target, uint8_t *q) {
   const int64_t padded = padded_columns(Arithmetic::int4, n);
   std::memset(q + n, 0, static_cast<size_t>(padded - n));
   uint8_t *to = q + padded;
-  for (int64_t first = 0; first < padded; first += target.scale_columns, to += 4) {
-    __m256i sums = _mm256_setzero_si256();
-    for (int64_t k = first; k < padded && k < first + target.scale_columns; k += 32) {
-      const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(q + k));
-      sums = _mm256_add_epi64(sums, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
-    }
-    const __m128i two =
-        _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  for (int64_t first = 0; first < padded; first += target.scale_columns, to += sizeof(int32_t)) {
+    const int64_t left = padded - first;
     const int32_t offset =
-        kInt4Zero * _mm_cvtsi128_si32(_mm_add_epi64(two, _mm_srli_si128(two, 8)));
+        kInt4Zero * sum_of_bytes(q + first, left < target.scale_columns ? left : target.scale_columns);
     std::memcpy(to, &offset, sizeof offset);
   }
 }
 
 void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
                   const ActivationRows &row) {
-  // NaN leaves lo and hi as they are; x * 0 is NaN where x is not finite.
-  __m256 lo = _mm256_setzero_ps(), hi = lo, zero = lo;
-  for_each_8(v, n, [&](__m256 x, int64_t) LFK_ALWAYS_INLINE {
-    lo = _mm256_min_ps(x, lo);
-    hi = _mm256_max_ps(x, hi);
-    zero = _mm256_fmadd_ps(x, _mm256_setzero_ps(), zero);
+  // x * 0 is NaN where x is not finite: lo and hi mean nothing then.
+  Floats lo = splat(0.0f), hi = lo, zero = lo;
+  for_each_8(v, n, [&](Floats x, int64_t) LFK_ALWAYS_INLINE {
+    lo = min(x, lo);
+    hi = max(x, hi);
+    zero = fma(x, splat(0.0f), zero);
   });
-  const bool finite = _mm256_movemask_ps(_mm256_cmp_ps(zero, zero, _CMP_UNORD_Q)) == 0;
+  const bool finite = !has_nan(zero);
   const Arithmetic arithmetic = target.arithmetic;
   const bool is_float = arithmetic == Arithmetic::float32;
-  const float highest = -least_of(_mm256_sub_ps(_mm256_setzero_ps(), hi));
+  const float highest = -least_of(splat(0.0f) - hi);
   const RowQuantizer to = quantizer(least_of(lo), highest, finite, kind,
                                     has_zero_points(arithmetic), target.activation_max);
   *row.scales = is_float && finite ? 1.0f : to.scale;
@@ -105,25 +77,22 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
   if (!finite) {
     std::memset(row.data, 0, static_cast<size_t>(activation_row_bytes(target, n)));
   } else if (is_float) {
-    for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
-      _mm256_storeu_ps(reinterpret_cast<float *>(row.data) + i, x);
+    for_each_8(v, n, [&](Floats x, int64_t i) LFK_ALWAYS_INLINE {
+      store(reinterpret_cast<float *>(row.data) + i, x);
     });
   } else {
-    const __m256 inverse = _mm256_set1_ps(to.inverse), grid = _mm256_set1_ps(to.grid);
-    const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
+    const Floats inverse = splat(to.inverse), grid = splat(to.grid);
+    const Integers zero_point = splat(to.zero_point);
     const auto write = [&](const auto &u_of) LFK_ALWAYS_INLINE {
-      for_each_8(v, n, [&](__m256 x, int64_t i) LFK_ALWAYS_INLINE {
-        const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(u_of(x), inverse));
-        store_integers(_mm256_add_epi32(q, zero_point), bytes, row.data + i * bytes);
+      for_each_8(v, n, [&](Floats x, int64_t i) LFK_ALWAYS_INLINE {
+        const Integers q = rounded_to_integers(u_of(x) * inverse);
+        store_integers(add(q, zero_point), bytes, row.data + i * bytes);
       });
     };
     if (to.grid == 0.0f)
-      write([](__m256 x) LFK_ALWAYS_INLINE { return x; });
+      write([](Floats x) LFK_ALWAYS_INLINE { return x; });
     else
-      write([&](__m256 x) LFK_ALWAYS_INLINE {
-        return _mm256_round_ps(_mm256_mul_ps(x, grid),
-                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-      });
+      write([&](Floats x) LFK_ALWAYS_INLINE { return rounded(x * grid); });
   }
   if (arithmetic == Arithmetic::int4)
     end_int4_row(n, target, row.data);
@@ -163,17 +132,16 @@ struct Units {
 // The new c. o takes the place of its gate.
 LFK_INLINE void update_c(const StepArguments &a, const Units &u) {
   float *c = a.c + u.at();
-  const __m256 i = sigmoid_approx(_mm256_load_ps(u.gates));
-  const __m256 f = sigmoid_approx(_mm256_load_ps(u.gates + 8));
-  const __m256 g = tanh_approx(_mm256_load_ps(u.gates + 16));
-  _mm256_store_ps(u.gates + 24, sigmoid_approx(_mm256_load_ps(u.gates + 24)));
-  _mm256_storeu_ps(c, _mm256_fmadd_ps(f, _mm256_loadu_ps(c), _mm256_mul_ps(i, g)));
+  const Floats i = sigmoid_approx(load(u.gates));
+  const Floats f = sigmoid_approx(load(u.gates + 8));
+  const Floats g = tanh_approx(load(u.gates + 16));
+  store(u.gates + 24, sigmoid_approx(load(u.gates + 24)));
+  store(c, fma(f, load(c), i * g));
 }
 
 // h = o tanh(c).
 LFK_INLINE void update_h(const StepArguments &a, const Units &u) {
-  const __m256 c = _mm256_loadu_ps(a.c + u.at());
-  _mm256_storeu_ps(a.h + u.at(), _mm256_mul_ps(_mm256_load_ps(u.gates + 24), tanh_approx(c)));
+  store(a.h + u.at(), load(u.gates + 24) * tanh_approx(load(a.c + u.at())));
 }
 
 void step(const Matrix &m, TileRange range, const StepArguments &a) {

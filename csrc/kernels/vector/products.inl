@@ -1,25 +1,37 @@
-// Products of weights and activation rows on x86, dense and block-sparse, over the policies `Dot`
-// and `Dot256` that the including file defines for its instruction set. Included inside a target
-// region; everything here has internal linkage.
+// Products of weights and activation rows, dense and block-sparse, over what the including file
+// brings for its instruction set. Included inside a target region; everything here has internal
+// linkage.
 //
-// Both give: Register; max_rows(), the rows that share one pass over the weights; zero();
-// row_sums(matrix, first row); times(register, integer); activations<arithmetic>(4 bytes) and
-// weights<arithmetic>(address), as add<arithmetic>(sums, activations, weights) takes them.
-// Registers hold floats where the arithmetic is float32, integers otherwise. Dot256's registers
-// have 8 sums; Dot's have kGates x 8: gate(register, i) gives the i-th 8 of them. Dot::kPairs8 is
-// how pair-safe weights are multiplied.
+// Floats and Integers are 8 of each, with *, / and - of floats and these functions (registers.inl):
+//   splat, load, store; load_first(address, count) of less than 8, zeros behind them
+//   fma; min, max: NaN where the second operand is NaN
+//   rounded, rounded_to_integers: ties to even; to_floats; as_floats(bits)
+//   add of integers; least_of; has_nan
+//   sum_of_bytes(address, count): of unsigned bytes, a multiple of 32
+//   store_integers(8 integers, bytes, address): as int16, or in one byte clamped to 0..255
 //
-// For 4-bit weights Dot gives int4_sums(weights of 32 rows, activations, ...): the sums over some
-// groups of 4 columns, less an offset, as the weights are stored 8 larger; and load,
-// times_float(floats, integer), add_scaled(floats, integers, scales) = fma(integers, scales,
-// floats).
+// Dot and StripDot are the policies of tiles and of strips. Both give:
+//   Sums<arithmetic>, which {} sets to zero, of 8 x kGates rows; gate(sums, i): the i-th 8 of them,
+//     as bits of floats where the arithmetic is float32
+//   max_rows<arithmetic>(): the rows that share one pass over the weights
+//   add<arithmetic>(sums, activations<arithmetic>(4 bytes), weights<arithmetic>(address))
+//   row_sums(matrix, first row); times(row sums, integer): what sums can start at
+//   kOffset: what is taken from activations that have zero points before they are multiplied
+// For 4-bit weights Dot gives
+//   Int4Sums of 8 x kGates rows, which to_floats takes to Values: floats, with * and fma;
+//     load_values(address), splat_values(float), gate_values(values, i)
+//   int4_sums<R>(weights of 32 rows, activations, bytes from row to row of them, groups of 4
+//     columns, an offset for each row, sums): the exact sums of weights as they are stored, which
+//     are 8 larger, less the offsets
+// Dot::kPairs8 is how pair-safe weights are multiplied. StripDot::strips<arithmetic>() of one row
+// run side by side.
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
 namespace {
 
-LFK_INLINE __m256 load_floats(const uint8_t *array, int64_t i) {
-  return _mm256_loadu_ps(reinterpret_cast<const float *>(array + i * 4));
+LFK_INLINE Floats load_floats(const uint8_t *array, int64_t i) {
+  return load(reinterpret_cast<const float *>(array + i * 4));
 }
 
 // Where sums go: out[row][i] = fma(sum, scale of the row * scale i, addend[row][i]). Elements are
@@ -52,22 +64,23 @@ template <Arithmetic F, int R> struct Rows {
     }
   }
 
-  // Where the sums of row r of the activations start, for a register of rows of the matrix: a zero
+  // Where the sums of row r of the activations start, for rows of the matrix from `row` on: a zero
   // point adds itself times the sum of a row's weights.
-  template <class D>
-  LFK_INLINE typename D::Register first_sums(const Matrix &m, int r, int64_t row) const {
+  template <class D, class Sums = typename D::template Sums<F>>
+  LFK_INLINE Sums first_sums(const Matrix &m, int r, int64_t row) const {
     if constexpr (has_zero_points(F))
-      return D::times(D::row_sums(m, row), -zero_points[r]);
-    return D::zero();
+      return D::times(D::row_sums(m, row), D::kOffset - zero_points[r]);
+    return Sums{};
   }
 
-  LFK_INLINE void put(int r, int64_t i, __m256i sums) const {
-    __m256 scale = _mm256_set1_ps(row_scales[r]);
-    if constexpr (F != Arithmetic::int4)
-      scale = _mm256_mul_ps(scale, load_floats(scales, i));
-    constexpr bool kFloats = F == Arithmetic::float32 || F == Arithmetic::int4;
-    const __m256 floats = kFloats ? _mm256_castsi256_ps(sums) : _mm256_cvtepi32_ps(sums);
-    _mm256_storeu_ps(outs[r] + i, _mm256_fmadd_ps(floats, scale, load_floats(addends[r], i)));
+  LFK_INLINE void put(int r, int64_t i, Integers sums) const {
+    const Floats scale = splat(row_scales[r]) * load_floats(scales, i);
+    const Floats floats = F == Arithmetic::float32 ? as_floats(sums) : to_floats(sums);
+    store(outs[r] + i, fma(floats, scale, load_floats(addends[r], i)));
+  }
+  // Whose scales of the matrix are in them.
+  LFK_INLINE void put_values(int r, int64_t i, Floats values) const {
+    store(outs[r] + i, fma(values, splat(row_scales[r]), load_floats(addends[r], i)));
   }
 };
 
@@ -78,7 +91,7 @@ constexpr int kRegisters = 4 / Dot::kGates;
 // The tile's first element in the target is `at`.
 template <Arithmetic F, int R>
 LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &rows, int64_t at) {
-  Dot::Register sums[R][kRegisters];
+  Dot::Sums<F> sums[R][kRegisters];
   LFK_UNROLLED (i, kRegisters) {
     LFK_UNROLLED (r, R)
       sums[r][i] = rows.template first_sums<Dot>(m, r, (tile * 4 + i * Dot::kGates) * kStripRows);
@@ -105,7 +118,7 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &r
 
 template <Arithmetic F> struct DenseMatrix {
   static constexpr Arithmetic kArithmetic = F;
-  static constexpr int kMaxRows = Dot::max_rows();
+  static constexpr int kMaxRows = Dot::max_rows<F>();
 
   template <int R>
   static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
@@ -123,11 +136,11 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
                                const Rows<F, R> &rows) {
   constexpr int kGroups = kBlockColumns / columns_per_group(F);
   constexpr int kGroupBytes = block_bytes(F) / kGroups;
-  Dot256::Register sums[L][R];
+  StripDot::Sums<F> sums[L][R];
   LFK_UNROLLED (l, L) {
     LFK_UNROLLED (r, R)
-      sums[l][r] =
-          rows.template first_sums<Dot256>(m, r, window_row + slice.strips[first + l] * kStripRows);
+      sums[l][r] = rows.template first_sums<StripDot>(
+          m, r, window_row + slice.strips[first + l] * kStripRows);
   }
   const int64_t slot = int64_t{slice.start} * kSliceStrips + first;
   const uint8_t *column = m.columns + slot * 2;
@@ -136,10 +149,10 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
     LFK_UNROLLED (l, L) {
       const uint8_t *q = rows.q + int64_t{read<uint16_t>(column, l)} * (kGroups * 4);
       LFK_UNROLLED (g, kGroups) {
-        const auto weights = Dot256::weights<F>(w + l * block_bytes(F) + g * kGroupBytes);
+        const auto weights = StripDot::weights<F>(w + l * block_bytes(F) + g * kGroupBytes);
         LFK_UNROLLED (r, R) {
-          const auto a = Dot256::activations<F>(read<int32_t>(q + r * rows.stride, g));
-          sums[l][r] = Dot256::add<F>(sums[l][r], a, weights);
+          const auto a = StripDot::activations<F>(read<int32_t>(q + r * rows.stride, g));
+          sums[l][r] = StripDot::add<F>(sums[l][r], a, weights);
         }
       }
     }
@@ -148,19 +161,19 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   }
   LFK_UNROLLED (l, L) {
     LFK_UNROLLED (r, R)
-      rows.put(r, slice.strips[first + l] * kStripRows, sums[l][r]);
+      rows.put(r, slice.strips[first + l] * kStripRows, StripDot::gate(sums[l][r], 0));
   }
 }
 
 template <Arithmetic F> struct SparseMatrix {
   static constexpr Arithmetic kArithmetic = F;
-  static constexpr int kMaxRows = Dot256::max_rows();
+  static constexpr int kMaxRows = StripDot::max_rows<F>();
 
   // The first tile is the first of its window, and at most that window is asked for.
   template <int R>
   static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
                              const Rows<F, R> &rows) {
-    constexpr int L = R == 1 ? kSliceStrips : 2;
+    constexpr int L = R == 1 ? StripDot::strips<F>() : 2;
     const int64_t slice = first * kStripsPerTile / kSliceStrips;
     const int64_t slices = divide_up(tiles * kStripsPerTile, kSliceStrips);
     for (int64_t i = slice; i < slice + slices; ++i) {
@@ -175,7 +188,7 @@ template <Arithmetic F> struct SparseMatrix {
 } // namespace LFK_ISA
 } // namespace lstm_fastkernels
 
-#include "kernels/x86/int4.inl"
+#include "kernels/vector/int4.inl"
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
