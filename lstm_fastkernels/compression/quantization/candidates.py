@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lstm_fastkernels.compression.quantization.calibration import Observations
+from lstm_fastkernels.compression.calibration.observe import Observations
 from lstm_fastkernels.compression.quantization.error_feedback import round_with_feedback
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.weights.canonical import sum_biases

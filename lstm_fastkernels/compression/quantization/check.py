@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.compression.calibration.calls import Call, Recording
+from lstm_fastkernels.compression.calibration.moments import FloatLayers
+from lstm_fastkernels.compression.calibration.observe import calls_of
+from lstm_fastkernels.compression.calibration.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.compression.lstms import find_lstms, label_of
-from lstm_fastkernels.compression.quantization.calibration import calls_of
-from lstm_fastkernels.compression.quantization.calls import Call, Recording
 from lstm_fastkernels.compression.quantization.candidates import empty_lstm
-from lstm_fastkernels.compression.quantization.moments import FloatLayers
-from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.float_lstm import shape_of, weights_as_lstm
 from lstm_fastkernels.modules.lstm import FastQuantLSTM

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.compression.calibration.calls import Call
+from lstm_fastkernels.compression.calibration.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.compression.quantization.candidates import Candidates
-from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 
 # What a weight costs more than in int8, in bytes: float32 has three more, which one row of a batch
 # waits for; 16-bit activations have none, and take the time of about 0.6.

@@ -6,14 +6,14 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.compression.calibration.observe import Observations, observe
+from lstm_fastkernels.compression.calibration.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.compression.convert import replace_lstms
 from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms, label_of
-from lstm_fastkernels.compression.quantization.calibration import Observations, observe
 from lstm_fastkernels.compression.quantization.candidates import Candidates
 from lstm_fastkernels.compression.quantization.config import Int8Config
 from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
 from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
-from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.modules.cell import FastQuantLSTMCell
 from lstm_fastkernels.modules.float_lstm import shape_of
 from lstm_fastkernels.modules.lstm import FastQuantLSTM

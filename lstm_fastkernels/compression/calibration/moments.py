@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.compression.calibration.calls import Call
 from lstm_fastkernels.modules.states import State
 from lstm_fastkernels.weights.shape import GATES, LstmShape
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.compression.calibration.calls import Call
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 
 
