@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lstm_fastkernels.compression.calibration.moments import damped
 from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, PairSafe, quantize_rows
 
 INT8 = torch.iinfo(torch.int8)
 
-# Of the mean diagonal of the second moment, which is added to it.
-DAMPING = 0.01
 # "auto" takes pair-safe weights where they at most double the squared error, as quantize_rows does.
 PAIR_SAFE_COST = 2.0
 # Columns rounded before the errors of all of them reach those behind.
@@ -35,8 +34,7 @@ def round_with_feedback(
     CPU, in float64.
     """
     weight = weight.detach().cpu()
-    damping = DAMPING * second_moment.diagonal().mean()
-    moment = second_moment + torch.eye(len(second_moment), dtype=torch.float64) * (damping or 1.0)
+    moment = damped(second_moment)
     if pair_safe != "auto":
         return _round(weight, moment, pair_safe)[:2]
     free, paired = (_round(weight, moment, pairs) for pairs in (False, True))
