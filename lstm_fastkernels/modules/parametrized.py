@@ -22,6 +22,13 @@ def parametrization_of(module: nn.Module, name: str) -> parametrize.Parametrizat
     return parametrizations[name]
 
 
+def first_parametrization(module: nn.Module, name: str) -> nn.Module | None:
+    """What a parametrized parameter's originals go through first."""
+    if not parametrize.is_parametrized(module, name):
+        return None
+    return parametrization_of(module, name)[0]
+
+
 @contextmanager
 def changing_parametrizations(module: nn.Module) -> Iterator[None]:
     """In which parametrizations are put on or taken off; the module follows those that are left."""

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lstm_fastkernels.modules.float_lstm import matrix_names, parameter_kinds
-from lstm_fastkernels.modules.parametrized import changing_parametrizations, parametrization_of
+from lstm_fastkernels.modules.parametrized import (
+    changing_parametrizations,
+    first_parametrization,
+    parametrization_of,
+)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -46,8 +50,7 @@ def masked_names(module: nn.Module) -> list[str]:
     return [
         name
         for name in matrix_names(module)
-        if parametrize.is_parametrized(module, name)
-        and isinstance(parametrization_of(module, name)[0], Mask)
+        if isinstance(first_parametrization(module, name), Mask)
     ]
 
 
