@@ -82,7 +82,9 @@ def check_matrices(
     """
     for matrix in matrices:
         if parametrize.is_parametrized(module, matrix):
-            raise ValueError(f"{join(name, matrix)} has another parametrization")
+            raise ValueError(
+                f"{join(name, matrix)} has another parametrization: make it permanent first"
+            )
     if fault := missing_fault(module):
         raise ValueError(f"{label_of(name)}: {fault}")
     kinds = parameter_kinds(module)

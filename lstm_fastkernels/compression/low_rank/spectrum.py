@@ -6,8 +6,6 @@ et al., arXiv 1908.09982. Weighted by the inputs: DRONE, Chen et al., NeurIPS 20
 factor of their second moment: SVD-LLM, Wang et al., arXiv 2403.07378.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -44,23 +42,12 @@ class Spectrum:
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
         """U [N, rank] and V [rank, K], made to be quantized.
 
-        The components of V x share one scale, and so do the weights in a row of U. Half of each
-        singular value goes to either side, which makes the error of both least if their ranges go
-        by their mean squares (Cauchy-Schwarz), and an orthogonal matrix between the factors spreads
-        all components over all places, so that none of them sets the range alone (as QuaRot's
-        rotations do, Ashkboos et al., arXiv 2404.00456). Rows of V have scales of their own.
+        The components of V x share one scale, and so do the weights in a row of U; rows of V have
+        scales of their own. Half of each singular value goes to either side: as far as ranges go
+        by mean squares, the errors of both are least then, by the Cauchy-Schwarz inequality.
         """
-        halves, rotation = self._values[:rank].sqrt(), _cosines(rank)
-        u = (self._left[:, :rank] * halves) @ rotation.T
-        v = rotation @ (halves[:, None] * self._right[:rank])
+        halves = self._values[:rank].sqrt()
+        u, v = self._left[:, :rank] * halves, halves[:, None] * self._right[:rank]
         if self._root is not None:
             v = torch.linalg.solve_triangular(self._root, v, upper=False, left=False)
         return u, v
-
-
-def _cosines(size: int) -> Tensor:
-    """The orthogonal matrix of the cosine transform (DCT-II)."""
-    k = torch.arange(size, dtype=torch.float64)
-    matrix = math.sqrt(2 / size) * torch.cos(math.pi / size * k[:, None] * (k + 0.5))
-    matrix[0] /= math.sqrt(2)
-    return matrix
