@@ -40,14 +40,16 @@ class Spectrum:
         return 1 + int(torch.searchsorted(self._kept, energy))
 
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
-        """U [N, rank] and V [rank, K], made to be quantized.
+        """U [N, rank] and V [rank, K], made to be quantized and trained.
 
-        The components of V x share one scale, and so do the weights in a row of U; rows of V have
-        scales of their own. Half of each singular value goes to either side: as far as ranges go
-        by mean squares, the errors of both are least then, by the Cauchy-Schwarz inequality.
+        In integers, the components of V x share one scale, and so do the weights in a row of U;
+        rows of V have scales of their own. Half of each singular value goes to either side: as far
+        as ranges go by mean squares, the errors of both are least then, by the Cauchy-Schwarz
+        inequality. U and V get the same norm, since optimizers take steps of one size in both.
         """
         halves = self._values[:rank].sqrt()
         u, v = self._left[:, :rank] * halves, halves[:, None] * self._right[:rank]
         if self._root is not None:
             v = torch.linalg.solve_triangular(self._root, v, upper=False, left=False)
-        return u, v
+        scale = (v.norm() / u.norm()).sqrt() if u.any() else 1.0
+        return u * scale, v / scale

@@ -57,6 +57,7 @@ def test_weighted_factors_are_those_of_the_symmetric_root(rows, columns):
         torch.testing.assert_close(u @ v, expected, rtol=1e-8, atol=1e-8)
         share = float(singular[:rank].square().sum() / singular.square().sum())
         assert spectrum.kept(rank) == pytest.approx(share)
+        assert float(u.norm()) == pytest.approx(float(v.norm()))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(36, 151), (516, 129), (1024, 256)])
