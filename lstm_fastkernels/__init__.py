@@ -12,6 +12,12 @@ from lstm_fastkernels.torch_hook import load_ops_with_torch
 if TYPE_CHECKING:
     from lstm_fastkernels.compression.convert import convert as convert
     from lstm_fastkernels.compression.dequantize import dequantize as dequantize
+    from lstm_fastkernels.compression.low_rank.config import LowRankConfig as LowRankConfig
+    from lstm_fastkernels.compression.low_rank.factorize import factorize_ as factorize_
+    from lstm_fastkernels.compression.low_rank.factorize import remove_low_rank_ as remove_low_rank_
+    from lstm_fastkernels.compression.low_rank.report import (
+        FactorizationReport as FactorizationReport,
+    )
     from lstm_fastkernels.compression.pruning.config import CubicSchedule as CubicSchedule
     from lstm_fastkernels.compression.pruning.config import PruneConfig as PruneConfig
     from lstm_fastkernels.compression.pruning.hidden import prune_hidden_ as prune_hidden_
@@ -59,6 +65,8 @@ _HOMES = {
     "cuda_built": "ops",
     "dequantize": "compression.dequantize",
     "explain": "modules.explanation",
+    "FactorizationReport": "compression.low_rank.report",
+    "factorize_": "compression.low_rank.factorize",
     "FastQuantLSTM": "modules.lstm",
     "FastQuantLSTMCell": "modules.cell",
     "FastSparseLSTM": "modules.lstm",
@@ -70,6 +78,7 @@ _HOMES = {
     "Int4Config": "compression.quantization.config",
     "Int8Config": "compression.quantization.config",
     "load_file": "io.file",
+    "LowRankConfig": "compression.low_rank.config",
     "prune_": "compression.pruning.prune",
     "prune_hidden_": "compression.pruning.hidden",
     "PruneConfig": "compression.pruning.config",
@@ -79,6 +88,7 @@ _HOMES = {
     "quantize_groups": "weights.int4",
     "quantize_rows": "weights.quantize_rows",
     "release_memory": "ops",
+    "remove_low_rank_": "compression.low_rank.factorize",
     "remove_pruning_": "compression.pruning.prune",
     "save_file": "io.file",
     "set_isa": "ops",

@@ -1,4 +1,4 @@
-"""Imports in Python and includes in C++ point one way, and pruning needs nothing compiled."""
+"""Imports in Python and includes in C++ point one way; what needs no compiled op runs without."""
 
 import ast
 import re
@@ -63,14 +63,16 @@ def test_includes_point_one_way():
             assert any(header.startswith(f"{part}/") for part in seen), f"{below}: {header}"
 
 
-def test_pruning_needs_no_compiled_op():
+def test_pruning_and_factorizing_need_no_compiled_op():
     script = """if True:
         import sys
         sys.modules["lstm_fastkernels.ops"] = None
         import lstm_fastkernels as lfk
+        import torch
         from torch import nn
         lfk.prune_(nn.LSTM(9, 31), lfk.PruneConfig(0.5))
         lfk.prune_hidden_(nn.LSTM(9, 31))
         lfk.sparsity_report(nn.LSTM(9, 31))
+        lfk.factorize_(nn.LSTM(9, 31), lfk.LowRankConfig(3), calibration=[torch.zeros(2, 3, 9)])
     """
     subprocess.run([sys.executable, "-c", script], check=True)

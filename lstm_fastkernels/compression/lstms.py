@@ -6,6 +6,7 @@ Needs no compiled op.
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels.modules.float_lstm import (
@@ -13,8 +14,11 @@ from lstm_fastkernels.modules.float_lstm import (
     fault_of,
     is_own_method,
     life_fault,
+    missing_fault,
     modules_in,
+    parameter_kinds,
     share_hooks,
+    tensor_fault,
 )
 
 FilterFn = Callable[[nn.Module, str], bool]
@@ -33,6 +37,11 @@ WRAPPING = SHARDING | {
 def label_of(name: str) -> str:
     """A module's dotted name in the model, in a message."""
     return name or "the model"
+
+
+def join(module: str, name: str) -> str:
+    """The dotted name of what a module has."""
+    return f"{module}.{name}".removeprefix(".")
 
 
 def find_lstms(
@@ -60,8 +69,31 @@ def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
     owners: dict[int, list[str]] = {}
     for module_name, module in model.named_modules():
         for name, parameter in module._parameters.items():
-            owners.setdefault(id(parameter), []).append(f"{module_name}.{name}".removeprefix("."))
+            owners.setdefault(id(parameter), []).append(join(module_name, name))
     return owners
+
+
+def check_matrices(
+    module: nn.Module, name: str, matrices: Collection[str], owners: Mapping[int, list[str]]
+) -> None:
+    """Raises ValueError for a matrix of an LSTM that cannot be parametrized.
+
+    owners: those of the model's parameters.
+    """
+    for matrix in matrices:
+        if parametrize.is_parametrized(module, matrix):
+            raise ValueError(
+                f"{join(name, matrix)} has another parametrization: make it permanent first"
+            )
+    if fault := missing_fault(module):
+        raise ValueError(f"{label_of(name)}: {fault}")
+    kinds = parameter_kinds(module)
+    for matrix in matrices:
+        parameter, label = module.get_parameter(matrix), join(name, matrix)
+        if fault := tensor_fault(parameter, kinds[matrix]):
+            raise ValueError(f"{label}: {fault}")
+        if others := [owner for owner in owners[id(parameter)] if owner != label]:
+            raise ValueError(f"{label} is shared with {', '.join(others)}: untie them first")
 
 
 def check_unwrapped(
@@ -105,7 +137,7 @@ def unregistered(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         for attribute, value in vars(module).items():
             if attribute != "_modules" and not is_own_method(module, attribute):
                 for found in modules_in(value):
-                    yield f"{name}.{attribute}".removeprefix("."), found
+                    yield join(name, attribute), found
 
 
 def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> nn.Module:

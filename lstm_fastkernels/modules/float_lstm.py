@@ -6,9 +6,9 @@ as the class does can be replaced; for all else there is a reason here. Needs no
 
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from lstm_fastkernels.modules.quantized_lstm import quantized_attributes, quanti
 from lstm_fastkernels.weights.canonical import WeightSpec
 from lstm_fastkernels.weights.checks import Kind
 from lstm_fastkernels.weights.shape import LstmShape
+
+_T = TypeVar("_T")
 
 # Where nn.Module keeps what runs at a call.
 _CALL_HOOKS = (
@@ -111,8 +113,14 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def weights_as_lstm(module: nn.Module) -> dict[str, Tensor]:
-    """weights_of, by the names of an nn.LSTM also for a cell, which is an LSTM of one layer."""
-    return {name + _layer_end(module): weight for name, weight in weights_of(module).items()}
+    """weights_of, by the names of an nn.LSTM also for a cell."""
+    return as_lstm(module, weights_of(module))
+
+
+def as_lstm(module: nn.Module, by_name: Mapping[str, _T]) -> dict[str, _T]:
+    """What a module has for its parameters, by the names that these have in an nn.LSTM: those of a
+    cell are those of one layer."""
+    return {name + _layer_end(module): value for name, value in by_name.items()}
 
 
 @contextmanager

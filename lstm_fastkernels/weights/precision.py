@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
+from lstm_fastkernels.weights.names import find_by_name, matches_any
 from lstm_fastkernels.weights.shape import LstmShape
 
 Activations = Literal["int8", "int16", "mixed", "int4", "float32"]
@@ -52,7 +52,7 @@ class PrecisionConfig:
             raise ValueError(f"activations must be one of {list(words)}, got {word!r}")
         own = self.precision or {}
         for pattern, precision in own.items():
-            if not any(fnmatchcase(name, str(pattern)) for name in shape.matrices):
+            if not matches_any(pattern, shape.matrices):
                 raise ValueError(
                     f"precision has {pattern!r}, which matches none of the matrices "
                     f"{', '.join(shape.matrices)}"
@@ -61,13 +61,13 @@ class PrecisionConfig:
                 raise ValueError(
                     f"precision of {pattern} must be one of {list(choices)}, got {precision!r}"
                 )
-        return {name: _find(name, own, SHORT_FORMS[word]) for name in shape.matrices}
+        return {name: find_by_name(name, own, SHORT_FORMS[word]) for name in shape.matrices}
 
 
 def word_for(precision: Mapping[str, str]) -> str:
     """The word that gives matrices, by name, these precisions; "custom" if none does."""
     for word, patterns in SHORT_FORMS.items():
-        if all(_find(name, patterns) == found for name, found in precision.items()):
+        if all(find_by_name(name, patterns) == found for name, found in precision.items()):
             return word
     return "custom"
 
@@ -80,14 +80,3 @@ def describe(precision: Mapping[str, str]) -> str:
         return word
     others = [f"{name}: {value}" for name, value in precision.items() if value != most]
     return f"{word} ({', '.join(others)}, all else {most})"
-
-
-def _find(name: str, *tables: Mapping[str, str]) -> str:
-    """What the first table that has the name, or a pattern for it, says."""
-    for table in tables:
-        if name in table:
-            return table[name]
-        for pattern, precision in table.items():
-            if fnmatchcase(name, pattern):
-                return precision
-    raise KeyError(name)

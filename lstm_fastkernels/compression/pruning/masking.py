@@ -3,7 +3,6 @@
 A masked module keeps its float state_dict, its Parameter objects and its way of being called.
 """
 
-import weakref
 from typing import Any
 
 import torch
@@ -11,6 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lstm_fastkernels.modules.float_lstm import matrix_names, parameter_kinds
+from lstm_fastkernels.modules.parametrized import (
+    changing_parametrizations,
+    first_parametrization,
+    parametrization_of,
+)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -46,91 +50,38 @@ def masked_names(module: nn.Module) -> list[str]:
     return [
         name
         for name in matrix_names(module)
-        if parametrize.is_parametrized(module, name)
-        and isinstance(weight_and_mask(module, name)[0], Mask)
+        if isinstance(first_parametrization(module, name), Mask)
     ]
-
-
-def weight_and_mask(module: nn.Module, name: str) -> parametrize.ParametrizationList:
-    """What parametrize has of a masked matrix: the whole weight, `original`, and its Mask, [0]."""
-    parametrizations: Any = module.parametrizations
-    return parametrizations[name]
 
 
 def put_on(module: nn.Module, names: list[str], *, straight_through: bool) -> None:
     """Puts a Mask that masks nothing yet on each of the matrices, none of them parametrized."""
-    for name in names:
-        original = module.get_parameter(name)
-        mask = Mask(original, straight_through=straight_through)
-        # parametrize sets the parameter to itself, which takes DistributedDataParallel's hooks off
-        # it: so it gets another one over the same memory.
-        module._parameters[name] = nn.Parameter(original.detach(), original.requires_grad)
-        parametrize.register_parametrization(module, name, mask)
-        weight_and_mask(module, name)._parameters["original"] = original
+    with changing_parametrizations(module):
+        for name in names:
+            original = module.get_parameter(name)
+            mask = Mask(original, straight_through=straight_through)
+            # parametrize sets the parameter to itself, which takes DistributedDataParallel's hooks
+            # off it: so it gets another one over the same memory.
+            module._parameters[name] = nn.Parameter(original.detach(), original.requires_grad)
+            parametrize.register_parametrization(module, name, mask)
+            parametrization_of(module, name)._parameters["original"] = original
     module.register_state_dict_post_hook(_save_masked)
     module.register_load_state_dict_pre_hook(_load_originals)
-    if isinstance(module, nn.LSTM):
-        # parametrize has made a class for this module alone.
-        for name, method in _LSTM_METHODS.items():
-            setattr(type(module), name, method)
-        _clear_flat_weights(module)
 
 
 def take_off(module: nn.Module) -> None:
     """Makes the masks permanent: plain parameters, the same objects, with zeros in them."""
-    names = masked_names(module)
-    # Copies share the class that parametrize made for the first of them, and lose what is taken
-    # off it; so the module gets one of its own.
-    cls = type(module)
-    module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
-    if isinstance(module, nn.LSTM):
-        for name in _LSTM_METHODS:
-            delattr(type(module), name)
-    for name in names:
-        with torch.no_grad():
-            weight_and_mask(module, name).original.copy_(getattr(module, name))
-        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
-    for name in parameter_kinds(module):
-        if name in module._parameters:
-            module._parameters[name] = module._parameters.pop(name)
+    with changing_parametrizations(module):
+        for name in masked_names(module):
+            with torch.no_grad():
+                parametrization_of(module, name).original.copy_(getattr(module, name))
+            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     for hooks, ours in (
         (module._state_dict_hooks, _save_masked),
         (module._load_state_dict_pre_hooks, _load_originals),
     ):
         for key in [k for k, hook in hooks.items() if getattr(hook, "hook", hook) is ours]:
             del hooks[key]
-    if isinstance(module, nn.LSTM):
-        module._init_flat_weights()
-
-
-# ---- nn.LSTM keeps its weights in a list, `_flat_weights`, that goes stale under parametrize ----
-# (pytorch#65688). Its forward first asks for a check of the list: there it is filled, each weight
-# masked once, whatever wrapper calls that forward.
-
-
-class _FlatWeights(list[Any]):
-    """What the last forward used. Tensors with a history cannot be copied: copies begin empty."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[None]:
-        return [None] * len(self)
-
-
-def _fill_flat_weights(lstm: nn.LSTM) -> None:
-    weights = _FlatWeights(getattr(lstm, name) for name in lstm._flat_weights_names)
-    lstm._flat_weights = weights
-    # By these nn.LSTM sees that it has other weights once the masks are off.
-    lstm._flat_weight_refs = [weakref.ref(weight) for weight in weights]
-    lstm.flatten_parameters()
-
-
-def _clear_flat_weights(lstm: nn.LSTM) -> None:
-    lstm._flat_weights = [None] * len(lstm._flat_weights_names)
-
-
-_LSTM_METHODS = {
-    "_init_flat_weights": _clear_flat_weights,
-    "_update_flat_weights": _fill_flat_weights,
-}
 
 
 # ---- state_dict: the float module's keys, in its order ----
@@ -172,4 +123,4 @@ def _load_originals(
             # Reported under the name that people know; the weight is loaded with itself.
             if strict:
                 missing_keys.append(key)
-            state_dict[original_key] = weight_and_mask(module, name).original
+            state_dict[original_key] = parametrization_of(module, name).original

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lstm_fastkernels.compression.pruning import masking
 from lstm_fastkernels.modules.float_lstm import tensor_fault
+from lstm_fastkernels.modules.parametrized import parametrization_of
 from lstm_fastkernels.weights.checks import Kind
 
 
@@ -22,7 +22,7 @@ class PrunedMatrix:
         self.name = name
         self.shares = shares
         self.score: Tensor | None = None
-        self._pair = masking.weight_and_mask(module, name)
+        self._pair = parametrization_of(module, name)
 
     @property
     def weight(self) -> Tensor:
@@ -42,7 +42,7 @@ class PrunedMatrix:
         """Whether the module still runs with this mask."""
         return (
             parametrize.is_parametrized(self.module, self.name)
-            and masking.weight_and_mask(self.module, self.name) is self._pair
+            and parametrization_of(self.module, self.name) is self._pair
         )
 
     def fault(self) -> str | None:

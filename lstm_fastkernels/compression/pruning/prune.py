@@ -1,15 +1,16 @@
 """Pruning the weights of nn.LSTM and nn.LSTMCell in place: putting masks on and taking them off."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from torch import nn
-from torch.nn.utils import parametrize
 
 from lstm_fastkernels.compression.lstms import (
     SHARDING,
     FilterFn,
+    check_matrices,
     check_unwrapped,
     find_lstms,
+    join,
     label_of,
     parameter_owners,
 )
@@ -17,12 +18,8 @@ from lstm_fastkernels.compression.pruning import masking
 from lstm_fastkernels.compression.pruning.config import PruneConfig
 from lstm_fastkernels.compression.pruning.matrix import PrunedMatrix
 from lstm_fastkernels.compression.pruning.pruner import Pruner
-from lstm_fastkernels.modules.float_lstm import (
-    matrix_names,
-    missing_fault,
-    parameter_kinds,
-    tensor_fault,
-)
+from lstm_fastkernels.modules.float_lstm import matrix_names
+from lstm_fastkernels.modules.parametrized import parametrization_of
 
 
 def prune_(
@@ -67,7 +64,7 @@ def prune_(
             if (share := config.shares(matrix)) is not None
         }
         if shares:
-            _check_matrices(module, name, shares, owners)
+            check_matrices(module, name, shares, owners)
             found.append((name, module, shares))
     _check_keys(config, [matrix for _, lstm in lstms for matrix in matrix_names(lstm)])
     if not found:
@@ -76,30 +73,8 @@ def prune_(
     for name, module, shares in found:
         masking.put_on(module, list(shares), straight_through=config.importance == "movement")
         for matrix, share in shares.items():
-            matrices[_join(name, matrix)] = PrunedMatrix(module, matrix, share)
+            matrices[join(name, matrix)] = PrunedMatrix(module, matrix, share)
     return Pruner(model, config, matrices)
-
-
-def _check_matrices(
-    module: nn.Module, name: str, matrices: Collection[str], owners: Mapping[int, list[str]]
-) -> None:
-    """Raises ValueError for a matrix that cannot be masked."""
-    for matrix in matrices:
-        if parametrize.is_parametrized(module, matrix):
-            raise ValueError(f"{_join(name, matrix)} has another parametrization")
-    if fault := missing_fault(module):
-        raise ValueError(f"{label_of(name)}: {fault}")
-    kinds = parameter_kinds(module)
-    for matrix in matrices:
-        parameter, label = module.get_parameter(matrix), _join(name, matrix)
-        if fault := tensor_fault(parameter, kinds[matrix]):
-            raise ValueError(f"{label}: {fault}")
-        if others := [owner for owner in owners[id(parameter)] if owner != label]:
-            raise ValueError(f"{label} is shared with {', '.join(others)}: untie them first")
-
-
-def _join(module: str, matrix: str) -> str:
-    return f"{module}.{matrix}" if module else matrix
 
 
 def _check_keys(config: PruneConfig, matrices: list[str]) -> None:
@@ -122,9 +97,9 @@ def remove_pruning_(model: nn.Module) -> None:
         raise ValueError("nothing in the model is being pruned")
     for module, name in pruned.items():
         for matrix in masking.masked_names(module):
-            if len(masking.weight_and_mask(module, matrix)) > 1:
+            if len(parametrization_of(module, matrix)) > 1:
                 raise ValueError(
-                    f"{_join(name, matrix)} has another parametrization on top of its mask, which "
+                    f"{join(name, matrix)} has another parametrization on top of its mask, which "
                     "would become permanent too"
                 )
     for module in pruned:

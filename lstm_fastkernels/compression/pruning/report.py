@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lstm_fastkernels.compression.lstms import find_lstms, label_of
+from lstm_fastkernels.compression.table import table
 from lstm_fastkernels.modules.float_lstm import matrix_names, missing_fault
 from lstm_fastkernels.weights.shape import GATES
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, block_sums, split_gates
@@ -70,15 +71,7 @@ class SparsityReport:
             )
             for row in (*self.rows, self.total)
         ]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        # Names to the left, numbers to the right.
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in cells
-        )
+        return table(cells, names=3)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from lstm_fastkernels.compression.lstms import join
 from lstm_fastkernels.modules.stacked import StackedLSTM
 from lstm_fastkernels.weights.shape import GATES
 
@@ -110,7 +111,7 @@ def input_width(module: nn.Module) -> int:
 
 def label_of(names: Mapping[nn.Module, str], holder: nn.Module, name: str) -> str:
     """A parameter's dotted name in the model."""
-    return f"{names[holder]}.{name}".removeprefix(".")
+    return join(names[holder], name)
 
 
 def score(

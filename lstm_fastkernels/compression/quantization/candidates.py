@@ -1,10 +1,12 @@
 """An LSTM's matrices, quantized with what was observed, and LSTMs made of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from lstm_fastkernels.compression.quantization.calibration import Observations
+from lstm_fastkernels.compression.calibration.calls import Call
+from lstm_fastkernels.compression.calibration.observe import Observations
+from lstm_fastkernels.compression.calibration.sqnr import noise_of
 from lstm_fastkernels.compression.quantization.error_feedback import round_with_feedback
 from lstm_fastkernels.compression.quantization.int4_feedback import round_groups_with_feedback
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
@@ -63,6 +65,17 @@ class Candidates:
             )
             return {"": pack_int4(integers), "_scale": scale}
         return weight_format.compress(weight)
+
+
+def lstm_noise(lstm: FastQuantLSTM, calls: Iterable[Call]) -> float:
+    """The sum of the squared errors of an LSTM on the CPU, time-major, for these calls."""
+
+    def output(call: Call) -> Tensor:
+        h, c = (state.cpu() for state in call.hx)
+        y, _ = lstm(call.x.cpu(), (h, c), call.lengths)
+        return y
+
+    return noise_of(output, calls)
 
 
 def empty_lstm(shape: LstmShape, bias: bool, precision: Mapping[str, str]) -> FastQuantLSTM:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.compression.calibration.calls import Call, Recording
+from lstm_fastkernels.compression.calibration.moments import FloatLayers
+from lstm_fastkernels.compression.calibration.observe import calls_of
+from lstm_fastkernels.compression.calibration.sqnr import signal_of, to_db
 from lstm_fastkernels.compression.lstms import find_lstms, label_of
-from lstm_fastkernels.compression.quantization.calibration import calls_of
-from lstm_fastkernels.compression.quantization.calls import Call, Recording
-from lstm_fastkernels.compression.quantization.candidates import empty_lstm
-from lstm_fastkernels.compression.quantization.moments import FloatLayers
-from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
+from lstm_fastkernels.compression.quantization.candidates import empty_lstm, lstm_noise
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.float_lstm import shape_of, weights_as_lstm
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
@@ -106,10 +106,10 @@ def _pairs(lstms: Mapping[str, FastModule], reference: nn.Module) -> dict[nn.Mod
 def _rows(name: str, lstm: FastModule, twin: nn.Module, calls: list[Call]) -> Iterator[SqnrRow]:
     canonical = lstm.canonical()
     layers = FloatLayers(canonical.spec.shape, weights_as_lstm(twin))
-    noise = noise_of(_layers_of(canonical, 0, canonical.spec.shape.num_layers), calls)
+    noise = lstm_noise(_layers_of(canonical, 0, canonical.spec.shape.num_layers), calls)
     yield SqnrRow(name, "", lstm.activations, to_db(signal_of(calls), noise))
     for depth, own in enumerate(zip(*map(layers.calls, calls), strict=True)):
-        noise = noise_of(_layers_of(canonical, depth, 1), own)
+        noise = lstm_noise(_layers_of(canonical, depth, 1), own)
         yield SqnrRow(name, f"layer {depth}", "", to_db(signal_of(own), noise))
     errors = {matrix: _ProductErrors(canonical, matrix) for matrix in lstm.precision}
     for call in calls:

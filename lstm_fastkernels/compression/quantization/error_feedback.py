@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lstm_fastkernels.compression.calibration.moments import damped
 from lstm_fastkernels.weights.quantize_rows import PAIR_MAX, PairSafe, quantize_rows
 
 INT8 = torch.iinfo(torch.int8)
 
-# Of the mean diagonal of the second moment, which is added to it.
-DAMPING = 0.01
 # "auto" takes pair-safe weights where they at most double the squared error, as quantize_rows does.
 PAIR_SAFE_COST = 2.0
 # Columns rounded before the errors of all of them reach those behind.
@@ -56,12 +55,6 @@ def _scales(weight: Tensor, pairs: bool) -> list[Tensor]:
     largest = weight.float().abs().amax(1) / INT8.max
     factors = (0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0) if pairs else (0.8, 0.85, 0.9, 0.95, 1.0)
     return [quantize_rows(weight, pair_safe=pairs)[1], *(largest * factor for factor in factors)]
-
-
-def damped(second_moment: Tensor) -> Tensor:
-    """With DAMPING of its mean diagonal added to it, float64: one that has an inverse."""
-    damping = DAMPING * second_moment.diagonal().mean()
-    return second_moment + torch.eye(len(second_moment), dtype=torch.float64) * (damping or 1.0)
 
 
 class BestRows:

@@ -3,11 +3,8 @@
 import torch
 from torch import Tensor
 
-from lstm_fastkernels.compression.quantization.error_feedback import (
-    BestRows,
-    ColumnOrder,
-    damped,
-)
+from lstm_fastkernels.compression.calibration.moments import damped
+from lstm_fastkernels.compression.quantization.error_feedback import BestRows, ColumnOrder
 from lstm_fastkernels.weights.int4 import INT4_MAX, INT4_MIN, quantize_groups
 
 # Of the scales of quantize_groups, which clip the largest weights; and how often scales are fitted.

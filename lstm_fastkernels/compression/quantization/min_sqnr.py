@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from lstm_fastkernels.compression.quantization.calls import Call
-from lstm_fastkernels.compression.quantization.candidates import Candidates
-from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
+from lstm_fastkernels.compression.calibration.calls import Call
+from lstm_fastkernels.compression.calibration.sqnr import signal_of, to_db
+from lstm_fastkernels.compression.quantization.candidates import Candidates, lstm_noise
 
 # What a weight costs more than in int8, in bytes: float32 has three more, which one row of a batch
 # waits for, int4 half a byte less; 16-bit activations have none, and take the time of about 0.6.
@@ -34,11 +34,11 @@ def raise_precision(
             return 0.0
         if (name, own) not in alone:
             trial = {**dict.fromkeys(found, "float32"), name: own}
-            alone[name, own] = noise_of(candidates.lstm(trial), calls)
+            alone[name, own] = lstm_noise(candidates.lstm(trial), calls)
         return alone[name, own]
 
     def reached() -> float:
-        return to_db(signal, noise_of(candidates.lstm(found), calls))
+        return to_db(signal, lstm_noise(candidates.lstm(found), calls))
 
     sqnr = reached()
     while sqnr < min_sqnr:

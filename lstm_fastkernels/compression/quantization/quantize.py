@@ -6,14 +6,14 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.compression.calibration.observe import Observations, observe
+from lstm_fastkernels.compression.calibration.sqnr import signal_of, to_db
 from lstm_fastkernels.compression.convert import replace_lstms
 from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms, label_of
-from lstm_fastkernels.compression.quantization.calibration import Observations, observe
-from lstm_fastkernels.compression.quantization.candidates import Candidates
+from lstm_fastkernels.compression.quantization.candidates import Candidates, lstm_noise
 from lstm_fastkernels.compression.quantization.config import Int8Config, QuantizationConfig
 from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
 from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
-from lstm_fastkernels.compression.quantization.sqnr import noise_of, signal_of, to_db
 from lstm_fastkernels.modules.cell import FastQuantLSTMCell
 from lstm_fastkernels.modules.float_lstm import shape_of
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
@@ -97,7 +97,7 @@ def _twin(
                 raise ValueError("min_sqnr needs a second calibration batch, to measure on")
             precision, sqnr = raise_precision(candidates, asked, held_out, min_sqnr)
         elif held_out:
-            sqnr = to_db(signal_of(held_out), noise_of(candidates.lstm(precision), held_out))
+            sqnr = to_db(signal_of(held_out), lstm_noise(candidates.lstm(precision), held_out))
         tensors = candidates.tensors(precision)
     twin: Any = CLASSES[type_before_parametrizations(lstm)].from_float(
         lstm, **config.options() | {"activations": None, "precision": precision}

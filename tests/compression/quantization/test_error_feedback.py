@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import lstm_fastkernels as lfk
+from lstm_fastkernels.compression.calibration.moments import DAMPING
 from lstm_fastkernels.compression.quantization import error_feedback
 from lstm_fastkernels.compression.quantization.error_feedback import round_with_feedback
 
@@ -51,7 +52,7 @@ def plain_feedback(weight, moment, scale, pair_safe):
         order = [2 * pair + i for pair in pairs.argsort(descending=True).tolist() for i in (0, 1)]
     else:
         order = sizes.argsort(descending=True).tolist()
-    damping = error_feedback.DAMPING * sizes.mean()
+    damping = DAMPING * sizes.mean()
     inverse = torch.linalg.inv(moment + damping * torch.eye(len(sizes), dtype=torch.float64))
     left, integers = weight.double() / scale.double()[:, None], torch.zeros(weight.shape).double()
     for k in filter(lambda k: k < len(sizes), order):

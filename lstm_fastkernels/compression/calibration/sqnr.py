@@ -1,12 +1,12 @@
 """Signal to quantization noise ratios, in dB."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
+from torch import Tensor
 
-from lstm_fastkernels.compression.quantization.calls import Call
-from lstm_fastkernels.modules.lstm import FastQuantLSTM
+from lstm_fastkernels.compression.calibration.calls import Call
 
 
 def to_db(signal: float, noise: float) -> float:
@@ -22,11 +22,10 @@ def signal_of(calls: Iterable[Call]) -> float:
 
 
 @torch.inference_mode()
-def noise_of(lstm: FastQuantLSTM, calls: Iterable[Call]) -> float:
-    """The sum of the squared errors of an LSTM on the CPU, time-major, for these calls."""
+def noise_of(output: Callable[[Call], Tensor], calls: Iterable[Call]) -> float:
+    """The sum of the squared errors of what `output` gives in the place of each call's y."""
     total = 0.0
     for call in calls:
-        h, c = (state.cpu() for state in call.hx)
-        y, _ = lstm(call.x.cpu(), (h, c), call.lengths)
-        total += float((y.double() - call.y.cpu().double()).square().sum())
+        error = output(call).cpu().double() - call.y.cpu().double()
+        total += float(error.square().sum())
     return total

@@ -5,9 +5,9 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from cases import Case
-from lstm_fastkernels.compression.quantization.calibration import shape_of
-from lstm_fastkernels.compression.quantization.calls import call_of
-from lstm_fastkernels.compression.quantization.moments import FloatLayers, Moments
+from lstm_fastkernels.compression.calibration.calls import call_of
+from lstm_fastkernels.compression.calibration.moments import FloatLayers, Moments
+from lstm_fastkernels.modules.float_lstm import shape_of
 
 CASES = [
     Case(3, 5, T=4, B=3),

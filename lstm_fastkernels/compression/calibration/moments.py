@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lstm_fastkernels.compression.quantization.calls import Call
+from lstm_fastkernels.compression.calibration.calls import Call
 from lstm_fastkernels.modules.states import State
 from lstm_fastkernels.weights.shape import GATES, LstmShape
 
+# Of the mean diagonal of a second moment, which is added to its diagonal.
+DAMPING = 0.01
 # Rows multiplied at once: enough to be fast, and few enough to keep.
 _CHUNK = 4096
 
@@ -39,6 +41,12 @@ class Moments:
         for rows in torch.cat(self._pending).split(_CHUNK) if self._pending else ():
             self._products += (rows.double().T @ rows.double()).cpu()
         self._pending.clear()
+
+
+def damped(second_moment: Tensor) -> Tensor:
+    """A second moment [K, K] made positive definite, float64 on the CPU; I if it is zero."""
+    added = DAMPING * second_moment.diagonal().mean()
+    return second_moment + torch.eye(len(second_moment), dtype=torch.float64) * (added or 1.0)
 
 
 class FloatLayers:
@@ -77,6 +85,11 @@ class FloatLayers:
             y = _run(layer, x, hx, call.lengths)
             yield Call(x, hx, call.lengths, y, (call.last[0][cells], call.last[1][cells]))
             x = y
+
+    def output(self, call: Call) -> Tensor:
+        """y of the last layer."""
+        *_, last = self.calls(call)
+        return last.y
 
     @torch.no_grad()
     def operands(self, call: Call) -> Iterator[tuple[str, Tensor]]:

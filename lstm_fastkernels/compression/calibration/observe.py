@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from tqdm.auto import tqdm
 
+from lstm_fastkernels.compression.calibration.calls import Call, Recording, call_of
+from lstm_fastkernels.compression.calibration.moments import FloatLayers, Moments
 from lstm_fastkernels.compression.lstms import label_of
-from lstm_fastkernels.compression.quantization.calls import Call, Recording, call_of
-from lstm_fastkernels.compression.quantization.moments import FloatLayers, Moments
 from lstm_fastkernels.modules.float_lstm import shape_of, weights_as_lstm
 
 # Of so many batches one is held out: the second, and every one so much later.

@@ -1,0 +1,1 @@
+"""Low-rank factorization of the weights of float LSTMs."""
