@@ -67,12 +67,20 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """The product of U [N, r] and V [r, K], which are multiplied one after the other."""
+
+    u: Matrix
+    v: Matrix
+
+
+@dataclass(frozen=True)
 class Layer:
     """One direction of a layer: weight_ih, weight_hh, weight_hr or None, bias [4H] or NO_BIAS."""
 
-    ih: Matrix
-    hh: Matrix
-    hr: Matrix | None
+    ih: Matrix | LowRank
+    hh: Matrix | LowRank
+    hr: Matrix | LowRank | None
     bias: Tensor | float
 
 
@@ -238,8 +246,15 @@ def int4_affine(matrix: Matrix, rows: Tensor, addend: Tensor | float, kind: RowK
     return fma(value, scale.to(rows.dtype), addend)
 
 
-def affine(matrix: Matrix, rows: Tensor, addend: Tensor | float, kind: RowKind = "any") -> Tensor:
-    """fma(sum, row's scale * scale, addend) [..., N] of rows [..., K]; `addend` broadcasts."""
+def affine(
+    matrix: Matrix | LowRank, rows: Tensor, addend: Tensor | float, kind: RowKind = "any"
+) -> Tensor:
+    """fma(sum, row's scale * scale, addend) [..., N] of rows [..., K]; `addend` broadcasts.
+
+    Of a low-rank matrix: what V gives, without addend, is a row of kind "any" for U.
+    """
+    if isinstance(matrix, LowRank):
+        return affine(matrix.u, affine(matrix.v, rows, NO_BIAS, kind), addend)
     if matrix.activations == "int4":
         return int4_affine(matrix, rows, addend, kind)
     activations, scale = take_activations(matrix, rows, kind)
@@ -286,11 +301,19 @@ def canonical_matrix(
     name: str,
     shape: tuple[int, int, int],
     activations: Activations,
-) -> Matrix:
-    """The matrix of that name, dense or in blocks; shape = (gates, rows, columns).
+) -> Matrix | LowRank:
+    """The matrix of that name, dense, in blocks or low-rank; shape = (gates, rows, columns).
 
     `activations` are those of int8 weights, or "int4"; float32 weights have float32 ones.
     """
+    if f"{name}_v" in tensors:
+        gates, rows, columns = shape
+        rank = len(tensors[f"{name}_v"])
+        factors = (
+            canonical_matrix(tensors, f"{name}_{factor}", of, activations)
+            for factor, of in (("u", (gates, rows, rank)), ("v", (1, rank, columns)))
+        )
+        return LowRank(*factors)  # type: ignore[arg-type]
     if name in tensors:
         weight = tensors[name]
     else:
@@ -343,7 +366,7 @@ def lstm(
     inside = inside.to(x.device)
 
     def layer_of(suffix: str, columns: int) -> Layer:
-        def read(name: str, *shape: int) -> Matrix:
+        def read(name: str, *shape: int) -> Matrix | LowRank:
             gates, rows, columns = shape
             name += suffix
             activations = (precision or {}).get(name, "int8")

@@ -6,31 +6,16 @@
 
 namespace lstm_fastkernels {
 
-ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t rows,
-                             int64_t columns) {
-  ActivationRows taken;
-  taken.stride = round_up(activation_row_bytes(target, columns), 32);
-  taken.data = memory.allocate<uint8_t>(rows * taken.stride);
-  taken.scales = memory.allocate<float>(rows);
-  taken.zero_points = memory.allocate<int32_t>(rows);
-  return taken;
-}
-
 CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows)
-    : call_(call), cell_(cell), weights_(call.stack.layers[static_cast<size_t>(cell)]),
-      rows_(rows) {
-  const int64_t count = rows.size();
-  c_ = memory.allocate<float>(count * call.units_per_row());
-  cell_output_ = memory.allocate<float>(count * call.units_per_row());
-  quantized_h_ = allocate_rows(memory, weights_.hh, count, call.stack.shape.output_size());
+    : call_(call), cell_(cell), weights_(call.stack.layers[static_cast<size_t>(cell)]), rows_(rows),
+      c_(memory.allocate<float>(rows.size() * call.units_per_row())),
+      cell_output_(memory.allocate<float>(rows.size() * call.units_per_row())), h_(cell_output_),
+      h_stride_(call.units_per_row()),
+      quantized_h_(memory, weights_.hh, rows.size(), call.stack.shape.output_size()) {
   if (call.stack.shape.proj_size) {
     h_stride_ = weights_.hr.num_tiles * kTileRows;
-    h_ = memory.allocate<float>(count * h_stride_);
-    quantized_cell_output_ =
-        allocate_rows(memory, weights_.hr, count, call.stack.shape.hidden_size);
-  } else {
-    h_stride_ = call.units_per_row();
-    h_ = cell_output_;
+    h_ = memory.allocate<float>(rows.size() * h_stride_);
+    quantized_cell_output_.emplace(memory, weights_.hr, rows.size(), call.stack.shape.hidden_size);
   }
   load();
 }
@@ -39,22 +24,21 @@ void CellState::step(int64_t count, const float *input_gates) {
   const LstmShape &shape = call_.stack.shape;
   const RowKind h_kind = shape.proj_size ? RowKind::any : RowKind::bounded; // projected: no bound
   for (int64_t row = 0; row < count; ++row)
-    call_.kernels.quantize_row(output(row), shape.output_size(), h_kind, weights_.hh,
-                               quantized_h_.from(row));
+    quantized_h_.quantize(call_.kernels, row, output(row), h_kind);
   StepArguments a;
   a.rows = count;
-  a.h_in = quantized_h_;
+  a.h_in = quantized_h_.take(call_.kernels, count);
   a.input_gates = input_gates;
   a.c = c_;
   a.h = cell_output_;
   call_.kernels.step(weights_.hh, all_tiles(weights_.hh), a);
-  if (!shape.proj_size)
+  if (!quantized_cell_output_)
     return;
   for (int64_t row = 0; row < count; ++row)
-    call_.kernels.quantize_row(cell_output_ + row * call_.units_per_row(), shape.hidden_size,
-                               RowKind::bounded, weights_.hr, quantized_cell_output_.from(row));
+    quantized_cell_output_->quantize(call_.kernels, row, cell_output_ + row * call_.units_per_row(),
+                                     RowKind::bounded);
   call_.kernels.products(weights_.hr, all_tiles(weights_.hr), nullptr, count,
-                         quantized_cell_output_, h_);
+                         quantized_cell_output_->take(call_.kernels, count), h_);
 }
 
 void CellState::store() const {

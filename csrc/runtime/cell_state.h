@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "common/schedule.h"
 #include "common/workspace.h"
 #include "kernels/implementations.h"
+#include "runtime/operand.h"
 #include "weights/packed.h"
 
 namespace lstm_fastkernels {
@@ -25,9 +27,6 @@ struct Call {
   int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
 };
-
-ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t rows,
-                             int64_t columns);
 
 class CellState {
 public:
@@ -54,8 +53,8 @@ private:
   float *cell_output_; // o tanh(c)
   float *h_;           // the output: cell_output_, or its projection
   int64_t h_stride_;
-  ActivationRows quantized_h_;           // as a step reads it
-  ActivationRows quantized_cell_output_; // with a projection
+  const Operand quantized_h_;                    // as a step reads it
+  std::optional<Operand> quantized_cell_output_; // with a projection
 };
 
 } // namespace lstm_fastkernels

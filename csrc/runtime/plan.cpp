@@ -81,9 +81,9 @@ const char *products_text(Arithmetic arithmetic) {
   }
 }
 
-MatrixPlan matrix_plan(const MatrixName &of, const Matrix &matrix, const MatrixShape &shape) {
+MatrixPlan matrix_plan(const std::string &name, const Matrix &matrix, const MatrixShape &shape) {
   MatrixPlan plan;
-  plan.name = of.name;
+  plan.name = name;
   plan.precision = matrix.precision;
   plan.block_sparse = matrix.is_sparse();
   plan.blocks = shape.num_blocks(kBlockColumns);
@@ -99,7 +99,8 @@ std::string matrix_text(const MatrixPlan &plan) {
                                  ? "block-sparse, " + nonzero + " of its 8x4 blocks kept, " +
                                        percent(plan.stored, plan.blocks) + " including padding"
                                  : "dense, " + nonzero + " of its 8x4 blocks not zero";
-  return plan.name + ": " + layout + "; " + plan.products;
+  const std::string rank = plan.rank ? "rank " + std::to_string(plan.rank) + ", " : "";
+  return plan.name + ": " + rank + layout + "; " + plan.products;
 }
 
 std::string threads_text(const CallPlan &plan) {
@@ -141,8 +142,13 @@ CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
   plan.products = split.products;
   plan.products_for_threads = kProductsWorthAThread;
   for (const MatrixName &of : matrix_names(stack.shape)) {
-    const PackedLayer &layer = stack.layers[static_cast<size_t>(of.cell)];
-    plan.matrices.push_back(matrix_plan(of, matrix_of(layer, of.kind), matrix_shape(of)));
+    const PackedMatrix &matrix = matrix_of(stack.layers[static_cast<size_t>(of.cell)], of.kind);
+    for (int part = 0; part < num_parts(matrix.rank); ++part)
+      plan.matrices.push_back(matrix_plan(part_name(of.name, matrix.rank, part),
+                                          part ? matrix.v : matrix,
+                                          part_shape(matrix_shape(of), matrix.rank, part)));
+    for (int part = 0; part < num_parts(matrix.rank); ++part)
+      (plan.matrices.end() - 1 - part)->rank = matrix.rank;
   }
   return plan;
 }

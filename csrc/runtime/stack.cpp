@@ -28,11 +28,14 @@ struct Chunk {
 // One layer and direction for a range of rows, a chunk of steps at a time.
 class Direction {
 public:
-  Direction(const Call &call, Workspace &memory, int64_t layer, int64_t direction, RowRange rows)
+  // For chunks of at most `most_rows` rows.
+  Direction(const Call &call, Workspace &memory, int64_t layer, int64_t direction, RowRange rows,
+            int64_t most_rows)
       : call_(call), layer_(layer), reverse_(direction == 1), rows_(rows),
         cell_(layer * call.stack.shape.num_directions + direction),
         ih_(call.stack.layers[static_cast<size_t>(cell_)].ih),
         bias_(call.stack.layers[static_cast<size_t>(cell_)].bias),
+        input_(memory, ih_, most_rows, call.stack.shape.layer_input_size(layer)),
         state_(call, memory, cell_, rows) {}
 
   // The next chunk of at most `most_rows` rows, at least one step.
@@ -44,16 +47,15 @@ public:
     return {begin, end};
   }
 
-  // `quantized` and `gates` are scratch for the chunk's rows. Input rows are read before any output
-  // row is written.
-  void run(Chunk chunk, const Plane &in, const Plane &out, const ActivationRows &quantized,
-           float *gates) {
+  // `gates` is scratch for the chunk's rows. Input rows are read before any output row is written.
+  void run(Chunk chunk, const Plane &in, const Plane &out, float *gates) {
     int64_t chunk_rows = 0;
     for (int64_t s = chunk.begin; s < chunk.end; ++s)
       for (int64_t row = 0, n = active(time(s)); row < n; ++row, ++chunk_rows)
         quantize_input(in.at(call_.schedule, time(s), rows_.begin + row, chunk_rows), in.type,
-                       quantized.from(chunk_rows));
-    call_.kernels.products(ih_, all_tiles(ih_), bias_, chunk_rows, quantized, gates);
+                       chunk_rows);
+    call_.kernels.products(ih_, all_tiles(ih_), bias_, chunk_rows,
+                           input_.take(call_.kernels, chunk_rows), gates);
 
     int64_t first = 0;
     for (int64_t s = chunk.begin; s < chunk.end; ++s) {
@@ -74,7 +76,7 @@ private:
   }
   int64_t time(int64_t s) const { return reverse_ ? call_.arguments.time_steps - 1 - s : s; }
 
-  void quantize_input(const uint8_t *row, DataType type, const ActivationRows &q) const {
+  void quantize_input(const uint8_t *row, DataType type, int64_t to) const {
     const int64_t columns = call_.stack.shape.layer_input_size(layer_);
     const float *values = reinterpret_cast<const float *>(row);
     Workspace memory;
@@ -83,7 +85,7 @@ private:
       widen(row, type, columns, widened);
       values = widened;
     }
-    call_.kernels.quantize_row(values, columns, RowKind::any, ih_, q);
+    input_.quantize(call_.kernels, to, values, RowKind::any);
   }
 
   const Call &call_;
@@ -91,8 +93,9 @@ private:
   const bool reverse_;
   const RowRange rows_;
   const int64_t cell_;
-  const Matrix &ih_;
+  const PackedMatrix &ih_;
   const uint8_t *bias_;
+  const Operand input_;
   CellState state_;
 };
 
@@ -115,18 +118,13 @@ void run_forward(const Call &call, RowRange rows) {
   const Plane x = x_plane(a), y = y_plane(a);
   static_assert(std::is_trivially_destructible_v<Direction>);
   Direction *const layers = memory.allocate<Direction>(shape.num_layers);
-  ActivationRows *const quantized = memory.allocate<ActivationRows>(shape.num_layers);
-  for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
-    new (layers + layer) Direction(call, memory, layer, 0, rows);
-    const Matrix &ih = call.stack.layers[static_cast<size_t>(layer)].ih;
-    quantized[layer] = allocate_rows(memory, ih, most_rows, shape.layer_input_size(layer));
-  }
+  for (int64_t layer = 0; layer < shape.num_layers; ++layer)
+    new (layers + layer) Direction(call, memory, layer, 0, rows, most_rows);
   for (Chunk chunk{0, 0}; chunk.end < a.time_steps;) {
     chunk = layers[0].next_chunk(chunk.end, most_rows);
     for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
       const bool last = layer + 1 == shape.num_layers;
-      layers[layer].run(chunk, layer == 0 ? x : layers_plane, last ? y : layers_plane,
-                        quantized[layer], gates);
+      layers[layer].run(chunk, layer == 0 ? x : layers_plane, last ? y : layers_plane, gates);
     }
   }
   for (int64_t layer = 0; layer < shape.num_layers; ++layer)
@@ -139,14 +137,11 @@ void run_direction(const Call &call, int64_t layer, int64_t direction, RowRange 
   const LstmShape &shape = call.stack.shape;
   const int64_t most_rows = rows_a_chunk(call, rows.size());
   float *gates = memory.allocate<float>(most_rows * call.gates_per_row());
-  Direction state(call, memory, layer, direction, rows);
-  const Matrix &ih = call.stack.layers[static_cast<size_t>(layer * 2 + direction)].ih;
-  const ActivationRows quantized =
-      allocate_rows(memory, ih, most_rows, shape.layer_input_size(layer));
+  Direction state(call, memory, layer, direction, rows, most_rows);
   const Plane columns = out.columns_from(direction * shape.output_size());
   for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps;) {
     chunk = state.next_chunk(chunk.end, most_rows);
-    state.run(chunk, in, columns, quantized, gates);
+    state.run(chunk, in, columns, gates);
   }
   state.store_state();
 }

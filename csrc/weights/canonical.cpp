@@ -69,6 +69,25 @@ struct CanonicalTensors::Collected {
   }
 
   WeightMatrix matrix(const MatrixName &of, Precision precision) {
+    const auto found = tensors.find(of.name + "_v");
+    if (found == tensors.end())
+      return part(of, precision);
+    MatrixName u = of, v = of;
+    u.name += "_u";
+    v.name += "_v";
+    v.gates = 1;
+    v.rows = u.columns = found->second.shape.empty() ? 0 : found->second.shape[0];
+    if (v.rows < 1)
+      fail(v.name + " must have at least one row");
+    factors.push_back(part(v, precision));
+    WeightMatrix m = part(u, precision);
+    m.rank = v.rows;
+    m.v = &factors.back();
+    return m;
+  }
+
+  // A matrix that is not low-rank, or a factor.
+  WeightMatrix part(const MatrixName &of, Precision precision) {
     if (precision.weights == WeightType::int4)
       return int4_matrix(of, precision);
     const bool integers = precision.weights == WeightType::int8;
@@ -130,6 +149,7 @@ struct CanonicalTensors::Collected {
   std::map<std::string, TensorView> tensors;
   std::set<std::string> used;
   std::deque<std::vector<uint8_t>> copies;
+  std::deque<WeightMatrix> factors; // V
   std::vector<CellWeights> cells;
 };
 

@@ -12,6 +12,7 @@ namespace {
 
 constexpr char kMagic[8] = {'L', 'F', 'K', 'L', 'S', 'T', 'M', '\0'};
 constexpr uint32_t kVersion = 5;
+constexpr int64_t kMaxRank = 65535; // as of other sizes
 
 const char *layout_name(Backend backend) {
   return backend == Backend::cpu ? "the CPU layout (1)" : "the CUDA layout (2)";
@@ -32,6 +33,23 @@ PackHeader make_header(const LstmShape &shape, Backend backend, size_t total_byt
   header.num_directions = static_cast<uint32_t>(shape.num_directions);
   header.numeric_contract = kNumericContract;
   return header;
+}
+
+void check_rank(int64_t rank, const std::string &name) {
+  if (rank < 0 || rank > kMaxRank)
+    fail(name + ": the rank of factors must be in 1.." + std::to_string(kMaxRank) + ", got " +
+         std::to_string(rank));
+}
+
+uint32_t rank_of(const WeightMatrix &matrix, const std::string &name) {
+  if (!matrix.v && matrix.rank == 0)
+    return 0;
+  check_rank(matrix.rank, name);
+  if (!matrix.v || matrix.rank == 0)
+    fail(name + ": a low-rank matrix has a rank and a factor V");
+  if (matrix.v->v || matrix.v->rank || matrix.v->precision != matrix.precision)
+    fail(name + ": the factor V must be a plain matrix of U's precision");
+  return static_cast<uint32_t>(matrix.rank);
 }
 
 LstmShape read_header(const PackHeader &header, Backend backend) {
@@ -75,10 +93,12 @@ PackedStack::PackedStack(const void *packed, size_t bytes) {
   const auto add = [&](const LstmShape &of, int64_t layer, const LayerRecord &record,
                        const LayerOffsets<CpuLayout> &at) {
     PackedLayer view_of;
-    view_of.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
-    view_of.hh = view(hh_shape(of), record.hh, base, at.hh);
-    if (of.proj_size)
-      view_of.hr = view(hr_shape(of), record.hr, base, at.hr);
+    for_each_part(of, layer, record.ranks, [&](const MatrixShape &part_of, int kind, int part) {
+      PackedMatrix &whole = matrix_of(view_of, static_cast<MatrixKind>(kind));
+      whole.rank = record.ranks[kind];
+      (part ? whole.v : static_cast<Matrix &>(whole)) =
+          view(part_of, record.parts[kind][part], base, at.parts[kind][part]);
+    });
     view_of.bias = base + at.bias;
     layers.push_back(view_of);
   };

@@ -100,8 +100,20 @@ struct Matrix {
   }
 };
 
+// A matrix or, with a rank, the factor U of one, whose other factor is V.
+struct PackedMatrix : Matrix {
+  Matrix v;
+  int64_t rank = 0;
+
+  bool is_low_rank() const { return rank != 0; }
+  // What multiplies the rows that the matrix reads.
+  const Matrix &first() const { return is_low_rank() ? v : *this; }
+  // Of one row of activations.
+  int64_t products() const { return Matrix::products() + v.products(); }
+};
+
 struct PackedLayer {
-  Matrix ih, hh, hr;
+  PackedMatrix ih, hh, hr;
   const uint8_t *bias = nullptr; // float [num_tiles][32]
 };
 

@@ -57,16 +57,21 @@ private:
   std::vector<RowTotals> rows_;
 };
 
-// Refuses a bias that is not finite. `rows` is the shape of the cell's weight_hh.
+// Refuses a bias that is not finite; `rows` is gates_shape.
 void check_bias(const std::string &name, const MatrixShape &rows, int64_t height, const void *bias);
 
-// Calls check(matrix, its shape, its name) for all matrices of a stack; checks its biases.
+// Calls check(matrix, its shape, its name) for the parts of all matrices of a stack; checks its
+// biases.
 template <class Layers, class Check>
 void check_stack(const LstmShape &shape, const Layers &layers, int64_t height, const Check &check) {
-  for (const MatrixName &of : matrix_names(shape))
-    check(matrix_of(layers[static_cast<size_t>(of.cell)], of.kind), matrix_shape(of), of.name);
+  for (const MatrixName &of : matrix_names(shape)) {
+    const auto &matrix = matrix_of(layers[static_cast<size_t>(of.cell)], of.kind);
+    for (int part = 0; part < num_parts(matrix.rank); ++part)
+      check(part ? matrix.v : matrix, part_shape(matrix_shape(of), matrix.rank, part),
+            part_name(of.name, matrix.rank, part));
+  }
   for (int64_t cell = 0; cell < shape.num_cells(); ++cell)
-    check_bias("bias" + cell_suffix(shape, cell), hh_shape(shape), height,
+    check_bias("bias" + cell_suffix(shape, cell), gates_shape(shape), height,
                layers[static_cast<size_t>(cell)].bias);
 }
 

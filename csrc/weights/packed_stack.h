@@ -44,20 +44,39 @@ struct MatrixRecord {
 };
 static_assert(sizeof(MatrixRecord) == 32);
 
-struct LayerRecord {
-  MatrixRecord ih, hh, hr;
-  uint32_t reserved[8];
-};
-static_assert(sizeof(LayerRecord) == 128);
+constexpr int kKinds = 3;     // of matrices: ih, hh, hr, in MatrixKind's order
+constexpr int kMostParts = 2; // of a matrix: itself, or its factors U and V
 
-inline MatrixShape ih_shape(const LstmShape &shape, int64_t layer) {
-  return {4 * shape.hidden_size, shape.layer_input_size(layer), true};
+struct LayerRecord {
+  MatrixRecord parts[kKinds][kMostParts];
+  uint32_t ranks[kKinds]; // 0 where a matrix is not low-rank
+  uint32_t reserved[13];
+};
+static_assert(sizeof(LayerRecord) == 256);
+
+// Of a layer; there is no hr without a projection.
+inline MatrixShape matrix_shape(const LstmShape &shape, int64_t layer, MatrixKind kind) {
+  if (kind == MatrixKind::hr)
+    return {shape.proj_size, shape.hidden_size, false};
+  return {4 * shape.hidden_size,
+          kind == MatrixKind::ih ? shape.layer_input_size(layer) : shape.output_size(), true};
 }
-inline MatrixShape hh_shape(const LstmShape &shape) {
-  return {4 * shape.hidden_size, shape.output_size(), true};
+inline int num_kinds(const LstmShape &shape) { return shape.proj_size ? kKinds : kKinds - 1; }
+
+// The parts of a matrix: itself, or U and V.
+inline int num_parts(int64_t rank) { return rank ? kMostParts : 1; }
+inline MatrixShape part_shape(const MatrixShape &whole, int64_t rank, int part) {
+  if (part == 1)
+    return {rank, whole.columns, false};
+  return {whole.rows, rank ? rank : whole.columns, whole.gates};
 }
-inline MatrixShape hr_shape(const LstmShape &shape) {
-  return {shape.proj_size, shape.hidden_size, false};
+inline std::string part_name(const std::string &name, int64_t rank, int part) {
+  return rank ? name + (part ? "_v" : "_u") : name;
+}
+
+// Rows of the gates, as biases have them.
+inline MatrixShape gates_shape(const LstmShape &shape) {
+  return matrix_shape(shape, 0, MatrixKind::hh);
 }
 
 // Bytes of the header and the records.
@@ -69,6 +88,11 @@ inline int64_t header_size(const LstmShape &shape) {
 // is this library's, and of this backend.
 PackHeader make_header(const LstmShape &shape, Backend backend, size_t total_bytes);
 LstmShape read_header(const PackHeader &header, Backend backend);
+
+// The rank of a matrix, 0 where it is not low-rank. Throws Error, naming it, for one that is not
+// possible and for factors of different precisions.
+uint32_t rank_of(const WeightMatrix &matrix, const std::string &name);
+void check_rank(int64_t rank, const std::string &name);
 
 // Walks over the sections of a buffer in their one fixed order; bytes() is what it has passed. Each
 // section starts at a multiple of 64 bytes.
@@ -111,19 +135,29 @@ void write_rows(uint8_t *section, const MatrixShape &shape, int64_t height, Valu
 }
 
 template <class Layout> struct LayerOffsets {
-  typename Layout::Offsets ih, hh, hr;
+  typename Layout::Offsets parts[kKinds][kMostParts];
   int64_t bias; // float [rows with padding]
 };
+
+// Calls visit(its shape, kind, part) for the parts of a layer's matrices in their order.
+template <class Visit>
+void for_each_part(const LstmShape &shape, int64_t layer, const uint32_t (&ranks)[kKinds],
+                   const Visit &visit) {
+  for (int kind = 0; kind < num_kinds(shape); ++kind)
+    for (int part = 0; part < num_parts(ranks[kind]); ++part)
+      visit(
+          part_shape(matrix_shape(shape, layer, static_cast<MatrixKind>(kind)), ranks[kind], part),
+          kind, part);
+}
 
 template <class Layout>
 LayerOffsets<Layout> place_layer(Sections &sections, const LstmShape &shape, int64_t layer,
                                  const LayerRecord &record) {
   LayerOffsets<Layout> at{};
-  at.ih = Layout::place(sections, ih_shape(shape, layer), record.ih);
-  at.hh = Layout::place(sections, hh_shape(shape), record.hh);
-  if (shape.proj_size)
-    at.hr = Layout::place(sections, hr_shape(shape), record.hr);
-  const int64_t rows = hh_shape(shape).num_strips(Layout::kHeight) * Layout::kHeight;
+  for_each_part(shape, layer, record.ranks, [&](const MatrixShape &of, int kind, int part) {
+    at.parts[kind][part] = Layout::place(sections, of, record.parts[kind][part]);
+  });
+  const int64_t rows = gates_shape(shape).num_strips(Layout::kHeight) * Layout::kHeight;
   at.bias = sections.add(rows * int64_t{sizeof(float)});
   return at;
 }
@@ -158,11 +192,13 @@ public:
       const LayerOffsets<Layout> at =
           place_layer<Layout>(sections, shape_, i / shape_.num_directions, plan.record);
       lstm_fastkernels::write(base + sizeof(PackHeader), i, plan.record);
-      const typename Layout::Offsets *const offsets[] = {&at.ih, &at.hh, &at.hr};
-      for (size_t m = 0; m < plan.matrices.size(); ++m)
-        plan.matrices[m].write(base, *offsets[m]);
+      size_t next = 0;
+      for_each_part(shape_, i / shape_.num_directions, plan.record.ranks,
+                    [&](const MatrixShape &, int kind, int part) {
+                      plan.parts[next++].write(base, at.parts[kind][part]);
+                    });
       if (plan.bias)
-        write_rows<float>(base + at.bias, hh_shape(shape_), Layout::kHeight,
+        write_rows<float>(base + at.bias, gates_shape(shape_), Layout::kHeight,
                           [&](int64_t row) { return plan.bias[row]; });
     }
   }
@@ -170,21 +206,25 @@ public:
 private:
   struct Layer {
     LayerRecord record{};
-    std::vector<typename Layout::Plan> matrices; // ih, hh and, with a projection, hr
+    std::vector<typename Layout::Plan> parts; // in their order
     const float *bias = nullptr;
   };
 
   Layer plan_layer(int64_t index, const CellWeights &weights) const {
     const std::string suffix = cell_suffix(shape_, index);
+    const std::string names[kKinds] = {"weight_ih", "weight_hh", "weight_hr"};
+    const WeightMatrix *const sources[kKinds] = {&weights.ih, &weights.hh, &weights.hr};
     Layer plan;
-    const auto add = [&](const MatrixShape &m, const WeightMatrix &source, const char *name) {
-      plan.matrices.emplace_back(m, source, name + suffix);
-      return plan.matrices.back().record();
-    };
-    plan.record.ih = add(ih_shape(shape_, index / shape_.num_directions), weights.ih, "weight_ih");
-    plan.record.hh = add(hh_shape(shape_), weights.hh, "weight_hh");
-    if (shape_.proj_size)
-      plan.record.hr = add(hr_shape(shape_), weights.hr, "weight_hr");
+    for (int kind = 0; kind < num_kinds(shape_); ++kind)
+      plan.record.ranks[kind] = rank_of(*sources[kind], names[kind] + suffix);
+    for_each_part(shape_, index / shape_.num_directions, plan.record.ranks,
+                  [&](const MatrixShape &of, int kind, int part) {
+                    const WeightMatrix &source = *sources[kind];
+                    plan.parts.emplace_back(
+                        of, part ? *source.v : source,
+                        part_name(names[kind] + suffix, plan.record.ranks[kind], part));
+                    plan.record.parts[kind][part] = plan.parts.back().record();
+                  });
     for (int64_t row = 0; weights.bias && row < 4 * shape_.hidden_size; ++row)
       if (!std::isfinite(weights.bias[row]))
         fail("bias" + suffix + " must be finite, row " + std::to_string(row) + " is not");
@@ -214,10 +254,13 @@ LstmShape read_stack(const void *packed, size_t readable, size_t bytes, const Vi
       const int64_t layer = i / shape.num_directions;
       const LayerRecord record =
           read<LayerRecord>(static_cast<const uint8_t *>(packed) + sizeof(PackHeader), i);
-      Layout::check(ih_shape(shape, layer), record.ih);
-      Layout::check(hh_shape(shape), record.hh);
-      if (shape.proj_size)
-        Layout::check(hr_shape(shape), record.hr);
+      for (int kind = 0; kind < num_kinds(shape); ++kind)
+        check_rank(record.ranks[kind], "packed weights");
+      for_each_part(shape, layer, record.ranks, [&](const MatrixShape &of, int kind, int part) {
+        Layout::check(of, record.parts[kind][part]);
+        if (part && record.parts[kind][part].precision() != record.parts[kind][0].precision())
+          fail("packed weights: factors must have one precision");
+      });
       const LayerOffsets<Layout> at = place_layer<Layout>(sections, shape, layer, record);
       if (sections.bytes() <= static_cast<int64_t>(bytes))
         visit(shape, layer, record, at);

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels._watch import current
 from lstm_fastkernels.modules.float_lstm import copy_hooks, fault_of, life_fault, weights_of
+from lstm_fastkernels.modules.low_rank import low_rank_factors
 from lstm_fastkernels.modules.quantized_lstm import quantized_classes, quantized_tensors
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.running import explain_run, explain_steps
@@ -115,7 +116,8 @@ class FastModule(StatefulLSTM):
         """The module with the twin's weights, hooks and mode."""
         weights = weights_of(twin)
         floats = {name: weights[theirs] for name, theirs in self._float_names().items()}
-        self._set_canonical(self._spec.compress(floats, self._layout_config))
+        factors = low_rank_factors(twin)
+        self._set_canonical(self._spec.compress(floats, self._layout_config, factors))
         copy_hooks(twin, self)
         return self.train(twin.training)
 

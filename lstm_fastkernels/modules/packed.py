@@ -64,7 +64,8 @@ class PackedLSTM(nn.Module):
         return self._current().numel()
 
     def layouts(self) -> dict[str, str]:
-        """How each matrix is stored: "dense", or the size of its blocks and their share of all."""
+        """How each matrix is stored: "dense", the size of its blocks and their share of all, or its
+        rank."""
         return self._spec.take(self._tensors()).layouts()
 
     # ---- weights ----

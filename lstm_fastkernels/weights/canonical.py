@@ -6,7 +6,7 @@ Per layer and direction, with nn.LSTM's suffixes: the matrices `weight_ih`, `wei
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,15 @@ from lstm_fastkernels.weights.checks import Kind, compare
 from lstm_fastkernels.weights.formats import PRECISIONS, Tensors, WeightFormat
 from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
-from lstm_fastkernels.weights.structures import LayoutConfig, Structure, structure_of
+from lstm_fastkernels.weights.structures import (
+    LOW_RANK,
+    Factors,
+    LayoutConfig,
+    LowRank,
+    Structure,
+    WholeStructure,
+    structure_of,
+)
 
 _T = TypeVar("_T")
 
@@ -104,14 +112,25 @@ class WeightSpec:
             raise ValueError(f"{name}: {fault}")
         return self.take(tensors)
 
-    def compress(self, floats: Mapping[str, Tensor], layout: LayoutConfig) -> "CanonicalLSTM":
-        """From the float LSTM's parameters, named as in nn.LSTM, of any float dtype."""
+    def compress(
+        self, floats: Mapping[str, Tensor], layout: LayoutConfig, factors: Factors | None = None
+    ) -> "CanonicalLSTM":
+        """From the float LSTM's parameters, named as in nn.LSTM, of any float dtype.
+
+        factors: U [N, r] and V [r, K] of matrices that are their product; layout "auto" keeps them
+        where that pays.
+        """
+        kept = layout.kept_factors(factors or {}, self.shape.matrices)
         tensors: dict[str, Tensor] = {}
         for name, tensor in floats.items():
-            if name in self.precision:
-                weight_format = self.format_of(name)
-                dense = weight_format.compress(tensor)
-                tensors |= _named(name, layout.lay_out(dense, name, weight_format))
+            if name not in self.precision:
+                continue
+            weight_format = self.format_of(name)
+            if name in kept:
+                parts = LOW_RANK.join(*(weight_format.compress(factor) for factor in kept[name]))
+            else:
+                parts = layout.lay_out(weight_format.compress(tensor), name, weight_format)
+            tensors |= _named(name, parts)
         return self.take(tensors | sum_biases(floats))
 
 
@@ -126,18 +145,24 @@ class CanonicalLSTM:
     def device(self) -> torch.device:
         return next(iter(self.tensors.values())).device
 
+    def is_low_rank(self, name: str) -> bool:
+        return isinstance(structure_of(name, self.tensors.keys()), LowRank)
+
     def dense(self, name: str) -> Tensors:
-        """The tensors of a matrix with its zeros written out, by what their names end in."""
+        """The tensors of a matrix that is not low-rank with its zeros written out, by what their
+        names end in."""
         structure, size, tensors = self._parts(name)
-        return structure.write_out(tensors, name, size)
+        whole: WholeStructure = cast(WholeStructure, structure)
+        return whole.write_out(tensors, name, size)
 
     def to_float(self) -> dict[str, Tensor]:
         """The float32 parameters, named as in nn.LSTM; bias_hh is zero, b_ih + b_hh in bias_ih."""
         floats: dict[str, Tensor] = {}
         for name in self.spec.float_kinds():
             if name in self.spec.precision:
-                columns = self.spec.shape.matrices[name][1]
-                floats[name] = self.spec.format_of(name).expand(self.dense(name), columns)
+                structure, size, tensors = self._parts(name)
+                weight_format = self.spec.format_of(name)
+                floats[name] = structure.expand(weight_format, tensors, name, size)
             elif name.startswith("bias_ih"):
                 floats[name] = self.tensors[_bias_of(name)].clone()
             else:
@@ -145,15 +170,21 @@ class CanonicalLSTM:
         return floats
 
     def laid_out(self, layout: LayoutConfig) -> "CanonicalLSTM":
-        """The same with its matrices laid out anew."""
+        """The same with its matrices laid out anew; ValueError for low-rank ones unless the layout
+        is "auto", which keeps them."""
         tensors = {name: t for name, t in self.tensors.items() if name.startswith("bias")}
         for name in self.spec.precision:
-            parts = layout.lay_out(self.dense(name), name, self.spec.format_of(name))
+            if self.is_low_rank(name):
+                layout.check_low_rank(name)
+                parts = self._parts(name)[2]
+            else:
+                parts = layout.lay_out(self.dense(name), name, self.spec.format_of(name))
             tensors |= _named(name, parts)
         return self.spec.take(tensors)
 
     def layouts(self) -> dict[str, str]:
-        """How each matrix is stored: "dense", or the size of its blocks and their share of all."""
+        """How each matrix is stored: "dense", the size of its blocks and their share of all, or its
+        rank."""
         found = {}
         for name in self.spec.shape.matrices:
             structure, size, tensors = self._parts(name)

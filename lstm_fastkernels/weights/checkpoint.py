@@ -39,12 +39,13 @@ class Checkpoint:
 
     def _compare_precision(self, name: str) -> None:
         """One fault for all that is wrong with a matrix of another precision."""
-        weight = name + structure_of(name, self._given.keys()).parts[0]
+        structure_parts = structure_of(name, self._given.keys()).parts
+        weight = name + structure_parts[0]
         dtype, own = getattr(self._given.get(weight), "dtype", None), self._spec.precision[name]
         found = stored_as(dtype)
         if not found or own in found:
             return
-        parts = {name + end for end in ends_of_names()}
+        parts = {name + part + end for part in ("", *structure_parts) for end in ends_of_names()}
         self.missing = [part for part in self.missing if part not in parts]
         self.unexpected = [part for part in self.unexpected if part not in parts]
         self.faults[weight] = (

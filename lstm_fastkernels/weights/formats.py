@@ -40,8 +40,9 @@ class WeightFormat(Protocol):
         """The largest share of nonzero 8x4 blocks for which block-sparse is faster than dense; None
         where there is only dense."""
 
-    def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
-        """What the tensors of a dense matrix must be; the matrix itself comes first."""
+    def kinds(self, rows: int | None, columns: int | None) -> dict[str, Kind]:
+        """What the tensors of a dense matrix must be, None is any size; the matrix itself comes
+        first."""
 
     def random(self, rows: int, columns: int, bound: float, device: torch.device) -> Tensors:
         """The tensors of a dense matrix whose weights are uniform within +-bound."""
@@ -60,7 +61,7 @@ class Int8:
     pair_safe: PairSafe
     max_block_density: ClassVar[float] = 0.55
 
-    def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
+    def kinds(self, rows: int | None, columns: int | None) -> dict[str, Kind]:
         return {
             "": Kind(torch.int8, (rows, columns)),
             "_scale": Kind(torch.float32, (rows,)),
@@ -86,7 +87,7 @@ class Float32:
 
     max_block_density: ClassVar[float] = 0.7
 
-    def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
+    def kinds(self, rows: int | None, columns: int | None) -> dict[str, Kind]:
         return {"": Kind(torch.float32, (rows, columns))}
 
     def random(self, rows: int, columns: int, bound: float, device: torch.device) -> Tensors:
@@ -111,7 +112,12 @@ class Int4:
     group_size: int
     max_block_density: ClassVar[None] = None
 
-    def kinds(self, rows: int, columns: int) -> dict[str, Kind]:
+    def kinds(self, rows: int | None, columns: int | None) -> dict[str, Kind]:
+        if columns is None:  # packing checks the rest
+            return {
+                "": Kind(torch.uint8, (rows, None)),
+                "_scale": Kind(torch.float32, (rows, None)),
+            }
         counts = [count_groups(columns, size) for size in GROUP_SIZES]
 
         def check_padding(matrix: Tensor) -> str | None:

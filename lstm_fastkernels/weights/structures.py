@@ -1,4 +1,4 @@
-"""Structures: how the matrix of a weight format is laid out, dense or in blocks.
+"""Structures: how the matrix of a weight format is laid out: dense, in blocks or as two factors.
 
 Blocks are those of torch's BSR, with each gate cut into blocks by itself.
 """
@@ -26,6 +26,13 @@ _T = TypeVar("_T")
 KERNEL_BLOCK = (8, 4)
 
 
+# U [N, r] and V [r, K] of matrices, by name.
+Factors = Mapping[str, tuple[Tensor, Tensor]]
+
+# "auto" takes factors up to this share of the matrix's weights.
+MAX_FACTOR_SHARE = 0.8
+
+
 class Structure(Protocol):
     """A layout of nn.LSTM's matrices; a matrix's name tells its gates."""
 
@@ -36,14 +43,23 @@ class Structure(Protocol):
     def kinds(self, weight_format: WeightFormat, size: MatrixSize) -> dict[str, Kind]:
         """What the tensors must be."""
 
+    def expand(
+        self, weight_format: WeightFormat, tensors: Tensors, name: str, size: MatrixSize
+    ) -> Tensor:
+        """The float32 matrix that the tensors stand for."""
+
+    def describe(self, tensors: Tensors, name: str, size: MatrixSize) -> str:
+        """What repr says of it."""
+
+
+class WholeStructure(Structure, Protocol):
+    """One that holds the weights of the dense matrix."""
+
     def lay_out(self, dense: Tensors, name: str, block_size: BlockSize) -> Tensors:
         """The tensors of this structure from those of a dense matrix."""
 
     def write_out(self, tensors: Tensors, name: str, size: MatrixSize) -> Tensors:
         """Back again: the matrix with its zeros written out."""
-
-    def describe(self, tensors: Tensors, name: str, size: MatrixSize) -> str:
-        """What repr says of it."""
 
 
 class Dense:
@@ -59,6 +75,11 @@ class Dense:
 
     def write_out(self, tensors: Tensors, name: str, size: MatrixSize) -> Tensors:
         return tensors
+
+    def expand(
+        self, weight_format: WeightFormat, tensors: Tensors, name: str, size: MatrixSize
+    ) -> Tensor:
+        return weight_format.expand(tensors, size[1])
 
     def describe(self, tensors: Tensors, name: str, size: MatrixSize) -> str:
         return "dense"
@@ -111,6 +132,11 @@ class BlockSparse:
         rows_a_gate = size[0] // gate_count(name)
         return {"": gates[:, :rows_a_gate, : size[1]].flatten(0, 1)} | beside
 
+    def expand(
+        self, weight_format: WeightFormat, tensors: Tensors, name: str, size: MatrixSize
+    ) -> Tensor:
+        return weight_format.expand(self.write_out(tensors, name, size), size[1])
+
     def describe(self, tensors: Tensors, name: str, size: MatrixSize) -> str:
         """The size of the blocks and their share of all."""
         values = tensors[self.parts[0]]
@@ -119,14 +145,47 @@ class BlockSparse:
         return f"{block} blocks, {values.shape[0] / (block_rows * blocks_a_row):.1%}"
 
 
-# In the order in which names of tensors are tried: what fits no other is dense.
-STRUCTURES: dict[str, Structure] = {"block_sparse": BlockSparse(), "dense": Dense()}
+class LowRank:
+    """The matrix [N, K] as the product of U [N, r] and V [r, K], each as its format has it."""
+
+    parts = ("_u", "_v")
+
+    def kinds(self, weight_format: WeightFormat, size: MatrixSize) -> dict[str, Kind]:
+        rows, columns = size
+        factors = weight_format.kinds(rows, None), weight_format.kinds(None, columns)
+        return _of_factors(self.parts, factors)
+
+    def join(self, u: Tensors, v: Tensors) -> Tensors:
+        """The tensors of the structure from those of the factors."""
+        return _of_factors(self.parts, (u, v))
+
+    def expand(
+        self, weight_format: WeightFormat, tensors: Tensors, name: str, size: MatrixSize
+    ) -> Tensor:
+        u, v = self.factors(tensors)
+        rank = len(v[""])
+        return weight_format.expand(u, rank) @ weight_format.expand(v, size[1])
+
+    def factors(self, tensors: Tensors) -> list[Tensors]:
+        """The tensors of U and of V, by what their names end in."""
+        return [
+            {end.removeprefix(part): t for end, t in tensors.items() if end.startswith(part)}
+            for part in self.parts
+        ]
+
+    def describe(self, tensors: Tensors, name: str, size: MatrixSize) -> str:
+        return f"rank {len(tensors['_v'])}"
+
+
+DENSE, BLOCK_SPARSE, LOW_RANK = Dense(), BlockSparse(), LowRank()
+WHOLE_STRUCTURES: dict[str, WholeStructure] = {"block_sparse": BLOCK_SPARSE, "dense": DENSE}
 
 
 def structure_of(name: str, names: Collection[str]) -> Structure:
-    """The structure of a matrix, told by the names of the tensors."""
-    found = (s for s in STRUCTURES.values() if any(name + part in names for part in s.parts))
-    return next(found, STRUCTURES["dense"])
+    """The structure of a matrix, told by the names of the tensors; what fits no other is dense."""
+    structures: tuple[Structure, ...] = BLOCK_SPARSE, LOW_RANK
+    found = (s for s in structures if any(name + part in names for part in s.parts))
+    return next(found, DENSE)
 
 
 @dataclass(frozen=True)
@@ -164,7 +223,23 @@ class LayoutConfig:
                 and block_density(dense[""], name) <= most
             )
             layout = "block_sparse" if sparse else "dense"
-        return STRUCTURES[layout].lay_out(dense, name, self.block_size)
+        return WHOLE_STRUCTURES[layout].lay_out(dense, name, self.block_size)
+
+    def kept_factors(self, factors: Factors, sizes: Mapping[str, MatrixSize]) -> Factors:
+        """Of matrices that are products, those that are to stay ones: "auto" takes them where that
+        is smaller and faster."""
+        if self.layout != "auto":
+            return {}
+        return {
+            name: (u, v)
+            for name, (u, v) in factors.items()
+            if u.numel() + v.numel() <= MAX_FACTOR_SHARE * math.prod(sizes[name])
+        }
+
+    def check_low_rank(self, name: str) -> None:
+        """ValueError where another layout is asked for."""
+        if self.layout != "auto":
+            raise ValueError(f"{name} is low-rank: layout must be 'auto', got {self.layout!r}")
 
 
 def split_gates(matrix: Tensor, name: str) -> Tensor:
@@ -200,6 +275,17 @@ def _grid_shape(size: MatrixSize, name: str, block_size: Sequence[int]) -> tuple
     gates = gate_count(name)
     rows = math.ceil(size[0] // gates / block_size[0])
     return gates * rows, math.ceil(size[1] / block_size[1])
+
+
+def _of_factors(
+    parts: tuple[str, str], factors: tuple[Mapping[str, _T], Mapping[str, _T]]
+) -> dict[str, _T]:
+    """By what names end in, from the names in each factor."""
+    return {
+        part + end: value
+        for part, factor in zip(parts, factors, strict=True)
+        for end, value in factor.items()
+    }
 
 
 def _split(named: Mapping[str, _T]) -> tuple[_T, dict[str, _T]]:

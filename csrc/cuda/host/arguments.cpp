@@ -7,12 +7,15 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-// How h is kept between steps, or between the launches of persistent ones. Its projection has no
-// bound.
+RowKind h_kind(const Call &call) {
+  return call.shape.proj_size ? RowKind::any : RowKind::bounded; // a projection has no bound
+}
+
+// How h is kept between steps, or between the launches of persistent ones.
 RowTarget h_target(const Call &call, const Part &p) {
   if (call.choice(p).persistent)
     return exchanged_target(p.weights.hh);
-  return target_of(p.weights.hh, call.shape.proj_size ? RowKind::any : RowKind::bounded);
+  return target_of(p.weights.hh.first(), h_kind(call));
 }
 
 Plane output(const Call &call, const Part &p) {
@@ -34,7 +37,7 @@ QuantizedRows rows_for(const RowTarget &target, QuantizedRows rows) {
   return rows;
 }
 
-// The rows of a state.
+// Rows of floats.
 Plane state_plane(float *rows, int64_t stride) {
   Plane plane;
   plane.addressing = Plane::Addressing::chunk;
@@ -57,12 +60,55 @@ QuantizeArguments state_arguments(const Call &call, const Part &p, int64_t s, co
   return a;
 }
 
+// As the matrix itself, or U, reads them.
+QuantizedRows operand(const Reading &r) {
+  return r.matrix.is_low_rank() ? rows_for(target_of(r.matrix, RowKind::any), r.between.rows)
+                                : rows_for(target_of(r.matrix, r.kind), r.rows);
+}
+
+int64_t active(const Call &call, const Part &p, int64_t s) {
+  return call.timeline.active(call.timeline.time(s, p.direction));
+}
+
 QuantizeArguments h_after(const Call &call, const Part &p, int64_t s) {
   return state_arguments(call, p, s, state_plane(p.state.h, p.state.h_stride), h_target(call, p),
                          p.state.quantized_h);
 }
 
 } // namespace
+
+Reading input_reading(const Call &call, const Part &p) {
+  return {p.weights.ih, RowKind::any, call.timeline.rows(p.chunk, p.direction).count, p.slot.input,
+          p.slot.between};
+}
+
+Reading h_reading(const Call &call, const Part &p, int64_t s) {
+  return {p.weights.hh, h_kind(call), active(call, p, s), p.state.quantized_h, p.state.between};
+}
+
+Reading cell_output_reading(const Call &call, const Part &p, int64_t s) {
+  return {p.weights.hr, RowKind::bounded, active(call, p, s), p.state.quantized_cell_output,
+          p.state.between};
+}
+
+ProductsArguments v_arguments(const Reading &r) {
+  ProductsArguments a;
+  a.matrix = r.matrix.v;
+  a.count = r.count;
+  a.x = rows_for(target_of(r.matrix.v, r.kind), r.rows);
+  a.out = r.between.products;
+  return a;
+}
+
+QuantizeArguments u_arguments(const Call &call, const Reading &r) {
+  QuantizeArguments a;
+  a.rows = call.rows;
+  a.count = r.count;
+  a.in = state_plane(r.between.products, r.matrix.v.padded_rows());
+  a.target = target_of(r.matrix, RowKind::any);
+  a.out = operand(r);
+  return a;
+}
 
 LoadStateArguments load_state_arguments(const Call &call, const Part &p) {
   const LayerState &s = p.state;
@@ -105,7 +151,7 @@ QuantizeArguments input_arguments(const Call &call, const Part &p) {
   a.first = rows.first;
   a.count = rows.count;
   a.in = call.input(p.layer);
-  a.target = target_of(p.weights.ih, RowKind::any);
+  a.target = target_of(p.weights.ih.first(), RowKind::any);
   a.out = rows_for(a.target, p.slot.input);
   return a;
 }
@@ -115,7 +161,7 @@ ProductsArguments input_products_arguments(const Call &call, const Part &p) {
   a.matrix = p.weights.ih;
   a.bias = p.weights.bias;
   a.count = call.timeline.rows(p.chunk, p.direction).count;
-  a.x = rows_for(target_of(p.weights.ih, RowKind::any), p.slot.input);
+  a.x = operand(input_reading(call, p));
   a.out = p.slot.gates;
   return a;
 }
@@ -123,8 +169,8 @@ ProductsArguments input_products_arguments(const Call &call, const Part &p) {
 StepArguments step_arguments(const Call &call, const Part &p, int64_t s) {
   StepArguments a;
   a.hh = p.weights.hh;
-  a.active = static_cast<int32_t>(call.timeline.active(call.timeline.time(s, p.direction)));
-  a.h_in = rows_for(h_target(call, p), p.state.quantized_h);
+  a.active = static_cast<int32_t>(active(call, p, s));
+  a.h_in = operand(h_reading(call, p, s));
   a.input_gates =
       p.slot.gates + call.timeline.row_in(p.chunk, s, p.direction) * p.weights.hh.padded_rows();
   a.c = p.state.c;
@@ -135,14 +181,15 @@ StepArguments step_arguments(const Call &call, const Part &p, int64_t s) {
 
 QuantizeArguments cell_output_arguments(const Call &call, const Part &p, int64_t s) {
   return state_arguments(call, p, s, state_plane(p.state.cell_output, p.state.units_stride),
-                         target_of(p.weights.hr, RowKind::bounded), p.state.quantized_cell_output);
+                         target_of(p.weights.hr.first(), RowKind::bounded),
+                         p.state.quantized_cell_output);
 }
 
 ProductsArguments projection_arguments(const Call &call, const Part &p, int64_t s) {
   ProductsArguments a;
   a.matrix = p.weights.hr;
-  a.count = call.timeline.active(call.timeline.time(s, p.direction));
-  a.x = rows_for(target_of(p.weights.hr, RowKind::bounded), p.state.quantized_cell_output);
+  a.count = active(call, p, s);
+  a.x = operand(cell_output_reading(call, p, s));
   a.out = p.state.h;
   return a;
 }

@@ -14,6 +14,22 @@ namespace cuda {
 LoadStateArguments load_state_arguments(const Call &call, const Part &part);
 StoreStateArguments store_state_arguments(const Call &call, const Part &part);
 
+// What multiplies rows, quantized for it: a matrix or, where it is low-rank, V first, whose
+// products are quantized for U.
+struct Reading {
+  const FactoredMatrix &matrix;
+  RowKind kind;
+  int64_t count;
+  const QuantizedRows &rows;
+  const Between &between;
+};
+Reading input_reading(const Call &call, const Part &part);
+Reading h_reading(const Call &call, const Part &part, int64_t s);
+Reading cell_output_reading(const Call &call, const Part &part, int64_t s);
+// Of a low-rank matrix.
+ProductsArguments v_arguments(const Reading &reading);
+QuantizeArguments u_arguments(const Call &call, const Reading &reading);
+
 // A chunk's input: quantized, then multiplied by W_ih.
 QuantizeArguments input_arguments(const Call &call, const Part &part);
 ProductsArguments input_products_arguments(const Call &call, const Part &part);

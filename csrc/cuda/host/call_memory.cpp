@@ -1,9 +1,11 @@
 #include "cuda/host/call_memory.h"
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "common/rounding.h"
 #include "cuda/host/choice.h"
+#include "weights/matrix_source.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
@@ -16,7 +18,16 @@ constexpr int64_t kFewestSteps = 64, kFewestChunks = 8;
 int64_t most_input_bytes(const PackedStack &stack) {
   int64_t most = 0;
   for (const PackedLayer &layer : stack.layers)
-    most = std::max(most, quantized_bytes(layer.ih.arithmetic(), layer.ih.num_columns));
+    most = std::max(most, quantized_bytes(layer.ih.arithmetic(), layer.ih.first().num_columns));
+  return most;
+}
+
+// The largest V among the matrices of these kinds, in rows with padding; 0 where there is none.
+int64_t most_v_rows(const PackedStack &stack, std::initializer_list<MatrixKind> kinds) {
+  int64_t most = 0;
+  for (const PackedLayer &layer : stack.layers)
+    for (const MatrixKind kind : kinds)
+      most = std::max(most, matrix_of(layer, kind).v.padded_rows());
   return most;
 }
 
@@ -38,6 +49,15 @@ public:
     allocated.zero_points = allocate<int32_t>(rows);
     return allocated;
   }
+  // With room for every precision.
+  Between allocate_between(int64_t rows, int64_t v_rows) {
+    Between b;
+    if (v_rows == 0)
+      return b;
+    b.products = allocate<float>(rows * v_rows);
+    b.rows = allocate_rows(rows, quantized_bytes(Arithmetic::float32, v_rows));
+    return b;
+  }
   int64_t *allocate_copy(const std::vector<int64_t> &values) {
     return values.empty() ? nullptr : allocate<int64_t>(static_cast<int64_t>(values.size()));
   }
@@ -49,14 +69,14 @@ public:
     s.c = allocate<float>(rows * s.units_stride);
     s.h = s.cell_output = allocate<float>(rows * s.units_stride);
     s.h_stride = s.units_stride;
-    const auto bytes = [](const DeviceMatrix &matrix) {
-      return quantized_bytes(Arithmetic::float32, matrix.num_columns);
-    };
-    s.quantized_h = allocate_rows(rows, bytes(any.hh));
+    s.quantized_h =
+        allocate_rows(rows, quantized_bytes(Arithmetic::float32, stack.shape.output_size()));
+    s.between = allocate_between(rows, most_v_rows(stack, {MatrixKind::hh, MatrixKind::hr}));
     if (stack.shape.proj_size) {
       s.h_stride = any.hr.padded_rows();
       s.h = allocate<float>(rows * s.h_stride);
-      s.quantized_cell_output = allocate_rows(rows, bytes(any.hr));
+      s.quantized_cell_output =
+          allocate_rows(rows, quantized_bytes(Arithmetic::float32, stack.shape.hidden_size));
     }
     return s;
   }
@@ -96,6 +116,7 @@ CallMemory::CallMemory(const PackedStack &stack, const LstmArguments &a, const S
   slots.resize(static_cast<size_t>(shape.num_directions * side_by_side));
   for (Slot &slot : slots) {
     slot.input = workspace.allocate_rows(chunk_rows, most_input_bytes(stack));
+    slot.between = workspace.allocate_between(chunk_rows, most_v_rows(stack, {MatrixKind::ih}));
     slot.gates = workspace.allocate<float>(chunk_rows * hh.padded_rows());
   }
   // Layers that run one after the other alternate between two buffers.

@@ -15,6 +15,12 @@ namespace cuda {
 
 constexpr int64_t kWorkspaceAlignment = 256;
 
+// Between the factors of low-rank matrices: what V gives, and what U reads.
+struct Between {
+  float *products = nullptr;
+  QuantizedRows rows;
+};
+
 // The state of a layer and direction between its steps.
 struct LayerState {
   float *c = nullptr;
@@ -23,11 +29,13 @@ struct LayerState {
   int64_t units_stride = 0, h_stride = 0;
   QuantizedRows quantized_h;
   QuantizedRows quantized_cell_output; // with a projection
+  Between between;                     // of hh and hr, one after the other
 };
 
 // Memory of one of the directions, or layers, that run concurrently.
 struct Slot {
   QuantizedRows input; // of a chunk
+  Between between;     // of ih
   float *gates = nullptr;
   device::Words4 *packets = nullptr;
   uint32_t epoch = 0; // steps that have used the packets

@@ -33,6 +33,9 @@ int most_ranges(const LstmShape &shape) {
 // may be.
 std::string obstacle(const LstmShape &shape, const PackedLayer *layers, int64_t batch,
                      int64_t time_steps) {
+  for (int64_t direction = 0; direction < shape.num_directions; ++direction)
+    if (layers[direction].hh.is_low_rank())
+      return "weight_hh is low-rank";
   const Arithmetic arithmetic = layers[0].hh.arithmetic();
   if (arithmetic == Arithmetic::float32 || arithmetic == Arithmetic::int4)
     return "weight_hh is " + std::string(precision_name(layers[0].hh.precision));

@@ -220,10 +220,12 @@ PackedStack::PackedStack(const void *header, size_t header_bytes, const void *pa
   const auto add = [&](const LstmShape &of, int64_t layer, const LayerRecord &record,
                        const LayerOffsets<Layout> &at) {
     PackedLayer added;
-    added.ih = view(ih_shape(of, layer), record.ih, base, at.ih);
-    added.hh = view(hh_shape(of), record.hh, base, at.hh);
-    if (of.proj_size)
-      added.hr = view(hr_shape(of), record.hr, base, at.hr);
+    for_each_part(of, layer, record.ranks, [&](const MatrixShape &part_of, int kind, int part) {
+      FactoredMatrix &whole = matrix_of(added, static_cast<MatrixKind>(kind));
+      whole.rank = record.ranks[kind];
+      (part ? whole.v : static_cast<DeviceMatrix &>(whole)) =
+          view(part_of, record.parts[kind][part], base, at.parts[kind][part]);
+    });
     added.bias = reinterpret_cast<const float *>(base + at.bias);
     layers.push_back(added);
   };

@@ -11,8 +11,18 @@
 namespace lstm_fastkernels {
 namespace cuda {
 
+// A matrix or, with a rank, the factor U of one, whose other factor is V.
+struct FactoredMatrix : DeviceMatrix {
+  DeviceMatrix v;
+  int64_t rank = 0;
+
+  bool is_low_rank() const { return rank != 0; }
+  // What multiplies the rows that the matrix reads.
+  const DeviceMatrix &first() const { return is_low_rank() ? v : *this; }
+};
+
 struct PackedLayer {
-  DeviceMatrix ih, hh, hr;
+  FactoredMatrix ih, hh, hr;
   const float *bias = nullptr; // [bands of ih][16]
 };
 

@@ -19,11 +19,14 @@ std::vector<MatrixPlan> matrices_of(const PackedStack &stack, int64_t layer) {
   for (const MatrixName &of : matrix_names(stack.shape)) {
     if (of.cell / stack.shape.num_directions != layer)
       continue;
-    const MatrixShape shape = matrix_shape(of);
-    const auto &matrix = matrix_of(stack.layers[static_cast<size_t>(of.cell)], of.kind);
-    const int64_t columns = columns_per_fragment(matrix.arithmetic());
-    matrices.push_back({of.name, matrix.precision, columns, shape.num_blocks(columns, kBandHeight),
-                        int64_t{matrix.num_fragments}});
+    const auto &whole = matrix_of(stack.layers[static_cast<size_t>(of.cell)], of.kind);
+    for (int part = 0; part < num_parts(whole.rank); ++part) {
+      const DeviceMatrix &matrix = part ? whole.v : whole;
+      const MatrixShape shape = part_shape(matrix_shape(of), whole.rank, part);
+      const int64_t columns = columns_per_fragment(matrix.arithmetic());
+      matrices.push_back({part_name(of.name, whole.rank, part), matrix.precision, columns,
+                          shape.num_blocks(columns, kBandHeight), int64_t{matrix.num_fragments}});
+    }
   }
   return matrices;
 }

@@ -23,7 +23,8 @@ bool persistent_allowed() {
 bool single_step_fits(const PackedStack &stack, const device::Limits &limits) {
   return !stack.shape.proj_size &&
          std::all_of(stack.layers.begin(), stack.layers.end(), [&](const PackedLayer &layer) {
-           return single_step_shared_bytes(layer.ih, layer.hh) <= limits.shared_bytes;
+           return !layer.ih.is_low_rank() && !layer.hh.is_low_rank() &&
+                  single_step_shared_bytes(layer.ih, layer.hh) <= limits.shared_bytes;
          });
 }
 

@@ -23,6 +23,22 @@ void launch_together(void (*launch)(const Set &, void *), const Call &call,
     launch(of_one_arithmetic.second, call.stream);
 }
 
+// V's products, for the parts whose matrix is low-rank, quantized for U.
+template <class Read, class... More>
+void run_v(const Call &call, const std::vector<Part> &parts, const Read &read, More... more) {
+  std::vector<Part> low_rank;
+  for (const Part &p : parts)
+    if (read(call, p, more...).matrix.is_low_rank())
+      low_rank.push_back(p);
+  if (low_rank.empty())
+    return;
+  launch_together(products, call, low_rank,
+                  [&](const Call &of, const Part &p) { return v_arguments(read(of, p, more...)); });
+  launch_together(quantize_rows, call, low_rank, [&](const Call &of, const Part &p) {
+    return u_arguments(of, read(of, p, more...));
+  });
+}
+
 // One launch for all steps of the chunks; each range of rows has its own blocks.
 void run_persistent_steps(const Call &call, const std::vector<Part> &parts) {
   const PersistentShape &shape = call.choice(parts[0]).shape;
@@ -38,9 +54,11 @@ void run_persistent_steps(const Call &call, const std::vector<Part> &parts) {
 }
 
 void run_step(const Call &call, const std::vector<Part> &parts, int64_t s) {
+  run_v(call, parts, h_reading, s);
   launch_together(step, call, parts, step_arguments, s);
   if (call.shape.proj_size) {
     launch_together(quantize_rows, call, parts, cell_output_arguments, s);
+    run_v(call, parts, cell_output_reading, s);
     launch_together(products, call, parts, projection_arguments, s);
   }
   launch_together(quantize_rows, call, parts, h_arguments, s);
@@ -61,6 +79,7 @@ void store_layer(const Call &call, int64_t layer) {
 
 void run_chunk(const Call &call, const std::vector<Part> &parts) {
   launch_together(quantize_rows, call, parts, input_arguments);
+  run_v(call, parts, input_reading);
   launch_together(products, call, parts, input_products_arguments);
   if (call.choice(parts[0]).persistent)
     return run_persistent_steps(call, parts);

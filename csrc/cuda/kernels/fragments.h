@@ -70,8 +70,8 @@ template <> struct Sums<Arithmetic::int4> {
 };
 
 // The weight row of a band and the activation row of 8 that a lane's sum i belongs to.
-LFK_DEVICE inline int weight_row_of(int i) { return device::lane() / 4 + i / 2 * 8; }
-LFK_DEVICE inline int activation_row_of(int i) { return device::lane() % 4 * 2 + i % 2; }
+LFK_DEVICE int weight_row_of(int i) { return device::lane() / 4 + i / 2 * 8; }
+LFK_DEVICE int activation_row_of(int i) { return device::lane() % 4 * 2 + i % 2; }
 
 // Before the first fragment of a band: what zero points, zero_point(i) of sum i, take away.
 template <Arithmetic F, class ZeroPoint>

@@ -134,7 +134,9 @@ void products(const SideBySide<ProductsArguments> &all, void *stream) {
   const int64_t count = all.most(&ProductsArguments::count);
   if (count == 0)
     return;
-  const int bands = all.of[0].matrix.num_tiles * kBandsPerTile;
+  int bands = 0;
+  for (int i = 0; i < all.count; ++i)
+    bands = std::max(bands, all.of[i].matrix.num_tiles * kBandsPerTile);
   Launch shape;
   shape.threads = kThreads;
   shape.grid = {static_cast<int>(divide_up(count, kRowsOfBlock)),

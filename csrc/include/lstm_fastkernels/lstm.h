@@ -65,6 +65,7 @@ LSTM_FASTKERNELS_API void release_memory();
 struct MatrixPlan {
   std::string name;
   Precision precision;
+  int64_t rank = 0; // of a factor, named ..._u or ..._v; 0 where a matrix is not low-rank
   bool block_sparse = false;
   int64_t blocks = 0;   // of 8 x 4
   int64_t nonzero = 0;  // blocks
@@ -83,7 +84,7 @@ struct CallPlan {
   int64_t row_ranges = 1;           // parts that the rows are taken in
   int64_t products = 0;             // of the whole call
   int64_t products_for_threads = 0; // more than one thread pays from so many on
-  std::vector<MatrixPlan> matrices; // in the order of matrix_names
+  std::vector<MatrixPlan> matrices; // in the order of matrix_names; U before V
 };
 
 // What lstm_forward would do now. Of the arguments' memory, only lengths and batch_sizes are read.

@@ -26,6 +26,9 @@ namespace lstm_fastkernels {
 // block_rows is a multiple of 8, block_columns of 4. The four gates are padded to whole block rows,
 // each by itself, and the columns to whole blocks; padding is zero. Zeros are skipped by blocks of
 // 8 x 4, also where the blocks are larger.
+//
+// Low-rank: this is U [rows, rank], `v` is V [rank, columns], and the matrix is U V: both have the
+// precision and are multiplied one after the other.
 struct WeightMatrix {
   Precision precision;
   const void *weights = nullptr;
@@ -34,6 +37,8 @@ struct WeightMatrix {
   int64_t num_blocks = 0, block_rows = 0, block_columns = 0;
   const int32_t *crow_indices = nullptr; // null: dense
   const int32_t *col_indices = nullptr;
+  int64_t rank = 0; // 0: not low-rank
+  const WeightMatrix *v = nullptr;
 };
 
 // Weights of a cell; gate order i, f, g, o as in nn.LSTM.
@@ -94,7 +99,9 @@ struct TensorView {
 
 // The canonical tensors of a stack, found by name (docs/file_format.md says which there are):
 // weight_ih_l0 and the like, each with its ..._scale where it is int8 or int4; or, where a matrix
-// is block- sparse, its ..._values, ..._crow_indices and ..._col_indices; bias_l0 and the like.
+// is block-sparse, its ..._values, ..._crow_indices and ..._col_indices; or, where it is low-rank,
+// its
+// ..._u and ..._v, each with a scale as a matrix has it; bias_l0 and the like.
 class LSTM_FASTKERNELS_API CanonicalTensors {
 public:
   // `precisions` has one for each of matrix_names(shape). The tensors' memory must live as long.

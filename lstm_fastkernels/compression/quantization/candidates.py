@@ -11,25 +11,33 @@ from lstm_fastkernels.compression.quantization.error_feedback import round_with_
 from lstm_fastkernels.compression.quantization.int4_feedback import round_groups_with_feedback
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.weights.canonical import sum_biases
-from lstm_fastkernels.weights.formats import PRECISIONS, Int4, Int8, Tensors
+from lstm_fastkernels.weights.formats import PRECISIONS, Int4, Int8, Tensors, WeightFormat
 from lstm_fastkernels.weights.int4 import pack_int4
 from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
+from lstm_fastkernels.weights.structures import LOW_RANK, Factors
 
 
 class Candidates:
     """The matrices of an observed LSTM in each precision, made when they are first asked for."""
 
-    def __init__(self, seen: Observations, rounding: RoundingConfig) -> None:
+    def __init__(
+        self, seen: Observations, rounding: RoundingConfig, factors: Factors | None = None
+    ) -> None:
+        """factors: of matrices that are to stay low-rank."""
         self._seen = seen
         self._rounding = rounding
+        self._factors = factors or {}
         self._made: dict[tuple[str, str], Tensors] = {}
         self._biases = {name: t.cpu() for name, t in sum_biases(seen.floats).items()}
 
     @property
     def sizes(self) -> dict[str, int]:
         """The number of weights of each matrix."""
-        return {name: rows * columns for name, (rows, columns) in self._seen.shape.matrices.items()}
+        sizes = {
+            name: rows * columns for name, (rows, columns) in self._seen.shape.matrices.items()
+        }
+        return sizes | {name: u.numel() + v.numel() for name, (u, v) in self._factors.items()}
 
     def tensors(self, precision: Mapping[str, str]) -> dict[str, Tensor]:
         """The canonical tensors, dense, with each matrix in the precision named for it."""
@@ -53,18 +61,31 @@ class Candidates:
         return self._made[key]
 
     def _make(self, name: str, precision: str) -> Tensors:
-        weight = self._seen.floats[name].detach().cpu()
         weight_format = PRECISIONS[precision](self._rounding)
-        moment = self._seen.moments[name].second
-        if isinstance(weight_format, Int8):
-            integers, scale = round_with_feedback(weight, moment, pair_safe=weight_format.pair_safe)
-            return {"": integers, "_scale": scale}
-        if isinstance(weight_format, Int4):
-            integers, scale = round_groups_with_feedback(
-                weight, moment, group_size=weight_format.group_size
-            )
-            return {"": pack_int4(integers), "_scale": scale}
-        return weight_format.compress(weight)
+        second_moment = self._seen.moments[name].second
+        if name not in self._factors:
+            return _rounded(weight_format, self._seen.floats[name], second_moment)
+        u, v = self._factors[name]
+        inner = _rounded(weight_format, v, second_moment)
+        given = weight_format.expand(inner, v.shape[1]).double()  # by V, and read by U
+        outer = _rounded(weight_format, u, given @ second_moment @ given.T)
+        return LOW_RANK.join(outer, inner)
+
+
+def _rounded(weight_format: WeightFormat, weight: Tensor, second_moment: Tensor) -> Tensors:
+    """The tensors of a float matrix on the CPU, for inputs of this second moment."""
+    weight = weight.detach().cpu()
+    if isinstance(weight_format, Int8):
+        integers, scale = round_with_feedback(
+            weight, second_moment, pair_safe=weight_format.pair_safe
+        )
+        return {"": integers, "_scale": scale}
+    if isinstance(weight_format, Int4):
+        integers, scale = round_groups_with_feedback(
+            weight, second_moment, group_size=weight_format.group_size
+        )
+        return {"": pack_int4(integers), "_scale": scale}
+    return weight_format.compress(weight)
 
 
 def lstm_noise(lstm: FastQuantLSTM, calls: Iterable[Call]) -> float:

@@ -16,8 +16,10 @@ from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
 from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
 from lstm_fastkernels.modules.cell import FastQuantLSTMCell
 from lstm_fastkernels.modules.float_lstm import shape_of
+from lstm_fastkernels.modules.low_rank import low_rank_factors
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.weights.precision import PrecisionConfig
+from lstm_fastkernels.weights.structures import LayoutConfig
 
 CLASSES: dict[type[nn.Module], Any] = {
     nn.LSTM: FastQuantLSTM,
@@ -91,7 +93,9 @@ def _twin(
     """The LSTM quantized, the precision of each matrix and what was reached on held-out calls."""
     precision, sqnr, tensors = asked, None, None
     if seen is not None:
-        candidates, held_out = Candidates(seen, config.rounding()), seen.held_out
+        layout = LayoutConfig(config.layout, config.block_size)
+        factors = layout.kept_factors(low_rank_factors(lstm), seen.shape.matrices)
+        candidates, held_out = Candidates(seen, config.rounding(), factors), seen.held_out
         if min_sqnr is not None:
             if not held_out:
                 raise ValueError("min_sqnr needs a second calibration batch, to measure on")

@@ -37,7 +37,13 @@ void check_matrix(const SourceMatrix &source, const cuda::DeviceMatrix &m) {
     const int64_t gate = row / gate_rows, unit = row % gate_rows;
     const int64_t place = source.gates == 4 ? unit / 16 * 64 + gate * 16 + unit % 16 : row;
     CHECK(place < m.padded_rows());
-    CHECK(m.scales[place] == source.scale(row));
+    for (int64_t group = 0; group < source.groups(); ++group) {
+      const int64_t at = (place / cuda::kTileHeight * source.groups() + group) * cuda::kTileHeight +
+                         place % cuda::kTileHeight;
+      CHECK(m.scales[at] == (source.is_int4()
+                                 ? source.scales[static_cast<size_t>(row * source.groups() + group)]
+                                 : source.scale(row)));
+    }
     int32_t sum = 0;
     for (int64_t column = 0; column < source.columns; ++column) {
       const float weight = source.weights[static_cast<size_t>(row * source.columns + column)];

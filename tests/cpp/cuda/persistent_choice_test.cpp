@@ -170,6 +170,7 @@ TEST(what_is_not_persistent) {
   CHECK(reason(shape_of(5, 40, 20), 1, 2) == "there is a projection");
   CHECK(reason(shape_of(5, 40, 0, 1, 1, kInt16), 1, 2) == "");
   CHECK(reason(shape_of(5, 40, 0, 1, 1, kFloat32), 1, 2) == "weight_hh is float32");
+  CHECK(reason(shape_of(5, 40, 0, 1, 1, kInt4), 1, 2) == "weight_hh is int4");
   CHECK(reason_of(shape_of(5, 40, 0, 1, 2), kInt16, kInt8, 1, 2) ==
         "weight_hh has another precision in each direction");
   CHECK(reason_of(shape_of(5, 40), kInt16, kInt8, 1, 2) == "");

@@ -23,7 +23,10 @@ struct Operand {
   int32_t zero_point = 0;
 };
 
-Operand operand_for(const SourceMatrix &matrix, const std::vector<float> &v, RowKind kind) {
+float multiply_add(const SourceMatrix &matrix, size_t row, const Operand &x, float addend);
+
+// For the matrix itself, or U.
+Operand plain_operand_for(const SourceMatrix &matrix, const std::vector<float> &v, RowKind kind) {
   if (matrix.is_int4()) {
     QuantizedRow row = reference_quantize8(v, kind);
     for (int32_t &value : row.values)
@@ -37,6 +40,18 @@ Operand operand_for(const SourceMatrix &matrix, const std::vector<float> &v, Row
     return {row.values, {}, row.scale};
   }
   return finite(v) ? Operand{{}, v, 1.0f} : Operand{{}, std::vector<float>(v.size()), kNan};
+}
+
+// By way of V where the matrix is low-rank.
+Operand operand_for(const SourceMatrix &matrix, const std::vector<float> &v, RowKind kind) {
+  if (matrix.v.empty())
+    return plain_operand_for(matrix, v, kind);
+  const SourceMatrix &inner = matrix.v.front();
+  const Operand x = plain_operand_for(inner, v, kind);
+  std::vector<float> between;
+  for (size_t row = 0; row < static_cast<size_t>(inner.rows); ++row)
+    between.push_back(multiply_add(inner, row, x, -0.0f)); // adding -0 changes nothing
+  return plain_operand_for(matrix, between, RowKind::any);
 }
 
 float multiply_add(const SourceMatrix &matrix, size_t row, const Operand &x, float addend) {

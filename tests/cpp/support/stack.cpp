@@ -12,7 +12,7 @@ namespace lstm_fastkernels {
 namespace {
 
 SourceMatrix random_matrix(int64_t rows, int64_t columns, int64_t gates, Random &random) {
-  SourceMatrix matrix{rows, columns, gates, kFloat32, {}, {}, 0, {}, false};
+  SourceMatrix matrix{rows, columns, gates, kFloat32, {}, {}, 0, {}, false, {}};
   const float most = 2.0f / std::sqrt(static_cast<float>(columns));
   matrix.weights = random_reals(rows * columns, -most, most, random.bits());
   return matrix;
@@ -20,7 +20,7 @@ SourceMatrix random_matrix(int64_t rows, int64_t columns, int64_t gates, Random 
 
 SourceMatrix random_integers(int64_t rows, int64_t columns, int64_t gates, Precision precision,
                              int64_t most, Random &random) {
-  SourceMatrix matrix{rows, columns, gates, precision, {}, {}, 0, {}, false};
+  SourceMatrix matrix{rows, columns, gates, precision, {}, {}, 0, {}, false, {}};
   if (matrix.is_int4()) {
     matrix.group_size = 32 << random.integer(0, 2);
     most = 8;
@@ -58,6 +58,11 @@ WeightMatrix HeldMatrix::view() const {
   matrix.block_columns = block.columns;
   matrix.crow_indices = crow.empty() ? nullptr : crow.data();
   matrix.col_indices = col.data();
+  matrix.rank = rank;
+  if (rank) {
+    view_of_v_ = v.front().view();
+    matrix.v = &view_of_v_;
+  }
   return matrix;
 }
 
@@ -156,6 +161,10 @@ HeldMatrix SourceMatrix::held() const {
   matrix.precision = precision;
   matrix.scales = scales;
   matrix.group_size = group_size;
+  for (const SourceMatrix &factor : v) {
+    matrix.v.push_back(factor.held());
+    matrix.rank = factor.rows;
+  }
   if (is_int4()) {
     const int64_t row_bytes = divide_up(columns, 2);
     matrix.integers.resize(static_cast<size_t>(rows * row_bytes));
@@ -248,6 +257,24 @@ SourceStack in_blocks(SourceStack stack, BlockShape block, float density) {
     m.prune(block, density, seed++);
     if (!m.is_int4())
       m.block = block;
+  });
+  return stack;
+}
+
+SourceStack in_factors(SourceStack stack, uint64_t seed) {
+  Random random(seed);
+  stack.for_each_matrix([&](SourceMatrix &m) {
+    if (random.integer(0, 3) == 0)
+      return;
+    const int64_t rank = random.integer(1, static_cast<int>(std::min(m.rows, m.columns)));
+    const auto factor = [&](int64_t rows, int64_t columns, int64_t gates) {
+      return m.precision == kFloat32
+                 ? random_matrix(rows, columns, gates, random)
+                 : random_integers(rows, columns, gates, m.precision, 128, random);
+    };
+    SourceMatrix u = factor(m.rows, rank, m.gates);
+    u.v.push_back(factor(rank, m.columns, 1));
+    m = u;
   });
   return stack;
 }

@@ -22,8 +22,14 @@ struct HeldMatrix {
   int64_t group_size = 0;
   BlockShape block;
   std::vector<int32_t> crow, col; // empty: dense
+  std::vector<HeldMatrix> v;      // one where it is low-rank, and this is U
+  int64_t rank = 0;
 
+  // Valid as long as the matrix, and until the next call.
   WeightMatrix view() const;
+
+private:
+  mutable WeightMatrix view_of_v_;
 };
 
 struct HeldLayer {
@@ -50,6 +56,7 @@ struct SourceMatrix {
   int64_t group_size = 0;      // of int4, whose scales are [rows, groups]
   BlockShape block;            // no rows: dense
   bool explicit_zeros = false; // holds blocks without any weight, too
+  std::vector<SourceMatrix> v; // one where it is low-rank, and this is U
 
   float scale(int64_t row) const {
     return scales.empty() ? 1.0f : scales[static_cast<size_t>(row)];
@@ -83,7 +90,7 @@ struct SourceStack {
   LstmShape shape;
   std::vector<SourceLayer> layers; // [layer * num_directions + direction]
 
-  // Calls change(matrix) for every matrix.
+  // Calls change(matrix) for every matrix; a low-rank one's U.
   template <class Change> void for_each_matrix(const Change &change) {
     for (SourceLayer &layer : layers) {
       change(layer.ih);
@@ -129,6 +136,8 @@ inline const std::vector<BlockShape> kBlockShapes = {{8, 4}, {16, 32}, {24, 8}};
 SourceStack in_blocks(SourceStack stack, BlockShape block, float density);
 // The same with a shape and a density for each matrix, of which some stay dense.
 SourceStack in_mixed_blocks(SourceStack stack, uint64_t seed);
+// Low-rank matrices of random factors, one in four of them left as it is.
+SourceStack in_factors(SourceStack stack, uint64_t seed);
 // The same weights, handed over dense.
 SourceStack as_dense(SourceStack stack);
 

@@ -77,8 +77,8 @@ Bytes safetensors(const std::string &header, const Bytes &data) {
 void StoredFile::add(const std::string &name, const HeldStack &stack) {
   const LstmShape &shape = stack.shape;
   const std::string prefix = name.empty() ? "" : name + ".";
-  const auto add_matrix = [&](const std::string &own, const HeldMatrix &m, int64_t rows,
-                              int64_t columns) {
+  const auto add_part = [&](const std::string &own, const HeldMatrix &m, int64_t rows,
+                            int64_t columns) {
     const std::string all = prefix + own;
     const bool int4 = m.precision == kInt4;
     StoredTensor weights =
@@ -97,8 +97,12 @@ void StoredFile::add(const std::string &name, const HeldStack &stack) {
     tensors[all + "_crow_indices"] = tensor("I32", m.crow);
     tensors[all + "_col_indices"] = tensor("I32", m.col);
   };
-  for (const MatrixName &of : matrix_names(shape))
-    add_matrix(of.name, matrix_of(stack, of), of.rows, of.columns);
+  for (const MatrixName &of : matrix_names(shape)) {
+    const HeldMatrix &m = matrix_of(stack, of);
+    add_part(m.rank ? of.name + "_u" : of.name, m, of.rows, m.rank ? m.rank : of.columns);
+    if (m.rank)
+      add_part(of.name + "_v", m.v.front(), m.rank, of.columns);
+  }
   for (int64_t cell = 0; cell < shape.num_cells(); ++cell) {
     const std::vector<float> &bias = stack.layers[static_cast<size_t>(cell)].bias;
     if (!bias.empty())

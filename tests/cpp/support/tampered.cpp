@@ -17,6 +17,9 @@ std::vector<SourceStack> kinds_of_stacks() {
       stacks.push_back(
           in_blocks(random_stack(shape_of(6, 133, 0, 1, 1, precision), weights, 2), {8, 4}, 0.1f));
     }
+  for (Precision precision : kPrecisions)
+    stacks.push_back(
+        in_factors(random_stack(shape_of(11, 9, 5, 1, 2, precision), Weights::any, 5), 6));
   stacks.push_back(in_mixed_blocks(mixed_stack(shape_of(11, 17, 10, 3), 3), 4));
   return stacks;
 }

@@ -30,8 +30,9 @@ enum Offset : size_t {
   kPositionsAt = 84,
   kRowSumBytesAt = 88,
   kScaleColumnsAt = 92,
-  kRecordBytes = 128,
-  kMatrixBytes = 32,
+  kRanksAt = 64 + 192,
+  kRecordBytes = 256,
+  kMatrixBytes = 64, // its record and V's
   kRecordsEnd = 64 + 4 * kRecordBytes,
 };
 
@@ -135,6 +136,21 @@ TEST(lying_row_sums_are_refused) {
       for (uint32_t bytes : {1u, 2u, 4u})
         check_refused(with(good(precision), kRowSumBytesAt + at, bytes), "row sums of");
   });
+}
+
+TEST(lying_ranks_are_refused) {
+  const auto factors = in_factors(good_stack(kInt8), 1).packed();
+  for (size_t record = 0; record < 4; ++record)
+    for (size_t kind = 0; kind < 3; ++kind) {
+      const size_t at = record * kRecordBytes + kRanksAt + kind * 4;
+      WITH("record ", record, " kind ", kind);
+      check_refused(with(good(), at, 3), "there is no precision"); // V has no record
+      for (uint32_t rank : {65536u, 0xffffffffu})
+        check_refused(with(factors, at, rank), "rank of factors");
+      const auto rank = read<uint32_t>(factors.data() + at, 0);
+      if (rank)
+        check_refused(with(factors, at, rank + 40), "expected");
+    }
 }
 
 TEST(lying_scale_groups_are_refused) {
