@@ -129,9 +129,9 @@ def markdown(report: dict[str, Any]) -> str:
     """Microseconds, speed over dense int8, bytes and SNR of each form; no headings above ###."""
     sections = [
         heading(report),
-        "Microseconds for a time step of the whole batch and, in brackets, dense int8's time on the "
-        "same instruction set over it. SNR is that of random weights; low rank is of random weights "
-        "too, which have no low rank: its SNR means nothing.",
+        "Microseconds for a time step of the whole batch and, in brackets, dense int8's time on "
+        "the same instruction set over it. SNR is that of random weights, of which low rank keeps "
+        "little: it says nothing of trained ones.",
         _table(report["workloads"], lambda r: f"{number(r['median_us'])} ({r['speed_up']:.2f})"),
         "### SNR, dB",
         _table(report["workloads"], lambda r: number(r["snr_db"])),
