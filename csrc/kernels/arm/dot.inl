@@ -84,6 +84,7 @@ struct Dot {
   }
   static LFK_INLINE Floats splat_values(float value) { return splat(value); }
   static LFK_INLINE Floats gate_values(Floats values, int) { return values; }
+  static LFK_INLINE Floats join(Floats first, Floats) { return first; }
 
   template <int R>
   static LFK_INLINE void int4_sums(const uint8_t *w, const uint8_t *q, int64_t stride,
@@ -98,12 +99,10 @@ struct Dot {
       LFK_UNROLLED (i, 2) { // rows 8 i and those 16 further down
         const Pair<uint8x16_t> both = {vld1q_u8(w + i * 32), vld1q_u8(w + i * 32 + 16)};
         const uint8x16_t low = vdupq_n_u8(15);
-        const Pair<uint8x16_t> halves[2] = {
-            {vandq_u8(both.low, low), vandq_u8(both.high, low)},
-            {vshrq_n_u8(both.low, 4), vshrq_n_u8(both.high, 4)}};
+        const Pair<uint8x16_t> halves[2] = {{vandq_u8(both.low, low), vandq_u8(both.high, low)},
+                                            {vshrq_n_u8(both.low, 4), vshrq_n_u8(both.high, 4)}};
         LFK_UNROLLED (r, R) {
-          const uint8x16_t a =
-              vreinterpretq_u8_s32(vdupq_n_s32(read<int32_t>(q + r * stride, 0)));
+          const uint8x16_t a = vreinterpretq_u8_s32(vdupq_n_s32(read<int32_t>(q + r * stride, 0)));
           LFK_UNROLLED (half, 2)
             taken[r][half * 2 + i] = Bytes::add_unsigned(taken[r][half * 2 + i], a, halves[half]);
         }

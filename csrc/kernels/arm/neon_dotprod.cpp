@@ -33,8 +33,8 @@ struct Bytes {
   }
   static LFK_INLINE Sums add_unsigned(Sums sums, uint8x16_t a, Pair<uint8x16_t> w) {
     const Pair<uint32x4_t> from = as_unsigned(sums);
-    return as_integers(Pair<uint32x4_t>{vdotq_u32(from.low, w.low, a),
-                                        vdotq_u32(from.high, w.high, a)});
+    return as_integers(
+        Pair<uint32x4_t>{vdotq_u32(from.low, w.low, a), vdotq_u32(from.high, w.high, a)});
   }
 };
 
@@ -45,6 +45,16 @@ struct Bytes {
 #include "kernels/arm/dot.inl"
 
 #include "kernels/vector/products.inl"
+
+namespace lstm_fastkernels {
+namespace neon_dotprod {
+namespace {
+template <Arithmetic F> using BlockMatrix = SparseMatrix<F>;
+} // namespace
+} // namespace neon_dotprod
+} // namespace lstm_fastkernels
+
+#include "kernels/vector/multiply.inl"
 
 #include "kernels/vector/lstm.inl"
 

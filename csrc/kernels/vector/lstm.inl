@@ -1,5 +1,7 @@
-// The LSTM kernels: gates, quantization and the table's functions, 8 values at a time. Included
-// inside a target region, after products.inl; everything here has internal linkage.
+// The LSTM kernels: gates, quantization and the table's functions. Included inside a target region,
+// after products.inl; everything here has internal linkage.
+//
+// Gates are computed in Dot's Values: Floats, or twice as many, which Dot::join makes of two.
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
@@ -8,28 +10,81 @@ namespace {
 // A step's products go to a small buffer. From there c is computed for all of it, and then h: in
 // passes with one tanh on the way, the long latencies overlap from (tile, row) pair to pair. Pairs
 // at a time:
-constexpr int kDensePairs = 12;
+constexpr int kDensePairs = 48;
 constexpr int kSparsePairs = 8 * kWindowTiles;
 
 // ---- gates ----
 
-// NaN stays NaN: x is the second operand.
-LFK_INLINE Floats clamp(Floats x, float limit) { return min(splat(limit), max(splat(-limit), x)); }
+using Wide = decltype(Dot::splat_values(0.0f));
+template <class V> constexpr int kUnits = sizeof(V) / sizeof(Floats);
 
-LFK_INLINE Floats tanh_approx(Floats x) {
+template <class V> LFK_INLINE V splat_as(float value) {
+  if constexpr (kUnits<V> == 1)
+    return splat(value);
+  else
+    return Dot::splat_values(value);
+}
+
+// 8 floats at address(0) and, where V has 16, 8 at address(1).
+template <class V, class Address> LFK_INLINE V load_from(const Address &address) {
+  if constexpr (kUnits<V> == 1)
+    return load(address(0));
+  else
+    return Dot::join(load(address(0)), load(address(1)));
+}
+template <class V, class Address> LFK_INLINE void store_to(V x, const Address &address) {
+  if constexpr (kUnits<V> == 1) {
+    store(address(0), x);
+  } else {
+    store(address(0), Dot::gate_values(x, 0));
+    store(address(1), Dot::gate_values(x, 1));
+  }
+}
+
+// NaN stays NaN: x is the second operand.
+template <class V> LFK_INLINE V clamp(V x, float limit) {
+  return min(splat_as<V>(limit), max(splat_as<V>(-limit), x));
+}
+
+template <class V> LFK_INLINE V tanh_approx(V x) {
   x = clamp(x, kTanhLimit);
-  const Floats z = x * x;
-  Floats p = splat(kTanhP[4]), q = splat(kTanhQ[4]);
+  const V z = x * x;
+  V p = splat_as<V>(kTanhP[4]), q = splat_as<V>(kTanhQ[4]);
   for (int i = 3; i >= 0; --i) {
-    p = fma(p, z, splat(kTanhP[i]));
-    q = fma(q, z, splat(kTanhQ[i]));
+    p = fma(p, z, splat_as<V>(kTanhP[i]));
+    q = fma(q, z, splat_as<V>(kTanhQ[i]));
   }
   return clamp(x * p / q, 1.0f);
 }
 
-LFK_INLINE Floats sigmoid_approx(Floats x) {
-  const Floats half = splat(0.5f);
+template <class V> LFK_INLINE V sigmoid_approx(V x) {
+  const V half = splat_as<V>(0.5f);
   return fma(half, tanh_approx(half * x), half);
+}
+
+// Of 8 units of one row: their gates i, f, g, o, and where c and h are.
+struct Units {
+  float *gates, *c, *h;
+};
+
+// The new c of as many Units as V has room for. o takes the place of its gate.
+template <class V> LFK_INLINE void update_c(const Units *units) {
+  const auto gate = [&](int i) LFK_ALWAYS_INLINE {
+    return load_from<V>([&](int n) LFK_ALWAYS_INLINE { return units[n].gates + i * kTileUnits; });
+  };
+  const V i = sigmoid_approx(gate(0)), f = sigmoid_approx(gate(1)), g = tanh_approx(gate(2));
+  const auto c = [&](int n) LFK_ALWAYS_INLINE { return units[n].c; };
+  store_to(sigmoid_approx(gate(3)),
+           [&](int n) LFK_ALWAYS_INLINE { return units[n].gates + 3 * kTileUnits; });
+  store_to(fma(f, load_from<V>(c), i * g), c);
+}
+
+// h = o tanh(c).
+template <class V> LFK_INLINE void update_h(const Units *units) {
+  const V o =
+      load_from<V>([&](int n) LFK_ALWAYS_INLINE { return units[n].gates + 3 * kTileUnits; });
+  const V c = load_from<V>([&](int n) LFK_ALWAYS_INLINE { return units[n].c; });
+  store_to(o * tanh_approx(c), [&](int n) LFK_ALWAYS_INLINE { return units[n].h; });
 }
 
 // ---- quantization ----
@@ -51,7 +106,8 @@ void end_int4_row(int64_t n, const Matrix &target, uint8_t *q) {
   for (int64_t first = 0; first < padded; first += target.scale_columns, to += sizeof(int32_t)) {
     const int64_t left = padded - first;
     const int32_t offset =
-        kInt4Zero * sum_of_bytes(q + first, left < target.scale_columns ? left : target.scale_columns);
+        kInt4Zero *
+        sum_of_bytes(q + first, left < target.scale_columns ? left : target.scale_columns);
     std::memcpy(to, &offset, sizeof offset);
   }
 }
@@ -121,29 +177,6 @@ void products(const Matrix &m, TileRange range, const uint8_t *bias, int64_t row
   }
 }
 
-// A step's 8 units of one row: their gates i, f, g, o, and where they are in the arguments.
-struct Units {
-  float *gates;
-  int64_t row, unit, units_a_row;
-
-  LFK_INLINE int64_t at() const { return row * units_a_row + unit; }
-};
-
-// The new c. o takes the place of its gate.
-LFK_INLINE void update_c(const StepArguments &a, const Units &u) {
-  float *c = a.c + u.at();
-  const Floats i = sigmoid_approx(load(u.gates));
-  const Floats f = sigmoid_approx(load(u.gates + 8));
-  const Floats g = tanh_approx(load(u.gates + 16));
-  store(u.gates + 24, sigmoid_approx(load(u.gates + 24)));
-  store(c, fma(f, load(c), i * g));
-}
-
-// h = o tanh(c).
-LFK_INLINE void update_h(const StepArguments &a, const Units &u) {
-  store(a.h + u.at(), load(u.gates + 24) * tanh_approx(load(a.c + u.at())));
-}
-
 void step(const Matrix &m, TileRange range, const StepArguments &a) {
   alignas(64) float gates[kSparsePairs * kTileRows];
   const int64_t pairs = m.is_sparse() ? kSparsePairs : kDensePairs;
@@ -160,14 +193,23 @@ void step(const Matrix &m, TileRange range, const StepArguments &a) {
       multiply(m, tile, tiles, a.h_in.from(row), rows,
                {m.scales + tile * kTileRows * 4, reinterpret_cast<const uint8_t *>(in), width,
                 gates, tiles * kTileRows});
-      const auto for_each_units = [&](const auto &update) LFK_ALWAYS_INLINE {
-        float *at = gates;
-        for (int64_t r = row; r < row + rows; ++r)
-          for (int64_t t = tile; t < tile + tiles; ++t, at += kTileRows)
-            update(a, Units{at, r, t * kTileUnits, m.num_tiles * kTileUnits});
-      };
-      for_each_units(update_c);
-      for_each_units(update_h);
+      Units units[kSparsePairs];
+      int count = 0;
+      for (int64_t r = row; r < row + rows; ++r)
+        for (int64_t t = tile; t < tile + tiles; ++t, ++count) {
+          const int64_t at = (r * m.num_tiles + t) * kTileUnits;
+          units[count] = {gates + count * kTileRows, a.c + at, a.h + at};
+        }
+      constexpr int kTogether = sizeof(Wide) / sizeof(Floats);
+      const int last = count / kTogether * kTogether;
+      for (int i = 0; i < last; i += kTogether)
+        update_c<Wide>(units + i);
+      for (int i = last; i < count; ++i)
+        update_c<Floats>(units + i);
+      for (int i = 0; i < last; i += kTogether)
+        update_h<Wide>(units + i);
+      for (int i = last; i < count; ++i)
+        update_h<Floats>(units + i);
     }
   }
 }

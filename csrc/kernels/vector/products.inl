@@ -19,7 +19,8 @@
 //   kOffset: what is taken from activations that have zero points before they are multiplied
 // For 4-bit weights Dot gives
 //   Int4Sums of 8 x kGates rows, which to_floats takes to Values: floats, with * and fma;
-//     load_values(address), splat_values(float), gate_values(values, i)
+//     load_values(address), splat_values(float), gate_values(values, i); join(floats, floats), the
+//     first alone where Values are Floats
 //   int4_sums<R>(weights of 32 rows, activations, bytes from row to row of them, groups of 4
 //     columns, an offset for each row, sums): the exact sums of weights as they are stored, which
 //     are 8 larger, less the offsets
@@ -165,22 +166,30 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   }
 }
 
+// Calls visit(slice, strip) for every L-th strip of the slices of a window's tiles; the first tile
+// is the first of its window, and at most that window is asked for.
+template <int L, class Visit>
+LFK_INLINE void for_each_slice(const Matrix &m, int64_t first, int64_t tiles, const Visit &visit) {
+  const int64_t slice = first * kStripsPerTile / kSliceStrips;
+  const int64_t slices = divide_up(tiles * kStripsPerTile, kSliceStrips);
+  for (int64_t i = slice; i < slice + slices; ++i) {
+    const Slice taken = read<Slice>(m.slices, i);
+    for (int strip = 0; strip < kSliceStrips; strip += L)
+      visit(taken, strip);
+  }
+}
+
 template <Arithmetic F> struct SparseMatrix {
   static constexpr Arithmetic kArithmetic = F;
   static constexpr int kMaxRows = StripDot::max_rows<F>();
 
-  // The first tile is the first of its window, and at most that window is asked for.
   template <int R>
   static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
                              const Rows<F, R> &rows) {
     constexpr int L = R == 1 ? StripDot::strips<F>() : 2;
-    const int64_t slice = first * kStripsPerTile / kSliceStrips;
-    const int64_t slices = divide_up(tiles * kStripsPerTile, kSliceStrips);
-    for (int64_t i = slice; i < slice + slices; ++i) {
-      const Slice taken = read<Slice>(m.slices, i);
-      for (int l = 0; l < kSliceStrips; l += L)
-        strip_products<F, L, R>(m, taken, l, first * kTileRows, rows);
-    }
+    for_each_slice<L>(m, first, tiles, [&](const Slice &slice, int strip) LFK_ALWAYS_INLINE {
+      strip_products<F, L, R>(m, slice, strip, first * kTileRows, rows);
+    });
   }
 };
 
@@ -217,32 +226,6 @@ void tiles_times_rows(const Matrix &m, int64_t first, int64_t tiles, const Activ
     const int64_t count = left <= kMost ? left : left < 2 * kMost ? (left + 1) / 2 : kMost;
     one_pass<Kind, kMost>(m, first, tiles, x, row, count, target);
     row += count;
-  }
-}
-
-template <Arithmetic F>
-void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRows &x, int64_t rows,
-              const Target &target) {
-  if (m.is_sparse())
-    tiles_times_rows<SparseMatrix<F>>(m, first, tiles, x, rows, target);
-  else
-    tiles_times_rows<DenseMatrix<F>>(m, first, tiles, x, rows, target);
-}
-
-// Tiles first..first + tiles - 1 times all rows of x.
-void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRows &x, int64_t rows,
-              const Target &target) {
-  switch (m.arithmetic) {
-  case Arithmetic::pairs8:
-    return multiply<Dot::kPairs8>(m, first, tiles, x, rows, target);
-  case Arithmetic::any8:
-    return multiply<Arithmetic::any8>(m, first, tiles, x, rows, target);
-  case Arithmetic::signed16:
-    return multiply<Arithmetic::signed16>(m, first, tiles, x, rows, target);
-  case Arithmetic::float32:
-    return multiply<Arithmetic::float32>(m, first, tiles, x, rows, target);
-  case Arithmetic::int4:
-    return tiles_times_rows<Int4Matrix>(m, first, tiles, x, rows, target);
   }
 }
 

@@ -75,6 +75,7 @@ struct Dot : Registers256 {
   static Floats load_values(const uint8_t *p) { return as_floats(load(p)); }
   static Floats splat_values(float value) { return splat(value); }
   static Floats gate_values(Floats values, int) { return values; }
+  static Floats join(Floats first, Floats) { return first; }
 
   // A pass takes as many rows of weights as registers allow: all 32, or the 8 low and 8 high halves
   // of a load.
@@ -142,6 +143,16 @@ struct StripDot : Dot {
 } // namespace lstm_fastkernels
 
 #include "kernels/vector/products.inl"
+
+namespace lstm_fastkernels {
+namespace avx2 {
+namespace {
+template <Arithmetic F> using BlockMatrix = SparseMatrix<F>;
+} // namespace
+} // namespace avx2
+} // namespace lstm_fastkernels
+
+#include "kernels/vector/multiply.inl"
 
 #include "kernels/vector/lstm.inl"
 

@@ -14,6 +14,7 @@
 #include <type_traits>
 
 #include "common/numerics.h"
+#include "common/workspace.h"
 #include "kernels/implementations.h"
 #include "kernels/vector/inline.h"
 #include "kernels/vector/target_region.h"
@@ -32,6 +33,8 @@ namespace {
 
 LFK_INLINE __m512 to_floats(__m512i x) { return _mm512_cvtepi32_ps(x); }
 LFK_INLINE __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+LFK_INLINE __m512 min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
+LFK_INLINE __m512 max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 
 struct Dot {
   using Register = __m512i;
@@ -75,6 +78,10 @@ struct Dot {
   using Int4Sums = Register;
   static __m512 load_values(const uint8_t *p) { return _mm512_loadu_ps(p); }
   static __m512 splat_values(float value) { return _mm512_set1_ps(value); }
+  static __m512 join(Floats low, Floats high) {
+    return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(low)),
+                                               _mm256_castps_pd(high), 1));
+  }
   static Floats gate_values(__m512 values, int i) {
     return as_floats(gate(_mm512_castps_si512(values), i));
   }
@@ -131,6 +138,18 @@ struct StripDot : Registers256 {
 } // namespace lstm_fastkernels
 
 #include "kernels/vector/products.inl"
+
+#include "kernels/x86/paired.inl"
+
+namespace lstm_fastkernels {
+namespace avx512vnni {
+namespace {
+template <Arithmetic F> using BlockMatrix = PairedMatrix<F>;
+} // namespace
+} // namespace avx512vnni
+} // namespace lstm_fastkernels
+
+#include "kernels/vector/multiply.inl"
 
 #include "kernels/vector/lstm.inl"
 

@@ -45,7 +45,8 @@ LFK_INLINE int32_t sum_of_bytes(const uint8_t *p, int64_t count) {
     const Integers bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p + i));
     sums = _mm256_add_epi64(sums, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
   }
-  const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  const __m128i two =
+      _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
   return _mm_cvtsi128_si32(_mm_add_epi64(two, _mm_srli_si128(two, 8)));
 }
 
