@@ -1,0 +1,161 @@
+"""quantize_ with 4-bit weights, in all matrices and in some."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import lstm_fastkernels as lfk
+from cases import assert_by_contract
+from lstm_fastkernels.weights.int4 import GROUP_SIZES
+
+T, B = 24, 8
+FORMS = {
+    "plain": {},
+    "layers": {"num_layers": 2},
+    "bidirectional": {"bidirectional": True},
+    "projected": {"num_layers": 2, "proj_size": 9, "bidirectional": True},
+}
+
+
+class Model(nn.Module):
+    """Four inputs spread over 41, an LSTM, and a cell run step by step."""
+
+    def __init__(self, **options):
+        super().__init__()
+        torch.manual_seed(5)
+        self.embed = nn.Linear(4, 41)
+        self.lstm = nn.LSTM(41, 35, **options)
+        self.cell = nn.LSTMCell(self.lstm(torch.empty(1, 1, 41))[0].shape[2], 19)
+
+    def forward(self, x):
+        y, _ = self.lstm(self.embed(x))
+        state = None
+        for step in y:
+            state = self.cell(step, state)
+        return y, state[0]
+
+
+def batches(count=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [2 * torch.randn(T, B, 4, generator=generator) for _ in range(count)]
+
+
+@torch.no_grad()
+def snr(model, reference, x):
+    exact = copy.deepcopy(reference).double()(x.double())[0]
+    noise = model(x)[0].double() - exact
+    return float(10 * torch.log10(exact.square().sum() / noise.square().sum()))
+
+
+def quantized(model, config, **options):
+    model = copy.deepcopy(model)
+    return model, lfk.quantize_(model, config, **options)
+
+
+def stored_bytes(lstm):
+    return sum(tensor.nbytes for tensor in lstm.state_dict().values())
+
+
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+@pytest.mark.parametrize("form", FORMS)
+def test_data_helps(form, group_size):
+    model, config = Model(**FORMS[form]), lfk.Int4Config(group_size=group_size)
+    (x,) = batches(1, seed=9)
+    plain, report = quantized(model, config)
+    assert str(report) == "lstm: int4\ncell: int4"
+    calibrated, report = quantized(model, config, calibration=batches())
+    assert snr(calibrated, model, x) > snr(plain, model, x) + 2
+    for row, lstm in zip(report.lstms, (calibrated.lstm, calibrated.cell), strict=True):
+        assert set(lstm.precision.values()) == {"int4"}
+        assert lstm.group_size == group_size
+        assert str(row) == f"{row.name}: int4, {row.sqnr:.1f} dB on held-out batches"
+    assert_by_contract(calibrated.lstm, torch.randn(3, 2, 41))
+
+
+def test_without_data_it_is_convert():
+    model = Model()
+    plain, _ = quantized(model, lfk.Int4Config(group_size=32))
+    converted = lfk.convert(model, activations="int4", group_size=32)
+    for name, tensor in converted.state_dict().items():
+        assert torch.equal(plain.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_some_matrices_in_4_bits(form):
+    """Every matrix is as in a model of its precision alone; either config can say it."""
+    model = Model(**FORMS[form])
+    config = lfk.Int8Config(precision={"weight_hh*": "int4"})
+    mixed, report = quantized(model, config, calibration=batches())
+    int8, _ = quantized(model, lfk.Int8Config(), calibration=batches())
+    int4, _ = quantized(model, lfk.Int4Config(), calibration=batches())
+    found = mixed.lstm.state_dict()
+    for name, precision in mixed.lstm.precision.items():
+        assert precision == ("int4" if "weight_hh" in name else "int8")
+        alone = (int4 if precision == "int4" else int8).lstm.state_dict()
+        for end in ("", "_scale"):
+            assert torch.equal(found[name + end], alone[name + end]), name + end
+    assert "cell: custom (weight_ih_l0: int8, all else int4), " in str(report)
+    assert stored_bytes(int4.lstm) < stored_bytes(mixed.lstm) < stored_bytes(int8.lstm)
+    assert_by_contract(mixed.lstm, torch.randn(3, 2, 41))
+
+    config = lfk.Int4Config(precision={"weight_hh*": "int4", "*": "int8"})
+    same, _ = quantized(model, config, calibration=batches())
+    assert all(torch.equal(tensor, found[name]) for name, tensor in same.lstm.state_dict().items())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_min_sqnr_is_reached_with_fewer_bytes_than_int8(form):
+    def of(config, **options):
+        lstm = copy.deepcopy(model)
+        report = lfk.quantize_(
+            lstm, config, lambda _, name: name == "lstm", calibration=batches(), **options
+        )
+        return lstm.lstm, report.lstms[0]
+
+    model = Model(**FORMS[form])
+    (int8, most), (_, least) = of(lfk.Int8Config()), of(lfk.Int4Config())
+    target = (least.sqnr + most.sqnr) / 2
+    found, row = of(lfk.Int4Config(), min_sqnr=target)
+    assert row.sqnr >= target
+    assert set(row.asked.values()) == {"int4"}
+    assert 0 < len(row.raised) < len(row.precision)
+    assert all(f"{name} to {own}" in str(row) for name, own in row.raised.items())
+    assert stored_bytes(found) < stored_bytes(int8)
+
+
+BAD = {
+    "group size": (lambda: lfk.Int4Config(group_size=48), r"one of \[32, 64, 128\], got 48"),
+    "of some matrices": (
+        lambda: lfk.Int8Config(precision={"weight_hh*": "int4"}, group_size=True),
+        r"one of \[32, 64, 128\], got True",
+    ),
+    "pairs": (lambda: lfk.Int4Config(pair_safe="no"), "pair_safe must be"),
+    "blocks": (
+        lambda: lfk.Int4Config(layout="block_sparse"),
+        "lstm: weight_ih_l0: 4-bit weights have no blocks: use layout 'dense' or 'auto'",
+    ),
+    "blocks in one matrix": (
+        lambda: lfk.Int8Config(precision={"weight_hh_l0": "int4"}, layout="block_sparse"),
+        "lstm: weight_hh_l0: 4-bit weights have no blocks",
+    ),
+}
+
+
+@pytest.mark.parametrize("calibration", [None, batches(2)], ids=["without data", "with data"])
+@pytest.mark.parametrize("what", BAD)
+def test_refusals_change_nothing(what, calibration):
+    make, message = BAD[what]
+    model = Model()
+    before = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=message):
+        lfk.quantize_(model, make(), calibration=calibration)
+    assert type(model.lstm) is nn.LSTM
+    assert type(model.cell) is nn.LSTMCell
+    assert all(map(torch.equal, model.parameters(), before.parameters()))
+
+
+def test_a_bad_group_size_is_refused_before_any_batch_is_run():
+    with pytest.raises(ValueError, match="group_size"):
+        lfk.Int4Config(group_size=16)
