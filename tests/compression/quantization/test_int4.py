@@ -125,37 +125,32 @@ def test_min_sqnr_is_reached_with_fewer_bytes_than_int8(form):
     assert stored_bytes(found) < stored_bytes(int8)
 
 
-BAD = {
-    "group size": (lambda: lfk.Int4Config(group_size=48), r"one of \[32, 64, 128\], got 48"),
-    "of some matrices": (
-        lambda: lfk.Int8Config(precision={"weight_hh*": "int4"}, group_size=True),
-        r"one of \[32, 64, 128\], got True",
-    ),
-    "pairs": (lambda: lfk.Int4Config(pair_safe="no"), "pair_safe must be"),
-    "blocks": (
-        lambda: lfk.Int4Config(layout="block_sparse"),
-        "lstm: weight_ih_l0: 4-bit weights have no blocks: use layout 'dense' or 'auto'",
-    ),
-    "blocks in one matrix": (
-        lambda: lfk.Int8Config(precision={"weight_hh_l0": "int4"}, layout="block_sparse"),
-        "lstm: weight_hh_l0: 4-bit weights have no blocks",
-    ),
-}
+@pytest.mark.parametrize("options", [{"group_size": 48}, {"group_size": True}, {"pair_safe": "no"}])
+@pytest.mark.parametrize("config", [lfk.Int4Config, lfk.Int8Config])
+def test_bad_rounding_is_refused_before_there_is_a_model(config, options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name} must be .*, got {value!r}"):
+        config(**options)
 
 
 @pytest.mark.parametrize("calibration", [None, batches(2)], ids=["without data", "with data"])
-@pytest.mark.parametrize("what", BAD)
-def test_refusals_change_nothing(what, calibration):
-    make, message = BAD[what]
+@pytest.mark.parametrize(
+    ("config", "matrix"),
+    [
+        (lfk.Int4Config(layout="block_sparse"), "weight_ih_l0"),
+        (
+            lfk.Int8Config(precision={"weight_hh_l0": "int4"}, layout="block_sparse"),
+            "weight_hh_l0",
+        ),
+    ],
+    ids=["all", "one"],
+)
+def test_blocks_are_refused_with_nothing_changed(config, matrix, calibration):
     model = Model()
     before = copy.deepcopy(model)
+    message = f"lstm: {matrix}: 4-bit weights have no blocks: use layout 'dense' or 'auto'"
     with pytest.raises(ValueError, match=message):
-        lfk.quantize_(model, make(), calibration=calibration)
+        lfk.quantize_(model, config, calibration=calibration)
     assert type(model.lstm) is nn.LSTM
     assert type(model.cell) is nn.LSTMCell
     assert all(map(torch.equal, model.parameters(), before.parameters()))
-
-
-def test_a_bad_group_size_is_refused_before_any_batch_is_run():
-    with pytest.raises(ValueError, match="group_size"):
-        lfk.Int4Config(group_size=16)
