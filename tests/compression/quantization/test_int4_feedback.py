@@ -82,6 +82,17 @@ def test_it_is_as_good_as_the_plain_algorithm(rows, columns, group_size):
 
 
 @each_group_size
+def test_rounding_anew_with_fitted_scales_helps(group_size, monkeypatch):
+    weight, moment = weights(33, 151), inputs(151)
+    errors = []
+    for fits in (2, 0):
+        monkeypatch.setattr(int4_feedback, "_FITS", fits)
+        found = round_groups_with_feedback(weight, moment, group_size=group_size)
+        errors.append(expected_error(weight, rounded(*found, group_size), with_damping(moment)))
+    assert errors[0] < errors[1]
+
+
+@each_group_size
 def test_scales_are_fitted_to_integers(group_size):
     """No other scale of one group is better, to first order; a group of zeros keeps its own."""
     weight, moment = weights(9, 151), with_damping(inputs(151))
