@@ -1,4 +1,4 @@
-"""The accuracy of int8 LSTMs with random weights, ours beside other quantizers': docs/accuracy.md.
+"""The accuracy of random LSTMs as we and other quantizers quantize them: docs/accuracy.md.
 
 python benchmarks/accuracy.py --json out.json --markdown out.md
 """
@@ -57,6 +57,7 @@ OURS = {
     "pair_safe=False": {"pair_safe": False},
     "mixed": {"activations": "mixed"},
     "int16": {"activations": "int16"},
+    "int4": {"activations": "int4"},
 }
 
 

@@ -44,15 +44,25 @@ BATCH_SECONDS = 5
 PAUSE_SECONDS = 0.3  # between recordings, where silence has to be told from speech
 TIMED_STEPS = 160
 
-# Ours: arguments of Int8Config, whether it is calibrated, and those of quantize_.
-OURS: dict[str, tuple[dict[str, Any], bool, dict[str, Any]]] = {
-    "int8, without data": ({}, False, {}),
-    "int8, without data, pair_safe=False": ({"pair_safe": False}, False, {}),
-    "int16, without data": ({"activations": "int16"}, False, {}),
-    "int8, calibrated": ({}, True, {}),
-    "mixed, calibrated": ({"activations": "mixed"}, True, {}),
-    "min_sqnr=30": ({}, True, {"min_sqnr": 30}),
-    "min_sqnr=35": ({}, True, {"min_sqnr": 35}),
+INT8, INT4 = lfk.Int8Config(), lfk.Int4Config()
+
+# Ours: how, whether it is calibrated, and min_sqnr.
+OURS: dict[str, tuple[lfk.Int8Config | lfk.Int4Config, bool, float | None]] = {
+    "int8, without data": (INT8, False, None),
+    "int8, without data, pair_safe=False": (lfk.Int8Config(pair_safe=False), False, None),
+    "int16, without data": (lfk.Int8Config("int16"), False, None),
+    "int8, calibrated": (INT8, True, None),
+    "mixed, calibrated": (lfk.Int8Config("mixed"), True, None),
+    "min_sqnr=30": (INT8, True, 30),
+    "min_sqnr=35": (INT8, True, 35),
+    "int4, without data": (INT4, False, None),
+    **{
+        f"int4 in groups of {size}, calibrated": (lfk.Int4Config(group_size=size), True, None)
+        for size in (128, 64, 32)
+    },
+    "int4 in weight_hh, calibrated": (lfk.Int8Config(precision={"weight_hh*": "int4"}), True, None),
+    "int4 in weight_ih, calibrated": (lfk.Int8Config(precision={"weight_ih*": "int4"}), True, None),
+    **{f"int4, min_sqnr={target}": (INT4, True, target) for target in (20, 25, 30)},
 }
 
 
@@ -205,6 +215,7 @@ def compare(task: Task, rounds: int) -> dict[str, Any]:
             "SNR, dB": snr_db(outputs, exact_outputs),
             **task.judge(answers, exact_answers),
             "bytes": saved_bytes(model.lstm),
+            "packed bytes": model.lstm.packed_bytes() if name.startswith("ours") else None,
         }
     for name, seconds in time_in_turns(task, models, rounds).items():
         rows[name]["us a step"] = 1e6 * statistics.median(seconds)
@@ -225,10 +236,10 @@ def candidates(task: Task) -> dict[str, nn.Module]:
 
 def quantized(task: Task, name: str) -> nn.Module:
     """Return a copy of the task's model, quantized as OURS says."""
-    config, calibrate, options = OURS[name]
+    config, calibrate, min_sqnr = OURS[name]
     model = copy.deepcopy(task.model)
     batches = task.calibration if calibrate else None
-    lfk.quantize_(model, lfk.Int8Config(**config), calibration=batches, **options)
+    lfk.quantize_(model, config, calibration=batches, min_sqnr=min_sqnr)
     return model
 
 
@@ -286,8 +297,10 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(sections)
 
 
-def show(value: float) -> str:
+def show(value: float | None) -> str:
     """Write a count in full, a measured figure with three digits."""
+    if value is None:
+        return ""
     return f"{value:,}" if isinstance(value, int) else number(value)
 
 

@@ -12,7 +12,8 @@ from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationConfig:
-    """What configurations have in common: options of FastQuantLSTM, which checks them."""
+    """What configurations have in common: options of FastQuantLSTM, which checks those of layouts
+    and precisions."""
 
     activations: Activations
     precision: Mapping[str, str] | None = None
@@ -20,6 +21,9 @@ class QuantizationConfig:
     group_size: int = 64
     layout: Layout = "auto"
     block_size: BlockSize = KERNEL_BLOCK
+
+    def __post_init__(self) -> None:
+        self.rounding()  # raises ValueError for what it does not know
 
     def rounding(self) -> RoundingConfig:
         return RoundingConfig(self.pair_safe, self.group_size)
@@ -36,6 +40,7 @@ class Int8Config(QuantizationConfig):
     activations: Activations = "int8"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.activations not in (choices := ["int8", "int16", "mixed"]):
             raise ValueError(
                 f"activations must be one of {choices} in an Int8Config, got {self.activations!r}"
@@ -46,7 +51,8 @@ class Int8Config(QuantizationConfig):
 class Int4Config(QuantizationConfig):
     """4-bit weights with one scale for each group of columns of a row, 8-bit activations.
 
-    group_size: 32, 64 or 128 columns. precision: what matrices are to be that are not "int4".
+    group_size: 32, 64 or 128 columns. precision: what matrices are to be that are not "int4". The
+    layout is "auto" or "dense": there are no blocks of 4-bit weights.
     """
 
     group_size: int = 64

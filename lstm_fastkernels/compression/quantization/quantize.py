@@ -44,8 +44,8 @@ def quantize_(
     Without calibration the result is that of `convert`.
 
     min_sqnr: what the outputs of each LSTM must reach on held-out batches, in dB, given its float
-    inputs: the precision of its matrices is raised, to 16-bit activations or to float32, where that
-    buys most for its price, until they do.
+    inputs: the precision of its matrices is raised, from int4 to int8, to 16-bit activations or to
+    float32, where that buys most for its price, until they do.
 
     filter_fn(module, name) picks the LSTMs. Returns a report; its `model` is the model, or, if the
     model is an LSTM itself, the replacement. Raises ValueError, with nothing changed, where

@@ -4,30 +4,15 @@ import pytest
 import torch
 
 import lstm_fastkernels as lfk
-from lstm_fastkernels.compression.calibration.moments import DAMPING
 from lstm_fastkernels.compression.quantization import error_feedback
 from lstm_fastkernels.compression.quantization.error_feedback import round_with_feedback
+from rounding_cases import expected_error, inputs, plain_feedback, weights
 
 SIZES = [(1, 1), (3, 2), (8, 7), (5, 129), (40, 33), (64, 300)]
 
 
-def inputs(columns, seed=0):
-    """Second moment of inputs whose columns go together and differ in size."""
-    generator = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(columns, columns, generator=generator, dtype=torch.float64)
-    rows = torch.randn(4 * columns + 8, columns, generator=generator, dtype=torch.float64) @ mixing
-    rows *= torch.logspace(-1, 1, columns, dtype=torch.float64)
-    return rows.T @ rows / len(rows)
-
-
-def weights(rows, columns, seed=0):
-    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
-
-
 def error(weight, integers, scale, moment):
-    """The expected squared error of the matrix's products."""
-    e = weight.double() - integers.double() * scale.double()[:, None]
-    return float(((e @ moment) * e).sum())
+    return expected_error(weight, integers.double() * scale.double()[:, None], moment)
 
 
 @pytest.mark.parametrize("pair_safe", [False, True])
@@ -44,28 +29,6 @@ def test_the_error_is_less_than_by_rounding_to_the_nearest(rows, columns, pair_s
         assert found < plain / 2
 
 
-def plain_feedback(weight, moment, scale, pair_safe):
-    """The columns one by one, each taken out of the inverse: as before the Cholesky factor."""
-    sizes = moment.diagonal()
-    if pair_safe:
-        pairs = torch.nn.functional.pad(sizes, (0, len(sizes) % 2)).view(-1, 2).sum(1)
-        order = [2 * pair + i for pair in pairs.argsort(descending=True).tolist() for i in (0, 1)]
-    else:
-        order = sizes.argsort(descending=True).tolist()
-    damping = DAMPING * sizes.mean()
-    inverse = torch.linalg.inv(moment + damping * torch.eye(len(sizes), dtype=torch.float64))
-    left, integers = weight.double() / scale.double()[:, None], torch.zeros(weight.shape).double()
-    for k in filter(lambda k: k < len(sizes), order):
-        integers[:, k] = left[:, k].round().clamp(-128, 127)
-        if pair_safe and k % 2:
-            first = integers[:, k - 1]
-            integers[:, k] = integers[:, k].clamp(-128 - first, 128 - first)
-        spread = (left[:, k] - integers[:, k]) / inverse[k, k]
-        left = left - spread[:, None] * inverse[k]
-        inverse = inverse - torch.outer(inverse[:, k], inverse[k]) / inverse[k, k]
-    return integers
-
-
 @pytest.mark.parametrize("pair_safe", [False, True])
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_integers_are_those_of_the_plain_algorithm(rows, columns, pair_safe, monkeypatch):
@@ -74,7 +37,7 @@ def test_integers_are_those_of_the_plain_algorithm(rows, columns, pair_safe, mon
     )
     weight, moment = weights(rows, columns), inputs(columns)
     integers, scale = round_with_feedback(weight, moment, pair_safe=pair_safe)
-    expected = plain_feedback(weight, moment, scale, pair_safe)
+    expected = plain_feedback(weight, moment, scale[:, None], -128, 127, pair_safe)
     assert (integers == expected).double().mean() > 0.999, "sums in another order decide ties only"
 
 
