@@ -9,7 +9,7 @@ from bad_calls import REFUSED
 from cases import KINDS, Case
 from isas import everywhere
 
-HEADER, RECORD, SLICE = 64, 128, 16
+HEADER, RECORD, SLICE = 64, 256, 16
 
 
 def run(case, packed):

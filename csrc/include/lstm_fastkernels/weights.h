@@ -33,11 +33,11 @@ struct WeightMatrix {
   Precision precision;
   const void *weights = nullptr;
   const float *scales = nullptr;
-  int64_t group_size = 0; // of int4: 32, 64 or 128 columns
   int64_t num_blocks = 0, block_rows = 0, block_columns = 0;
   const int32_t *crow_indices = nullptr; // null: dense
   const int32_t *col_indices = nullptr;
-  int64_t rank = 0; // 0: not low-rank
+  int64_t group_size = 0; // of int4: 32, 64 or 128 columns
+  int64_t rank = 0;       // 0: not low-rank
   const WeightMatrix *v = nullptr;
 };
 

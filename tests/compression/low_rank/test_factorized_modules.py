@@ -140,12 +140,20 @@ def test_one_matrix_pruned_and_the_other_factorized(ways_out):
     assert (model.cell.weight_hh == 0).any()
 
 
-def test_converting_multiplies_out():
+def test_converting_keeps_the_factors():
+    """In the layout "auto"; others multiply them out."""
     model = factorized()
-    found = lfk.convert(model).state_dict()
+    for name, lstm in lfk.convert(model).named_modules():
+        if isinstance(lstm, lfk.FastQuantLSTM | lfk.FastQuantLSTMCell):
+            ranks = {
+                n: f"rank {len(v)}"
+                for n, (_, v) in low_rank_factors(model.get_submodule(name)).items()
+            }
+            assert ranks.items() <= lstm.layouts().items()
+    found = lfk.convert(model, layout="dense").state_dict()
     assert len(low_rank_factors(model.cell)) == 2
     lfk.remove_low_rank_(model)
-    expected = lfk.convert(model).state_dict()
+    expected = lfk.convert(model, layout="dense").state_dict()
     assert found.keys() == expected.keys()
     assert all(map(torch.equal, found.values(), expected.values()))
 
