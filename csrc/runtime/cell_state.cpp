@@ -1,8 +1,9 @@
 #include "runtime/cell_state.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
+
+#include "common/half.h"
 
 namespace lstm_fastkernels {
 
@@ -70,7 +71,7 @@ void CellState::load() {
     widen(caller_row(a.h0, shape.output_size(), row), a.state_type, shape.output_size(), h);
     widen(caller_row(a.c0, shape.hidden_size, row), a.state_type, shape.hidden_size, c);
     // A non-finite c0 makes its row NaN as a non-finite h0 does.
-    if (!std::all_of(c, c + shape.hidden_size, [](float v) { return std::isfinite(v); }))
+    if (!all_finite(c, shape.hidden_size))
       *h = std::numeric_limits<float>::quiet_NaN();
   }
 }

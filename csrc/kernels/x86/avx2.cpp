@@ -77,59 +77,50 @@ struct Dot : Registers256 {
   static Floats gate_values(Floats values, int) { return values; }
   static Floats join(Floats first, Floats) { return first; }
 
-  // A pass takes as many rows of weights as registers allow: all 32, or the 8 low and 8 high halves
-  // of a load.
+  // A pass takes 8 rows of the low halves of bytes and 8 of the high ones.
   template <int R>
   static LFK_INLINE void int4_sums(const uint8_t *w, const uint8_t *q, int64_t stride,
                                    int64_t groups, const int32_t (&offsets)[R],
                                    Integers (&sums)[R][4]) {
-    constexpr int kLoads = R == 1 ? 2 : 1;
-    LFK_UNROLLED (first, 2 / kLoads) {
-      Integers taken[R][2 * kLoads];
-      LFK_UNROLLED (r, R) {
-        LFK_UNROLLED (i, 2 * kLoads)
-          taken[r][i] = splat(-offsets[r]);
-      }
+    LFK_UNROLLED (i, 2) {
+      Integers taken[R][2];
+      LFK_UNROLLED (r, R)
+        taken[r][0] = taken[r][1] = splat(-offsets[r]);
       int64_t group = 0;
       for (; group + 4 <= groups; group += 4)
-        add_int4<R, kLoads, 4>(w + group * 64 + first * 32, q + group * 4, stride, taken);
+        add_int4<R, 4>(w + group * 64 + i * 32, q + group * 4, stride, taken);
       for (; group < groups; ++group)
-        add_int4<R, kLoads, 1>(w + group * 64 + first * 32, q + group * 4, stride, taken);
+        add_int4<R, 1>(w + group * 64 + i * 32, q + group * 4, stride, taken);
       LFK_UNROLLED (r, R) {
-        LFK_UNROLLED (i, kLoads) {
-          sums[r][first + i] = taken[r][i];
-          sums[r][2 + first + i] = taken[r][kLoads + i];
-        }
+        sums[r][i] = taken[r][0];
+        sums[r][2 + i] = taken[r][1];
       }
     }
   }
 
 private:
   // Four groups of columns add up to 4 * 2 * 255 * 15 < 2^15 at most.
-  template <int R, int kLoads, int kGroups>
+  template <int R, int kGroups>
   static LFK_INLINE void add_int4(const uint8_t *w, const uint8_t *q, int64_t stride,
-                                  Integers (&sums)[R][2 * kLoads]) {
+                                  Integers (&sums)[R][2]) {
     const Integers low = _mm256_set1_epi8(15);
-    Integers pairs[R][2 * kLoads];
+    Integers pairs[R][2];
     LFK_UNROLLED (group, kGroups) {
-      LFK_UNROLLED (i, kLoads) {
-        const Integers both = load(w + group * 64 + i * 32);
-        const Integers halves[2] = {_mm256_and_si256(both, low),
-                                    _mm256_and_si256(_mm256_srli_epi16(both, 4), low)};
-        LFK_UNROLLED (r, R) {
-          const Integers a = splat(read<int32_t>(q + r * stride, group));
-          LFK_UNROLLED (half, 2) {
-            const Integers products = _mm256_maddubs_epi16(a, halves[half]);
-            Integers &to = pairs[r][half * kLoads + i];
-            to = group == 0 ? products : _mm256_add_epi16(to, products);
-          }
+      const Integers both = load(w + group * 64);
+      const Integers halves[2] = {_mm256_and_si256(both, low),
+                                  _mm256_and_si256(_mm256_srli_epi16(both, 4), low)};
+      LFK_UNROLLED (r, R) {
+        const Integers a = splat(read<int32_t>(q + r * stride, group));
+        LFK_UNROLLED (half, 2) {
+          const Integers products = _mm256_maddubs_epi16(a, halves[half]);
+          pairs[r][half] = group == 0 ? products : _mm256_add_epi16(pairs[r][half], products);
         }
       }
     }
     LFK_UNROLLED (r, R) {
-      LFK_UNROLLED (i, 2 * kLoads)
-        sums[r][i] =
-            _mm256_add_epi32(sums[r][i], _mm256_madd_epi16(pairs[r][i], _mm256_set1_epi16(1)));
+      LFK_UNROLLED (half, 2)
+        sums[r][half] = _mm256_add_epi32(sums[r][half],
+                                         _mm256_madd_epi16(pairs[r][half], _mm256_set1_epi16(1)));
     }
   }
 };
