@@ -67,12 +67,18 @@ public:
     return {precision, weights_.data(), scales_.data()};
   }
   WeightMatrix sparse(Precision precision) const {
-    if (!is_pruned_ ||
-        precision.weights == WeightType::float32) // zeros of floats are skipped anyway
-      return dense(precision);
-    return {
-        precision,  blocks_.data(), scales_.data(),       static_cast<int64_t>(col_indices_.size()),
-        kBlockRows, kBlockColumns,  crow_indices_.data(), col_indices_.data()};
+    WeightMatrix matrix = dense(precision);
+    if (!is_pruned_)
+      return matrix;
+    matrix.weights = precision.weights == WeightType::float32
+                         ? static_cast<const void *>(float_blocks_.data())
+                         : blocks_.data();
+    matrix.num_blocks = static_cast<int64_t>(col_indices_.size());
+    matrix.block_rows = kBlockRows;
+    matrix.block_columns = kBlockColumns;
+    matrix.crow_indices = crow_indices_.data();
+    matrix.col_indices = col_indices_.data();
+    return matrix;
   }
 
 private:
@@ -93,29 +99,35 @@ private:
     }
   }
 
-  // Cuts the integers into the blocks that the kernels skip.
+  // Cuts the weights into blocks and keeps those that are not zero.
   void cut() {
     crow_indices_.push_back(0);
     for (int64_t row = 0; row < rows_; row += kBlockRows) {
       for (int64_t column = 0; column < columns_; column += kBlockColumns) {
-        const size_t start = blocks_.size();
-        for (int64_t r = row; r < row + kBlockRows; ++r) {
-          const auto weight = weights_.begin() + r * columns_ + column;
-          blocks_.insert(blocks_.end(), weight, weight + kBlockColumns);
-        }
-        const auto block = blocks_.begin() + static_cast<int64_t>(start);
-        if (std::all_of(block, blocks_.end(), [](int8_t w) { return w == 0; }))
-          blocks_.resize(start);
-        else
-          col_indices_.push_back(static_cast<int32_t>(column / kBlockColumns));
+        const auto integers = block(weights_, row, column);
+        if (std::all_of(integers.begin(), integers.end(), [](int8_t w) { return w == 0; }))
+          continue;
+        const auto floats = block(floats_, row, column);
+        blocks_.insert(blocks_.end(), integers.begin(), integers.end());
+        float_blocks_.insert(float_blocks_.end(), floats.begin(), floats.end());
+        col_indices_.push_back(static_cast<int32_t>(column / kBlockColumns));
       }
       crow_indices_.push_back(static_cast<int32_t>(col_indices_.size()));
     }
   }
+  template <class T>
+  std::vector<T> block(const std::vector<T> &matrix, int64_t row, int64_t column) const {
+    std::vector<T> values;
+    for (int64_t r = row; r < row + kBlockRows; ++r) {
+      const auto first = matrix.begin() + r * columns_ + column;
+      values.insert(values.end(), first, first + kBlockColumns);
+    }
+    return values;
+  }
 
   int64_t rows_, columns_;
   bool is_pruned_;
-  std::vector<float> floats_, scales_;
+  std::vector<float> floats_, scales_, float_blocks_;
   std::vector<int8_t> weights_, blocks_;
   std::vector<int32_t> crow_indices_, col_indices_;
 };
