@@ -300,7 +300,7 @@ def test_cpp_programs_link_cuda(tmp_path):
     where = f"-Dlstm_fastkernels_DIR={lfk.get_cmake_dir()}"
     output(cmake, "-B", "build", where, cwd=tmp_path)
     output(cmake, "--build", "build", cwd=tmp_path)
-    assert output("build/cuda", cwd=tmp_path) == "192"
+    assert output("build/cuda", cwd=tmp_path) == "320"
     static = CUDA_LISTS.replace("COMPONENTS cuda", "COMPONENTS static cuda")
     (tmp_path / "CMakeLists.txt").write_text(static)
     refused = subprocess.run(

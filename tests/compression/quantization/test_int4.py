@@ -9,8 +9,8 @@ from torch import nn
 import lstm_fastkernels as lfk
 from cases import assert_by_contract
 from lstm_fastkernels.weights.int4 import GROUP_SIZES
+from quantization_cases import batches, quantized, snr
 
-T, B = 24, 8
 COLUMNS = 133  # no group size divides them, and each makes other groups of them
 FORMS = {
     "plain": {},
@@ -36,23 +36,6 @@ class Model(nn.Module):
         for step in y:
             state = self.cell(step, state)
         return y, state[0]
-
-
-def batches(count=8, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [2 * torch.randn(T, B, 4, generator=generator) for _ in range(count)]
-
-
-@torch.no_grad()
-def snr(model, reference, x):
-    exact = copy.deepcopy(reference).double()(x.double())[0]
-    noise = model(x)[0].double() - exact
-    return float(10 * torch.log10(exact.square().sum() / noise.square().sum()))
-
-
-def quantized(model, config, **options):
-    model = copy.deepcopy(model)
-    return model, lfk.quantize_(model, config, **options)
 
 
 def stored_bytes(lstm):

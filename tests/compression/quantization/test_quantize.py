@@ -11,8 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import lstm_fastkernels as lfk
 from cases import Case, assert_by_contract
 from lstm_fastkernels.weights.structures import block_density
-
-T, B = 24, 8
+from quantization_cases import B, T, batches, quantized, snr
 
 
 class Model(nn.Module):
@@ -32,23 +31,6 @@ class Model(nn.Module):
         for step in self.drop(y[..., :33]):
             state = self.cell(step, state)
         return y, state[0]
-
-
-def batches(count=8, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [2 * torch.randn(T, B, 4, generator=generator) for _ in range(count)]
-
-
-@torch.no_grad()
-def snr(model, reference, x):
-    exact = copy.deepcopy(reference).eval().double()(x.double())[0]
-    noise = model.eval()(x)[0].double() - exact
-    return float(10 * torch.log10(exact.square().sum() / noise.square().sum()))
-
-
-def quantized(model, *args, **options):
-    model = copy.deepcopy(model)
-    return model, lfk.quantize_(model, *args, **options)
 
 
 @pytest.mark.parametrize("pair_safe", [True, False, "auto"])
