@@ -72,11 +72,13 @@ def saved_size(module: nn.Module) -> int:
     return buffer.tell()
 
 
-def calibrated(model: CharLM, training: list[Tensor]) -> CharLM:
+def calibrated(
+    model: CharLM, config: lfk.Int8Config | lfk.Int4Config, training: list[Tensor]
+) -> CharLM:
     """Quantize a copy of the model, with 16 pieces of the training text to calibrate with."""
     model = copy.deepcopy(model)
     batches = text_sample(training, 16, 512)[:, :-1].split(4)
-    lfk.quantize_(model, lfk.Int8Config(), calibration=batches)
+    lfk.quantize_(model, config, calibration=batches)
     return model
 
 
@@ -86,11 +88,14 @@ def make_candidates(model: CharLM, training: list[Tensor]) -> list[Candidate]:
     pruned, metadata = load_model(PRUNED_WEIGHTS)
     zeros = f"{float(metadata['sparsity']):.0%} zeros"
     wide = lfk.convert(model, activations="int16")
+    in8 = calibrated(model, lfk.Int8Config(), training)
+    in4 = calibrated(model, lfk.Int4Config(), training)
     return [
         Candidate("nn.LSTM, float32", model, float_bytes(model.lstm)),
         Candidate("torch.ao quantize_dynamic", dynamic, saved_size(dynamic.lstm) if dynamic else 0),
         fast_candidate(lfk.convert(model), "FastQuantLSTM, int8"),
-        fast_candidate(calibrated(model, training), "FastQuantLSTM, int8, calibrated"),
+        fast_candidate(in8, "FastQuantLSTM, int8, calibrated"),
+        fast_candidate(in4, "FastQuantLSTM, int4, calibrated"),
         fast_candidate(wide, "FastQuantLSTM, int16 activations"),
         fast_candidate(pruned, f"FastQuantLSTM, int8, {zeros}"),
     ]
