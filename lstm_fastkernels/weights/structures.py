@@ -212,9 +212,8 @@ class LayoutConfig:
 
     def lay_out(self, dense: Tensors, name: str, weight_format: WeightFormat) -> Tensors:
         """The tensors of nn.LSTM's matrix of that name, from those of the dense matrix."""
+        self.check_format(name, weight_format)
         layout, most = self.layout, weight_format.max_block_density
-        if layout == "block_sparse" and most is None:
-            raise ValueError(f"{name}: 4-bit weights have no blocks: use layout 'dense' or 'auto'")
         if layout == "auto":
             # Fake tensors have no zeros to count.
             sparse = (
@@ -224,6 +223,11 @@ class LayoutConfig:
             )
             layout = "block_sparse" if sparse else "dense"
         return WHOLE_STRUCTURES[layout].lay_out(dense, name, self.block_size)
+
+    def check_format(self, name: str, weight_format: WeightFormat) -> None:
+        """ValueError where the matrix cannot be laid out so in this format."""
+        if self.layout == "block_sparse" and weight_format.max_block_density is None:
+            raise ValueError(f"{name}: 4-bit weights have no blocks: use layout 'dense' or 'auto'")
 
     def kept_factors(self, factors: Factors, sizes: Mapping[str, MatrixSize]) -> Factors:
         """Of matrices that are products, those that are to stay ones: "auto" takes them where that

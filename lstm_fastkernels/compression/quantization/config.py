@@ -7,13 +7,12 @@ from typing import Any
 from lstm_fastkernels.weights.precision import Activations
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
-from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout
+from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationConfig:
-    """What configurations have in common: options of FastQuantLSTM, which checks those of layouts
-    and precisions."""
+    """What configurations have in common: options of FastQuantLSTM, which checks precisions."""
 
     activations: Activations
     precision: Mapping[str, str] | None = None
@@ -24,9 +23,13 @@ class QuantizationConfig:
 
     def __post_init__(self) -> None:
         self.rounding()  # raises ValueError for what it does not know
+        self.laying_out()  # the same
 
     def rounding(self) -> RoundingConfig:
         return RoundingConfig(self.pair_safe, self.group_size)
+
+    def laying_out(self) -> LayoutConfig:
+        return LayoutConfig(self.layout, self.block_size)
 
     def options(self) -> dict[str, Any]:
         """FastQuantLSTM's and FastQuantLSTMCell's."""

@@ -18,8 +18,8 @@ from lstm_fastkernels.modules.cell import FastQuantLSTMCell
 from lstm_fastkernels.modules.float_lstm import shape_of
 from lstm_fastkernels.modules.low_rank import low_rank_factors
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
+from lstm_fastkernels.weights.formats import PRECISIONS
 from lstm_fastkernels.weights.precision import PrecisionConfig
-from lstm_fastkernels.weights.structures import LayoutConfig
 
 CLASSES: dict[type[nn.Module], Any] = {
     nn.LSTM: FastQuantLSTM,
@@ -78,7 +78,10 @@ def _asked(lstm: nn.Module, name: str, config: QuantizationConfig) -> dict[str, 
     """The precision of each matrix that the config has for an LSTM, which errors call by name."""
     choices = FastQuantLSTM.activation_choices, FastQuantLSTM.precision_choices
     try:
-        return PrecisionConfig(config.activations, config.precision).of(shape_of(lstm), *choices)
+        asked = PrecisionConfig(config.activations, config.precision).of(shape_of(lstm), *choices)
+        for matrix, precision in asked.items():
+            config.laying_out().check_format(matrix, PRECISIONS[precision](config.rounding()))
+        return asked
     except ValueError as error:
         raise ValueError(f"{label_of(name)}: {error}") from error
 
@@ -93,8 +96,7 @@ def _twin(
     """The LSTM quantized, the precision of each matrix and what was reached on held-out calls."""
     precision, sqnr, tensors = asked, None, None
     if seen is not None:
-        layout = LayoutConfig(config.layout, config.block_size)
-        factors = layout.kept_factors(low_rank_factors(lstm), seen.shape.matrices)
+        factors = config.laying_out().kept_factors(low_rank_factors(lstm), seen.shape.matrices)
         candidates, held_out = Candidates(seen, config.rounding(), factors), seen.held_out
         if min_sqnr is not None:
             if not held_out:

@@ -1,6 +1,7 @@
 """quantize_ with 4-bit weights, in all matrices and in some."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -109,15 +110,30 @@ def test_min_sqnr_is_reached_with_fewer_bytes_than_int8(form):
     assert stored_bytes(found) < stored_bytes(int8)
 
 
-@pytest.mark.parametrize("options", [{"group_size": 48}, {"group_size": True}, {"pair_safe": "no"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"group_size": 48},
+        {"group_size": True},
+        {"pair_safe": "no"},
+        {"layout": "sparse"},
+        {"block_size": (4, 4)},
+    ],
+)
 @pytest.mark.parametrize("config", [lfk.Int4Config, lfk.Int8Config])
-def test_bad_rounding_is_refused_before_there_is_a_model(config, options):
+def test_bad_options_are_refused_before_there_is_a_model(config, options):
     ((name, value),) = options.items()
-    with pytest.raises(ValueError, match=f"{name} must be .*, got {value!r}"):
+    with pytest.raises(
+        ValueError, match=re.escape(name) + " must be .*, got " + re.escape(f"{value!r}")
+    ):
         config(**options)
 
 
-@pytest.mark.parametrize("calibration", [None, batches(2)], ids=["without data", "with data"])
+def never_read():
+    yield pytest.fail("the model was run")
+
+
+@pytest.mark.parametrize("calibration", [None, never_read()], ids=["without data", "with data"])
 @pytest.mark.parametrize(
     ("config", "matrix"),
     [
