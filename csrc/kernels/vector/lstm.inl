@@ -146,7 +146,7 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
       });
     };
     if (to.grid == 0.0f)
-      write([](Floats x) LFK_ALWAYS_INLINE { return x; });
+      write([&](Floats x) LFK_ALWAYS_INLINE { return x; });
     else
       write([&](Floats x) LFK_ALWAYS_INLINE { return rounded(x * grid); });
   }
