@@ -11,10 +11,6 @@ namespace {
 
 int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
 
-int64_t scale_groups(const MatrixShape &shape, const MatrixRecord &record) {
-  return record.scale_columns ? divide_up(shape.columns, record.scale_columns) : 1;
-}
-
 bool possible(Arithmetic arithmetic, Precision precision) {
   if (arithmetic == Arithmetic::pairs8)
     return precision == Precision{WeightType::int8, ActivationType::int8};
@@ -54,7 +50,7 @@ MatrixOffsets CpuLayout::place(Sections &sections, const MatrixShape &shape,
                             group_bytes(arithmetic));
   }
   at.row_sums = sections.add(rows * record.row_sum_bytes);
-  at.scales = sections.add(rows * scale_groups(shape, record) * int64_t{sizeof(float)});
+  at.scales = sections.add(rows * record.scale_groups(shape) * int64_t{sizeof(float)});
   return at;
 }
 
@@ -100,7 +96,7 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
   matrix.wide_row_sums = record.row_sum_bytes == sizeof(int32_t);
   matrix.scales = base + at.scales;
   matrix.scale_columns = record.scale_columns;
-  matrix.scale_groups = scale_groups(shape, record);
+  matrix.scale_groups = record.scale_groups(shape);
   matrix.num_tiles = shape.num_tiles();
   matrix.groups = divide_up(shape.columns, columns_per_group(matrix.arithmetic));
   matrix.positions = record.positions;

@@ -41,6 +41,9 @@ struct MatrixRecord {
   uint32_t scale_columns; // of int4: how many share a scale; 0 of others
 
   Precision precision() const { return {weights, activations}; }
+  int64_t scale_groups(const MatrixShape &shape) const {
+    return scale_columns ? divide_up(shape.columns, scale_columns) : 1;
+  }
 };
 static_assert(sizeof(MatrixRecord) == 32);
 

@@ -20,6 +20,7 @@ from lstm_fastkernels.modules.float_lstm import (
     share_hooks,
     tensor_fault,
 )
+from lstm_fastkernels.modules.parametrized import parametrization_of
 
 FilterFn = Callable[[nn.Module, str], bool]
 
@@ -94,6 +95,17 @@ def check_matrices(
             raise ValueError(f"{label}: {fault}")
         if others := [owner for owner in owners[id(parameter)] if owner != label]:
             raise ValueError(f"{label} is shared with {', '.join(others)}: untie them first")
+
+
+def check_outermost(module: nn.Module, name: str, matrices: Collection[str], what: str) -> None:
+    """Raises ValueError for a matrix of an LSTM with another parametrization on top of its `what`,
+    which cannot be taken off alone."""
+    for matrix in matrices:
+        if len(parametrization_of(module, matrix)) > 1:
+            raise ValueError(
+                f"{join(name, matrix)} has another parametrization on top of its {what}, which "
+                "would become permanent too"
+            )
 
 
 def check_unwrapped(

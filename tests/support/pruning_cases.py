@@ -1,10 +1,10 @@
-"""LSTMs to prune, and a small model and task to train."""
+"""LSTMs to prune, a small model and task to train, and training step by step."""
 
 import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
-from cases import Case
+from cases import Case, flat
 
 CASES = [
     Case(9, 31),
@@ -48,6 +48,26 @@ def train(model, optimizer, pruner, steps):
             pruner.step()
         losses.append(loss.item())
     return losses
+
+
+def training_steps(lstm, case, twin_of):
+    """Yields, with gradients in both, the plain LSTM with the weights that `lstm` should run with:
+    outputs must be equal, and other ones in each step. The caller steps its optimizer."""
+    x, hx = case.x(), case.state()
+    previous = None
+    for _ in range(3):
+        result = lstm(x, hx)
+        plain = twin_of(lstm, case)
+        expected = plain(x, hx)
+        for actual, wanted in zip(flat(result), flat(expected), strict=True):
+            assert torch.equal(actual, wanted)
+        assert previous is None or not torch.equal(result[0], previous)
+        previous = result[0]
+
+        lstm.zero_grad()
+        result[0].square().sum().backward()
+        expected[0].square().sum().backward()
+        yield plain
 
 
 def adam(model):

@@ -14,10 +14,6 @@ namespace lstm_fastkernels {
 namespace cuda {
 namespace {
 
-int64_t scale_groups(const MatrixShape &shape, const MatrixRecord &record) {
-  return record.scale_columns ? divide_up(shape.columns, record.scale_columns) : 1;
-}
-
 struct MatrixOffsets {
   int64_t starts, columns, fragments, row_sums, scales;
 };
@@ -143,7 +139,7 @@ struct Layout {
         sections.add(fragments * bytes_per_fragment(static_cast<Arithmetic>(record.arithmetic)));
     at.row_sums = sections.add(bands * kBandHeight * record.row_sum_bytes);
     at.scales =
-        sections.add(bands * kBandHeight * scale_groups(shape, record) * int64_t{sizeof(float)});
+        sections.add(bands * kBandHeight * record.scale_groups(shape) * int64_t{sizeof(float)});
     return at;
   }
 
@@ -185,7 +181,7 @@ DeviceMatrix view(const MatrixShape &shape, const MatrixRecord &record, const ui
   matrix.fragments = base + at.fragments;
   matrix.row_sums = reinterpret_cast<const int32_t *>(base + at.row_sums);
   matrix.scales = reinterpret_cast<const float *>(base + at.scales);
-  matrix.scale_groups = static_cast<int32_t>(scale_groups(shape, record));
+  matrix.scale_groups = static_cast<int32_t>(record.scale_groups(shape));
   matrix.scale_fragments = static_cast<int32_t>(record.scale_columns / kFragmentColumns);
   matrix.num_tiles = static_cast<int32_t>(shape.num_tiles(kBandHeight));
   matrix.num_columns = static_cast<int32_t>(shape.columns);

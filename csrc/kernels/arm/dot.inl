@@ -116,6 +116,7 @@ struct Dot {
 };
 
 struct StripDot : Dot {
+  static constexpr bool kPaired = false;
   template <Arithmetic F> static constexpr int max_rows() { return kMostStrips<F> / 2; } // of two
   template <Arithmetic F> static constexpr int strips() { return kMostStrips<F>; }
 };

@@ -55,14 +55,6 @@ struct Bytes {
 
 #include "kernels/vector/products.inl"
 
-namespace lstm_fastkernels {
-namespace neon {
-namespace {
-template <Arithmetic F> using BlockMatrix = SparseMatrix<F>;
-} // namespace
-} // namespace neon
-} // namespace lstm_fastkernels
-
 #include "kernels/vector/multiply.inl"
 
 #include "kernels/vector/lstm.inl"

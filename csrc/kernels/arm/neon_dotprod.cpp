@@ -46,14 +46,6 @@ struct Bytes {
 
 #include "kernels/vector/products.inl"
 
-namespace lstm_fastkernels {
-namespace neon_dotprod {
-namespace {
-template <Arithmetic F> using BlockMatrix = SparseMatrix<F>;
-} // namespace
-} // namespace neon_dotprod
-} // namespace lstm_fastkernels
-
 #include "kernels/vector/multiply.inl"
 
 #include "kernels/vector/lstm.inl"

@@ -1,10 +1,14 @@
-// Which products a matrix takes. BlockMatrix<arithmetic>, which the including file names, are those
-// of block-sparse ones. Included inside a target region, after products.inl; everything here has
-// internal linkage.
+// Which products a matrix takes. Included inside a target region, after products.inl and whatever
+// products are the instruction set's own; everything here has internal linkage.
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
 namespace {
+
+template <Arithmetic F> struct PairedMatrix; // where StripDot::kPaired
+
+template <Arithmetic F>
+using BlockMatrix = std::conditional_t<StripDot::kPaired, PairedMatrix<F>, SparseMatrix<F>>;
 
 template <Arithmetic F>
 void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRows &x, int64_t rows,

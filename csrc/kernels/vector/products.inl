@@ -25,7 +25,7 @@
 //     columns, an offset for each row, sums): the exact sums of weights as they are stored, which
 //     are 8 larger, less the offsets
 // Dot::kPairs8 is how pair-safe weights are multiplied. StripDot::strips<arithmetic>() of one row
-// run side by side.
+// run side by side; StripDot::kPaired: several rows go by pairs (x86/paired.inl).
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {

@@ -135,14 +135,6 @@ struct StripDot : Dot {
 
 #include "kernels/vector/products.inl"
 
-namespace lstm_fastkernels {
-namespace avx2 {
-namespace {
-template <Arithmetic F> using BlockMatrix = SparseMatrix<F>;
-} // namespace
-} // namespace avx2
-} // namespace lstm_fastkernels
-
 #include "kernels/vector/multiply.inl"
 
 #include "kernels/vector/lstm.inl"

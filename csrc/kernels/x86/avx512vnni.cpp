@@ -122,6 +122,7 @@ private:
 };
 
 struct StripDot : Registers256 {
+  static constexpr bool kPaired = true;
   template <Arithmetic> static constexpr int max_rows() { return 8; }
 
   template <Arithmetic F> static Integers add(Integers sums, Integers a, Integers weights) {
@@ -140,14 +141,6 @@ struct StripDot : Registers256 {
 #include "kernels/vector/products.inl"
 
 #include "kernels/x86/paired.inl"
-
-namespace lstm_fastkernels {
-namespace avx512vnni {
-namespace {
-template <Arithmetic F> using BlockMatrix = PairedMatrix<F>;
-} // namespace
-} // namespace avx512vnni
-} // namespace lstm_fastkernels
 
 #include "kernels/vector/multiply.inl"
 

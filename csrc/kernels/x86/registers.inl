@@ -63,6 +63,7 @@ struct Registers256 {
   template <Arithmetic> using Sums = Integers;
   static constexpr int kGates = 1;
   static constexpr int32_t kOffset = 0;
+  static constexpr bool kPaired = false;
 
   template <Arithmetic> static constexpr int strips() { return kSliceStrips; }
   static Integers gate(Integers sums, int) { return sums; }

@@ -35,8 +35,7 @@ class LowRankConfig:
             raise ValueError("expected exactly one of rank and energy")
         if isinstance(self.matrices, str):
             raise ValueError(f"matrices must be a list of names or patterns, got {self.matrices!r}")
-        amount = self.rank if self.energy is None else self.energy
-        if isinstance(amount, Mapping) and self.matrices is not None:
+        if isinstance(self._amount, Mapping) and self.matrices is not None:
             raise ValueError("matrices goes without a mapping, which names its matrices itself")
         if not self.amounts:
             raise ValueError("expected a matrix to factorize, got an empty mapping or list")
@@ -47,9 +46,13 @@ class LowRankConfig:
                 raise ValueError(f"{fault}, got {value!r} for {pattern}")
 
     @property
+    def _amount(self) -> float | Mapping[str, int] | Mapping[str, float] | None:
+        return self.rank if self.energy is None else self.energy
+
+    @property
     def amounts(self) -> dict[str, int | float]:
         """The rank or energy by names and patterns."""
-        amount = self.rank if self.energy is None else self.energy
+        amount = self._amount
         if isinstance(amount, Mapping):
             return dict(amount)
         assert amount is not None

@@ -17,6 +17,7 @@ from lstm_fastkernels.compression.low_rank.spectrum import Spectrum
 from lstm_fastkernels.compression.lstms import (
     FilterFn,
     check_matrices,
+    check_outermost,
     check_unwrapped,
     find_lstms,
     join,
@@ -32,9 +33,9 @@ from lstm_fastkernels.modules.float_lstm import (
 )
 from lstm_fastkernels.modules.low_rank import LowRank, low_rank_names
 from lstm_fastkernels.modules.parametrized import changing_parametrizations, parametrization_of
+from lstm_fastkernels.weights.structures import Factors
 
 Amounts = Mapping[str, int | float]
-Factors = dict[str, tuple[Tensor, Tensor]]
 
 
 def factorize_(
@@ -74,7 +75,7 @@ def factorize_(
     weights = {lstm: _weights(lstm, name, calibration is not None) for lstm, name in names.items()}
     seen = {} if calibration is None else observe(model, names, calibration)
     rows: list[FactorizedMatrix] = []
-    factors: dict[nn.Module, Factors] = {}
+    factors: dict[nn.Module, dict[str, tuple[Tensor, Tensor]]] = {}
     sqnr = {}
     for lstm, name in names.items():
         factors[lstm] = {}
@@ -107,12 +108,7 @@ def remove_low_rank_(model: nn.Module) -> None:
     if not lstms:
         raise ValueError("nothing in the model is factorized")
     for lstm, name in lstms.items():
-        for matrix in low_rank_names(lstm):
-            if len(parametrization_of(lstm, matrix)) > 1:
-                raise ValueError(
-                    f"{join(name, matrix)} has another parametrization on top of its factors, "
-                    "which would become permanent too"
-                )
+        check_outermost(lstm, name, low_rank_names(lstm), "factors")
     for lstm in lstms:
         with changing_parametrizations(lstm):
             for matrix in low_rank_names(lstm):

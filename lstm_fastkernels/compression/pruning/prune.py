@@ -8,6 +8,7 @@ from lstm_fastkernels.compression.lstms import (
     SHARDING,
     FilterFn,
     check_matrices,
+    check_outermost,
     check_unwrapped,
     find_lstms,
     join,
@@ -19,7 +20,6 @@ from lstm_fastkernels.compression.pruning.config import PruneConfig
 from lstm_fastkernels.compression.pruning.matrix import PrunedMatrix
 from lstm_fastkernels.compression.pruning.pruner import Pruner
 from lstm_fastkernels.modules.float_lstm import matrix_names
-from lstm_fastkernels.modules.parametrized import parametrization_of
 
 
 def prune_(
@@ -96,11 +96,6 @@ def remove_pruning_(model: nn.Module) -> None:
     if not pruned:
         raise ValueError("nothing in the model is being pruned")
     for module, name in pruned.items():
-        for matrix in masking.masked_names(module):
-            if len(parametrization_of(module, matrix)) > 1:
-                raise ValueError(
-                    f"{join(name, matrix)} has another parametrization on top of its mask, which "
-                    "would become permanent too"
-                )
+        check_outermost(module, name, masking.masked_names(module), "mask")
     for module in pruned:
         masking.take_off(module)

@@ -77,10 +77,11 @@ def quantize_(
 def _asked(lstm: nn.Module, name: str, config: QuantizationConfig) -> dict[str, str]:
     """The precision of each matrix that the config has for an LSTM, which errors call by name."""
     choices = FastQuantLSTM.activation_choices, FastQuantLSTM.precision_choices
+    layout, rounding = config.laying_out(), config.rounding()
     try:
         asked = PrecisionConfig(config.activations, config.precision).of(shape_of(lstm), *choices)
         for matrix, precision in asked.items():
-            config.laying_out().check_format(matrix, PRECISIONS[precision](config.rounding()))
+            layout.check_format(matrix, PRECISIONS[precision](rounding))
         return asked
     except ValueError as error:
         raise ValueError(f"{label_of(name)}: {error}") from error

@@ -11,7 +11,7 @@ import lstm_fastkernels as lfk
 from cases import Case, flat
 from low_rank_cases import CASES, plain_twin
 from lstm_fastkernels.modules.low_rank import low_rank_factors
-from pruning_cases import Model, adam, train
+from pruning_cases import Model, adam, train, training_steps
 
 RANK = lfk.LowRankConfig(3)
 
@@ -23,22 +23,9 @@ def test_training_changes_the_factors_that_the_forward_uses(case):
     lfk.factorize_(lstm, RANK)
     lstm.flatten_parameters()
     optimizer = torch.optim.SGD(lstm.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
-    x, hx = case.x(), case.state()
-    previous = None
-    for _ in range(3):
+    for plain in training_steps(lstm, case, plain_twin):
         before = {name: (u.clone(), v.clone()) for name, (u, v) in low_rank_factors(lstm).items()}
         assert len(before) == 2 * case.num_layers * (1 + case.bidirectional)
-        result = lstm(x, hx)
-        plain = plain_twin(lstm, case)
-        expected = plain(x, hx)
-        for actual, wanted in zip(flat(result), flat(expected), strict=True):
-            assert torch.equal(actual, wanted)
-        assert previous is None or not torch.equal(result[0], previous)
-        previous = result[0]
-
-        optimizer.zero_grad()
-        result[0].square().sum().backward()
-        expected[0].square().sum().backward()
         for name, (u, v) in before.items():
             pair, grad = lstm.parametrizations[name], getattr(plain, name).grad
             torch.testing.assert_close(pair.original0.grad, grad @ v.T)

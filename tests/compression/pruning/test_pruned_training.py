@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import lstm_fastkernels as lfk
 from cases import Case, flat
-from pruning_cases import CASES, HALF, Model, adam, masked_weights, train
+from pruning_cases import CASES, HALF, Model, adam, masked_weights, train, training_steps
 
 
 def reference(lstm, case):
@@ -28,20 +28,7 @@ def test_training_moves_the_weights_that_the_forward_uses(case):
     lstm = case.lstm()
     optimizer = torch.optim.SGD(lstm.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
     lfk.prune_(lstm, lfk.PruneConfig(0.5, block_size=(2, 2)))
-    x, hx = case.x(), case.state()
-    previous = None
-    for _ in range(3):
-        result = lstm(x, hx)
-        plain = reference(lstm, case)
-        expected = plain(x, hx)
-        for actual, wanted in zip(flat(result), flat(expected), strict=True):
-            assert torch.equal(actual, wanted)
-        assert previous is None or not torch.equal(result[0], previous)
-        previous = result[0]
-
-        optimizer.zero_grad()
-        result[0].square().sum().backward()
-        expected[0].square().sum().backward()
+    for plain in training_steps(lstm, case, reference):
         for name, pair in lstm.parametrizations.items():
             assert torch.equal(pair.original.grad, getattr(plain, name).grad * pair[0].mask)
         optimizer.step()
