@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lstm_fastkernels.compression.pruning.pruner import Pruner as Pruner
     from lstm_fastkernels.compression.pruning.report import SparsityReport as SparsityReport
     from lstm_fastkernels.compression.pruning.report import sparsity_report as sparsity_report
+    from lstm_fastkernels.compression.qat.config import QATConfig as QATConfig
     from lstm_fastkernels.compression.quantization.check import SqnrReport as SqnrReport
     from lstm_fastkernels.compression.quantization.check import check as check
     from lstm_fastkernels.compression.quantization.config import Int4Config as Int4Config
@@ -83,6 +84,7 @@ _HOMES = {
     "prune_hidden_": "compression.pruning.hidden",
     "PruneConfig": "compression.pruning.config",
     "Pruner": "compression.pruning.pruner",
+    "QATConfig": "compression.qat.config",
     "QuantizationReport": "compression.quantization.report",
     "quantize_": "compression.quantization.quantize",
     "quantize_groups": "weights.int4",

@@ -199,7 +199,7 @@ def take_activations(matrix: Matrix, rows: Tensor, kind: RowKind = "any") -> tup
     is subtracted. float32 activations are the rows themselves, with scale 1; a row with a
     non-finite value counts as zeros with scale NaN.
     """
-    if matrix.activations == "int8":
+    if matrix.activations in ("int8", "int4"):
         q, zero_point, scale = quantize_rows_unsigned(rows, kind)
         return q - zero_point, scale
     if matrix.activations == "int16":

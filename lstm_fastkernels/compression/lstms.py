@@ -17,10 +17,12 @@ from lstm_fastkernels.modules.float_lstm import (
     missing_fault,
     modules_in,
     parameter_kinds,
+    prepared_fault,
     share_hooks,
     tensor_fault,
 )
-from lstm_fastkernels.modules.parametrized import parametrization_of
+from lstm_fastkernels.modules.parametrized import originals_of, parametrization_of
+from lstm_fastkernels.weights.checks import Kind
 
 FilterFn = Callable[[nn.Module, str], bool]
 
@@ -75,14 +77,23 @@ def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
 
 
 def check_matrices(
-    module: nn.Module, name: str, matrices: Collection[str], owners: Mapping[int, list[str]]
+    module: nn.Module,
+    name: str,
+    matrices: Collection[str],
+    owners: Mapping[int, list[str]],
+    beneath: tuple[type[nn.Module], ...] = (),
 ) -> None:
     """Raises ValueError for a matrix of an LSTM that cannot be parametrized.
 
-    owners: those of the model's parameters.
+    owners: those of the model's parameters. beneath: classes of which a parametrization may be
+    there already.
     """
+    if fault := prepared_fault(module):
+        raise ValueError(f"{label_of(name)}: {fault}")
     for matrix in matrices:
-        if parametrize.is_parametrized(module, matrix):
+        if not parametrize.is_parametrized(module, matrix):
+            continue
+        if [part for part in parametrization_of(module, matrix) if not isinstance(part, beneath)]:
             raise ValueError(
                 f"{join(name, matrix)} has another parametrization: make it permanent first"
             )
@@ -90,11 +101,14 @@ def check_matrices(
         raise ValueError(f"{label_of(name)}: {fault}")
     kinds = parameter_kinds(module)
     for matrix in matrices:
-        parameter, label = module.get_parameter(matrix), join(name, matrix)
-        if fault := tensor_fault(parameter, kinds[matrix]):
-            raise ValueError(f"{label}: {fault}")
-        if others := [owner for owner in owners[id(parameter)] if owner != label]:
-            raise ValueError(f"{label} is shared with {', '.join(others)}: untie them first")
+        for own, parameter in originals_of(module, matrix).items():
+            kind, label = kinds[matrix], join(name, own)
+            if parametrize.is_parametrized(module, matrix):
+                kind = Kind(None, (None, None))
+            if fault := tensor_fault(parameter, kind):
+                raise ValueError(f"{label}: {fault}")
+            if others := [owner for owner in owners[id(parameter)] if owner != label]:
+                raise ValueError(f"{label} is shared with {', '.join(others)}: untie them first")
 
 
 def check_outermost(module: nn.Module, name: str, matrices: Collection[str], what: str) -> None:

@@ -11,7 +11,13 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels._watch import current
-from lstm_fastkernels.modules.float_lstm import copy_hooks, fault_of, life_fault, weights_of
+from lstm_fastkernels.modules.float_lstm import (
+    copy_hooks,
+    fault_of,
+    life_fault,
+    prepared_fault,
+    weights_of,
+)
 from lstm_fastkernels.modules.low_rank import low_rank_factors
 from lstm_fastkernels.modules.quantized_lstm import quantized_classes, quantized_tensors
 from lstm_fastkernels.modules.refusals import explain_refusal
@@ -19,7 +25,7 @@ from lstm_fastkernels.modules.running import explain_run, explain_steps
 from lstm_fastkernels.modules.stateful import StatefulLSTM
 from lstm_fastkernels.modules.states import State, two_states
 from lstm_fastkernels.ops import least_lstm, lstm, lstm_without_gradient
-from lstm_fastkernels.weights.canonical import WeightSpec
+from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.formats import INPUT_DTYPES, stored_as
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig, describe, word_for
 from lstm_fastkernels.weights.quantize_rows import PairSafe
@@ -100,6 +106,26 @@ class FastModule(StatefulLSTM):
     # ---- the float twin ----
 
     @classmethod
+    def _like(cls, twin: nn.Module, **options: Any) -> Self:
+        """One of a twin's sizes, on the meta device; options are those that the class has beside
+        its float class's."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_canonical(cls, twin: nn.Module, canonical: CanonicalLSTM, **options: Any) -> Self:
+        """One in a float twin's place with these weights, of the sizes and precision that it gets;
+        else as from_float, and on the twin's device."""
+        if fault := fault_of(twin):
+            raise ValueError(fault)
+        module = cls._like(twin, **options)
+        device = next(twin.parameters()).device
+        module._set_canonical(
+            canonical.spec.take({name: t.to(device) for name, t in canonical.tensors.items()})
+        )
+        copy_hooks(twin, module)
+        return module.train(twin.training)
+
+    @classmethod
     def _check_float_twin(cls, module: nn.Module) -> None:
         # A subclass may compute something else; a parametrized module's class is a subclass too,
         # and computes the same.
@@ -109,7 +135,7 @@ class FastModule(StatefulLSTM):
                 f"{cls.__name__}.from_float expects an nn.{cls.float_class.__name__}, "
                 f"got {found.__name__}"
             )
-        if fault := fault_of(module):
+        if fault := fault_of(module) or prepared_fault(module):
             raise ValueError(fault)
 
     def _take_float(self, twin: nn.Module) -> Self:

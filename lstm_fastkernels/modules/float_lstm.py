@@ -145,6 +145,18 @@ def fault_of(module: nn.Module) -> str | None:
     return parts_fault(module) or life_fault(module)
 
 
+def prepared_fault(module: nn.Module) -> str | None:
+    """Whether it computes as a quantized LSTM already, which quantization-aware training has made
+    it do."""
+    forward = vars(type(module)).get("forward")
+    if not parametrize.is_parametrized(module) or not _is_ours(forward):
+        return None
+    return (
+        "it is prepared for quantization-aware training, which quantize_ with a QATConfig of step "
+        '"convert" ends'
+    )
+
+
 def parts_fault(module: nn.Module) -> str | None:
     """Which parameters, buffers and modules are missing or too many."""
     if fault := missing_fault(module):

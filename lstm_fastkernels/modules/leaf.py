@@ -3,11 +3,10 @@
 import contextlib
 from typing import Any
 
-from torch import nn
 from torch.fx import Proxy
 
 
-def call_as_leaf(module: nn.Module, input: Proxy, *others: Any) -> Proxy:
+def call_as_leaf(module: Any, input: Proxy, *others: Any) -> Proxy:
     """A call of the module in the graph that torch.fx traces; RuntimeError for the root of it."""
     tracer: Any = input.tracer
     target = None

@@ -18,9 +18,22 @@ class LowRank(nn.Module):
     def __init__(self, u: Tensor, v: Tensor) -> None:
         super().__init__()
         self._initial: tuple[Tensor, Tensor] | None = (u, v)
+        # What rounds U and V for training, once there is something.
+        self.fakes: Any = nn.ModuleList()
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        if self.fakes:
+            round_u, round_v = self.fakes
+            u, v = round_u(u), round_v(v)
         return u @ v
+
+    def fitted(self, *factors: Tensor) -> dict[str, Tensor]:
+        """The entries in a state_dict of what rounds these factors."""
+        return {
+            f"fakes.{number}.{name}": entry
+            for number, (fake, factor) in enumerate(zip(self.fakes, factors, strict=False))
+            for name, entry in fake.fitted(factor).items()
+        }
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The factors to begin with, which parametrize asks for when it is registered."""

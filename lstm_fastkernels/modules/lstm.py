@@ -4,14 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.fx import Proxy
-from torch.nn.utils.rnn import PackedSequence
+from torch import nn
 
+from lstm_fastkernels.modules.calls import LstmCalls
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.modules.leaf import call_as_leaf
-from lstm_fastkernels.modules.refusals import explain_refusal
-from lstm_fastkernels.modules.states import State, two_states, zero_state
+from lstm_fastkernels.modules.states import State, zero_state
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
@@ -29,7 +26,7 @@ LSTM_OPTIONS: dict[str, int | float] = {
 }
 
 
-class FastLSTM(FastModule):
+class FastLSTM(LstmCalls, FastModule):
     """nn.LSTM's constructor and call over compressed weights."""
 
     float_class = nn.LSTM
@@ -84,33 +81,17 @@ class FastLSTM(FastModule):
         a module that may compute something else (see convert) and weights that are not finite.
         """
         cls._check_float_twin(lstm)
-        return cls(**_arguments(lstm), device="meta", **options)._take_float(lstm)
+        return cls._like(lstm, **options)._take_float(lstm)
+
+    @classmethod
+    def _like(cls, twin: nn.Module, **options: Any) -> Self:
+        return cls(**_arguments(twin), device="meta", **options)
 
     def to_float(self) -> nn.LSTM:
         return self._give_float(nn.LSTM(**_arguments(self), device=self.packed.device))
 
     def flatten_parameters(self) -> None:
         """Does nothing: nn.LSTM has it, and models call it."""
-
-    def forward(
-        self,
-        input: Tensor | PackedSequence,
-        hx: State | None = None,
-        lengths: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, State]:
-        """y, (h_n, c_n) as nn.LSTM gives them.
-
-        input: [T, B, I], [B, T, I] with batch_first, [T, I] for one sequence, or a PackedSequence;
-        float32, float16 or bfloat16. hx: (h0, c0), float32 or of the input's dtype. lengths: int64
-        [B] on the CPU, each in 1..T, in any order: y is zero past a row's length and h_n, c_n are
-        the states there; the form of a PackedSequence that torch.compile can trace.
-        Raises ValueError for a wrong rank or dtype, RuntimeError for wrong sizes, as nn.LSTM does.
-        """
-        if not isinstance(input, Tensor):
-            return self._forward_other(input, hx, lengths)
-        if input.dim() != 3:
-            return self._forward_unbatched(input, hx, lengths)
-        return self._run(input, hx, lengths, self.batch_first)
 
     def new_state(self, batch_size: int | None = None, dtype: torch.dtype | None = None) -> State:
         """(h0, c0) of zeros on the module's device, as `forward` takes them.
@@ -122,72 +103,6 @@ class FastLSTM(FastModule):
         shape = self._spec.shape
         sizes = shape.output_size, shape.hidden_size
         return zero_state((shape.num_cells,), sizes, batch_size, self.packed.device, dtype)
-
-    def _to_run(
-        self,
-        input: Tensor | PackedSequence,
-        hx: State | None = None,
-        lengths: Tensor | None = None,
-    ) -> tuple[Tensor, State | None, Tensor | None, bool]:
-        if isinstance(input, PackedSequence):
-            return self._packed_to_run(input, hx, lengths)
-        if input.dim() != 3:
-            return self._unbatched_to_run(input, hx, lengths)
-        return input, hx, lengths, self.batch_first
-
-    def _forward_other(self, input: Any, hx: State | None, lengths: Tensor | None) -> Any:
-        if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx, lengths)
-        if isinstance(input, Proxy):
-            return call_as_leaf(self, input, hx, lengths)
-        raise TypeError(
-            f"input must be a tensor or a PackedSequence, got {type(input).__name__}: "
-            "torch.as_tensor makes one"
-        )
-
-    def _forward_unbatched(
-        self, input: Tensor, hx: State | None, lengths: Tensor | None
-    ) -> tuple[Tensor, State]:
-        y, (h, c) = self._run(*self._unbatched_to_run(input, hx, lengths))
-        return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
-
-    def _unbatched_to_run(
-        self, input: Tensor, hx: State | None, lengths: Tensor | None
-    ) -> tuple[Tensor, State | None, None, bool]:
-        if input.dim() != 2:
-            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
-        if lengths is not None:
-            raise ValueError("lengths go with a batch of sequences (3D input), got 2D input")
-        h, c = (None, None) if hx is None else two_states(hx)
-        explain_refusal(input, h, c, None)
-        if h is not None and c is not None:
-            if h.dim() != 2 or c.dim() != 2:
-                raise RuntimeError(
-                    "For unbatched 2-D input, hx and cx should also be 2-D "
-                    f"but got ({h.dim()}-D, {c.dim()}-D) tensors"
-                )
-            hx = h.unsqueeze(1), c.unsqueeze(1)
-        return input.unsqueeze(1), hx, None, False
-
-    def _forward_packed(
-        self, input: PackedSequence, hx: State | None, lengths: Tensor | None
-    ) -> tuple[PackedSequence, State]:
-        y, (h, c) = self._run(*self._packed_to_run(input, hx, lengths))
-        _, batch_sizes, sorted_indices, unsorted_indices = input
-        if unsorted_indices is not None:
-            h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)
-        return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), (h, c)
-
-    def _packed_to_run(
-        self, input: PackedSequence, hx: State | None, lengths: Tensor | None
-    ) -> tuple[Tensor, State | None, Tensor, bool]:
-        if lengths is not None:
-            raise ValueError("a PackedSequence has its own lengths: give it without `lengths`")
-        data, batch_sizes, sorted_indices, _ = input
-        if hx is not None and sorted_indices is not None:
-            h, c = two_states(hx)
-            hx = h.index_select(1, sorted_indices), c.index_select(1, sorted_indices)
-        return data, hx, batch_sizes, False
 
     def extra_repr(self) -> str:
         changed = [
@@ -242,7 +157,7 @@ class FastQuantLSTM(FastLSTM):
         weights, zero points, another precision and what from_float refuses.
         """
         cls._check_quantized_twin(lstm)
-        return cls(**_arguments(lstm), device="meta", **options)._take_quantized(lstm)
+        return cls._like(lstm, **options)._take_quantized(lstm)
 
     def dequantize(self) -> nn.LSTM:
         """An nn.LSTM with the weights that the tensors stand for, float32, same device."""

@@ -29,6 +29,21 @@ def first_parametrization(module: nn.Module, name: str) -> nn.Module | None:
     return parametrization_of(module, name)[0]
 
 
+def last_parametrization(module: nn.Module, name: str) -> nn.Module | None:
+    """What a parametrized parameter comes out of."""
+    if not parametrize.is_parametrized(module, name):
+        return None
+    return parametrization_of(module, name)[-1]
+
+
+def originals_of(module: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """The parameters behind a matrix, by their dotted names in the module."""
+    if not parametrize.is_parametrized(module, name):
+        return {name: module.get_parameter(name)}
+    own = parametrization_of(module, name)._parameters
+    return {f"parametrizations.{name}.{key}": p for key, p in own.items() if p is not None}
+
+
 @contextmanager
 def changing_parametrizations(module: nn.Module) -> Iterator[None]:
     """In which parametrizations are put on or taken off; the module follows those that are left."""

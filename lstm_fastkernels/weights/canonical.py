@@ -155,6 +155,10 @@ class CanonicalLSTM:
         whole: WholeStructure = cast(WholeStructure, structure)
         return whole.write_out(tensors, name, size)
 
+    def factors(self, name: str) -> list[Tensors]:
+        """The tensors of U and of V of a matrix that is low-rank, by what their names end in."""
+        return LOW_RANK.factors(self._parts(name)[2])
+
     def to_float(self) -> dict[str, Tensor]:
         """The float32 parameters, named as in nn.LSTM; bias_hh is zero, b_ih + b_hh in bias_ih."""
         floats: dict[str, Tensor] = {}

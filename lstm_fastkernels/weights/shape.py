@@ -1,7 +1,12 @@
 """The sizes of an LSTM and all that follows from them; the twin of the C++ LstmShape."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 GATES = "ifgo"
 
@@ -32,6 +37,10 @@ class LstmShape:
 
     def layer_input_size(self, layer: int) -> int:
         return self.input_size if layer == 0 else self.num_directions * self.output_size
+
+    def part(self, first: int, count: int = 1) -> "LstmShape":
+        """That of some of the layers, as an LSTM of its own."""
+        return replace(self, input_size=self.layer_input_size(first), num_layers=count)
 
     @cached_property
     def layers(self) -> dict[str, int]:
@@ -71,3 +80,13 @@ class LstmShape:
 def gate_count(name: str) -> int:
     """Gates stacked in nn.LSTM's matrix of that name: 4, or 1 for the projection."""
     return 1 if name.startswith("weight_hr") else len(GATES)
+
+
+def names_of_part(by_name: Mapping[str, _T], first: int, count: int = 1) -> dict[str, _T]:
+    """What belongs to some of the layers, by the names that it has in an LSTM of its own."""
+    found = {}
+    for name, value in by_name.items():
+        kind, layer, rest = re.split(r"(?<=_l)(\d+)", name)
+        if first <= int(layer) < first + count:
+            found[f"{kind}{int(layer) - first}{rest}"] = value
+    return found

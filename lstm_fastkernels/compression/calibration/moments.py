@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_fastkernels.compression.calibration.calls import Call
+from lstm_fastkernels.compression.recurrence import cells, states_before
 from lstm_fastkernels.modules.states import State
-from lstm_fastkernels.weights.shape import GATES, LstmShape
+from lstm_fastkernels.weights.shape import LstmShape
 
 # Of the mean diagonal of a second moment, which is added to its diagonal.
 DAMPING = 0.01
@@ -100,12 +101,13 @@ class FloatLayers:
             halves = layer.y.chunk(shape.num_directions, dim=2)
             for y, h0, c0, reverse in zip(halves, *layer.hx, (False, True), strict=False):
                 suffix = next(suffixes)
-                before = _before(y, h0, call.lengths, reverse)
+                before = states_before(y, h0, inside[..., None], reverse)
                 yield f"weight_ih{suffix}", layer.x[inside]
                 yield f"weight_hh{suffix}", before[inside]
                 if shape.proj_size:
                     gates = self._gates(suffix, layer.x, before)
-                    yield f"weight_hr{suffix}", _cell_outputs(gates, c0, inside, reverse)[inside]
+                    *_, o, _, tanh_c = cells(gates, c0, inside[..., None], reverse)
+                    yield f"weight_hr{suffix}", (o * tanh_c)[inside]
 
     def weight(self, name: str) -> Tensor:
         return self._floats[name]
@@ -125,25 +127,3 @@ def _run(layer: nn.LSTM, x: Tensor, hx: State, lengths: Tensor | None) -> Tensor
         return layer(x, hx)[0]
     packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
     return pad_packed_sequence(layer(packed, hx)[0], total_length=len(x))[0]
-
-
-def _before(y: Tensor, h0: Tensor, lengths: Tensor | None, reverse: bool) -> Tensor:
-    """h [T, B, P] as each step finds it, from that which each step leaves; right where active."""
-    if not reverse:
-        return torch.cat((h0[None], y[:-1]))
-    before = torch.cat((y[1:], h0[None]))
-    if lengths is not None:
-        before[lengths.to(y.device) - 1, torch.arange(y.shape[1], device=y.device)] = h0
-    return before
-
-
-def _cell_outputs(gates: Tensor, c: Tensor, inside: Tensor, reverse: bool) -> Tensor:
-    """o tanh(c) [T, B, H] of each step, from its gates [T, B, 4H] and the first c [B, H]."""
-    i, f, g, o = gates.chunk(len(GATES), dim=2)
-    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-    outputs = torch.empty_like(o)
-    steps = range(len(gates))
-    for t in reversed(steps) if reverse else steps:
-        c = torch.where(inside[t, :, None], f[t] * c + i[t] * g[t], c)
-        outputs[t] = o[t] * c.tanh()
-    return outputs

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lstm_fastkernels.modules.float_lstm import matrix_names, parameter_kinds
+from lstm_fastkernels.modules.float_keys import forget_float_keys, keep_float_keys
+from lstm_fastkernels.modules.float_lstm import matrix_names
 from lstm_fastkernels.modules.parametrized import (
     changing_parametrizations,
     first_parametrization,
@@ -44,6 +45,10 @@ class Mask(nn.Module):
             return _StraightThrough.apply(weight, self.mask)
         return torch.where(self.mask, weight, 0)
 
+    def stored(self, weight: Tensor) -> Tensor:
+        """In a state_dict are zeros."""
+        return self(weight)
+
 
 def masked_names(module: nn.Module) -> list[str]:
     """Names of the matrices that have a Mask on."""
@@ -65,8 +70,7 @@ def put_on(module: nn.Module, names: list[str], *, straight_through: bool) -> No
             module._parameters[name] = nn.Parameter(original.detach(), original.requires_grad)
             parametrize.register_parametrization(module, name, mask)
             parametrization_of(module, name)._parameters["original"] = original
-    module.register_state_dict_post_hook(_save_masked)
-    module.register_load_state_dict_pre_hook(_load_originals)
+    keep_float_keys(module)
 
 
 def take_off(module: nn.Module) -> None:
@@ -76,51 +80,4 @@ def take_off(module: nn.Module) -> None:
             with torch.no_grad():
                 parametrization_of(module, name).original.copy_(getattr(module, name))
             parametrize.remove_parametrizations(module, name, leave_parametrized=False)
-    for hooks, ours in (
-        (module._state_dict_hooks, _save_masked),
-        (module._load_state_dict_pre_hooks, _load_originals),
-    ):
-        for key in [k for k, hook in hooks.items() if getattr(hook, "hook", hook) is ours]:
-            del hooks[key]
-
-
-# ---- state_dict: the float module's keys, in its order ----
-
-
-def _original_key(prefix: str, name: str) -> str:
-    return f"{prefix}parametrizations.{name}.original"
-
-
-def _save_masked(
-    module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
-) -> None:
-    names = masked_names(module)
-    for name in parameter_kinds(module):
-        if name in names:
-            original = state_dict.pop(_original_key(prefix, name))
-            weight = getattr(module, name)
-            # keep_vars asks for tensors with their history.
-            state_dict[prefix + name] = weight if original.requires_grad else weight.detach()
-        elif prefix + name in state_dict:
-            state_dict[prefix + name] = state_dict.pop(prefix + name)
-
-
-def _load_originals(
-    module: nn.Module,
-    state_dict: dict[str, Any],
-    prefix: str,
-    local_metadata: dict[str, Any],
-    strict: bool,
-    missing_keys: list[str],
-    unexpected_keys: list[str],
-    error_msgs: list[str],
-) -> None:
-    for name in masked_names(module):
-        key, original_key = prefix + name, _original_key(prefix, name)
-        if key in state_dict:
-            state_dict[original_key] = state_dict.pop(key)
-        else:
-            # Reported under the name that people know; the weight is loaded with itself.
-            if strict:
-                missing_keys.append(key)
-            state_dict[original_key] = parametrization_of(module, name).original
+    forget_float_keys(module)

@@ -1,11 +1,10 @@
 """check: how far a model's quantized LSTMs are from its float ones."""
 
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,11 @@ from lstm_fastkernels.compression.calibration.sqnr import signal_of, to_db
 from lstm_fastkernels.compression.lstms import find_lstms, label_of
 from lstm_fastkernels.compression.quantization.candidates import empty_lstm, lstm_noise
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.modules.float_lstm import shape_of, weights_as_lstm
+from lstm_fastkernels.modules.float_lstm import prepared_fault, shape_of, weights_as_lstm
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.reference import Matrix, RowKind, affine
 from lstm_fastkernels.weights.canonical import CanonicalLSTM
-
-_T = TypeVar("_T")
+from lstm_fastkernels.weights.shape import names_of_part
 
 # Below so many dB outputs are not to be trusted without a look.
 DOUBTFUL = 25.0
@@ -97,6 +95,8 @@ def _pairs(lstms: Mapping[str, FastModule], reference: nn.Module) -> dict[nn.Mod
         twin, expected = floats.get(name), lstm.float_class
         if twin is None or type_before_parametrizations(twin) is not expected:
             raise ValueError(f"{label_of(name)} must be an nn.{expected.__name__} in the reference")
+        if fault := prepared_fault(twin):
+            raise ValueError(f"{label_of(name)} in the reference: {fault}")
         if shape_of(twin) != lstm.canonical().spec.shape:
             raise ValueError(f"{label_of(name)} has other sizes in the reference")
         pairs[twin] = name
@@ -121,19 +121,11 @@ def _rows(name: str, lstm: FastModule, twin: nn.Module, calls: list[Call]) -> It
 
 def _layers_of(canonical: CanonicalLSTM, first: int, count: int) -> FastQuantLSTM:
     """Some of an LSTM's layers as one, on the CPU."""
-    spec, shape = canonical.spec, canonical.spec.shape
-
-    def own(names: Mapping[str, _T]) -> dict[str, _T]:
-        found = {}
-        for name, value in names.items():
-            kind, layer, rest = re.split(r"(?<=_l)(\d+)", name)
-            if first <= int(layer) < first + count:
-                found[f"{kind}{int(layer) - first}{rest}"] = value
-        return found
-
-    part = replace(shape, input_size=shape.layer_input_size(first), num_layers=count)
-    lstm = empty_lstm(part, spec.bias, own(spec.precision))
-    lstm.take_canonical({name: t.detach().cpu() for name, t in own(canonical.tensors).items()})
+    spec = canonical.spec
+    precision = names_of_part(spec.precision, first, count)
+    lstm = empty_lstm(spec.shape.part(first, count), spec.bias, precision)
+    own = names_of_part(canonical.tensors, first, count)
+    lstm.take_canonical({name: tensor.detach().cpu() for name, tensor in own.items()})
     return lstm
 
 

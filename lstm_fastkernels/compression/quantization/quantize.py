@@ -4,32 +4,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.compression.calibration.observe import Observations, observe
-from lstm_fastkernels.compression.calibration.sqnr import signal_of, to_db
 from lstm_fastkernels.compression.convert import replace_lstms
-from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms, label_of
-from lstm_fastkernels.compression.quantization.candidates import Candidates, lstm_noise
+from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms
+from lstm_fastkernels.compression.qat.config import QATConfig
+from lstm_fastkernels.compression.qat.convert import convert_prepared
+from lstm_fastkernels.compression.qat.prepare import prepare
 from lstm_fastkernels.compression.quantization.config import Int8Config, QuantizationConfig
-from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
+from lstm_fastkernels.compression.quantization.plan import Planner
 from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
-from lstm_fastkernels.modules.cell import FastQuantLSTMCell
-from lstm_fastkernels.modules.float_lstm import shape_of
-from lstm_fastkernels.modules.low_rank import low_rank_factors
-from lstm_fastkernels.modules.lstm import FastQuantLSTM
-from lstm_fastkernels.weights.formats import PRECISIONS
-from lstm_fastkernels.weights.precision import PrecisionConfig
-
-CLASSES: dict[type[nn.Module], Any] = {
-    nn.LSTM: FastQuantLSTM,
-    nn.LSTMCell: FastQuantLSTMCell,
-}
+from lstm_fastkernels.compression.quantization.twins import CLASSES, twin_of
 
 
 def quantize_(
     model: nn.Module,
-    config: QuantizationConfig | None = None,
+    config: QuantizationConfig | QATConfig | None = None,
     filter_fn: FilterFn | None = None,
     *,
     calibration: Iterable[Any] | None = None,
@@ -47,68 +36,49 @@ def quantize_(
     inputs: the precision of its matrices is raised, from int4 to int8, to 16-bit activations or to
     float32, where that buys most for its price, until they do.
 
+    A QATConfig stands for quantization-aware training. Its step "prepare" leaves nn.LSTM and
+    nn.LSTMCell in their places, to be trained on: forward they compute, to the bit, as the module
+    does that step "convert" puts in their place; backward rounding counts as the identity, with no
+    gradient where a weight saturates. To begin with they are what quantize_ would make, with
+    calibration if it is given: weights are moved within half a step of rounding for that.
+    Parameters stay the same objects, learned scales are new ones: make the optimizer, and wrap the
+    model in DistributedDataParallel, after "prepare". state_dict has the float module's keys, with
+    the scales beside them; float checkpoints are loaded without. Masks of prune_ and factors of
+    factorize_, put on before, stay in force.
+
     filter_fn(module, name) picks the LSTMs. Returns a report; its `model` is the model, or, if the
     model is an LSTM itself, the replacement. Raises ValueError, with nothing changed, where
-    `convert` does, for LSTMs without input, for input that is not finite, and for a min_sqnr that
-    cannot be reached or has no held-out batch.
+    `convert` does, for LSTMs without input, for input that is not finite, for a min_sqnr that
+    cannot be reached or has no held-out batch, and for LSTMs prepared already; for "prepare" where
+    factorize_ does, masks and factors aside, for "convert" if none is prepared, or for another
+    precision.
     """
     config = Int8Config() if config is None else config
+    if isinstance(config, QATConfig):
+        if min_sqnr is not None:
+            raise ValueError(
+                "min_sqnr goes without a QATConfig: call quantize_ with it on a copy, and give the "
+                "precision that it finds to the base_config"
+            )
+        if config.step == "prepare":
+            return prepare(model, config, filter_fn, calibration)
+        if calibration is not None:
+            raise ValueError('calibration goes with step "prepare": "convert" rounds as trained')
+        return convert_prepared(model, config, filter_fn)
     if not isinstance(config, QuantizationConfig):
         raise TypeError(
-            f"quantize_ expects an Int8Config or an Int4Config, got {type(config).__name__}"
+            "quantize_ expects an Int8Config, an Int4Config or a QATConfig, got "
+            f"{type(config).__name__}"
         )
-    if min_sqnr is not None and calibration is None:
-        raise ValueError("min_sqnr needs calibration batches to measure on")
     lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=CLASSES)}
     check_replaceable(model, lstms)
-    asked = {lstm: _asked(lstm, name, config) for lstm, name in lstms.items()}
-    seen = {} if calibration is None else observe(model, lstms, calibration)
+    planner = Planner(model, lstms, config, calibration, min_sqnr)
     rows: list[QuantizedLSTM] = []
 
     def make(lstm: nn.Module) -> nn.Module:
-        twin, precision, sqnr = _twin(lstm, asked[lstm], config, seen.get(lstm), min_sqnr)
-        rows.append(QuantizedLSTM(lstms[lstm], asked[lstm], precision, sqnr))
-        return twin
+        plan = planner.plan(lstm)
+        rows.append(QuantizedLSTM(lstms[lstm], planner.asked[lstm], plan.precision, plan.sqnr))
+        return twin_of(lstm, plan.canonical, config)
 
     replaced = replace_lstms(model, make, classes=CLASSES, filter_fn=filter_fn, inplace=True)
     return QuantizationReport(replaced, rows)
-
-
-def _asked(lstm: nn.Module, name: str, config: QuantizationConfig) -> dict[str, str]:
-    """The precision of each matrix that the config has for an LSTM, which errors call by name."""
-    choices = FastQuantLSTM.activation_choices, FastQuantLSTM.precision_choices
-    layout, rounding = config.laying_out(), config.rounding()
-    try:
-        asked = PrecisionConfig(config.activations, config.precision).of(shape_of(lstm), *choices)
-        for matrix, precision in asked.items():
-            layout.check_format(matrix, PRECISIONS[precision](rounding))
-        return asked
-    except ValueError as error:
-        raise ValueError(f"{label_of(name)}: {error}") from error
-
-
-def _twin(
-    lstm: nn.Module,
-    asked: dict[str, str],
-    config: QuantizationConfig,
-    seen: Observations | None,
-    min_sqnr: float | None,
-) -> tuple[nn.Module, dict[str, str], float | None]:
-    """The LSTM quantized, the precision of each matrix and what was reached on held-out calls."""
-    precision, sqnr, tensors = asked, None, None
-    if seen is not None:
-        factors = config.laying_out().kept_factors(low_rank_factors(lstm), seen.shape.matrices)
-        candidates, held_out = Candidates(seen, config.rounding(), factors), seen.held_out
-        if min_sqnr is not None:
-            if not held_out:
-                raise ValueError("min_sqnr needs a second calibration batch, to measure on")
-            precision, sqnr = raise_precision(candidates, asked, held_out, min_sqnr)
-        elif held_out:
-            sqnr = to_db(signal_of(held_out), lstm_noise(candidates.lstm(precision), held_out))
-        tensors = candidates.tensors(precision)
-    twin: Any = CLASSES[type_before_parametrizations(lstm)].from_float(
-        lstm, **config.options() | {"activations": None, "precision": precision}
-    )
-    if tensors is not None:
-        twin.take_dense({name: tensor.to(twin.packed.device) for name, tensor in tensors.items()})
-    return twin, precision, sqnr

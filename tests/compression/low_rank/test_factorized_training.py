@@ -12,6 +12,7 @@ from cases import Case, flat
 from low_rank_cases import CASES, plain_twin
 from lstm_fastkernels.modules.low_rank import low_rank_factors
 from pruning_cases import Model, adam, train, training_steps
+from torch_bfloat16 import needs_bfloat16
 
 RANK = lfk.LowRankConfig(3)
 
@@ -76,6 +77,7 @@ def test_each_product_is_computed_once_a_forward(monkeypatch):
     assert len(calls) == len(set(calls)) == 4
 
 
+@needs_bfloat16
 def test_autocast():
     case = Case(9, 32)
     lstm = case.lstm()

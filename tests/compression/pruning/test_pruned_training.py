@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import lstm_fastkernels as lfk
 from cases import Case, flat
 from pruning_cases import CASES, HALF, Model, adam, masked_weights, train, training_steps
+from torch_bfloat16 import needs_bfloat16
 
 
 def reference(lstm, case):
@@ -51,6 +52,7 @@ def test_packed_sequences_and_cells():
     assert all(map(torch.equal, cell(x), plain(x)))
 
 
+@needs_bfloat16
 def test_autocast():
     case = Case(9, 32)
     lstm = case.lstm()

@@ -1,0 +1,1 @@
+"""Quantization-aware training: nn.LSTMs that compute as their quantized twins will."""
