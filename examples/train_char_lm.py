@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+import lstm_fastkernels as lfk
 from char_lm import (
     HIDDEN_SIZE,
     CharLM,
@@ -109,8 +110,13 @@ def rate_at(step: int, warmup: int, steps: int) -> float:
     return MINIMUM_RATE + (1 - MINIMUM_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def train(model: CharLM, modules: list[Tensor], options: Options) -> Iterator[float]:
-    """Train the model; after each optimizer step, yield the loss in bits per character."""
+def train(
+    model: CharLM, modules: list[Tensor], options: Options, teacher: CharLM | None = None
+) -> Iterator[float]:
+    """Train the model; after each optimizer step, yield the loss in bits per character.
+
+    With a teacher half of the loss is that of distillation.
+    """
     device = model.output.weight.device
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -120,11 +126,16 @@ def train(model: CharLM, modules: list[Tensor], options: Options) -> Iterator[fl
     )
     text = batches(modules, options.batch_size, options.sequence_length)
     state: State | None = None
+    taught: State | None = None  # the teacher's state
     for _ in range(options.steps):
         inputs, targets = (part.to(device) for part in next(text))
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
             logits, (h, c) = model(inputs, state)
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            if teacher is not None:
+                with torch.no_grad():
+                    expected, taught = teacher(inputs, taught)
+                loss = lfk.distillation_loss(logits, expected, targets)
         state = h.detach(), c.detach()
         optimizer.zero_grad()
         loss.backward()
@@ -140,10 +151,11 @@ def progress(
     options: Options,
     title: str,
     note: Callable[[], str] = str,
+    teacher: CharLM | None = None,
 ) -> Iterator[float]:
     """Train the model behind a progress bar with the loss and a note; yield after each step."""
     steps = tqdm(
-        train(model, modules, options),
+        train(model, modules, options, teacher),
         total=options.steps,
         desc=title,
         unit="step",

@@ -12,6 +12,13 @@ from lstm_fastkernels.torch_hook import load_ops_with_torch
 if TYPE_CHECKING:
     from lstm_fastkernels.compression.convert import convert as convert
     from lstm_fastkernels.compression.dequantize import dequantize as dequantize
+    from lstm_fastkernels.compression.distillation.losses import (
+        distillation_loss as distillation_loss,
+    )
+    from lstm_fastkernels.compression.distillation.losses import (
+        hidden_state_loss as hidden_state_loss,
+    )
+    from lstm_fastkernels.compression.distillation.student import student_like as student_like
     from lstm_fastkernels.compression.low_rank.config import LowRankConfig as LowRankConfig
     from lstm_fastkernels.compression.low_rank.factorize import factorize_ as factorize_
     from lstm_fastkernels.compression.low_rank.factorize import remove_low_rank_ as remove_low_rank_
@@ -35,6 +42,12 @@ if TYPE_CHECKING:
     from lstm_fastkernels.compression.quantization.report import (
         QuantizationReport as QuantizationReport,
     )
+    from lstm_fastkernels.compression.sensitivity.analyze import sensitivity as sensitivity
+    from lstm_fastkernels.compression.sensitivity.report import (
+        SensitivityReport as SensitivityReport,
+    )
+    from lstm_fastkernels.compression.tuning.report import TuningReport as TuningReport
+    from lstm_fastkernels.compression.tuning.tune import tune_sparsity as tune_sparsity
     from lstm_fastkernels.io.file import load_file as load_file
     from lstm_fastkernels.io.file import save_file as save_file
     from lstm_fastkernels.modules.cell import FastQuantLSTMCell as FastQuantLSTMCell
@@ -65,6 +78,7 @@ _HOMES = {
     "CubicSchedule": "compression.pruning.config",
     "cuda_built": "ops",
     "dequantize": "compression.dequantize",
+    "distillation_loss": "compression.distillation.losses",
     "explain": "modules.explanation",
     "FactorizationReport": "compression.low_rank.report",
     "factorize_": "compression.low_rank.factorize",
@@ -76,6 +90,7 @@ _HOMES = {
     "get_include": "paths",
     "get_isa": "ops",
     "get_library_dir": "paths",
+    "hidden_state_loss": "compression.distillation.losses",
     "Int4Config": "compression.quantization.config",
     "Int8Config": "compression.quantization.config",
     "load_file": "io.file",
@@ -93,12 +108,17 @@ _HOMES = {
     "remove_low_rank_": "compression.low_rank.factorize",
     "remove_pruning_": "compression.pruning.prune",
     "save_file": "io.file",
+    "sensitivity": "compression.sensitivity.analyze",
+    "SensitivityReport": "compression.sensitivity.report",
     "set_isa": "ops",
     "sparsity_report": "compression.pruning.report",
     "SparsityReport": "compression.pruning.report",
     "SqnrReport": "compression.quantization.check",
     "StackedLSTM": "modules.stacked",
+    "student_like": "compression.distillation.student",
     "supported_isas": "ops",
+    "tune_sparsity": "compression.tuning.tune",
+    "TuningReport": "compression.tuning.report",
 }
 
 __all__ = ["__version__", *_HOMES]

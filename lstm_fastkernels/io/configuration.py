@@ -10,7 +10,8 @@ from torch import nn
 
 from lstm_fastkernels.modules.cell import FastLSTMCell, FastQuantLSTMCell, FastSparseLSTMCell
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.modules.lstm import LSTM_OPTIONS, FastQuantLSTM, FastSparseLSTM
+from lstm_fastkernels.modules.float_lstm import LSTM_OPTIONS
+from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.weights.shape import MAX_LAYERS, MAX_SIZE
 
 FORMAT_VERSION = 2

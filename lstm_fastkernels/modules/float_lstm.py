@@ -22,6 +22,16 @@ from lstm_fastkernels.weights.shape import LstmShape
 
 _T = TypeVar("_T")
 
+# nn.LSTM's options and their defaults.
+LSTM_OPTIONS: dict[str, int | float] = {
+    "num_layers": 1,
+    "bias": True,
+    "batch_first": False,
+    "dropout": 0.0,
+    "bidirectional": False,
+    "proj_size": 0,
+}
+
 # Where nn.Module keeps what runs at a call.
 _CALL_HOOKS = (
     "_forward_pre_hooks",
@@ -135,6 +145,17 @@ def _parametrizations_in_evaluation(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+def new_like(module: Any, **sizes: int) -> nn.Module:
+    """An nn.LSTM or nn.LSTMCell like this one with new weights; sizes: arguments that differ."""
+    parameter = next(module.parameters())
+    options = {"input_size": module.input_size, "hidden_size": module.hidden_size}
+    names = ["bias"] if isinstance(module, nn.LSTMCell) else LSTM_OPTIONS
+    options |= {name: getattr(module, name) for name in names} | sizes
+    cls: Any = type_before_parametrizations(module)
+    new: nn.Module = cls(**options, device=parameter.device, dtype=parameter.dtype)
+    return new.train(module.training)
 
 
 # ---- reasons not to be replaced ----

@@ -8,22 +8,13 @@ from torch import nn
 
 from lstm_fastkernels.modules.calls import LstmCalls
 from lstm_fastkernels.modules.fast import FastModule
+from lstm_fastkernels.modules.float_lstm import LSTM_OPTIONS
 from lstm_fastkernels.modules.states import State, zero_state
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import KERNEL_BLOCK, BlockSize, Layout, LayoutConfig
-
-# nn.LSTM's options and their defaults.
-LSTM_OPTIONS: dict[str, int | float] = {
-    "num_layers": 1,
-    "bias": True,
-    "batch_first": False,
-    "dropout": 0.0,
-    "bidirectional": False,
-    "proj_size": 0,
-}
 
 
 class FastLSTM(LstmCalls, FastModule):

@@ -155,9 +155,9 @@ class CanonicalLSTM:
         whole: WholeStructure = cast(WholeStructure, structure)
         return whole.write_out(tensors, name, size)
 
-    def factors(self, name: str) -> list[Tensors]:
-        """The tensors of U and of V of a matrix that is low-rank, by what their names end in."""
-        return LOW_RANK.factors(self._parts(name)[2])
+    def parts(self, name: str) -> Tensors:
+        """The tensors of a matrix, by what their names end in."""
+        return self._parts(name)[2]
 
     def to_float(self) -> dict[str, Tensor]:
         """The float32 parameters, named as in nn.LSTM; bias_hh is zero, b_ih + b_hh in bias_ih."""
@@ -180,7 +180,7 @@ class CanonicalLSTM:
         for name in self.spec.precision:
             if self.is_low_rank(name):
                 layout.check_low_rank(name)
-                parts = self._parts(name)[2]
+                parts = self.parts(name)
             else:
                 parts = layout.lay_out(self.dense(name), name, self.spec.format_of(name))
             tensors |= _named(name, parts)

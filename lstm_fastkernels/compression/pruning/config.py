@@ -163,6 +163,14 @@ class PruneConfig:
         return None if shares.count(None) == len(shares) else [share or 0.0 for share in shares]
 
 
+def check_untrained(config: PruneConfig, what: str) -> None:
+    """Raises ValueError, saying `what` it is, for one that needs training steps to prune."""
+    if config.importance != "magnitude" or config.schedule is not None:
+        raise ValueError(
+            f"{what} needs training, for its importance or schedule: prune by magnitude at once"
+        )
+
+
 def _keys(name: str, gate: str) -> list[str]:
     """The sparsity keys that mean a gate of a matrix, the most specific first."""
     kind = name[: len("weight_ih")]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from lstm_fastkernels.compression.calibration.observe import observe
 from lstm_fastkernels.compression.lstms import (
     FilterFn,
     check_matrices,
@@ -30,6 +31,7 @@ from lstm_fastkernels.modules.parametrized import (
     parametrization_of,
 )
 from lstm_fastkernels.weights.canonical import CanonicalLSTM
+from lstm_fastkernels.weights.structures import LOW_RANK
 
 
 def prepare(
@@ -48,8 +50,9 @@ def prepare(
         check_matrices(lstm, name, matrix_names(lstm), owners, beneath=(Mask, LowRank))
         if fault := fault_of(lstm):
             raise ValueError(f"{label_of(name)}: {fault}")
-    planner = Planner(model, lstms, config.base_config, calibration)
-    plans = {lstm: planner.plan(lstm) for lstm in lstms}
+    planner = Planner(lstms, config.base_config)
+    seen = {} if calibration is None else observe(model, lstms, calibration)
+    plans = {lstm: planner.plan(lstm, seen.get(lstm)) for lstm in lstms}
     for lstm, plan in plans.items():
         _put_on(lstm, config, plan.canonical)
     rows = [
@@ -77,7 +80,7 @@ def _put_on_matrix(
     originals = list(originals_of(lstm, name).values())
     is_low_rank = canonical.is_low_rank(full)
     weights: list[Tensor] = list(originals) if is_low_rank else [getattr(lstm, name).detach()]
-    tensors = canonical.factors(full) if is_low_rank else [canonical.dense(full)]
+    tensors = LOW_RANK.factors(canonical.parts(full)) if is_low_rank else [canonical.dense(full)]
     precision, rounding = canonical.spec.precision[full], config.base_config.rounding()
     fakes = [
         FloatWeight()

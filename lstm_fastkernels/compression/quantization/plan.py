@@ -1,12 +1,11 @@
 """What an LSTM's matrices are to be: their precision and their canonical tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
-from lstm_fastkernels.compression.calibration.observe import Observations, observe
+from lstm_fastkernels.compression.calibration.observe import Observations
 from lstm_fastkernels.compression.calibration.sqnr import signal_of, to_db
 from lstm_fastkernels.compression.lstms import label_of
 from lstm_fastkernels.compression.quantization.candidates import Candidates, lstm_noise
@@ -31,51 +30,39 @@ class Plan:
 
 
 class Planner:
-    """Plans for LSTMs of a model, which are run on the calibration batches, if there are any.
+    """Plans for LSTMs of a model.
 
     lstms: their names in the model. Raises ValueError, naming the LSTM, for what the config cannot
-    be for it, for one prepared for training and for what `observe` finds.
+    be for it, and for one prepared for training.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        lstms: Mapping[nn.Module, str],
-        config: QuantizationConfig,
-        calibration: Iterable[Any] | None,
-        min_sqnr: float | None = None,
-    ) -> None:
-        if min_sqnr is not None and calibration is None:
-            raise ValueError("min_sqnr needs calibration batches to measure on")
+    def __init__(self, lstms: Mapping[nn.Module, str], config: QuantizationConfig) -> None:
         for lstm, name in lstms.items():
             if fault := prepared_fault(lstm):
                 raise ValueError(f"{label_of(name)}: {fault}")
         self.asked = {lstm: asked_precision(lstm, name, config) for lstm, name in lstms.items()}
         self._config = config
-        self._min_sqnr = min_sqnr
-        self._seen = {} if calibration is None else observe(model, lstms, calibration)
 
-    def plan(self, lstm: nn.Module) -> Plan:
-        """Raises ValueError for weights that cannot be read and a min_sqnr out of reach."""
-        if lstm in self._seen:
-            return self._from_calibration(lstm, self._seen[lstm])
-        spec = self._spec(lstm, self.asked[lstm])
-        floats = weights_as_lstm(lstm)
-        canonical = spec.compress(floats, self._config.laying_out(), low_rank_factors(lstm))
-        return Plan(self.asked[lstm], None, canonical)
-
-    def _from_calibration(self, lstm: nn.Module, seen: Observations) -> Plan:
+    def plan(
+        self, lstm: nn.Module, seen: Observations | None, min_sqnr: float | None = None
+    ) -> Plan:
+        """seen: what calibration saw, if there was any. Raises ValueError for weights that cannot
+        be read and a min_sqnr out of reach."""
         config, precision, sqnr = self._config, self.asked[lstm], None
-        factors = config.laying_out().kept_factors(low_rank_factors(lstm), seen.shape.matrices)
-        candidates, held_out = Candidates(seen, config.rounding(), factors), seen.held_out
-        if self._min_sqnr is not None:
+        factors, layout = low_rank_factors(lstm), config.laying_out()
+        if seen is None:
+            spec = self._spec(lstm, precision)
+            return Plan(precision, None, spec.compress(weights_as_lstm(lstm), layout, factors))
+        kept = layout.kept_factors(factors, seen.shape.matrices)
+        candidates, held_out = Candidates(seen, config.rounding(), kept), seen.held_out
+        if min_sqnr is not None:
             if not held_out:
                 raise ValueError("min_sqnr needs a second calibration batch, to measure on")
-            precision, sqnr = raise_precision(candidates, precision, held_out, self._min_sqnr)
+            precision, sqnr = raise_precision(candidates, precision, held_out, min_sqnr)
         elif held_out:
             sqnr = to_db(signal_of(held_out), lstm_noise(candidates.lstm(precision), held_out))
         dense = self._spec(lstm, precision).take(candidates.tensors(precision))
-        return Plan(precision, sqnr, dense.laid_out(config.laying_out()))
+        return Plan(precision, sqnr, dense.laid_out(layout))
 
     def _spec(self, lstm: nn.Module, precision: dict[str, str]) -> WeightSpec:
         return WeightSpec(shape_of(lstm), bool(lstm.bias), precision, self._config.rounding())

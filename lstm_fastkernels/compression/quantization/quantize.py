@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from lstm_fastkernels.compression.calibration.observe import observe
 from lstm_fastkernels.compression.convert import replace_lstms
 from lstm_fastkernels.compression.lstms import FilterFn, check_replaceable, find_lstms
 from lstm_fastkernels.compression.qat.config import QATConfig
@@ -70,13 +71,16 @@ def quantize_(
             "quantize_ expects an Int8Config, an Int4Config or a QATConfig, got "
             f"{type(config).__name__}"
         )
+    if min_sqnr is not None and calibration is None:
+        raise ValueError("min_sqnr needs calibration batches to measure on")
     lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=CLASSES)}
     check_replaceable(model, lstms)
-    planner = Planner(model, lstms, config, calibration, min_sqnr)
+    planner = Planner(lstms, config)
+    seen = {} if calibration is None else observe(model, lstms, calibration)
     rows: list[QuantizedLSTM] = []
 
     def make(lstm: nn.Module) -> nn.Module:
-        plan = planner.plan(lstm)
+        plan = planner.plan(lstm, seen.get(lstm), min_sqnr)
         rows.append(QuantizedLSTM(lstms[lstm], planner.asked[lstm], plan.precision, plan.sqnr))
         return twin_of(lstm, plan.canonical, config)
 

@@ -1,0 +1,1 @@
+"""Knowledge distillation: a small or compressed student learns from the model it stands for."""

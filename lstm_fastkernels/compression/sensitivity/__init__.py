@@ -1,0 +1,1 @@
+"""Where compression hurts: each part of a model's LSTMs compressed alone."""

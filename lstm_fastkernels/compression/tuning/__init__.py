@@ -1,0 +1,1 @@
+"""How far a model can be compressed, found by validation."""
