@@ -115,7 +115,7 @@ def train(
 ) -> Iterator[float]:
     """Train the model; after each optimizer step, yield the loss in bits per character.
 
-    With a teacher half of the loss is that of distillation.
+    With a teacher the loss is the distance from its distributions, without labels.
     """
     device = model.output.weight.device
     optimizer = torch.optim.AdamW(
@@ -131,11 +131,12 @@ def train(
         inputs, targets = (part.to(device) for part in next(text))
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bfloat16):
             logits, (h, c) = model(inputs, state)
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-            if teacher is not None:
+            if teacher is None:
+                loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+            else:
                 with torch.no_grad():
                     expected, taught = teacher(inputs, taught)
-                loss = lfk.distillation_loss(logits, expected, targets)
+                loss = lfk.distillation_loss(logits, expected, temperature=1.0)
         state = h.detach(), c.detach()
         optimizer.zero_grad()
         loss.backward()
