@@ -1,7 +1,5 @@
 """What a student is trained on: the teacher's logits and hidden states."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,8 +46,8 @@ def distillation_loss(
 
 
 def hidden_state_loss(
-    student: Any,
-    teacher: Any,
+    student: Tensor | PackedSequence,
+    teacher: Tensor | PackedSequence,
     projection: nn.Module | None = None,
 ) -> Tensor:
     """Mean squared distance of hidden states, a scalar.
@@ -60,19 +58,23 @@ def hidden_state_loss(
     projection: a module from S to S' features, nn.Linear(S, S') say, where the two differ; its
     parameters are to be trained with the student's. Raises ValueError for shapes that do not fit.
     """
-    if isinstance(student, PackedSequence) != isinstance(teacher, PackedSequence):
-        raise ValueError("one is a PackedSequence: both must be, or none")
-    if isinstance(student, PackedSequence):
-        if not torch.equal(student.batch_sizes, teacher.batch_sizes):
-            raise ValueError("the two PackedSequences are not of the same lengths")
-        student, teacher = student.data, teacher.data
+    own, wanted = _values(student), _values(teacher).detach()
+    if _lengths(student) != _lengths(teacher):
+        raise ValueError("the hidden states are not of the same lengths: pack both alike, or none")
     if projection is not None:
-        student = projection(student)
-    if student.shape != teacher.shape:
-        wanted = tuple(teacher.shape)
+        own = projection(own)
+    if own.shape != wanted.shape:
         hint = "" if projection is not None else ": give a projection, nn.Linear(S, S')"
-        raise ValueError(f"hidden states are {tuple(student.shape)} and {wanted}{hint}")
-    return F.mse_loss(_wide(student), _wide(teacher.detach()))
+        raise ValueError(f"hidden states are {tuple(own.shape)} and {tuple(wanted.shape)}{hint}")
+    return F.mse_loss(_wide(own), _wide(wanted))
+
+
+def _values(hidden: Tensor | PackedSequence) -> Tensor:
+    return hidden.data if isinstance(hidden, PackedSequence) else hidden
+
+
+def _lengths(hidden: Tensor | PackedSequence) -> list[int] | None:
+    return hidden.batch_sizes.tolist() if isinstance(hidden, PackedSequence) else None
 
 
 def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

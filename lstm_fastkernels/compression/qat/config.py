@@ -24,7 +24,7 @@ class QATConfig:
     """
 
     base_config: QuantizationConfig
-    step: Step
+    step: Step = "prepare"
     scales: Scales = "learned"
 
     def __post_init__(self) -> None:

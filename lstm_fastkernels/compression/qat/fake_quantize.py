@@ -154,11 +154,11 @@ class FakeQuantize(nn.Module):
         return (unpack_int4(integers, self._columns) if self._is_int4 else integers).float()
 
     def _scales(self, weight: Tensor) -> Tensor:
-        """[N, G], positive but for rows of zeros."""
+        """float32 [N, G], positive but for rows of zeros; the module may have been cast."""
         if self._learned:
-            return self.base * self.log2_gain.exp2()
-        largest, first = self._largest(weight), self.first_largest
-        return self.base * torch.where(first > 0, largest / first, 1.0)
+            return self.base.float() * self.log2_gain.float().exp2()
+        largest, first = self._largest(weight), self.first_largest.float()
+        return self.base.float() * torch.where(first > 0, largest / first, 1.0)
 
     def _largest(self, weight: Tensor) -> Tensor:
         """Magnitudes [N, G]."""
@@ -189,7 +189,7 @@ class _Round(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         exact = weight / steps
         nearest = exact.round()
-        integers = nearest.clamp(least, most)
+        integers, pair_limit = nearest.clamp(least, most), pair_limit.float()
         firsts, seconds = _firsts(integers), _seconds(integers)
         seconds.copy_(seconds.maximum(-pair_limit - firsts).minimum(pair_limit - firsts))
         unsaturated = integers == nearest

@@ -35,6 +35,11 @@ class _Call:
     """A call of a prepared module."""
 
     def __init__(self, module: Any) -> None:
+        if torch._C._is_tracing():
+            raise RuntimeError(
+                "a prepared LSTM cannot be traced, its weights would become constants: call "
+                'quantize_ with a QATConfig of step "convert" before'
+            )
         self.hidden_size: int = module.hidden_size
         self.batch_first: bool = getattr(module, "batch_first", False)
         self._dropout = getattr(module, "dropout", 0.0) if module.training else 0.0
@@ -46,11 +51,6 @@ class _Call:
     ) -> tuple[Tensor, State]:
         h0, c0 = (None, None) if hx is None else two_states(hx)
         explain_refusal(x, h0, c0, None)
-        if torch._C._is_tracing():
-            raise RuntimeError(
-                "a prepared LSTM cannot be traced, its weights would become constants: call "
-                'quantize_ with a QATConfig of step "convert" before'
-            )
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x = cast_for_autocast(x, dtype)

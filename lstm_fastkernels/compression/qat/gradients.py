@@ -91,7 +91,7 @@ def backpropagate(
     gates = direction.ih(x.flatten(0, 1)) + direction.hh(before.flatten(0, 1))
     if direction.bias is not None:
         gates = gates + direction.bias
-    i, f, g, o, c_before, tanh_c = cells(gates.view(T, B, -1), hx[1], inside, reverse)
+    i, f, g, o, c_before, tanh_c = cells(gates.unflatten(0, (T, B)), hx[1], inside, reverse)
     # What dc and the gradient of o tanh(c) are multiplied with: no step waits for this.
     by_c = torch.stack((g * i * (1 - i), c_before * f * (1 - f), i * (1 - g * g)), dim=2)
     by_output, to_c = tanh_c * o * (1 - o), o * (1 - tanh_c * tanh_c)

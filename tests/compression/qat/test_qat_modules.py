@@ -222,6 +222,21 @@ def test_hooks_frozen_weights_and_compile():
     assert len(seen) > 2
 
 
+def test_inference_mode_and_no_rows():
+    lstm = prepared(CASE.lstm(), INT8)
+    with torch.inference_mode():
+        y = lstm(CASE.x())[0]
+    assert_same_bits(y.clone(), lstm(CASE.x())[0].detach())
+    nothing, (h, c) = lstm(CASE.x()[:, :0])
+    nothing.sum().backward()
+    assert (nothing.shape, h.shape, c.shape) == ((5, 0, 62), (4, 0, 31), (4, 0, 31))
+
+
+def test_tracing_is_refused():
+    with pytest.raises(RuntimeError, match="cannot be traced"):
+        torch.jit.trace(prepared(CASE.lstm(), INT8).eval(), (CASE.x(),))
+
+
 def test_autocast_trains_as_without():
     lstm = prepared(CASE.lstm(), INT8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -236,8 +251,10 @@ def test_autocast_trains_as_without():
         assert torch.cosine_similarity(*both, 0) > 0.98, name
 
 
-def test_half_precision_parameters():
-    lstm = prepared(CASE.lstm().bfloat16(), INT8)
+@pytest.mark.parametrize("first", [True, False], ids=["cast before", "cast after"])
+def test_half_precision_parameters(first):
+    lstm = CASE.lstm()
+    lstm = prepared(lstm.bfloat16(), INT8) if first else prepared(lstm, INT8).bfloat16()
     x = CASE.x().bfloat16()
     y, _ = lstm(x)
     y.float().sum().backward()
