@@ -41,7 +41,7 @@ def quantize_(
     nn.LSTMCell in their places, to be trained on: forward they compute, to the bit, as the module
     does that step "convert" puts in their place; backward rounding counts as the identity, with no
     gradient where a weight saturates. To begin with they are what quantize_ would make, with
-    calibration if it is given: weights are moved within half a step of rounding for that.
+    calibration if it is given: weights are moved to within a quarter of a step of their integers.
     Parameters stay the same objects, learned scales are new ones: make the optimizer, and wrap the
     model in DistributedDataParallel, after "prepare". state_dict has the float module's keys, with
     the scales beside them; float checkpoints are loaded without. Masks of prune_ and factors of
