@@ -38,11 +38,14 @@ def test_parts_and_methods():
         return float(copied(x[0])[1].square().mean())
 
     counts = {"lstm": 1 + 1, "layer": 2 + 1, "matrix": 12 + 2, "gate": 4 * 8 + 4 + 2 * 4}
+    of_gates = {"int4": lfk.Int4Config()}
     for by, count in counts.items():
-        report = lfk.sensitivity(model, evaluate, calibration=x, by=by)
+        methods = of_gates if by == "gate" else None
+        report = lfk.sensitivity(model, evaluate, calibration=x, by=by, methods=methods)
         assert len(report.parts) == count
-        assert report.methods == ["int8", "int4", "80% zeros", "90% energy"]
-        assert len(report.rows) == 4 * count
+        if methods is None:
+            assert report.methods == ["int8", "int4", "80% zeros", "90% energy"]
+        assert len(report.rows) == len(report.methods) * count
         assert all(row.sqnr > 0 or row.method != "int8" for row in report.rows)
         assert len(str(report).splitlines()) == count + 2
     assert seen.count(False) == len(counts)  # the model as it is
@@ -109,6 +112,7 @@ def test_heat_map(tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "map.png"
     for options in ({"evaluate": lambda m: 1.0}, {"calibration": batches(4)}):
+        options["methods"] = {"int8": lfk.Int8Config(), "80% zeros": lfk.PruneConfig(0.8)}
         lfk.sensitivity(Deep(), **options).heat_map(path)
         assert path.read_bytes()[:4] == b"\x89PNG"
 
