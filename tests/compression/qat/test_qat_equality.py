@@ -156,3 +156,19 @@ def test_without_kernels_for_the_device_it_is_the_same(monkeypatch):
     expected = flat(lstm(*packed))
     monkeypatch.setattr(layer, "has_kernels", lambda device: False)
     assert_same_bits(flat(lstm(*packed)), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_on_cuda(case, base):
+    base = only_matching(BASES[base], case)
+    on_cpu = prepared(case.lstm(), base)
+    lstm = copy.deepcopy(on_cpu).cuda()
+    packed, state = inputs(case)
+    arguments = packed.to("cuda"), tuple(part.cuda() for part in state)
+    for given, wanted in zip(flat(lstm(*arguments)), flat(on_cpu(packed, state)), strict=True):
+        assert_same_bits(given.cpu(), wanted)
+    train(lstm, *arguments)
+    trained = flat(lstm(*arguments))
+    assert_same_bits(flat(converted(lstm, base)(*arguments)), trained)
