@@ -113,7 +113,9 @@ def check_matrices(
 
 def check_outermost(module: nn.Module, name: str, matrices: Collection[str], what: str) -> None:
     """Raises ValueError for a matrix of an LSTM with another parametrization on top of its `what`,
-    which cannot be taken off alone."""
+    which cannot be taken off alone, and for one prepared for training."""
+    if fault := prepared_fault(module):
+        raise ValueError(f"{label_of(name)}: {fault}")
     for matrix in matrices:
         if len(parametrization_of(module, matrix)) > 1:
             raise ValueError(

@@ -94,7 +94,9 @@ class _Call:
         """Raises what FastQuantLSTM would for these, ValueError or RuntimeError."""
         shape = self._prepared.shape
         if x.dtype not in INPUT_DTYPES:
-            raise ValueError(f"input must be float32, float16 or bfloat16, got {x.dtype}")
+            raise ValueError(
+                f"input must be float32, float16 or bfloat16, got {x.dtype}: use .float()"
+            )
         if x.shape[2] != shape.input_size:
             raise RuntimeError(
                 "input.size(-1) must be equal to input_size. "

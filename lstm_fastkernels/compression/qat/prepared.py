@@ -57,7 +57,11 @@ def read(module: Any) -> PreparedWeights:
     tensors: dict[str, Tensor] = {}
     precision, group_sizes = {}, {}
     for full, name in as_lstm(module, {name: name for name in matrix_names(module)}).items():
-        fakes = fake_weights(module, name)
+        if not (fakes := fake_weights(module, name)):
+            raise ValueError(
+                f"{name} is prepared for training no longer, or has another parametrization on top "
+                'of its rounding: put that on before step "prepare"'
+            )
         inputs = before_rounding(module, name)
         _check_finite(full, inputs)
         found = [fake.fake(weight) for fake, weight in zip(fakes, inputs, strict=True)]

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 import lstm_fastkernels as lfk
 from cases import Case, flat
@@ -312,6 +312,28 @@ def test_refusals_change_nothing():
 def test_what_is_prepared_is_refused_elsewhere(use):
     with pytest.raises(ValueError, match="prepared for quantization-aware training"):
         use(prepared(CASE.lstm(), INT8))
+
+
+def test_masks_and_factors_stay_under_the_rounding():
+    lstm = nn.LSTM(9, 31)
+    lfk.prune_(lstm, lfk.PruneConfig({"weight_ih": 0.5}))
+    lfk.factorize_(lstm, lfk.LowRankConfig(rank={"weight_hh*": 4}))
+    prepared(lstm, INT8)
+    for remove in (lfk.remove_pruning_, lfk.remove_low_rank_):
+        with pytest.raises(ValueError, match="prepared for quantization-aware training"):
+            remove(lstm)
+    lstm(torch.randn(5, 3, 9))
+
+
+def test_other_parametrizations_on_top_and_none():
+    lstm = parametrizations.weight_norm(prepared(nn.LSTM(9, 31), INT8), "weight_hh_l0")
+    other = prepared(nn.LSTM(9, 31), INT8)
+    parametrize.remove_parametrizations(other, "weight_hh_l0")
+    for broken in (lstm, other):
+        with pytest.raises(ValueError, match="weight_hh_l0 is prepared for training no longer"):
+            broken(torch.randn(5, 3, 9))
+        with pytest.raises(ValueError, match="weight_hh_l0 is prepared for training no longer"):
+            converted(broken, INT8)
 
 
 def test_hidden_units_are_pruned_before():
