@@ -93,6 +93,8 @@ def sensitivity(
     check_replaceable(model, lstms)
     batches = None if calibration is None else list(calibration)
     seen = {} if batches is None else observe(model, lstms, batches)
+    if evaluate is None and not all(found.held_out for found in seen.values()):
+        raise ValueError("without evaluate, give a second calibration batch to measure on")
     baseline = None if evaluate is None else baseline_of(evaluate, model)
     rows = []
     for name, method in methods.items():
@@ -147,7 +149,9 @@ def _compressed(
         if by != "gate":
             return partial(_quantized_part, whole, method)
         return partial(_float_part, {lstm: own.to_float() for lstm, own in whole.items()})
-    other = copy.deepcopy(model)
+    other = model
+    for lstm, name in lstms.items():  # without the parametrizations that may be on them
+        other = _with(other, name, _plain(lstm, weights_as_lstm(lstm)))
     copies = {lstm: other.get_submodule(name) for lstm, name in lstms.items()}
     picked = set(copies.values())
     if isinstance(method, PruneConfig):
@@ -193,7 +197,13 @@ def _float_part(
             floats[name] = new
         else:
             split_gates(floats[name], name)[part.gate] = split_gates(new, name)[part.gate]
+    layers = FloatLayers(shape_of(lstm), floats)
+    return _Trial(_plain(lstm, floats), partial(noise_of, layers.output))
+
+
+def _plain(lstm: nn.Module, floats: Mapping[str, Tensor]) -> nn.Module:
+    """A float LSTM like this one with these weights."""
     module = new_like(lstm)
     own = as_lstm(lstm, {name: name for name in parameter_kinds(lstm)})
     module.load_state_dict({own[name]: weight for name, weight in floats.items()})
-    return _Trial(module, partial(noise_of, FloatLayers(shape_of(lstm), floats).output))
+    return module

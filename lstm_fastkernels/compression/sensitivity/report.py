@@ -1,6 +1,7 @@
 """What `sensitivity` found, as a table and as a heat map."""
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,10 +93,13 @@ class SensitivityReport:
         write_atomically(Path(path), picture.getvalue())
 
     def _value(self, row: SensitivityRow) -> float:
+        """NaN, which is left blank, for what is not finite."""
         if self.baseline is not None and row.metric is not None:
-            return row.metric - self.baseline
-        assert row.sqnr is not None
-        return row.sqnr
+            value = row.metric - self.baseline
+        else:
+            assert row.sqnr is not None
+            value = row.sqnr
+        return value if math.isfinite(value) else math.nan
 
 
 def _text(value: float | None, form: str) -> str:

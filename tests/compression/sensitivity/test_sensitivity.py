@@ -101,11 +101,22 @@ def is_lstm(module, name):
     return isinstance(module, nn.LSTM)
 
 
-def test_pruned_models_are_measured_as_they_are():
+def test_pruned_and_factorized_models_are_measured_as_they_are(tmp_path):
+    pytest.importorskip("matplotlib")
     lstm = Case(4, 31).lstm()
-    lfk.prune_(lstm, lfk.PruneConfig(0.5))
-    report = lfk.sensitivity(lstm, calibration=batches(4), methods={"int8": lfk.Int8Config()})
-    assert all(row.sqnr > 20 for row in report.rows)
+    lfk.factorize_(lstm, lfk.LowRankConfig(rank={"weight_hh*": 5}))
+    lfk.prune_(lstm, lfk.PruneConfig({"weight_ih": 0.5}, block_size=None))
+    methods = {
+        "int8": lfk.Int8Config(),
+        "the same zeros": lfk.PruneConfig(0.5, block_size=None),
+        "the same rank": lfk.LowRankConfig(rank={"weight_hh*": 5}),
+    }
+    report = lfk.sensitivity(lstm, calibration=batches(4), methods=methods)
+    found = {(row.part, row.method): row.sqnr for row in report.rows}
+    assert found["weight_ih_l0", "the same zeros"] == math.inf
+    assert found["weight_hh_l0", "the same rank"] > 80
+    assert all(found[part, "int8"] > 20 for part in ("weight_ih_l0", "weight_hh_l0"))
+    report.heat_map(tmp_path / "map.png")
 
 
 def test_heat_map(tmp_path):
@@ -125,6 +136,7 @@ def test_heat_map(tmp_path):
         ({"methods": {"x": 8}}, TypeError, "method 'x' must be"),
         ({"methods": {"x": lfk.PruneConfig(0.5, importance="taylor")}}, ValueError, "training"),
         ({"filter_fn": lambda m, n: False}, ValueError, "found no nn.LSTM"),
+        ({"evaluate": None, "calibration": batches(1)}, ValueError, "second calibration batch"),
         ({"evaluate": lambda m: math.inf}, ValueError, "evaluate gave inf"),
         (
             {"methods": {"x": lfk.Int8Config(precision={"weight_xx": "int4"})}},
