@@ -42,6 +42,9 @@ class FloatWeight(nn.Module):
 
     precision = "float32"
 
+    def extra_repr(self) -> str:
+        return self.precision
+
     def fake(self, weight: Tensor) -> tuple[Tensor, Tensors]:
         return weight.float(), Float32().compress(weight)
 
@@ -127,6 +130,10 @@ class FakeQuantize(nn.Module):
         if not self._learned:
             self.first_largest.copy_(self._largest(moved.float()))
         return moved
+
+    def extra_repr(self) -> str:
+        groups = f", groups of {self.group_size}" if self._is_int4 else ""
+        return f"{self.precision}{groups}, scales {'learned' if self._learned else 'followed'}"
 
     def _entries(self, weight: Tensor, tensors: Tensors) -> dict[str, Tensor]:
         scales = tensors["_scale"].to(weight.device).reshape(len(weight), -1)

@@ -35,10 +35,14 @@ class _Call:
     """A call of a prepared module."""
 
     def __init__(self, module: Any) -> None:
-        if torch._C._is_tracing():
+        if torch._C._is_tracing() or torch.compiler.is_exporting():
             raise RuntimeError(
-                "a prepared LSTM cannot be traced, its weights would become constants: call "
-                'quantize_ with a QATConfig of step "convert" before'
+                "a prepared LSTM cannot be traced or exported: call quantize_ with a QATConfig of "
+                'step "convert" before'
+            )
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError(
+                "torch.func cannot go through a prepared LSTM: use torch.autograd.grad"
             )
         self.hidden_size: int = module.hidden_size
         self.batch_first: bool = getattr(module, "batch_first", False)

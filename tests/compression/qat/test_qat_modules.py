@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils import checkpoint
 
 import lstm_fastkernels as lfk
 from cases import Case, flat
@@ -232,9 +233,35 @@ def test_inference_mode_and_no_rows():
     assert (nothing.shape, h.shape, c.shape) == ((5, 0, 62), (4, 0, 31), (4, 0, 31))
 
 
-def test_tracing_is_refused():
+def test_tracers_and_transforms_are_refused():
+    lstm = prepared(CASE.lstm(), INT8).eval()
     with pytest.raises(RuntimeError, match="cannot be traced"):
-        torch.jit.trace(prepared(CASE.lstm(), INT8).eval(), (CASE.x(),))
+        torch.jit.trace(lstm, (CASE.x(),))
+    with pytest.raises(RuntimeError, match="cannot be traced"):
+        torch.export.export(lstm, (CASE.x(),))
+    with pytest.raises(RuntimeError, match=r"torch\.func cannot go through"):
+        torch.func.grad(lambda x: lstm(x)[0].sum())(CASE.x())
+
+
+def test_repr():
+    mixed = lfk.Int8Config(precision={"weight_ih_l0": "int4", "weight_hh_l0": "float32"})
+    found = repr(prepared(nn.LSTM(9, 31, 2), mixed))
+    for line in ("(int4, groups of 64, scales learned)", "(float32)", "(int8, scales learned)"):
+        assert line in found
+
+
+def test_averages_checkpointing_and_caches():
+    lstm, x = prepared(CASE.lstm(), INT8), CASE.x().requires_grad_()
+    y = lstm(x)[0]
+    (expected,) = torch.autograd.grad(y.sum(), x)
+    lstm.flatten_parameters()
+    with parametrize.cached():
+        assert torch.equal(lstm(x)[0], y)
+    averaged = torch.optim.swa_utils.AveragedModel(lstm)
+    averaged.update_parameters(lstm)
+    assert torch.equal(averaged(x)[0], y)
+    again = checkpoint.checkpoint(lambda v: lstm(v)[0], x, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(again.sum(), x)[0], expected)
 
 
 def test_autocast_trains_as_without():
