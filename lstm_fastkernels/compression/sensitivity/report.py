@@ -1,13 +1,14 @@
 """What `sensitivity` found, as a table and as a heat map."""
 
-import io
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lstm_fastkernels.compression.lstms import label_of
 from lstm_fastkernels.compression.table import table
-from lstm_fastkernels.io.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class SensitivityReport:
             lines.append(f"the model as it is: {self.baseline:.4f}")
         return "\n".join(lines)
 
-    def heat_map(self, path: str | Path) -> None:
-        """Draws parts by methods into a PNG, the metric's change or, without it, the SQNR.
+    def heat_map(self) -> "Figure":
+        """A matplotlib Figure of parts by methods: the metric's change or, without it, the SQNR.
 
-        Needs matplotlib. The file is written atomically.
+        `heat_map().savefig("map.png")` writes it. Needs matplotlib.
         """
         try:
             from matplotlib.figure import Figure
@@ -88,9 +89,7 @@ class SensitivityReport:
         text = "SQNR, dB" if self.baseline is None else "change of the metric"
         figure.colorbar(image, label=text)
         figure.tight_layout()
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=120)
-        write_atomically(Path(path), picture.getvalue())
+        return figure
 
     def _value(self, row: SensitivityRow) -> float:
         """NaN, which is left blank, for what is not finite."""

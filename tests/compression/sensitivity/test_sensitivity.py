@@ -116,7 +116,7 @@ def test_pruned_and_factorized_models_are_measured_as_they_are(tmp_path):
     assert found["weight_ih_l0", "the same zeros"] == math.inf
     assert found["weight_hh_l0", "the same rank"] > 80
     assert all(found[part, "int8"] > 20 for part in ("weight_ih_l0", "weight_hh_l0"))
-    report.heat_map(tmp_path / "map.png")
+    report.heat_map().savefig(tmp_path / "map.png")
 
 
 def test_heat_map(tmp_path):
@@ -124,7 +124,7 @@ def test_heat_map(tmp_path):
     path = tmp_path / "map.png"
     for options in ({"evaluate": lambda m: 1.0}, {"calibration": batches(4)}):
         options["methods"] = {"int8": lfk.Int8Config(), "80% zeros": lfk.PruneConfig(0.8)}
-        lfk.sensitivity(Deep(), **options).heat_map(path)
+        lfk.sensitivity(Deep(), **options).heat_map().savefig(path)
         assert path.read_bytes()[:4] == b"\x89PNG"
 
 
