@@ -91,7 +91,7 @@ def training_step(size: int, config: lfk.Int8Config | lfk.Int4Config | None) -> 
 
 
 def markdown(report: dict[str, Any]) -> str:
-    head = ["H = I", *(["nn.LSTM, ms"] + [f"{name}, times" for name in CONFIGS])]
+    head = ["H = I", "nn.LSTM, ms", *(f"{name}, times" for name in CONFIGS)]
     rows = [
         [
             str(row["size"]),

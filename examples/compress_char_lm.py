@@ -37,8 +37,7 @@ class Recipe:
     def reduce(self, model: CharLM, steps: int) -> lfk.Pruner | None:
         """Put factors and masks on, the masks to grow during the first half of the steps."""
         if self.ranks:
-            calibration = text_sample(load_corpus()[0], streams=64, length=256).split(8)
-            lfk.factorize_(model, lfk.LowRankConfig(rank=self.ranks), calibration=calibration)
+            lfk.factorize_(model, lfk.LowRankConfig(rank=self.ranks), calibration=calibration())
         if not self.zeros:
             return None
         schedule = lfk.CubicSchedule(0, max(1, steps // 2)) if steps else None

@@ -82,11 +82,17 @@ class SileroVAD(nn.Module):
         """
         context, hx = state or (audio.new_zeros(len(audio), self.CONTEXT), None)
         audio = torch.cat([context, audio], dim=1)
+        y, hx = self.lstm(self.hear(audio), hx)
+        return self.logits(y).sigmoid(), (audio[:, -self.CONTEXT :], hx)
+
+    def hear(self, audio: Tensor) -> Tensor:
+        """Map audio [B, CONTEXT + n * WINDOW] to what the LSTM reads of it, [B, n, 128]."""
         windows = audio.unfold(1, self.CONTEXT + self.WINDOW, self.WINDOW)
-        x = self.features(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
-        y, hx = self.lstm(x, hx)
-        logits = self.final_conv(y.relu().transpose(1, 2))[:, 0]
-        return logits.sigmoid(), (audio[:, -self.CONTEXT :], hx)
+        return self.features(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
+
+    def logits(self, y: Tensor) -> Tensor:
+        """Map outputs of the LSTM [B, n, 128] to logits of speech [B, n]."""
+        return self.final_conv(y.relu().transpose(1, 2))[:, 0]
 
 
 class SpeakerEncoder(nn.Module):

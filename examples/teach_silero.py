@@ -74,16 +74,9 @@ def batch(speech: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def heard(model: SileroVAD, audio: Tensor) -> Tensor:
-    """Return what the LSTM reads of audio [B, n * WINDOW], [B, n, 128]."""
-    padded = F.pad(audio, (SileroVAD.CONTEXT, 0))
-    windows = padded.unfold(1, SileroVAD.CONTEXT + SileroVAD.WINDOW, SileroVAD.WINDOW)
-    return model.features(windows.flatten(0, 1)).unflatten(0, windows.shape[:2])
-
-
 def logits(model: SileroVAD, y: Tensor) -> Tensor:
     """Return the logits of silence and speech [B, n, 2] for outputs of the LSTM [B, n, 128]."""
-    z = model.final_conv(y.relu().transpose(1, 2))[:, 0]
+    z = model.logits(y)
     return torch.stack((torch.zeros_like(z), z), -1)
 
 
@@ -113,7 +106,7 @@ def taught(
     annealing = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in tqdm(range(steps), "training", unit="step", disable=None):
         with torch.no_grad():
-            x = heard(teacher, batch(speech))
+            x = teacher.hear(F.pad(batch(speech), (SileroVAD.CONTEXT, 0)))
             expected, _ = teacher.lstm(x)
         y, _ = student.lstm(x)
         loss = lfk.hidden_state_loss(y, expected) + lfk.distillation_loss(

@@ -122,8 +122,12 @@ class FastModule(StatefulLSTM):
         module._set_canonical(
             canonical.spec.take({name: t.to(device) for name, t in canonical.tensors.items()})
         )
-        copy_hooks(twin, module)
-        return module.train(twin.training)
+        return module._follow(twin)
+
+    def _follow(self, twin: nn.Module) -> Self:
+        """The module with the twin's hooks and mode."""
+        copy_hooks(twin, self)
+        return self.train(twin.training)
 
     @classmethod
     def _check_float_twin(cls, module: nn.Module) -> None:
@@ -144,8 +148,7 @@ class FastModule(StatefulLSTM):
         floats = {name: weights[theirs] for name, theirs in self._float_names().items()}
         factors = low_rank_factors(twin)
         self._set_canonical(self._spec.compress(floats, self._layout_config, factors))
-        copy_hooks(twin, self)
-        return self.train(twin.training)
+        return self._follow(twin)
 
     @classmethod
     def _check_quantized_twin(cls, module: nn.Module) -> None:
@@ -167,8 +170,7 @@ class FastModule(StatefulLSTM):
                     f"got {precision!r}"
                 )
         self.take_dense(quantized_tensors(twin, self._spec, self._float_names()))
-        copy_hooks(twin, self)
-        return self.train(twin.training)
+        return self._follow(twin)
 
     def to_float(self) -> nn.Module:
         """The float twin with the weights that the module has, float32, on its device."""

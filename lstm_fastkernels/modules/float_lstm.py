@@ -6,7 +6,7 @@ as the class does can be replaced; for all else there is a reason here. Needs no
 
 import functools
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -131,6 +131,11 @@ def as_lstm(module: nn.Module, by_name: Mapping[str, _T]) -> dict[str, _T]:
     """What a module has for its parameters, by the names that these have in an nn.LSTM: those of a
     cell are those of one layer."""
     return {name + _layer_end(module): value for name, value in by_name.items()}
+
+
+def own_names(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """These names of a module's parameters, by those that they have in an nn.LSTM."""
+    return as_lstm(module, {name: name for name in names})
 
 
 @contextmanager

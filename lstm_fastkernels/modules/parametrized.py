@@ -29,13 +29,6 @@ def first_parametrization(module: nn.Module, name: str) -> nn.Module | None:
     return parametrization_of(module, name)[0]
 
 
-def last_parametrization(module: nn.Module, name: str) -> nn.Module | None:
-    """What a parametrized parameter comes out of."""
-    if not parametrize.is_parametrized(module, name):
-        return None
-    return parametrization_of(module, name)[-1]
-
-
 def originals_of(module: nn.Module, name: str) -> dict[str, nn.Parameter]:
     """The parameters behind a matrix, by their dotted names in the module."""
     if not parametrize.is_parametrized(module, name):

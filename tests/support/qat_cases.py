@@ -1,6 +1,7 @@
 """LSTMs to prepare for training, what they are to become, and what autograd makes of the same."""
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -36,14 +37,7 @@ def only_matching(base, case):
         for pattern, precision in (base.precision or {}).items()
         if case.proj_size or not pattern.startswith("weight_hr")
     }
-    return type(base)(**{**vars_of(base), "precision": kept or None})
-
-
-def vars_of(base):
-    options = base.options()
-    if isinstance(base, lfk.Int4Config):
-        del options["activations"]
-    return options
+    return replace(base, precision=kept or None)
 
 
 def prepared(lstm, base, scales="learned", **options):

@@ -96,17 +96,18 @@ class FloatLayers:
     def operands(self, call: Call) -> Iterator[tuple[str, Tensor]]:
         """What each matrix multiplies in a call, by its name: rows [n, K] of all active steps."""
         shape, inside = self._shape, call.inside
+        working = None if call.lengths is None else inside[..., None]
         suffixes = iter(shape.layers)
         for layer in self.calls(call):
             halves = layer.y.chunk(shape.num_directions, dim=2)
             for y, h0, c0, reverse in zip(halves, *layer.hx, (False, True), strict=False):
                 suffix = next(suffixes)
-                before = states_before(y, h0, inside[..., None], reverse)
+                before = states_before(y, h0, working, reverse)
                 yield f"weight_ih{suffix}", layer.x[inside]
                 yield f"weight_hh{suffix}", before[inside]
                 if shape.proj_size:
                     gates = self._gates(suffix, layer.x, before)
-                    *_, o, _, tanh_c = cells(gates, c0, inside[..., None], reverse)
+                    *_, o, _, tanh_c = cells(gates, c0, working, reverse)
                     yield f"weight_hr{suffix}", (o * tanh_c)[inside]
 
     def weight(self, name: str) -> Tensor:

@@ -51,12 +51,15 @@ class Observations:
 
 
 def observe(
-    model: nn.Module, lstms: Mapping[nn.Module, str], batches: Iterable[Any]
+    model: nn.Module, lstms: Mapping[nn.Module, str], batches: Iterable[Any] | None
 ) -> dict[nn.Module, Observations]:
-    """Runs the model on the batches and observes these of its modules, named by the mapping.
+    """Runs the model on the batches and observes these of its modules, named by the mapping;
+    nothing is observed without batches.
 
     Raises ValueError, naming the LSTM, for one that gets no input and for input that is not finite.
     """
+    if batches is None:
+        return {}
     found = {lstm: Observations(lstm) for lstm in lstms}
     with contextlib.closing(calls_of(model, lstms, batches)) as by_batch:
         for number, calls in enumerate(by_batch):

@@ -14,6 +14,7 @@ from lstm_fastkernels.compression.lstms import (
     label_of,
     replace_modules,
 )
+from lstm_fastkernels.compression.pruning.units import input_width
 from lstm_fastkernels.modules.float_lstm import new_like, shape_of
 
 _READERS = (nn.Linear, nn.LSTM, nn.LSTMCell)
@@ -98,16 +99,12 @@ def _widths_of_readers(
                     f"{reader!r}, which follows {name!r}, must be an nn.Linear, nn.LSTM or "
                     f"nn.LSTMCell of the model, got {type(module).__name__}"
                 )
-            if (width := _input_width(module)) != before:
+            if (width := input_width(module)) != before:
                 raise ValueError(
                     f"{reader} reads {width} features, {label_of(name)} gives {before}"
                 )
             widths[reader] = after
     return widths
-
-
-def _input_width(module: Any) -> int:
-    return module.in_features if isinstance(module, nn.Linear) else module.input_size
 
 
 def _new(module: Any, sizes: Mapping[str, int | None]) -> nn.Module:

@@ -25,9 +25,9 @@ from lstm_fastkernels.compression.lstms import (
     parameter_owners,
 )
 from lstm_fastkernels.modules.float_lstm import (
-    as_lstm,
     life_fault,
     matrix_names,
+    own_names,
     shape_of,
     weights_as_lstm,
 )
@@ -73,7 +73,7 @@ def factorize_(
     asked = _asked(model, lstms, config)
     names = {lstm: lstms[lstm] for lstm in asked}
     weights = {lstm: _weights(lstm, name, calibration is not None) for lstm, name in names.items()}
-    seen = {} if calibration is None else observe(model, names, calibration)
+    seen = observe(model, names, calibration)
     rows: list[FactorizedMatrix] = []
     factors: dict[nn.Module, dict[str, tuple[Tensor, Tensor]]] = {}
     sqnr = {}
@@ -138,7 +138,7 @@ def _asked(
     for lstm, name in lstms.items():
         if not (amounts := config.of(shape_of(lstm).matrices)):
             continue
-        own = _own_names(lstm)
+        own = own_names(lstm, matrix_names(lstm))
         check_matrices(lstm, name, [own[matrix] for matrix in amounts], owners)
         for matrix, amount in amounts.items():
             size = shape_of(lstm).matrices[matrix]
@@ -149,11 +149,6 @@ def _asked(
                 )
         found[lstm] = amounts
     return found
-
-
-def _own_names(lstm: nn.Module) -> dict[str, str]:
-    """What a module calls its matrices, by nn.LSTM's names."""
-    return as_lstm(lstm, {name: name for name in matrix_names(lstm)})
 
 
 def _weights(lstm: nn.Module, name: str, observed: bool) -> dict[str, Tensor]:
@@ -174,7 +169,7 @@ def _sqnr(seen: Observations, factors: Factors) -> float:
 
 
 def _put_on(lstm: nn.Module, factors: Factors) -> None:
-    own = _own_names(lstm)
+    own = own_names(lstm, matrix_names(lstm))
     with changing_parametrizations(lstm):
         for matrix, (u, v) in factors.items():
             parametrize.register_parametrization(lstm, own[matrix], LowRank(u, v))

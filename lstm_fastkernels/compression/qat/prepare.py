@@ -21,9 +21,9 @@ from lstm_fastkernels.compression.qat.config import QATConfig
 from lstm_fastkernels.compression.qat.fake_quantize import FakeQuantize, FloatWeight
 from lstm_fastkernels.compression.qat.forward import cell_forward, lstm_forward
 from lstm_fastkernels.compression.quantization.plan import Planner
-from lstm_fastkernels.compression.quantization.report import QuantizationReport, QuantizedLSTM
+from lstm_fastkernels.compression.quantization.report import QuantizationReport
 from lstm_fastkernels.modules.float_keys import keep_float_keys
-from lstm_fastkernels.modules.float_lstm import as_lstm, fault_of, matrix_names
+from lstm_fastkernels.modules.float_lstm import fault_of, matrix_names, own_names
 from lstm_fastkernels.modules.low_rank import LowRank
 from lstm_fastkernels.modules.parametrized import (
     changing_parametrizations,
@@ -51,22 +51,17 @@ def prepare(
         if fault := fault_of(lstm):
             raise ValueError(f"{label_of(name)}: {fault}")
     planner = Planner(lstms, config.base_config)
-    seen = {} if calibration is None else observe(model, lstms, calibration)
+    seen = observe(model, lstms, calibration)
     plans = {lstm: planner.plan(lstm, seen.get(lstm)) for lstm in lstms}
     for lstm, plan in plans.items():
         _put_on(lstm, config, plan.canonical)
-    rows = [
-        QuantizedLSTM(lstms[lstm], planner.asked[lstm], plan.precision, plan.sqnr)
-        for lstm, plan in plans.items()
-    ]
-    return QuantizationReport(model, rows)
+    return QuantizationReport(model, [plan.report for plan in plans.values()])
 
 
 @torch.no_grad()
 def _put_on(lstm: nn.Module, config: QATConfig, canonical: CanonicalLSTM) -> None:
-    names = as_lstm(lstm, {name: name for name in matrix_names(lstm)})
     with changing_parametrizations(lstm):
-        for full, name in names.items():
+        for full, name in own_names(lstm, matrix_names(lstm)).items():
             _put_on_matrix(lstm, name, config, canonical, full)
     forward = lstm_forward if isinstance(lstm, nn.LSTM) else cell_forward
     setattr(type(lstm), "forward", forward)  # noqa: B010

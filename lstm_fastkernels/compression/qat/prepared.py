@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from lstm_fastkernels.compression.qat.fake_quantize import FakeQuantize, FloatWeight
-from lstm_fastkernels.modules.float_lstm import as_lstm, matrix_names, shape_of
+from lstm_fastkernels.modules.float_lstm import as_lstm, matrix_names, own_names, shape_of
 from lstm_fastkernels.modules.low_rank import LowRank
-from lstm_fastkernels.modules.parametrized import (
-    last_parametrization,
-    originals_of,
-    parametrization_of,
-)
+from lstm_fastkernels.modules.parametrized import originals_of, parametrization_of
 from lstm_fastkernels.weights.canonical import sum_biases
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LOW_RANK
@@ -21,7 +18,9 @@ from lstm_fastkernels.weights.structures import LOW_RANK
 
 def fake_weights(module: nn.Module, name: str) -> list[Any]:
     """That of a matrix, or those of its two factors; none where it is not prepared."""
-    last: Any = last_parametrization(module, name)
+    if not parametrize.is_parametrized(module, name):
+        return []
+    last: Any = parametrization_of(module, name)[-1]
     if isinstance(last, FakeQuantize | FloatWeight):
         return [last]
     return list(last.fakes) if isinstance(last, LowRank) else []
@@ -56,7 +55,7 @@ def read(module: Any) -> PreparedWeights:
     weights: dict[str, list[Tensor]] = {}
     tensors: dict[str, Tensor] = {}
     precision, group_sizes = {}, {}
-    for full, name in as_lstm(module, {name: name for name in matrix_names(module)}).items():
+    for full, name in own_names(module, matrix_names(module)).items():
         if not (fakes := fake_weights(module, name)):
             raise ValueError(
                 f"{name} is prepared for training no longer, or has another parametrization on top "

@@ -10,11 +10,10 @@ from lstm_fastkernels.compression.calibration.sqnr import noise_of
 from lstm_fastkernels.compression.quantization.error_feedback import round_with_feedback
 from lstm_fastkernels.compression.quantization.int4_feedback import round_groups_with_feedback
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
-from lstm_fastkernels.weights.canonical import sum_biases
+from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec, sum_biases
 from lstm_fastkernels.weights.formats import PRECISIONS, Int4, Int8, Tensors, WeightFormat
 from lstm_fastkernels.weights.int4 import pack_int4
 from lstm_fastkernels.weights.rounding import RoundingConfig
-from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import LOW_RANK, Factors
 
 
@@ -39,19 +38,16 @@ class Candidates:
         }
         return sizes | {name: u.numel() + v.numel() for name, (u, v) in self._factors.items()}
 
-    def tensors(self, precision: Mapping[str, str]) -> dict[str, Tensor]:
-        """The canonical tensors, dense, with each matrix in the precision named for it."""
+    def canonical(self, precision: Mapping[str, str]) -> CanonicalLSTM:
+        """The LSTM, matrices dense or low-rank, each in the precision named for it."""
         tensors = dict(self._biases)
         for name, own in precision.items():
             tensors |= {name + end: tensor for end, tensor in self._matrix(name, own).items()}
-        return tensors
+        shape, bias = self._seen.shape, bool(self._biases)
+        return WeightSpec(shape, bias, precision, self._rounding).take(tensors)
 
     def lstm(self, precision: Mapping[str, str]) -> FastQuantLSTM:
-        """The LSTM, a cell as one of one layer, on the CPU."""
-        tensors = self.tensors(precision)
-        lstm = empty_lstm(self._seen.shape, bool(self._biases), precision)
-        lstm.take_canonical(tensors)
-        return lstm
+        return lstm_on_cpu(self.canonical(precision))
 
     def _matrix(self, name: str, precision: str) -> Tensors:
         """By what the names of its tensors end in."""
@@ -99,15 +95,18 @@ def lstm_noise(lstm: FastQuantLSTM, calls: Iterable[Call]) -> float:
     return noise_of(output, calls)
 
 
-def empty_lstm(shape: LstmShape, bias: bool, precision: Mapping[str, str]) -> FastQuantLSTM:
-    """An LSTM of a shape, without weights."""
-    return FastQuantLSTM(
+def lstm_on_cpu(canonical: CanonicalLSTM) -> FastQuantLSTM:
+    """The LSTM with these weights, a cell as one of one layer."""
+    spec, shape = canonical.spec, canonical.spec.shape
+    lstm = FastQuantLSTM(
         shape.input_size,
         shape.hidden_size,
         shape.num_layers,
-        bias,
+        spec.bias,
         bidirectional=shape.num_directions == 2,
         proj_size=shape.proj_size,
         device="meta",
-        precision=precision,
+        precision=spec.precision,
     )
+    lstm.take_canonical({name: t.detach().cpu() for name, t in canonical.tensors.items()})
+    return lstm

@@ -15,12 +15,12 @@ from lstm_fastkernels.compression.calibration.moments import FloatLayers
 from lstm_fastkernels.compression.calibration.observe import calls_of
 from lstm_fastkernels.compression.calibration.sqnr import signal_of, to_db
 from lstm_fastkernels.compression.lstms import find_lstms, label_of
-from lstm_fastkernels.compression.quantization.candidates import empty_lstm, lstm_noise
+from lstm_fastkernels.compression.quantization.candidates import lstm_noise, lstm_on_cpu
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.float_lstm import prepared_fault, shape_of, weights_as_lstm
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.reference import Matrix, RowKind, affine
-from lstm_fastkernels.weights.canonical import CanonicalLSTM
+from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.shape import names_of_part
 
 # Below so many dB outputs are not to be trusted without a look.
@@ -123,10 +123,8 @@ def _layers_of(canonical: CanonicalLSTM, first: int, count: int) -> FastQuantLST
     """Some of an LSTM's layers as one, on the CPU."""
     spec = canonical.spec
     precision = names_of_part(spec.precision, first, count)
-    lstm = empty_lstm(spec.shape.part(first, count), spec.bias, precision)
-    own = names_of_part(canonical.tensors, first, count)
-    lstm.take_canonical({name: tensor.detach().cpu() for name, tensor in own.items()})
-    return lstm
+    part = WeightSpec(spec.shape.part(first, count), spec.bias, precision)
+    return lstm_on_cpu(part.take(names_of_part(canonical.tensors, first, count)))
 
 
 class _ProductErrors:

@@ -11,6 +11,7 @@ from lstm_fastkernels.compression.lstms import label_of
 from lstm_fastkernels.compression.quantization.candidates import Candidates, lstm_noise
 from lstm_fastkernels.compression.quantization.config import QuantizationConfig
 from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
+from lstm_fastkernels.compression.quantization.report import QuantizedLSTM
 from lstm_fastkernels.modules.float_lstm import prepared_fault, shape_of, weights_as_lstm
 from lstm_fastkernels.modules.low_rank import low_rank_factors
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
@@ -21,11 +22,9 @@ from lstm_fastkernels.weights.precision import PrecisionConfig
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """For one LSTM: the precision of each matrix, what its outputs reach on held-out calls [dB],
-    None without any, and its tensors."""
+    """For one LSTM: what is to be reported, and its tensors."""
 
-    precision: dict[str, str]
-    sqnr: float | None
+    report: QuantizedLSTM
     canonical: CanonicalLSTM
 
 
@@ -40,7 +39,8 @@ class Planner:
         for lstm, name in lstms.items():
             if fault := prepared_fault(lstm):
                 raise ValueError(f"{label_of(name)}: {fault}")
-        self.asked = {lstm: asked_precision(lstm, name, config) for lstm, name in lstms.items()}
+        self._asked = {lstm: asked_precision(lstm, name, config) for lstm, name in lstms.items()}
+        self._names = lstms
         self._config = config
 
     def plan(
@@ -48,24 +48,23 @@ class Planner:
     ) -> Plan:
         """seen: what calibration saw, if there was any. Raises ValueError for weights that cannot
         be read and a min_sqnr out of reach."""
-        config, precision, sqnr = self._config, self.asked[lstm], None
+        config, asked = self._config, self._asked[lstm]
         factors, layout = low_rank_factors(lstm), config.laying_out()
+        precision, sqnr = asked, None
         if seen is None:
-            spec = self._spec(lstm, precision)
-            return Plan(precision, None, spec.compress(weights_as_lstm(lstm), layout, factors))
-        kept = layout.kept_factors(factors, seen.shape.matrices)
-        candidates, held_out = Candidates(seen, config.rounding(), kept), seen.held_out
-        if min_sqnr is not None:
-            if not held_out:
-                raise ValueError("min_sqnr needs a second calibration batch, to measure on")
-            precision, sqnr = raise_precision(candidates, precision, held_out, min_sqnr)
-        elif held_out:
-            sqnr = to_db(signal_of(held_out), lstm_noise(candidates.lstm(precision), held_out))
-        dense = self._spec(lstm, precision).take(candidates.tensors(precision))
-        return Plan(precision, sqnr, dense.laid_out(layout))
-
-    def _spec(self, lstm: nn.Module, precision: dict[str, str]) -> WeightSpec:
-        return WeightSpec(shape_of(lstm), bool(lstm.bias), precision, self._config.rounding())
+            spec = WeightSpec(shape_of(lstm), bool(lstm.bias), asked, config.rounding())
+            canonical = spec.compress(weights_as_lstm(lstm), layout, factors)
+        else:
+            kept = layout.kept_factors(factors, seen.shape.matrices)
+            candidates, held_out = Candidates(seen, config.rounding(), kept), seen.held_out
+            if min_sqnr is not None:
+                if not held_out:
+                    raise ValueError("min_sqnr needs a second calibration batch, to measure on")
+                precision, sqnr = raise_precision(candidates, asked, held_out, min_sqnr)
+            elif held_out:
+                sqnr = to_db(signal_of(held_out), lstm_noise(candidates.lstm(asked), held_out))
+            canonical = candidates.canonical(precision).laid_out(layout)
+        return Plan(QuantizedLSTM(self._names[lstm], asked, precision, sqnr), canonical)
 
 
 def asked_precision(lstm: nn.Module, name: str, config: QuantizationConfig) -> dict[str, str]:

@@ -76,12 +76,12 @@ def quantize_(
     lstms = {module: name for name, module in find_lstms(model, filter_fn, classes=CLASSES)}
     check_replaceable(model, lstms)
     planner = Planner(lstms, config)
-    seen = {} if calibration is None else observe(model, lstms, calibration)
+    seen = observe(model, lstms, calibration)
     rows: list[QuantizedLSTM] = []
 
     def make(lstm: nn.Module) -> nn.Module:
         plan = planner.plan(lstm, seen.get(lstm), min_sqnr)
-        rows.append(QuantizedLSTM(lstms[lstm], planner.asked[lstm], plan.precision, plan.sqnr))
+        rows.append(plan.report)
         return twin_of(lstm, plan.canonical, config)
 
     replaced = replace_lstms(model, make, classes=CLASSES, filter_fn=filter_fn, inplace=True)

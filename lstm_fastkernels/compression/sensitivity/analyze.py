@@ -24,7 +24,7 @@ from lstm_fastkernels.compression.lstms import (
 from lstm_fastkernels.compression.metric import Evaluate, baseline_of, measured
 from lstm_fastkernels.compression.pruning.config import PruneConfig, check_untrained
 from lstm_fastkernels.compression.pruning.prune import prune_
-from lstm_fastkernels.compression.quantization.candidates import empty_lstm, lstm_noise
+from lstm_fastkernels.compression.quantization.candidates import lstm_noise, lstm_on_cpu
 from lstm_fastkernels.compression.quantization.config import (
     Int4Config,
     Int8Config,
@@ -35,8 +35,8 @@ from lstm_fastkernels.compression.quantization.twins import twin_of
 from lstm_fastkernels.compression.sensitivity.parts import By, Part, parts_of
 from lstm_fastkernels.compression.sensitivity.report import SensitivityReport, SensitivityRow
 from lstm_fastkernels.modules.float_lstm import (
-    as_lstm,
     new_like,
+    own_names,
     parameter_kinds,
     shape_of,
     weights_as_lstm,
@@ -92,7 +92,7 @@ def sensitivity(
         raise ValueError("found no nn.LSTM or nn.LSTMCell in the model")
     check_replaceable(model, lstms)
     batches = None if calibration is None else list(calibration)
-    seen = {} if batches is None else observe(model, lstms, batches)
+    seen = observe(model, lstms, batches)
     if evaluate is None and not all(found.held_out for found in seen.values()):
         raise ValueError("without evaluate, give a second calibration batch to measure on")
     baseline = None if evaluate is None else baseline_of(evaluate, model)
@@ -106,15 +106,16 @@ def sensitivity(
                 if lstm in seen and (calls := seen[lstm].held_out):
                     sqnr = to_db(signal_of(calls), trial.noise(calls))
                 if evaluate is not None:
-                    metric = measured(evaluate, _with(model, place, trial.module))
+                    metric = measured(evaluate, _with(model, {place: trial.module()}))
                 rows.append(SensitivityRow(place, part.name, name, sqnr, metric))
     return SensitivityReport(rows, baseline)
 
 
 class _Trial(NamedTuple):
-    """An LSTM with one part compressed, and the squared error of its outputs for calls."""
+    """What makes an LSTM with one part compressed, and the squared error of its outputs for calls;
+    each is asked for where something is measured with it."""
 
-    module: nn.Module
+    module: Callable[[], nn.Module]
     noise: Callable[[list[Call]], float]
 
 
@@ -128,10 +129,10 @@ def _check_method(name: str, method: object) -> None:
         check_untrained(method, f"method {name!r}")
 
 
-def _with(model: nn.Module, place: str, module: nn.Module) -> nn.Module:
-    """A copy of the model with another module in that place, and wherever else it is used."""
+def _with(model: nn.Module, modules: Mapping[str, nn.Module]) -> nn.Module:
+    """A copy of the model with these in the places named, and wherever else those are used."""
     trial = copy.deepcopy(model)
-    return replace_modules(trial, {trial.get_submodule(place): module})
+    return replace_modules(trial, {trial.get_submodule(place): m for place, m in modules.items()})
 
 
 def _compressed(
@@ -149,10 +150,9 @@ def _compressed(
         if by != "gate":
             return partial(_quantized_part, whole, method)
         return partial(_float_part, {lstm: own.to_float() for lstm, own in whole.items()})
-    other = model
-    for lstm, name in lstms.items():  # without the parametrizations that may be on them
-        other = _with(other, name, _plain(lstm, weights_as_lstm(lstm)))
-    copies = {lstm: other.get_submodule(name) for lstm, name in lstms.items()}
+    # Without the parametrizations that may be on them.
+    copies = {lstm: _plain(lstm, weights_as_lstm(lstm)) for lstm in lstms}
+    other = _with(model, {name: copies[lstm] for lstm, name in lstms.items()})
     picked = set(copies.values())
     if isinstance(method, PruneConfig):
         prune_(other, method, filter_fn=lambda module, _: module in picked)
@@ -181,9 +181,10 @@ def _quantized_part(
         parts = quantized.parts(name) if name in part.matrices else {"": floats[name].float()}
         tensors |= {name + end: tensor for end, tensor in parts.items()}
     canonical = spec.take(tensors)
-    on_cpu = empty_lstm(spec.shape, spec.bias, spec.precision)
-    on_cpu.take_canonical({name: t.detach().cpu() for name, t in canonical.tensors.items()})
-    return _Trial(twin_of(lstm, canonical, config), partial(lstm_noise, on_cpu))
+    return _Trial(
+        partial(twin_of, lstm, canonical, config),
+        lambda calls: lstm_noise(lstm_on_cpu(canonical), calls),
+    )
 
 
 def _float_part(
@@ -198,12 +199,12 @@ def _float_part(
         else:
             split_gates(floats[name], name)[part.gate] = split_gates(new, name)[part.gate]
     layers = FloatLayers(shape_of(lstm), floats)
-    return _Trial(_plain(lstm, floats), partial(noise_of, layers.output))
+    return _Trial(partial(_plain, lstm, floats), partial(noise_of, layers.output))
 
 
 def _plain(lstm: nn.Module, floats: Mapping[str, Tensor]) -> nn.Module:
     """A float LSTM like this one with these weights."""
     module = new_like(lstm)
-    own = as_lstm(lstm, {name: name for name in parameter_kinds(lstm)})
+    own = own_names(lstm, parameter_kinds(lstm))
     module.load_state_dict({own[name]: weight for name, weight in floats.items()})
     return module

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import lstm_fastkernels as lfk
 from cases import Case, flat
 from pruning_cases import CASES, HALF, Model, adam, masked_weights, train, training_steps
+from ranks import on_two_ranks
 from torch_bfloat16 import needs_bfloat16
 
 
@@ -192,12 +193,8 @@ def test_repr():
 # ---- more than one process ----
 
 
-def _train_rank(rank, folder):
+def _train_rank(rank):
     """Magnitude masks at once and Taylor ones in training, put on before and after the wrapping."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
     found = []
     for importance in ("magnitude", "taylor"):
         schedule = lfk.CubicSchedule(0, 4, initial=0.5)
@@ -229,14 +226,12 @@ def _train_rank(rank, folder):
             nn.parallel.DistributedDataParallel(Model()),
             following={"module.layers.1": "module.cell", "module.cell": "module.head"},
         )
-    torch.save(found, f"{folder}/rank{rank}")
-    torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.mark.slow
 def test_ranks_agree_on_masks(tmp_path):
-    torch.multiprocessing.spawn(_train_rank, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"rank{rank}") for rank in (0, 1))
+    first, second = on_two_ranks(_train_rank, tmp_path)
     for ours, theirs in zip(first, second, strict=True):
         for name, entry in ours["matrices"].items():
             assert torch.equal(theirs["matrices"][name]["mask"], entry["mask"]), name

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import lstm_fastkernels as lfk
 from pruning_cases import Model, adam, batch
+from ranks import on_two_ranks
 
 BASE = lfk.Int8Config(precision={"weight_hh_l0": "int16"})
 SCHEDULE = lfk.CubicSchedule(0, 4, initial=0.5)
@@ -31,11 +32,7 @@ def logits(z):
     return torch.cat((torch.zeros_like(z), z), 1)
 
 
-def train_rank(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+def train_rank(rank):
     found = []
     for scales in ("learned", "followed"):
         teacher = Model().eval()
@@ -65,8 +62,7 @@ def train_rank(rank, folder):
     late = DistributedDataParallel(nn.Sequential(nn.LSTM(9, 7)))
     with pytest.raises(ValueError, match=r"module\.0 is wrapped by Dist"):
         lfk.quantize_(late, lfk.QATConfig(BASE, "prepare"))
-    torch.save(found, f"{folder}/rank{rank}")
-    torch.distributed.destroy_process_group()
+    return found
 
 
 def pruner_steps(pruner):
@@ -75,8 +71,7 @@ def pruner_steps(pruner):
 
 @pytest.mark.slow
 def test_ranks_agree_bit_for_bit(tmp_path):
-    torch.multiprocessing.spawn(train_rank, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"rank{rank}") for rank in (0, 1))
+    first, second = on_two_ranks(train_rank, tmp_path)
     begun, _ = compressed("learned", 0)
     assert not torch.equal(first[0]["cell.weight_ih"], begun.state_dict()["cell.weight_ih"])
     for of_first, of_second in zip(first, second, strict=True):
