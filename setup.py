@@ -22,7 +22,7 @@ from pathlib import Path
 import pybind11
 import torch
 from setuptools import Extension, setup
-from torch.utils.cpp_extension import BuildExtension, CppExtension
+from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
 
 ROOT = Path(__file__).parent.resolve()
 WITH_FILE = os.environ.get("LSTM_FASTKERNELS_FILE") != "0"
@@ -128,9 +128,11 @@ runtime = Extension(
     language="c++",
 )
 
-watch = Extension(
-    "lstm_fastkernels._watch",
-    ["csrc/bindings/python/watch.cpp"],
+eager = Extension(
+    "lstm_fastkernels._eager",
+    sorted(glob.glob("csrc/bindings/eager/*.cpp")),
+    include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include"), *include_paths()],
+    depends=HEADERS,
     define_macros=[("Py_LIMITED_API", "0x030A0000")],
     extra_compile_args=COMPILE,
     extra_link_args=LINK,
@@ -139,5 +141,5 @@ watch = Extension(
 )
 
 setup(
-    ext_modules=[ops, watch, runtime] if WITH_FILE else [ops, watch], cmdclass={"build_ext": Build}
+    ext_modules=[ops, eager, runtime] if WITH_FILE else [ops, eager], cmdclass={"build_ext": Build}
 )

@@ -26,7 +26,7 @@ OPS = "_ops.abi3.so"
 # What the package needs of its build: the ops library, the libraries that it links, and what
 # modules ask at each call.
 BUILT = [
-    *(OPS, "_watch.abi3.so"),
+    *(OPS, "_eager.abi3.so"),
     *("lib/liblstm_fastkernels_cuda.so", "lib/liblstm_fastkernels.so"),
 ]
 PACKAGE = ROOT / "lstm_fastkernels"

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lstm_fastkernels"
 
 # Each sees itself and what stands before it.
-ORDER = ["paths", "reference", "_watch", "ops", "weights", "modules", "compression", "io", "cli"]
+ORDER = ["paths", "reference", "_eager", "ops", "weights", "modules", "compression", "io", "cli"]
 
 
 def imported(path):
@@ -46,6 +46,7 @@ INCLUDES = {
     "cuda/kernels": ["common"],
     "cuda/host": ["common", "weights", "cuda/kernels"],
     "bindings/c": ["common"],
+    "bindings/eager": ["bindings/torch"],
     "bindings/python": [],
     "bindings/torch": ["weights", "runtime"],
 }

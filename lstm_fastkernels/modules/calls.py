@@ -10,14 +10,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_fastkernels.modules.leaf import call_as_leaf
 from lstm_fastkernels.modules.refusals import explain_refusal
-from lstm_fastkernels.modules.states import State, two_states
+from lstm_fastkernels.modules.states import States, two_states
 from lstm_fastkernels.ops.dispatch import cast_for_autocast
 
 # x [T, B, I], [B, T, I] with batch_first, or a PackedSequence's data [N, I]; (h0, c0) [layers *
 # directions, B, size], or None; int64 lengths [B] or, with data, batch_sizes; batch_first.
-ToRun = tuple[Tensor, State | None, Tensor | None, bool]
+ToRun = tuple[Tensor, States | None, Tensor | None, bool]
 # From these y, in the form of x, and (h_n, c_n).
-Run = Callable[..., tuple[Tensor, State]]
+Run = Callable[..., tuple[Tensor, States]]
 
 
 class LstmCalls:
@@ -29,9 +29,9 @@ class LstmCalls:
     def forward(
         self,
         input: Tensor | PackedSequence,
-        hx: State | None = None,
+        hx: States | None = None,
         lengths: Tensor | None = None,
-    ) -> tuple[Tensor | PackedSequence, State]:
+    ) -> tuple[Tensor | PackedSequence, States]:
         """y, (h_n, c_n) as nn.LSTM gives them.
 
         input: [T, B, I], [B, T, I] with batch_first, [T, I] for one sequence, or a PackedSequence;
@@ -49,7 +49,7 @@ class LstmCalls:
     def _to_run(
         self,
         input: Tensor | PackedSequence,
-        hx: State | None = None,
+        hx: States | None = None,
         lengths: Tensor | None = None,
     ) -> ToRun:
         if isinstance(input, PackedSequence):
@@ -58,7 +58,7 @@ class LstmCalls:
             return self._unbatched_to_run(input, hx, lengths)
         return input, hx, lengths, self.batch_first
 
-    def _forward_other(self, input: Any, hx: State | None, lengths: Tensor | None) -> Any:
+    def _forward_other(self, input: Any, hx: States | None, lengths: Tensor | None) -> Any:
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx, lengths)
         if isinstance(input, Proxy):
@@ -69,12 +69,12 @@ class LstmCalls:
         )
 
     def _forward_unbatched(
-        self, input: Tensor, hx: State | None, lengths: Tensor | None
-    ) -> tuple[Tensor, State]:
+        self, input: Tensor, hx: States | None, lengths: Tensor | None
+    ) -> tuple[Tensor, States]:
         y, (h, c) = self._run(*self._unbatched_to_run(input, hx, lengths))
         return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
 
-    def _unbatched_to_run(self, input: Tensor, hx: State | None, lengths: Tensor | None) -> ToRun:
+    def _unbatched_to_run(self, input: Tensor, hx: States | None, lengths: Tensor | None) -> ToRun:
         if input.dim() != 2:
             raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
         if lengths is not None:
@@ -91,8 +91,8 @@ class LstmCalls:
         return input.unsqueeze(1), hx, None, False
 
     def _forward_packed(
-        self, input: PackedSequence, hx: State | None, lengths: Tensor | None
-    ) -> tuple[PackedSequence, State]:
+        self, input: PackedSequence, hx: States | None, lengths: Tensor | None
+    ) -> tuple[PackedSequence, States]:
         y, (h, c) = self._run(*self._packed_to_run(input, hx, lengths))
         _, batch_sizes, sorted_indices, unsorted_indices = input
         if unsorted_indices is not None:
@@ -100,7 +100,7 @@ class LstmCalls:
         return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), (h, c)
 
     def _packed_to_run(
-        self, input: PackedSequence, hx: State | None, lengths: Tensor | None
+        self, input: PackedSequence, hx: States | None, lengths: Tensor | None
     ) -> ToRun:
         if lengths is not None:
             raise ValueError("a PackedSequence has its own lengths: give it without `lengths`")
@@ -117,7 +117,7 @@ class CellCalls:
     hidden_size: int
     _run: Run
 
-    def forward(self, input: Tensor, hx: State | None = None) -> State:
+    def forward(self, input: Tensor, hx: States | None = None) -> States:
         """(h, c) [B, H] or [H], from input [B, I] or [I] and hx = (h, c), as nn.LSTMCell."""
         if isinstance(input, Proxy):
             proxy: Any = call_as_leaf(self, input, hx)
@@ -134,7 +134,7 @@ class CellCalls:
         first = (0,) * (3 - input.dim())
         return h[first], c[first]
 
-    def _forward_autocast(self, input: Tensor, hx: State | None) -> State:
+    def _forward_autocast(self, input: Tensor, hx: States | None) -> States:
         """As nn.LSTMCell on the CPU, where autocast reaches its products alone: the state is as
         wide as the one before."""
         dtype = torch.get_autocast_dtype("cpu")
@@ -145,7 +145,7 @@ class CellCalls:
         with torch.autocast("cpu", enabled=False):
             return self.forward(cast_for_autocast(input, dtype), (h, c))
 
-    def _to_run(self, input: Tensor, hx: State | None = None) -> ToRun:
+    def _to_run(self, input: Tensor, hx: States | None = None) -> ToRun:
         dim = input.dim()
         if dim not in (1, 2):
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dim}D instead")

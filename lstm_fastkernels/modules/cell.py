@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 
+from lstm_fastkernels import _eager
 from lstm_fastkernels.modules.calls import CellCalls
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
-from lstm_fastkernels.modules.states import State, zero_state
+from lstm_fastkernels.modules.states import State, States, zero_state
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
@@ -69,6 +71,15 @@ class FastLSTMCell(CellCalls, FastModule):
         the input's."""
         sizes = self.hidden_size, self.hidden_size
         return zero_state((), sizes, batch_size, self.packed.device, dtype)
+
+    def forward(self, input: Tensor, hx: States | None = None) -> States:
+        if not is_dynamo_compiling():
+            done = _eager.cell(self, input, hx)
+            if done is not None:
+                return done
+        return super().forward(input, hx)
+
+    forward.__doc__ = CellCalls.forward.__doc__
 
     def extra_repr(self) -> str:
         bias = [] if self.bias else ["bias=False"]

@@ -6,14 +6,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_fastkernels.modules.cell import FastLSTMCell
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.modules.states import State
+from lstm_fastkernels.modules.states import States
 
 
 @torch.no_grad()
 def explain(
     module: nn.Module,
     input: Tensor | PackedSequence | None = None,
-    hx: State | None = None,
+    hx: States | None = None,
     lengths: Tensor | None = None,
 ) -> str:
     """Says, without running it, how `module(input, hx, lengths)` would run now, and why.

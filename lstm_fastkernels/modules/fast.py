@@ -10,7 +10,7 @@ from torch import Tensor, is_grad_enabled, is_inference_mode_enabled, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels._watch import current
+from lstm_fastkernels._eager import current
 from lstm_fastkernels.modules.float_lstm import (
     copy_hooks,
     fault_of,
@@ -23,7 +23,7 @@ from lstm_fastkernels.modules.quantized_lstm import quantized_classes, quantized
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.running import explain_run, explain_steps
 from lstm_fastkernels.modules.stateful import StatefulLSTM
-from lstm_fastkernels.modules.states import State, two_states
+from lstm_fastkernels.modules.states import States, two_states
 from lstm_fastkernels.ops import least_lstm, lstm, lstm_without_gradient
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.formats import INPUT_DTYPES, stored_as
@@ -185,8 +185,8 @@ class FastModule(StatefulLSTM):
     # ---- calls ----
 
     def _run(
-        self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
-    ) -> tuple[Tensor, State]:
+        self, x: Tensor, hx: States | None, lengths: Tensor | None, batch_first: bool
+    ) -> tuple[Tensor, States]:
         """y, (h_n, c_n) of x, in one of the forms that ops.lstm takes."""
         op: Any
         h0 = c0 = None
@@ -226,7 +226,7 @@ class FastModule(StatefulLSTM):
             "torch.export or torch.compile"
         )
 
-    def _to_run(self, *inputs: Any) -> tuple[Tensor, State | None, Tensor | None, bool]:
+    def _to_run(self, *inputs: Any) -> tuple[Tensor, States | None, Tensor | None, bool]:
         """What forward gives to _run for these inputs."""
         raise NotImplementedError
 

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+from torch.nn.utils.rnn import PackedSequence
 
+from lstm_fastkernels import _eager
 from lstm_fastkernels.modules.calls import LstmCalls
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.float_lstm import LSTM_OPTIONS
-from lstm_fastkernels.modules.states import State, zero_state
+from lstm_fastkernels.modules.refusals import explain_refusal
+from lstm_fastkernels.modules.states import State, States, two_states, zero_state
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
@@ -81,11 +85,65 @@ class FastLSTM(LstmCalls, FastModule):
     def to_float(self) -> nn.LSTM:
         return self._give_float(nn.LSTM(**_arguments(self), device=self.packed.device))
 
+    # ---- calls ----
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: States | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, States]:
+        if lengths is None and not is_dynamo_compiling():
+            done = _eager.lstm(self, input, hx)
+            if done is not None:
+                return done
+        return super().forward(input, hx, lengths)
+
+    forward.__doc__ = LstmCalls.forward.__doc__
+
+    def step(self, x: Tensor, state: States, out: Tensor | None = None) -> Tensor:
+        """y [B, directions * output size] of one time step, x [B, I]; or both without B.
+
+        state: as new_state gives it, float32 or of x's dtype; it is replaced by the next one, in
+        place. out: memory for y, contiguous and of x's dtype. y and state are those of forward.
+        Hooks do not run. Raises RuntimeError, ValueError and TypeError as forward does, and then
+        has changed nothing.
+        """
+        if not is_dynamo_compiling():
+            done = _eager.step(self, x, state, out)
+            if done is not None:
+                return done
+        return self._step(x, state, out)
+
+    def _step(self, x: Tensor, state: States, out: Tensor | None) -> Tensor:
+        """The same by forward."""
+        explain_refusal(x, None, None, None)
+        if x.dim() not in (1, 2):
+            raise ValueError(f"step takes x [B, I] or [I], got {x.dim()}D input")
+        if not isinstance(state, tuple):
+            raise TypeError(
+                f"state must be (h, c), as new_state() makes it, got {type(state).__name__}"
+            )
+        h, c = two_states(state)
+        time = 1 if x.dim() == 2 and self.batch_first else 0
+        y, after = super().forward(x.unsqueeze(time), (h, c))
+        assert isinstance(y, Tensor)
+        y = y.squeeze(time)
+        changes = list(zip((h, c), after, strict=True))
+        if out is not None:
+            _check_output(out, y)
+            changes.append((out, y))
+        for tensor, _ in changes:
+            tensor.copy_(tensor.clone())  # raises where it must not be written
+        for tensor, value in changes:
+            tensor.copy_(value)
+        return y if out is None else out
+
     def flatten_parameters(self) -> None:
         """Does nothing: nn.LSTM has it, and models call it."""
 
     def new_state(self, batch_size: int | None = None, dtype: torch.dtype | None = None) -> State:
-        """(h0, c0) of zeros on the module's device, as `forward` takes them.
+        """(h0, c0) of zeros on the module's device, as `forward` and `step` take them.
 
         h0 [layers * directions, batch_size, output size], c0 likewise with the hidden size; without
         batch_size, for a sequence on its own, without that dimension. float32, or dtype: the
@@ -181,3 +239,13 @@ def _arguments(lstm: Any) -> dict[str, Any]:
     """nn.LSTM's arguments that describe an LSTM, of whatever class."""
     options = {name: getattr(lstm, name, default) for name, default in LSTM_OPTIONS.items()}
     return {"input_size": lstm.input_size, "hidden_size": lstm.hidden_size, **options}
+
+
+def _check_output(out: object, y: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out must be a tensor, got {type(out).__name__}")
+    if (out.shape, out.dtype, out.device) != (y.shape, y.dtype, y.device):
+        raise ValueError(
+            f"out must be {y.dtype}, {list(y.shape)}, on {y.device}, got {out.dtype}, "
+            f"{list(out.shape)}, on {out.device}"
+        )

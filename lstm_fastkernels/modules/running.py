@@ -7,7 +7,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
 from lstm_fastkernels import ops
-from lstm_fastkernels.modules.states import State, two_states
+from lstm_fastkernels.modules.states import States, two_states
 from lstm_fastkernels.weights.shape import LstmShape
 
 _REPR_STEPS = 1000  # time steps of the sequences for which repr says how they run
@@ -36,7 +36,7 @@ def _arguments(
     header: list[int] | None,
     shape: LstmShape,
     x: Tensor,
-    hx: State | None,
+    hx: States | None,
     lengths: Tensor | None,
     batch_first: bool,
 ) -> tuple[Any, ...]:

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from lstm_fastkernels._watch import quiet
+from lstm_fastkernels import _eager
 from lstm_fastkernels.ops import dispatch
-from lstm_fastkernels.ops.library import compiled
+from lstm_fastkernels.ops.library import compiled, eager_functions
 
 # lstm(x, h0, c0, lengths, packed, shape, batch_first, header). x: [T, B, I], or [B, T, I] with
 # batch_first, or a PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers *
@@ -30,13 +30,22 @@ _listeners = (
     torch._C._are_functorch_transforms_active,
     torch._C._is_any_autocast_enabled,
     torch._C._is_tracing,
+    lambda: _forward_ad._current_level >= 0,
+)
+# Eager calls go past the op, which torch's function modes and profilers are told of.
+_eager.connect(
+    eager_functions(),
+    torch.Tensor,
+    (*_listeners, torch._C._len_torch_function_stack, torch._C._autograd._profiler_enabled),
+    torch.is_inference_mode_enabled,
+    torch._C._increment_version,
 )
 
 
 def least_lstm() -> Any:
     """lstm or, where nothing but gradients listens to torch's dispatcher, plain_lstm: no mode,
     transform, autocast, tracer or forward-mode differentiation."""
-    return plain_lstm if _forward_ad._current_level < 0 and quiet(_listeners) else lstm
+    return plain_lstm if _eager.quiet(_listeners) else lstm
 
 
 def cuda_built() -> bool:

@@ -24,3 +24,9 @@ def forget_packed(address: int) -> None:
     Not an op: it is called when a module dies, which may be while someone traces ops.
     """
     _functions.lfk_forget_packed(ctypes.c_void_p(address))
+
+
+def eager_functions() -> int:
+    """The address of what an eager call needs of the ops."""
+    _functions.lfk_eager_functions.restype = ctypes.c_void_p
+    return int(_functions.lfk_eager_functions())

@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "bindings/torch/eager.h"
 #include "bindings/torch/ops.h"
 #include "bindings/torch/stack_cache.h"
 #include "runtime/stack.h"
@@ -220,6 +221,37 @@ std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tenso
                        brief);
 }
 
+namespace {
+
+const PackedStack *on_cpu(const std::shared_ptr<const ParsedStack> &known) {
+  return known && known->on_cpu ? &*known->on_cpu : nullptr;
+}
+
+bool eager_shape_of(const void *packed, int64_t bytes, LstmShape *shape) {
+  const auto known = stacks().known(packed, bytes);
+  const PackedStack *const stack = on_cpu(known);
+  if (stack)
+    *shape = stack->shape;
+  return stack;
+}
+
+bool eager_run(const void *packed, int64_t bytes, LstmArguments a) {
+  const auto known = stacks().known(packed, bytes);
+  const PackedStack *const stack = on_cpu(known);
+  try {
+    a.threads = thread_count();
+    if (stack)
+      run_stack(*stack, a);
+    return stack;
+  } catch (const std::exception &) {
+    return false;
+  }
+}
+
+constexpr EagerFunctions kEager{&aoti_torch_grad_mode_is_enabled, &eager_shape_of, &eager_run};
+
+} // namespace
+
 void release_all() {
   stacks().clear();
   release_memory();
@@ -228,3 +260,4 @@ void release_all() {
 } // namespace lstm_fastkernels
 
 void lfk_forget_packed(const void *data) { lstm_fastkernels::stacks().forget(data); }
+const void *lfk_eager_functions() { return &lstm_fastkernels::kEager; }

@@ -18,24 +18,32 @@ public:
   // What parse() made of this tensor, now or before.
   template <class Parse>
   std::shared_ptr<const Parsed> find(const Tensor &packed, const Parse &parse) {
-    thread_local std::weak_ptr<const Entry> last;
-    std::shared_ptr<const Entry> entry = last.lock(), oldest;
-    if (entry && is_of(*entry, packed))
-      return {entry, &entry->parsed};
+    const void *const data = packed.const_data_ptr();
+    const int64_t bytes = packed.numel();
+    if (auto parsed = known(data, bytes))
+      return parsed;
+    std::shared_ptr<const Entry> oldest; // freed without the lock
     const std::lock_guard<std::mutex> lock(mutex_);
-    auto found = place(packed);
+    auto found = place(data, bytes);
     if (found == entries_.end()) {
-      auto made = std::make_shared<const Entry>(
-          Entry{packed, packed.const_data_ptr(), packed.numel(), parse()});
+      auto made = std::make_shared<const Entry>(Entry{packed, data, bytes, parse()});
       if (entries_.size() == kMost) {
         oldest = std::move(entries_.front());
         entries_.erase(entries_.begin());
       }
       found = entries_.insert(entries_.end(), std::move(made));
     }
-    std::rotate(found, found + 1, entries_.end()); // the last used one is the last
-    last = entry = entries_.back();
-    return {entry, &entry->parsed};
+    return used(found);
+  }
+
+  // What was made of the bytes there before; null if nothing was.
+  std::shared_ptr<const Parsed> known(const void *data, int64_t bytes) {
+    const std::shared_ptr<const Entry> entry = last().lock();
+    if (entry && is_of(*entry, data, bytes))
+      return {entry, &entry->parsed};
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = place(data, bytes);
+    return found == entries_.end() ? nullptr : used(found);
   }
 
   // The tensor that was at that address when it was met first.
@@ -70,15 +78,27 @@ private:
   using Entries = std::vector<std::shared_ptr<const Entry>>;
 
   // The entry's tensor may have been given other memory since.
-  static bool is_of(const Entry &entry, const Tensor &packed) {
-    const void *const data = packed.const_data_ptr();
-    return entry.data == data && entry.bytes == packed.numel() &&
-           entry.packed.const_data_ptr() == data;
+  static bool is_of(const Entry &entry, const void *data, int64_t bytes) {
+    return entry.data == data && entry.bytes == bytes && entry.packed.const_data_ptr() == data;
   }
 
-  typename Entries::iterator place(const Tensor &packed) {
+  // Of this thread.
+  static std::weak_ptr<const Entry> &last() {
+    thread_local std::weak_ptr<const Entry> entry;
+    return entry;
+  }
+
+  typename Entries::iterator place(const void *data, int64_t bytes) {
     return std::find_if(entries_.begin(), entries_.end(),
-                        [&](const auto &entry) { return is_of(*entry, packed); });
+                        [&](const auto &entry) { return is_of(*entry, data, bytes); });
+  }
+
+  // Puts it last, as the last used one.
+  std::shared_ptr<const Parsed> used(typename Entries::iterator found) {
+    std::rotate(found, found + 1, entries_.end());
+    const std::shared_ptr<const Entry> &entry = entries_.back();
+    last() = entry;
+    return {entry, &entry->parsed};
   }
 
   std::mutex mutex_;

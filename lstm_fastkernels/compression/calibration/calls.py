@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from lstm_fastkernels.modules.states import State
+from lstm_fastkernels.modules.states import States
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Call:
     """
 
     x: Tensor
-    hx: State
+    hx: States
     lengths: Tensor | None
     y: Tensor
-    last: State
+    last: States
 
     @property
     def inside(self) -> Tensor:

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_fastkernels.compression.calibration.calls import Call
 from lstm_fastkernels.compression.recurrence import cells, states_before
-from lstm_fastkernels.modules.states import State
+from lstm_fastkernels.modules.states import States
 from lstm_fastkernels.weights.shape import LstmShape
 
 # Of the mean diagonal of a second moment, which is added to its diagonal.
@@ -122,7 +122,7 @@ class FloatLayers:
         return gates
 
 
-def _run(layer: nn.LSTM, x: Tensor, hx: State, lengths: Tensor | None) -> Tensor:
+def _run(layer: nn.LSTM, x: Tensor, hx: States, lengths: Tensor | None) -> Tensor:
     """y, zeros past a row's length."""
     if lengths is None:
         return layer(x, hx)[0]

@@ -11,7 +11,7 @@ from lstm_fastkernels.compression.qat.layer import Layer
 from lstm_fastkernels.compression.qat.prepared import read
 from lstm_fastkernels.modules.calls import CellCalls, LstmCalls
 from lstm_fastkernels.modules.refusals import explain_refusal
-from lstm_fastkernels.modules.states import State, two_states
+from lstm_fastkernels.modules.states import States, two_states
 from lstm_fastkernels.ops.dispatch import cast_for_autocast
 from lstm_fastkernels.weights.formats import INPUT_DTYPES
 from lstm_fastkernels.weights.shape import names_of_part
@@ -19,14 +19,14 @@ from lstm_fastkernels.weights.shape import names_of_part
 
 @torch.compiler.disable
 def lstm_forward(
-    self: nn.LSTM, input: Tensor | PackedSequence, hx: State | None = None
-) -> tuple[Tensor | PackedSequence, State]:
+    self: nn.LSTM, input: Tensor | PackedSequence, hx: States | None = None
+) -> tuple[Tensor | PackedSequence, States]:
     """As nn.LSTM.forward, with what the FastQuantLSTM gives that the module will be."""
     return _LstmCall(self).forward(input, hx)
 
 
 @torch.compiler.disable
-def cell_forward(self: nn.LSTMCell, input: Tensor, hx: State | None = None) -> State:
+def cell_forward(self: nn.LSTMCell, input: Tensor, hx: States | None = None) -> States:
     """As nn.LSTMCell.forward, with what the FastQuantLSTMCell gives that the module will be."""
     return _CellCall(self).forward(input, hx)
 
@@ -51,8 +51,8 @@ class _Call:
         self._device = next(iter(self._prepared.tensors.values())).device
 
     def _run(
-        self, x: Tensor, hx: State | None, lengths: Tensor | None, batch_first: bool
-    ) -> tuple[Tensor, State]:
+        self, x: Tensor, hx: States | None, lengths: Tensor | None, batch_first: bool
+    ) -> tuple[Tensor, States]:
         h0, c0 = (None, None) if hx is None else two_states(hx)
         explain_refusal(x, h0, c0, None)
         if torch.is_autocast_enabled(x.device.type):
@@ -71,8 +71,8 @@ class _Call:
         return y.transpose(0, 1), last
 
     def _run_padded(
-        self, x: Tensor, hx: State | None, lengths: Tensor | None
-    ) -> tuple[Tensor, State]:
+        self, x: Tensor, hx: States | None, lengths: Tensor | None
+    ) -> tuple[Tensor, States]:
         """y, (h_n, c_n) of x [T, B, I]."""
         shape = self._prepared.shape
         sizes = shape.output_size, shape.hidden_size
@@ -94,7 +94,7 @@ class _Call:
         own = names_of_part(whole.weights, depth), names_of_part(whole.tensors, depth)
         return Layer(whole.shape.part(depth), names_of_part(whole.precision, depth), *own)
 
-    def _check(self, x: Tensor, hx: State) -> None:
+    def _check(self, x: Tensor, hx: States) -> None:
         """Raises what FastQuantLSTM would for these, ValueError or RuntimeError."""
         shape = self._prepared.shape
         if x.dtype not in INPUT_DTYPES:

@@ -1,0 +1,182 @@
+#include "bindings/eager/call.h"
+
+#include <algorithm>
+#include <array>
+
+#include "bindings/eager/watch.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+const EagerFunctions *functions; // null: there is no short way
+PyObject *listeners;
+PyObject *floats_name, *batch_first_name;
+
+// With tensors of the plain class.
+bool derivative_is_asked(PyObject *module_dict, const Arguments &given) {
+  if (!functions->grad_enabled())
+    return false;
+  PyObject *const floats = PyDict_GetItem(module_dict, floats_name);
+  if (!floats || !PyList_Check(floats))
+    return true;
+  for (Py_ssize_t i = 0; i < PyList_Size(floats); ++i)
+    if (requires_grad(PyList_GetItem(floats, i)) != 0)
+      return true;
+  for (PyObject *const tensor : {given.x, given.h, given.c, given.out})
+    if (tensor && requires_grad(tensor) != 0) // who is not sure asks for it
+      return true;
+  return false;
+}
+
+} // namespace
+
+bool connect_calls(const EagerFunctions *given, PyObject *heard) {
+  functions = given;
+  listeners = Py_NewRef(heard);
+  floats_name = PyUnicode_InternFromString("_floats");
+  batch_first_name = PyUnicode_InternFromString("batch_first");
+  return floats_name && batch_first_name;
+}
+
+int anyone_hears(PyObject *functions_of) {
+  for (Py_ssize_t i = 0; i < PyTuple_Size(functions_of); ++i)
+    if (const int heard = is_true(PyObject_CallNoArgs(PyTuple_GetItem(functions_of, i))))
+      return heard;
+  return 0;
+}
+
+bool Arguments::take_states(PyObject *hx) {
+  if (hx == Py_None)
+    return true;
+  if (!PyTuple_Check(hx) || PyTuple_Size(hx) != 2)
+    return false;
+  h = PyTuple_GetItem(hx, 0);
+  c = PyTuple_GetItem(hx, 1);
+  return true;
+}
+
+bool Call::take(const Arguments &given, Form form) {
+  for (PyObject *const tensor : {given.x, given.h, given.c, given.out})
+    if (tensor && !is_plain_class(tensor))
+      return false;
+  if (!functions || anyone_hears(listeners))
+    return false;
+  PyObject *const dict = PyObject_GenericGetDict(given.module, nullptr);
+  const bool taken = dict && take_module(dict, given);
+  Py_XDECREF(dict);
+  return taken && take_x(given.x, form) && (!given.h || take_states(given));
+}
+
+bool Call::take_module(PyObject *dict, const Arguments &given) {
+  PyObject *const packed = current_packed(dict);
+  batch_first_ = PyDict_GetItem(dict, batch_first_name) == Py_True;
+  return packed && !derivative_is_asked(dict, given) && packed_.take_own(packed) &&
+         packed_.dims() == 1 && functions->shape_of(packed_.data(), packed_.size(0), &shape_);
+}
+
+bool Call::take_x(PyObject *tensor, Form form) {
+  if (!x.take(tensor))
+    return false;
+  const int dims = x.dims();
+  const std::optional<DataType> type = x.type();
+  if (!type || !x.rows_are_contiguous() || x.size_from_end(-1) != shape_.input_size)
+    return false;
+  of_cell_ = form == Form::cell;
+  const int least = form == Form::sequence ? 2 : 1;
+  if (dims != least && dims != least + 1)
+    return false;
+  const bool batched = dims > least;
+  if (form == Form::sequence)
+    time_ = batched && batch_first_ ? 1 : 0;
+  if (batched)
+    row_ = time_ == 0 ? 1 : 0;
+  a_.data_type = a_.state_type = *type;
+  a_.time_steps = time_ < 0 ? 1 : x.size(time_);
+  a_.batch_size = row_ < 0 ? 1 : x.size(row_);
+  a_.x = x.data();
+  a_.x_time_stride = time_ < 0 ? 0 : x.stride(time_);
+  a_.x_row_stride = row_ < 0 ? 0 : x.stride(row_);
+  return a_.time_steps > 0 && a_.batch_size > 0;
+}
+
+template <class Use> bool Call::with_state_sizes(int64_t columns, const Use &use) const {
+  const int64_t cells = shape_.num_cells(), rows = a_.batch_size;
+  if (of_cell_)
+    return row_ < 0 ? use(Sizes{columns}) : use(Sizes{rows, columns});
+  return row_ < 0 ? use(Sizes{cells, columns}) : use(Sizes{cells, rows, columns});
+}
+
+bool Call::take_states(const Arguments &given) {
+  if (!h.take(given.h) || !c.take(given.c))
+    return false;
+  const std::optional<DataType> type = h.type();
+  if (!type || c.type() != type || (*type != DataType::float32 && *type != a_.data_type))
+    return false;
+  a_.state_type = *type;
+  a_.h0 = h.data();
+  a_.c0 = c.data();
+  return with_state_sizes(shape_.output_size(), [&](Sizes sizes) { return h.is(sizes); }) &&
+         with_state_sizes(shape_.hidden_size, [&](Sizes sizes) { return c.is(sizes); });
+}
+
+template <class Output> void Call::put_strides(const Output &y) {
+  a_.y = y.data();
+  a_.y_time_stride = time_ < 0 ? 0 : y.stride(time_);
+  a_.y_row_stride = row_ < 0 ? 0 : y.stride(row_);
+}
+
+bool Call::put(NewTensor &y) {
+  std::array<int64_t, 3> sizes{};
+  std::copy(x.seen.shape, x.seen.shape + x.dims(), sizes.begin());
+  sizes[static_cast<size_t>(x.dims() - 1)] = output_columns();
+  if (!y.allocate(x.seen, x.dims(), sizes.data()))
+    return false;
+  put_strides(y);
+  return true;
+}
+
+bool Call::put(const TorchTensor &y) {
+  const bool as_wide =
+      row_ < 0 ? y.is({output_columns()}) : y.is({a_.batch_size, output_columns()});
+  if (!as_wide || y.type() != x.type() || y.overlaps(x) ||
+      (a_.h0 && (y.overlaps(h) || y.overlaps(c))))
+    return false;
+  put_strides(y);
+  return true;
+}
+
+bool Call::put(NewTensor &h_n, NewTensor &c_n) {
+  const DLTensor &like = a_.h0 ? h.seen : x.seen;
+  const auto make = [&](NewTensor &state, int64_t columns) {
+    return with_state_sizes(columns, [&](Sizes sizes) {
+      return state.allocate(like, static_cast<int>(sizes.size()), sizes.begin());
+    });
+  };
+  if (!make(h_n, shape_.output_size()) || !make(c_n, shape_.hidden_size))
+    return false;
+  a_.h_n = h_n.data();
+  a_.c_n = c_n.data();
+  return true;
+}
+
+bool Call::put_h_for_y(const NewTensor &h_n) {
+  put_strides(h_n);
+  return a_.state_type == a_.data_type && shape_.num_cells() == 1;
+}
+
+bool Call::put_in_place() {
+  if (!a_.h0 || h.overlaps(c) || h.overlaps(x) || c.overlaps(x))
+    return false;
+  a_.h_n = h.data();
+  a_.c_n = c.data();
+  return true;
+}
+
+bool Call::run() const {
+  PyThreadState *const thread = PyEval_SaveThread();
+  const bool done = functions->run(packed_.data(), packed_.size(0), a_);
+  PyEval_RestoreThread(thread);
+  return done;
+}
+
+} // namespace lstm_fastkernels

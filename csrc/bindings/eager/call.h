@@ -1,0 +1,66 @@
+// A call of a packed LSTM on torch's tensors, past torch's dispatcher.
+#pragma once
+
+#include <Python.h>
+
+#include <initializer_list>
+
+#include "bindings/eager/tensors.h"
+#include "bindings/torch/eager.h"
+
+namespace lstm_fastkernels {
+
+// What connect() gives. `listeners`: a tuple of functions, which say whether someone listens to
+// torch's dispatcher.
+bool connect_calls(const EagerFunctions *functions, PyObject *listeners);
+
+// 1, 0; -1 with an exception set.
+int anyone_hears(PyObject *listeners);
+
+// A call's arguments, borrowed; those that are null were not given.
+struct Arguments {
+  PyObject *module, *x, *h = nullptr, *c = nullptr, *out = nullptr;
+
+  // From a pair, or None.
+  bool take_states(PyObject *hx);
+};
+
+enum class Form { sequence, cell, step };
+
+// Whatever gives false is not for the short way, and has left no trace but perhaps an exception.
+class Call {
+public:
+  bool take(const Arguments &given, Form form);
+
+  // Outputs of the call: `y`, or for y what was given as one; h_n and c_n.
+  bool put(NewTensor &y);
+  bool put(const TorchTensor &y);
+  bool put(NewTensor &h, NewTensor &c);
+  // h_n for y, too.
+  bool put_h_for_y(const NewTensor &h);
+  // The states that were given, for those to come.
+  bool put_in_place();
+
+  bool run() const;
+
+  TorchTensor x, h, c;
+
+private:
+  using Sizes = std::initializer_list<int64_t>;
+
+  bool take_module(PyObject *dict, const Arguments &given);
+  bool take_x(PyObject *tensor, Form form);
+  bool take_states(const Arguments &given);
+  // use(sizes of an h or c of so many columns)
+  template <class Use> bool with_state_sizes(int64_t columns, const Use &use) const;
+  template <class Output> void put_strides(const Output &y);
+  int64_t output_columns() const { return shape_.num_directions * shape_.output_size(); }
+
+  TorchTensor packed_;
+  LstmShape shape_;
+  LstmArguments a_;
+  bool of_cell_ = false, batch_first_ = false;
+  int time_ = -1, row_ = -1; // dimensions of x and y; -1: there is none, and so one step or row
+};
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,167 @@
+// The short way of eager calls: forward of the module and of its cell, and step. `lstm`, `cell` and
+// `step` give None where a call is not for it, and have then changed nothing: the op takes it, with
+// its checks and messages. All is done under the GIL but the kernels.
+#include <Python.h>
+
+#include "bindings/eager/call.h"
+#include "bindings/eager/watch.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+PyObject *inference_mode_enabled, *increment_version;
+
+// Not the short way.
+PyObject *none() {
+  PyErr_Clear();
+  Py_RETURN_NONE;
+}
+
+// The pair of them, if there are any.
+PyObject *pair(PyObject *first, PyObject *second) {
+  PyObject *const both = first && second ? PyTuple_Pack(2, first, second) : nullptr;
+  Py_XDECREF(first);
+  Py_XDECREF(second);
+  return both;
+}
+
+PyObject *release(NewTensor &first, NewTensor &second) {
+  PyObject *const one = first.release();
+  return pair(one, one ? second.release() : nullptr);
+}
+
+bool has(Py_ssize_t count, Py_ssize_t expected) {
+  if (count != expected)
+    PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", expected, count);
+  return count == expected;
+}
+
+PyObject *lstm(PyObject *, PyObject *const *args, Py_ssize_t count) {
+  if (!has(count, 3))
+    return nullptr;
+  Arguments given{args[0], args[1]};
+  Call call;
+  NewTensor y, h, c;
+  if (!given.take_states(args[2]) || !call.take(given, Form::sequence) || !call.put(y) ||
+      !call.put(h, c) || !call.run())
+    return none();
+  PyObject *const output = y.release();
+  return pair(output, output ? release(h, c) : nullptr);
+}
+
+PyObject *cell(PyObject *, PyObject *const *args, Py_ssize_t count) {
+  if (!has(count, 3))
+    return nullptr;
+  Arguments given{args[0], args[1]};
+  Call call;
+  NewTensor h, c;
+  if (!given.take_states(args[2]) || !call.take(given, Form::cell) || !call.put(h, c) ||
+      !call.put_h_for_y(h) || !call.run())
+    return none();
+  return release(h, c);
+}
+
+// Whether a tensor made in inference mode, where alone it may be written, has no version to count;
+// -1 with an exception set. Outside, asking for its version is that exception, and quicker.
+int is_unversioned(PyObject *tensor, int inference) {
+  if (inference)
+    return inference < 0 ? -1 : is_inference(tensor);
+  return version_of(tensor) < 0 ? -1 : 0;
+}
+
+// Tells autograd that tensors were written; false if they may not be.
+bool note_writes(std::initializer_list<PyObject *> tensors) {
+  const int inference = is_true(PyObject_CallNoArgs(inference_mode_enabled));
+  PyObject *const versioned = PyList_New(0);
+  bool noted = versioned;
+  for (PyObject *const tensor : tensors) {
+    const int unversioned = noted ? is_unversioned(tensor, inference) : -1;
+    noted = unversioned >= 0 && (unversioned || PyList_Append(versioned, tensor) == 0);
+  }
+  if (noted && PyList_Size(versioned)) {
+    PyObject *const done = PyObject_CallFunctionObjArgs(increment_version, versioned, nullptr);
+    noted = done;
+    Py_XDECREF(done);
+  }
+  Py_XDECREF(versioned);
+  return noted;
+}
+
+PyObject *step(PyObject *, PyObject *const *args, Py_ssize_t count) {
+  if (!has(count, 4))
+    return nullptr;
+  Arguments given{args[0], args[1]};
+  if (args[3] != Py_None)
+    given.out = args[3];
+  Call call;
+  NewTensor y;
+  TorchTensor out;
+  if (!given.take_states(args[2]) || !given.h || !call.take(given, Form::step) ||
+      !call.put_in_place())
+    return none();
+  if (given.out ? !out.take(given.out) || !call.put(out) : !call.put(y))
+    return none();
+  const bool noted =
+      given.out ? note_writes({given.h, given.c, given.out}) : note_writes({given.h, given.c});
+  if (!noted || !call.run())
+    return none();
+  return given.out ? Py_NewRef(given.out) : y.release();
+}
+
+PyObject *current(PyObject *, PyObject *module_dict) {
+  PyObject *const packed = current_packed(module_dict);
+  return packed || !PyErr_Occurred() ? Py_NewRef(packed ? packed : Py_None) : nullptr;
+}
+
+PyObject *quiet(PyObject *, PyObject *listeners) {
+  const int heard = PyTuple_Check(listeners) ? anyone_hears(listeners) : 0;
+  return heard < 0 ? nullptr : PyBool_FromLong(!heard);
+}
+
+PyObject *connect(PyObject *, PyObject *const *args, Py_ssize_t count) {
+  if (!has(count, 5))
+    return nullptr;
+  const void *const address = PyLong_AsVoidPtr(args[0]);
+  if (!address)
+    return nullptr;
+  const auto *functions = static_cast<const EagerFunctions *>(address);
+  if (!connect_tensors(args[1]))
+    functions = nullptr;
+  inference_mode_enabled = Py_NewRef(args[3]);
+  increment_version = Py_NewRef(args[4]);
+  return connect_calls(functions, args[2]) ? PyBool_FromLong(functions != nullptr) : nullptr;
+}
+
+template <class Function> PyCFunction as_method(Function *function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef methods[] = {
+    {"connect", as_method(connect), METH_FASTCALL,
+     "connect(functions, tensor_class, listeners, inference_mode_enabled, increment_version)\n"
+     "--\n\nWhat calls need of the ops and of torch. Whether there is a short way with this "
+     "torch."},
+    {"lstm", as_method(lstm), METH_FASTCALL, "lstm(module, x, hx)\n--\n\ny, (h, c)."},
+    {"cell", as_method(cell), METH_FASTCALL, "cell(module, x, hx)\n--\n\n(h, c)."},
+    {"step", as_method(step), METH_FASTCALL,
+     "step(module, x, state, out)\n--\n\ny, or out, of one step; the state is changed."},
+    {"current", current, METH_O,
+     "current(module_dict)\n--\n\n"
+     "The packed weights of the module with that __dict__, whose _made is a tuple: what its dicts\n"
+     "of parameters and buffers held when it was packed, and the sum of the versions then. None "
+     "if\n"
+     "they hold something else now."},
+    {"quiet", quiet, METH_O,
+     "quiet(listeners)\n--\n\nWhether all of these functions return something false."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_eager", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+
+} // namespace
+} // namespace lstm_fastkernels
+
+PyMODINIT_FUNC PyInit__eager() {
+  lstm_fastkernels::prepare_watch();
+  return PyErr_Occurred() ? nullptr : PyModule_Create(&lstm_fastkernels::definition);
+}

@@ -1,0 +1,21 @@
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+State = tuple[Tensor, Tensor]
+Asked = Callable[[], object]
+
+def connect(
+    functions: int,
+    tensor_class: type[Tensor],
+    listeners: tuple[Asked, ...],
+    inference_mode_enabled: Asked,
+    increment_version: Callable[[list[Tensor]], None],
+) -> bool: ...
+def lstm(module: Module, x: object, hx: State | None) -> tuple[Tensor, State] | None: ...
+def cell(module: Module, x: object, hx: State | None) -> State | None: ...
+def step(module: Module, x: Tensor, state: State, out: Tensor | None) -> Tensor | None: ...
+def current(module_dict: dict[str, Any]) -> Tensor | None: ...
+def quiet(listeners: tuple[Asked, ...]) -> bool: ...

@@ -1,0 +1,360 @@
+"""Eager calls go past torch's dispatcher where nothing listens there, and nowhere else."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import lstm_fastkernels as lfk
+from cases import Case, assert_same
+from isas import assert_same_bits, everywhere
+from lstm_fastkernels import _eager, ops
+
+CASE = Case(9, 31, 2, T=5, B=3)
+
+
+def goes_short(module, x, hx=None):
+    call = _eager.cell if isinstance(module, lfk.FastQuantLSTMCell) else _eager.lstm
+    return call(module, x, hx) is not None
+
+
+def by_op(module, x, hx=None):
+    """What the op gives for x [T, B, I], or [B, T, I] where the module has that."""
+    return module._run(x, hx, None, module.batch_first)
+
+
+FORMS = {
+    "plain": CASE,
+    "batch_first": replace(CASE, batch_first=True),
+    "bidirectional": replace(CASE, bidirectional=True),
+    "projection": replace(CASE, proj_size=13),
+    "one row": replace(CASE, B=1),
+    "one step": replace(CASE, T=1),
+    "float32": replace(CASE, activations="float32"),
+    "int4": replace(CASE, activations="int4", group_size=32),
+    "wide": replace(CASE, input_size=129, hidden_size=8, num_layers=1),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_short_calls_are_the_op(name, dtype):
+    case = FORMS[name]
+    fast, x, state = case.fast(), case.x().to(dtype), case.state()
+    low = tuple(s.to(dtype) for s in state)
+    fast(x)  # the op meets the weights first
+    for hx in (None, state, low):
+        assert goes_short(fast, x, hx)
+        assert_same(everywhere(fast)(x, hx), by_op(fast, x, hx))
+    y, (h, c) = fast(x, low)
+    assert y.dtype == h.dtype == c.dtype == dtype
+    row = x.select(0 if case.batch_first else 1, 0)
+    one = tuple(s[:, 0].contiguous() for s in state)
+    assert goes_short(fast, row, one)
+    alone = by_op(fast, row.unsqueeze(0 if case.batch_first else 1), tuple(s[:, None] for s in one))
+    y, (h, c) = fast(row, one)
+    assert torch.equal(y, alone[0].squeeze(0 if case.batch_first else 1))
+    assert torch.equal(h, alone[1][0].squeeze(1))
+    assert torch.equal(c, alone[1][1].squeeze(1))
+
+
+def test_short_calls_of_strided_input():
+    fast = CASE.fast()
+    fast(CASE.x())
+    wide = torch.randn(2 * CASE.T, CASE.B + 2, CASE.input_size + 5)
+    for x in (
+        wide[::2, 1:-1, 3 : 3 + CASE.input_size],
+        wide.transpose(0, 1)[:3, ::3, : CASE.input_size],
+        torch.randn(1, 1, CASE.input_size).expand(5, 3, -1),
+    ):
+        assert goes_short(fast, x)
+        assert_same(fast(x), fast(x.contiguous()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_short_calls_of_a_cell(dtype):
+    cell, float_cell = CASE.fast_cell(), CASE.cell()
+    x = torch.randn(3, CASE.input_size).to(dtype)
+    state = tuple(torch.randn(3, CASE.hidden_size).to(dtype) for _ in range(2))
+    cell(x)
+    for given, hx in ((x, None), (x, state), (x[0], None), (x[0], tuple(s[0] for s in state))):
+        assert goes_short(cell, given, hx)
+        expected = super(lfk.FastQuantLSTMCell.__mro__[1], cell).forward(given, hx)
+        assert_same_bits(everywhere(cell)(given, hx), expected)
+        close = float_cell(given.float(), None if hx is None else tuple(s.float() for s in hx))
+        torch.testing.assert_close(cell(given, hx)[0].float(), close[0], atol=0.05, rtol=0.05)
+
+
+def test_outputs_are_tensors_like_any():
+    fast = CASE.fast()
+    fast(CASE.x())
+    assert goes_short(fast, CASE.x())
+    y, (h, c) = fast(CASE.x())
+    for tensor in (y, h, c):
+        assert type(tensor) is torch.Tensor
+        assert tensor.is_contiguous()
+        assert tensor.is_leaf
+        assert not tensor.requires_grad
+        assert tensor._version == 0
+        assert tensor._base is None
+        before = tensor.clone()
+        tensor.add_(1)
+        assert tensor._version == 1
+        assert torch.equal(tensor, before + 1)
+        assert torch.equal(torch.from_numpy(tensor.numpy()), tensor)
+    weight = torch.ones(2, requires_grad=True)
+    (y.sum() * weight.sum()).backward()
+    with torch.inference_mode():
+        assert goes_short(fast, CASE.x())
+        assert all(t.is_inference() for t in (fast(CASE.x())[0], *fast(CASE.x())[1]))
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+class SeeingFunctions(TorchFunctionMode):
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        return function(*arguments, **(options or {}))
+
+
+class SeeingOps(TorchDispatchMode):
+    def __torch_dispatch__(self, op, types, arguments=(), options=None):
+        return op(*arguments, **(options or {}))
+
+
+def zeros(x):
+    return torch._efficientzerotensor(x.shape)
+
+
+def conjugate_part(x):
+    return torch.complex(torch.zeros_like(x), -x).conj().imag
+
+
+# Tensors that are not what their memory says, or not torch.Tensor alone.
+TENSORS = {
+    "subclass": lambda x: x.as_subclass(Subclass),
+    "parameter": lambda x: nn.Parameter(x, requires_grad=False),
+    "negated": lambda x: torch._neg_view(-x),
+    "conjugate": conjugate_part,
+    "zeros": zeros,
+    "rows with gaps": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+    "columns first": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.parametrize("place", ["x", "h", "c"])
+def test_tensors_that_are_not_plain_take_the_op(name, place):
+    fast, (h, c) = CASE.fast(), CASE.state()
+    given = {"x": CASE.x(), "h": h, "c": c}
+    fast(CASE.x())
+    if name == "zeros":
+        given[place] = torch.zeros_like(given[place])
+    special = {**given, place: TENSORS[name](given[place])}
+    assert goes_short(fast, given["x"], (given["h"], given["c"]))
+    assert not goes_short(fast, special["x"], (special["h"], special["c"]))
+    y, states = fast(given["x"], (given["h"], given["c"]))
+    found, its_states = everywhere(fast)(special["x"], (special["h"], special["c"]))
+    for tensor, expected in zip((found, *its_states), (y, *states), strict=True):
+        assert_same_bits(tensor.as_subclass(torch.Tensor), expected)
+
+
+def test_a_negated_number_takes_the_op():
+    """A row of one column has no gaps, whatever its stride."""
+    case = replace(CASE, input_size=1)
+    fast = case.fast()
+    x = conjugate_part(case.x())
+    assert x.is_neg()
+    assert not goes_short(fast, x)
+    assert_same(fast(x), fast(case.x()))
+
+
+@contextlib.contextmanager
+def profiled():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        yield
+    assert any("lstm_fastkernels::lstm" in event.name for event in profile.events())
+
+
+LISTENERS = {
+    "function mode": SeeingFunctions,
+    "dispatch mode": SeeingOps,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "dual level": forward_ad.dual_level,
+    "profiler": profiled,
+}
+
+
+@pytest.mark.parametrize("name", LISTENERS)
+@pytest.mark.parametrize("kind", ["lstm", "cell"])
+def test_where_someone_listens_the_op_is_taken(name, kind):
+    module = CASE.fast() if kind == "lstm" else CASE.fast_cell()
+    x = CASE.x() if kind == "lstm" else CASE.x()[0]
+    module(x)
+    assert goes_short(module, x)
+    with torch.no_grad(), LISTENERS[name]():
+        assert not goes_short(module, x)
+        module(x)
+    assert goes_short(module, x)
+
+
+def test_tracers_and_transforms_take_the_op():
+    fast, x, seen = CASE.fast(), CASE.x(), []
+    fast(x)
+
+    def run(x):
+        seen.append(goes_short(fast, x))
+        return fast(x)[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(run, x, check_trace=False)
+        torch.func.vmap(run)(torch.stack((x, x)))
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        run(mode.from_tensor(x))
+    torch.fx.experimental.proxy_tensor.make_fx(run)(x)
+    assert seen == [False] * 4
+
+
+def test_where_a_derivative_is_asked_for_the_op_is_taken():
+    fast, x, (h, c) = CASE.fast(), CASE.x(), CASE.state()
+    fast(x)
+    for place in range(3):
+        asked = [x.clone(), h.clone(), c.clone()]
+        asked[place].requires_grad_()
+        assert not goes_short(fast, asked[0], tuple(asked[1:]))
+        with pytest.raises(RuntimeError, match="for inference"):
+            fast(asked[0], tuple(asked[1:]))[0].sum().backward()
+        with torch.no_grad():
+            assert goes_short(fast, asked[0], tuple(asked[1:]))
+    fast.bias_l0.requires_grad_()
+    assert not goes_short(fast, x)
+    with pytest.raises(RuntimeError, match="for inference"):
+        fast(x)[0].sum().backward()
+    with torch.no_grad():
+        assert goes_short(fast, x)
+
+
+MISUSES = {
+    "float64": lambda x, h, c: (x.double(), (h, c)),
+    "integers": lambda x, h, c: (x.long(), (h, c)),
+    "no tensor": lambda x, h, c: (x.numpy(), (h, c)),
+    "meta": lambda x, h, c: (x.to("meta"), (h, c)),
+    "sparse": lambda x, h, c: (x.to_sparse(), (h, c)),
+    "mkldnn": lambda x, h, c: (x.to_mkldnn(), (h, c)),
+    "columns": lambda x, h, c: (x[..., 1:], (h, c)),
+    "no steps": lambda x, h, c: (x[:0], (h, c)),
+    "dimensions": lambda x, h, c: (x[None], (h, c)),
+    "rows of h": lambda x, h, c: (x, (h[:, 1:], c)),
+    "columns of c": lambda x, h, c: (x, (h, c[..., 1:])),
+    "dtype of c": lambda x, h, c: (x, (h, c.half())),
+    "dtype of both": lambda x, h, c: (x, (h.half(), c.half())),
+    "one state": lambda x, h, c: (x, (h,)),
+    "a state": lambda x, h, c: (x, h),
+    "no state at all": lambda x, h, c: (x, 3),
+    "two-dimensional state": lambda x, h, c: (x, (h[:, 0], c[:, 0])),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_misuse_is_refused_as_by_the_op(name):
+    fast, (h, c) = CASE.fast(), CASE.state()
+    fast(CASE.x())
+    x, hx = MISUSES[name](CASE.x(), h, c)
+    assert not goes_short(fast, x, hx)
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        fast(x, hx)
+
+
+def test_changed_weights_are_packed_anew():
+    fast, x = CASE.fast(), CASE.x()
+    before = fast(x)
+    assert goes_short(fast, x)
+    with torch.no_grad():
+        fast.bias_l0.add_(0.5)
+    assert not goes_short(fast, x)
+    after = fast(x)
+    assert goes_short(fast, x)
+    assert not torch.equal(after[0], before[0])
+    assert_same(fast(x), by_op(fast, x))
+
+
+def test_packed_weights_that_moved_are_met_anew():
+    fast, x = CASE.fast(), CASE.x()
+    expected = fast(x)
+    fast.share_memory()
+    assert_same(fast(x), expected)
+    assert_same(fast(x), expected)
+
+
+def test_empty_batches_take_the_op():
+    fast = CASE.fast()
+    y, (h, c) = fast(torch.empty(5, 0, 9))
+    assert y.shape == (5, 0, 31)
+    assert h.shape == c.shape == (2, 0, 31)
+
+
+WITHOUT_TABLE = """
+import torch
+del torch.Tensor.__dlpack_c_exchange_api__
+import lstm_fastkernels as lfk
+from lstm_fastkernels import _eager
+fast, x = lfk.FastQuantLSTM(9, 31), torch.randn(5, 3, 9)
+fast(x)
+assert _eager.lstm(fast, x, None) is None
+y, state = fast(x)
+new = fast.new_state(3)
+assert torch.equal(torch.stack([fast.step(row, new) for row in x]), y)
+assert torch.equal(new.h, state[0]) and torch.equal(new.c, state[1])
+"""
+
+
+def test_a_torch_without_the_table_takes_the_op():
+    subprocess.run([sys.executable, "-c", WITHOUT_TABLE], check=True, env=dict(os.environ))
+
+
+def test_the_kernels_run_without_the_gil():
+    """Another thread gets on while a call takes long."""
+    import threading
+    import time
+
+    fast, x = lfk.FastQuantLSTM(512, 1024), torch.randn(400, 1, 512)
+    fast(x)
+    assert goes_short(fast, x[:1])
+    ticks, done = [], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    begin = time.perf_counter()
+    fast(x)
+    end = time.perf_counter()
+    done.set()
+    thread.join()
+    assert sum(begin < at < end for at in ticks) >= 3
+
+
+def test_the_listeners_are_asked_each_time():
+    """`quiet` says what its functions say."""
+    assert _eager.quiet(())
+    assert _eager.quiet((lambda: 0, lambda: None))
+    assert not _eager.quiet((lambda: 0, lambda: 1))
+    with pytest.raises(ZeroDivisionError):
+        _eager.quiet((lambda: 1 / 0,))
+    with pytest.raises(TypeError):
+        _eager.current({})
+    assert ops.least_lstm() is ops.plain_lstm
