@@ -23,7 +23,9 @@ from char_lm import CharLM, bits_per_character, load_corpus, load_model, save_mo
 from train_char_lm import Options, add_options, options_from, progress
 
 FLOAT = Path(__file__).with_name("char_lm.safetensors")
-DEFAULTS = Options(steps=300, warmup=30, learning_rate=3e-4, weight_decay=0.0)
+DEFAULTS = Options(
+    steps=1500, warmup=20, batch_size=128, learning_rate=5e-4, weight_decay=0.0, beta2=0.99
+)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Options:
     sequence_length: int = 100
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
+    beta2: float = 0.999
     clip: float = 1.0
     bfloat16: bool = False
 
@@ -64,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser, defaults: Options) -> None:
     )
     add("--learning-rate", type=float, default=defaults.learning_rate, help="its peak")
     add("--weight-decay", type=float, default=defaults.weight_decay, help="of AdamW")
+    add("--beta2", type=float, default=defaults.beta2, help="of AdamW")
     add("--clip", type=float, default=defaults.clip, help="largest norm of the gradient")
     add("--bfloat16", action="store_true", help="multiply in bfloat16, where the CPU is good at it")
     add("--seed", type=int, default=0, help="of the weights and of the order of the modules")
@@ -119,7 +121,10 @@ def train(
     """
     device = model.output.weight.device
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        model.parameters(),
+        lr=options.learning_rate,
+        betas=(0.9, options.beta2),
+        weight_decay=options.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_at(step, options.warmup, options.steps)

@@ -2,51 +2,87 @@
 
 #include <algorithm>
 #include <limits>
+#include <new>
+#include <type_traits>
 
 #include "common/half.h"
 
 namespace lstm_fastkernels {
 
-CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows)
+TileRange share_of(const Matrix &matrix, const Member &member) {
+  const int64_t piece = matrix.is_sparse() ? kWindowTiles : 1;
+  return {member.first(matrix.num_tiles, piece), member.last(matrix.num_tiles, piece)};
+}
+
+CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows,
+                     int most_members)
     : call_(call), cell_(cell), weights_(call.stack.layers[static_cast<size_t>(cell)]), rows_(rows),
       c_(memory.allocate<float>(rows.size() * call.units_per_row())),
-      cell_output_(memory.allocate<float>(rows.size() * call.units_per_row())), h_(cell_output_),
-      h_stride_(call.units_per_row()),
-      quantized_h_(memory, weights_.hh, rows.size(), call.stack.shape.output_size()) {
+      h_stride_(call.units_per_row()), turns_(rows.size() == 1 && call.stack.shape.proj_size == 0) {
+  const auto operands = [&](const PackedMatrix &matrix, int64_t columns) {
+    const int count = rows.size() == 1 ? most_members : 1;
+    Operand *const all = memory.allocate<Operand>(count);
+    for (int i = 0; i < count; ++i)
+      new (all + i) Operand(memory, matrix, rows.size(), columns);
+    return all;
+  };
+  static_assert(std::is_trivially_destructible_v<Operand>);
+  quantized_h_ = operands(weights_.hh, call.stack.shape.output_size());
+  cell_output_ = h_ = memory.allocate<float>((rows.size() + turns_) * h_stride_);
   if (call.stack.shape.proj_size) {
     h_stride_ = weights_.hr.num_tiles * kTileRows;
     h_ = memory.allocate<float>(rows.size() * h_stride_);
-    quantized_cell_output_.emplace(memory, weights_.hr, rows.size(), call.stack.shape.hidden_size);
+    quantized_cell_output_ = operands(weights_.hr, call.stack.shape.hidden_size);
   }
   load();
 }
 
-void CellState::step(int64_t count, const float *input_gates) {
-  const LstmShape &shape = call_.stack.shape;
-  const RowKind h_kind = shape.proj_size ? RowKind::any : RowKind::bounded; // projected: no bound
-  for (int64_t row = 0; row < count; ++row)
-    quantized_h_.quantize(call_.kernels, row, output(row), h_kind);
-  StepArguments a;
-  a.rows = count;
-  a.h_in = quantized_h_.take(call_.kernels, count);
-  a.input_gates = input_gates;
-  a.c = c_;
-  a.h = cell_output_;
-  call_.kernels.step(weights_.hh, all_tiles(weights_.hh), a);
-  if (!quantized_cell_output_)
-    return;
-  for (int64_t row = 0; row < count; ++row)
-    quantized_cell_output_->quantize(call_.kernels, row, cell_output_ + row * call_.units_per_row(),
-                                     RowKind::bounded);
-  call_.kernels.products(weights_.hr, all_tiles(weights_.hr), nullptr, count,
-                         quantized_cell_output_->take(call_.kernels, count), h_);
+ActivationRows CellState::quantized(const Operand *to, const float *rows, int64_t stride,
+                                    int64_t count, RowKind kind, const Member &member) const {
+  if (rows_.size() == 1) { // each for itself: quicker than to meet
+    to += member.index();
+    to->quantize(call_.kernels, 0, rows, kind);
+  } else {
+    for (int64_t row = member.first(count); row < member.last(count); ++row)
+      to->quantize(call_.kernels, row, rows + row * stride, kind);
+    member.meet();
+  }
+  return to->take(call_.kernels, count);
 }
 
-void CellState::store() const {
+void CellState::step(int64_t step, int64_t count, const float *input_gates,
+                     const Member &member) const {
+  const bool projected = quantized_cell_output_;
+  StepArguments a;
+  a.rows = count;
+  a.h_in = quantized(quantized_h_, h_of(step), h_stride_, count,
+                     projected ? RowKind::any : RowKind::bounded, member); // projected: no bound
+  a.input_gates = input_gates;
+  a.c = c_;
+  a.h = projected ? cell_output_ : h_of(step + 1);
+  call_.kernels.step(weights_.hh, share_of(weights_.hh, member), a);
+  if (projected) {
+    member.meet();
+    const ActivationRows outputs =
+        quantized(quantized_cell_output_, cell_output_, call_.units_per_row(), count,
+                  RowKind::bounded, member);
+    call_.kernels.products(weights_.hr, share_of(weights_.hr, member), nullptr, count, outputs, h_);
+  }
+  member.meet();
+}
+
+RowRange CellState::share_of_output(const Member &member) const {
+  const bool projected = quantized_cell_output_;
+  const TileRange tiles = share_of(projected ? weights_.hr : weights_.hh, member);
+  const int64_t columns = projected ? kTileRows : kTileUnits, all = call_.stack.shape.output_size();
+  return {std::min(tiles.begin * columns, all), std::min(tiles.end * columns, all)};
+}
+
+void CellState::store(int64_t steps) const {
   const LstmArguments &a = call_.arguments;
   const LstmShape &shape = call_.stack.shape;
   for (int64_t row = 0; row < rows_.size(); ++row) {
-    narrow(output(row), shape.output_size(), a.state_type,
+    narrow(output(steps, row), shape.output_size(), a.state_type,
            caller_row(a.h_n, shape.output_size(), row));
     narrow(c_ + row * call_.units_per_row(), shape.hidden_size, a.state_type,
            caller_row(a.c_n, shape.hidden_size, row));

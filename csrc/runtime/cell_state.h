@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
 #include "common/schedule.h"
 #include "common/workspace.h"
 #include "kernels/implementations.h"
 #include "runtime/operand.h"
+#include "runtime/team.h"
 #include "weights/packed.h"
 
 namespace lstm_fastkernels {
@@ -28,22 +28,34 @@ struct Call {
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
 };
 
+// The tiles of a matrix that are a member's.
+TileRange share_of(const Matrix &matrix, const Member &member);
+
+// Members of a team share one: each calls all that is const at the same time as the others.
 class CellState {
 public:
-  // Takes its memory and loads h0 and c0.
-  CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows);
+  // Takes its memory, for a team of at most so many, and loads h0 and c0.
+  CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows, int most_members);
 
-  // One step of the first `count` rows from their gates' input products.
-  void step(int64_t count, const float *input_gates);
-  // The output of a row after a step: h, or its projection.
-  const float *output(int64_t row) const { return h_ + row * h_stride_; }
-  // Into h_n and c_n.
-  void store() const;
+  // Step `step`, counted from 0 in the direction of travel from the first one that has rows on, of
+  // the first `count` rows from their gates' input products, of which a member needs those of its
+  // share of tiles.
+  void step(int64_t step, int64_t count, const float *input_gates, const Member &member) const;
+  // The output of a row before a step: h, or its projection.
+  const float *output(int64_t step, int64_t row) const { return h_of(step) + row * h_stride_; }
+  // Of the output's columns, those that are a member's to pass on after a step.
+  RowRange share_of_output(const Member &member) const;
+  // Into h_n and c_n, after so many steps.
+  void store(int64_t steps) const;
 
 private:
   // Of h0, c0, h_n or c_n.
   uint8_t *caller_row(const void *state, int64_t columns, int64_t row) const;
   void load();
+  float *h_of(int64_t step) const { return h_ + (turns_ ? step % 2 * h_stride_ : 0); }
+  // The first `count` of such rows, quantized by all members.
+  ActivationRows quantized(const Operand *to, const float *rows, int64_t stride, int64_t count,
+                           RowKind kind, const Member &member) const;
 
   const Call &call_;
   const int64_t cell_;
@@ -53,8 +65,12 @@ private:
   float *cell_output_; // o tanh(c)
   float *h_;           // the output: cell_output_, or its projection
   int64_t h_stride_;
-  const Operand quantized_h_;                    // as a step reads it
-  std::optional<Operand> quantized_cell_output_; // with a projection
+  // One row has two places for h, which take turns: members read the one while they write the
+  // other.
+  const bool turns_;
+  // As steps read them: those of one row are there for each member, others once. The latter is null
+  // without a projection.
+  const Operand *quantized_h_, *quantized_cell_output_ = nullptr;
 };
 
 } // namespace lstm_fastkernels

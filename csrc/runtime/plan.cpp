@@ -118,7 +118,8 @@ std::string threads_text(const CallPlan &plan) {
   else
     threads += (plan.directions == 2 ? "two directions, " : "one direction, ") +
                std::to_string(plan.rows) + " rows in " + std::to_string(plan.row_ranges) +
-               (plan.row_ranges == 1 ? " part" : " parts");
+               (plan.row_ranges == 1 ? " part" : " parts") +
+               (plan.team == 1 ? "" : ", weights shared by " + std::to_string(plan.team));
   return capped ? threads + "; " + processors : threads;
 }
 
@@ -139,6 +140,7 @@ CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
   plan.directions = stack.shape.num_directions;
   plan.rows = arguments.batch_size;
   plan.row_ranges = split.ranges;
+  plan.team = split.members;
   plan.products = split.products;
   plan.products_for_threads = kProductsWorthAThread;
   for (const MatrixName &of : matrix_names(stack.shape)) {

@@ -1,7 +1,9 @@
 // The way of a sequence through a stack: which rows work at which step, chunks, layers, threads.
 // All arithmetic is in the kernels.
 #include <algorithm>
+#include <array>
 #include <new>
+#include <optional>
 #include <type_traits>
 
 #include "common/fail.h"
@@ -19,24 +21,33 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{192} << 10;
 constexpr int64_t kMaxChunkRows = 192;
 constexpr int64_t kMinChunkRows = 12;
+// While members of a team are still to come.
+constexpr int64_t kShortChunkRows = 4;
+constexpr int kShortChunks = 16;
 
 // A run of time steps in the direction of travel: step s is time s, or T - 1 - s in reverse.
 struct Chunk {
   int64_t begin, end;
 };
 
-// One layer and direction for a range of rows, a chunk of steps at a time.
+// One layer and direction for a range of rows, a chunk of steps at a time. All of a team's members
+// run the same chunk at once, each on its share.
 class Direction {
 public:
   // For chunks of at most `most_rows` rows.
   Direction(const Call &call, Workspace &memory, int64_t layer, int64_t direction, RowRange rows,
-            int64_t most_rows)
+            int64_t most_rows, int most_members)
       : call_(call), layer_(layer), reverse_(direction == 1), rows_(rows),
         cell_(layer * call.stack.shape.num_directions + direction),
         ih_(call.stack.layers[static_cast<size_t>(cell_)].ih),
         bias_(call.stack.layers[static_cast<size_t>(cell_)].bias),
-        input_(memory, ih_, most_rows, call.stack.shape.layer_input_size(layer)),
-        state_(call, memory, cell_, rows) {}
+        columns_(call.stack.shape.layer_input_size(layer)),
+        input_(memory, ih_, most_rows, columns_),
+        widened_(memory.allocate<float>(most_members * columns_)),
+        state_(call, memory, cell_, rows, most_members), steps_(call.arguments.time_steps) {
+    while (steps_ > 0 && active(steps_ - 1) == 0)
+      --steps_;
+  }
 
   // The next chunk of at most `most_rows` rows, at least one step.
   Chunk next_chunk(int64_t begin, int64_t most_rows) const {
@@ -47,42 +58,68 @@ public:
     return {begin, end};
   }
 
-  // `gates` is scratch for the chunk's rows. Input rows are read before any output row is written.
-  void run(Chunk chunk, const Plane &in, const Plane &out, float *gates) {
+  // `gates` is scratch for the chunk's rows. Input rows are read before any output row is written,
+  // and all output rows are when it returns.
+  void run(Chunk chunk, const Plane &in, const Plane &out, float *gates,
+           const Member &member) const noexcept {
     int64_t chunk_rows = 0;
     for (int64_t s = chunk.begin; s < chunk.end; ++s)
-      for (int64_t row = 0, n = active(time(s)); row < n; ++row, ++chunk_rows)
-        quantize_input(in.at(call_.schedule, time(s), rows_.begin + row, chunk_rows), in.type,
-                       chunk_rows);
-    call_.kernels.products(ih_, all_tiles(ih_), bias_, chunk_rows,
+      chunk_rows += active(time(s));
+    quantize_input(chunk, in, member.first(chunk_rows), member.last(chunk_rows), member);
+    member.meet();
+    call_.kernels.products(ih_, share_of(ih_, member), bias_, chunk_rows,
                            input_.take(call_.kernels, chunk_rows), gates);
+    // Members go on with the gates that they made, unless the two matrices are shared out
+    // otherwise.
+    if (ih_.is_sparse() != call_.stack.layers[static_cast<size_t>(cell_)].hh.is_sparse())
+      member.meet();
 
+    const RowRange share = state_.share_of_output(member);
     int64_t first = 0;
     for (int64_t s = chunk.begin; s < chunk.end; ++s) {
       const int64_t n = active(time(s));
-      state_.step(n, gates + first * call_.gates_per_row());
+      if (n == 0)
+        continue; // rows that have ended, or not begun
+      const int64_t step = step_of(s);
+      state_.step(step, n, gates + first * call_.gates_per_row(), member);
       for (int64_t row = 0; row < n; ++row)
-        narrow(state_.output(row), call_.stack.shape.output_size(), out.type,
-               out.at(call_.schedule, time(s), rows_.begin + row, first + row));
+        narrow(state_.output(step + 1, row) + share.begin, share.size(), out.type,
+               out.at(call_.schedule, time(s), rows_.begin + row, first + row) +
+                   share.begin * bytes_of(out.type));
       first += n;
     }
+    member.meet();
   }
 
-  void store_state() const { state_.store(); }
+  void store_state() const { state_.store(steps_); }
 
 private:
   int64_t active(int64_t t) const {
     return std::clamp<int64_t>(call_.schedule.active(t) - rows_.begin, 0, rows_.size());
   }
   int64_t time(int64_t s) const { return reverse_ ? call_.arguments.time_steps - 1 - s : s; }
+  // Of those that have rows.
+  int64_t step_of(int64_t s) const {
+    return reverse_ ? s - (call_.arguments.time_steps - steps_) : s;
+  }
 
-  void quantize_input(const uint8_t *row, DataType type, int64_t to) const {
-    const int64_t columns = call_.stack.shape.layer_input_size(layer_);
+  // Rows begin .. end - 1 of a chunk.
+  void quantize_input(Chunk chunk, const Plane &in, int64_t begin, int64_t end,
+                      const Member &member) const {
+    int64_t first = 0;
+    for (int64_t s = chunk.begin; s < chunk.end && first < end; ++s) {
+      const int64_t n = active(time(s));
+      for (int64_t row = std::max<int64_t>(begin - first, 0); row < std::min(n, end - first); ++row)
+        quantize_row(in.at(call_.schedule, time(s), rows_.begin + row, first + row), in.type,
+                     first + row, widened_ + member.index() * columns_);
+      first += n;
+    }
+  }
+
+  void quantize_row(const uint8_t *row, DataType type, int64_t to, float *widened) const {
     const float *values = reinterpret_cast<const float *>(row);
-    Workspace memory;
     if (type != DataType::float32) {
-      float *widened = memory.allocate<float>(columns);
-      widen(row, type, columns, widened);
+      widen(row, type, columns_, widened);
       values = widened;
     }
     input_.quantize(call_.kernels, to, values, RowKind::any);
@@ -95,8 +132,11 @@ private:
   const int64_t cell_;
   const PackedMatrix &ih_;
   const uint8_t *bias_;
+  const int64_t columns_; // of the input
   const Operand input_;
-  CellState state_;
+  float *const widened_; // a row for each member
+  const CellState state_;
+  int64_t steps_; // that have rows
 };
 
 int64_t rows_a_chunk(const Call &call, int64_t active_rows) {
@@ -105,8 +145,21 @@ int64_t rows_a_chunk(const Call &call, int64_t active_rows) {
   return std::max(active_rows, std::min(wanted, active_rows * call.arguments.time_steps));
 }
 
+// Calls run(chunk, member) for all chunks of `first`, on all who are in the team by then. While
+// some are still to come, chunks are short, but only so often.
+template <class Run>
+void for_each_chunk(const Call &call, const Direction &first, int64_t most_rows, Team &team,
+                    const Run &run) {
+  int short_chunks = kShortChunks;
+  for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps;) {
+    const bool waiting = !team.is_complete() && short_chunks-- > 0;
+    chunk = first.next_chunk(chunk.end, waiting ? std::min(most_rows, kShortChunkRows) : most_rows);
+    team.run([&](const Member &member) { run(chunk, member); });
+  }
+}
+
 // One direction only: every chunk goes through all layers, so that memory does not grow with T.
-void run_forward(const Call &call, RowRange rows) {
+void run_forward(const Call &call, RowRange rows, Team &team) {
   Workspace memory;
   const LstmShape &shape = call.stack.shape;
   const LstmArguments &a = call.arguments;
@@ -119,35 +172,57 @@ void run_forward(const Call &call, RowRange rows) {
   static_assert(std::is_trivially_destructible_v<Direction>);
   Direction *const layers = memory.allocate<Direction>(shape.num_layers);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer)
-    new (layers + layer) Direction(call, memory, layer, 0, rows, most_rows);
-  for (Chunk chunk{0, 0}; chunk.end < a.time_steps;) {
-    chunk = layers[0].next_chunk(chunk.end, most_rows);
+    new (layers + layer) Direction(call, memory, layer, 0, rows, most_rows, team.most());
+  for_each_chunk(call, layers[0], most_rows, team, [&](Chunk chunk, const Member &member) {
     for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
       const bool last = layer + 1 == shape.num_layers;
-      layers[layer].run(chunk, layer == 0 ? x : layers_plane, last ? y : layers_plane, gates);
+      layers[layer].run(chunk, layer == 0 ? x : layers_plane, last ? y : layers_plane, gates,
+                        member);
     }
-  }
+  });
   for (int64_t layer = 0; layer < shape.num_layers; ++layer)
     layers[layer].store_state();
 }
 
 void run_direction(const Call &call, int64_t layer, int64_t direction, RowRange rows,
-                   const Plane &in, const Plane &out) {
+                   const Plane &in, const Plane &out, Team &team) {
   Workspace memory;
   const LstmShape &shape = call.stack.shape;
   const int64_t most_rows = rows_a_chunk(call, rows.size());
   float *gates = memory.allocate<float>(most_rows * call.gates_per_row());
-  Direction state(call, memory, layer, direction, rows, most_rows);
+  const Direction state(call, memory, layer, direction, rows, most_rows, team.most());
   const Plane columns = out.columns_from(direction * shape.output_size());
-  for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps;) {
-    chunk = state.next_chunk(chunk.end, most_rows);
-    state.run(chunk, in, columns, gates);
-  }
+  for_each_chunk(call, state, most_rows, team, [&](Chunk chunk, const Member &member) {
+    state.run(chunk, in, columns, gates, member);
+  });
   state.store_state();
 }
 
 RowRange range(int64_t rows, int64_t ranges, int64_t i) {
   return {rows * i / ranges, rows * (i + 1) / ranges};
+}
+
+// Calls lead(i, team) for each i below `count`, on a thread of its own where there are so many,
+// with a team of split.members.
+template <class Lead> void run_teams(const Split &split, int64_t count, const Lead &lead) {
+  std::array<std::optional<Team>, kMostTeams> teams;
+  if (split.members > 1)
+    std::for_each_n(teams.begin(), count,
+                    [&](auto &team) { team.emplace(static_cast<int>(split.members)); });
+  parallel_for(static_cast<int>(count * split.members), split.threads, [&](int i) {
+    if (split.members == 1) {
+      Team alone(1);
+      return lead(i, alone);
+    }
+    Team &team = *teams[static_cast<size_t>(i % count)];
+    if (i >= count)
+      return team.serve();
+    const struct Closing { // whatever happens
+      Team &team;
+      ~Closing() { team.close(); }
+    } closing{team};
+    lead(i, team);
+  });
 }
 
 // Both directions of a layer need all of the layer below.
@@ -167,8 +242,8 @@ void run_bidirectional(const Call &call, const Split &split) {
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
     const Plane &in = layer == 0 ? x : planes[(layer - 1) % 2];
     const Plane &out = layer + 1 == shape.num_layers ? y : planes[layer % 2];
-    parallel_for(static_cast<int>(2 * split.ranges), split.threads, [&](int task) {
-      run_direction(call, layer, task % 2, range(a.batch_size, split.ranges, task / 2), in, out);
+    run_teams(split, 2 * split.ranges, [&](int64_t i, Team &team) {
+      run_direction(call, layer, i % 2, range(a.batch_size, split.ranges, i / 2), in, out, team);
     });
   }
 }
@@ -186,7 +261,7 @@ void clear_padding(const Call &call) {
 
 } // namespace
 
-void run_stack(const PackedStack &stack, const LstmArguments &a) {
+void run_stack(const PackedStack &stack, const LstmArguments &a, const Split *given) {
   const LstmShape &shape = stack.shape;
   const Call call{stack, a, active_kernels(), Schedule(a)};
   if (a.batch_size == 0)
@@ -194,12 +269,12 @@ void run_stack(const PackedStack &stack, const LstmArguments &a) {
   check_memory(a, shape);
   if (a.lengths)
     clear_padding(call);
-
-  const Split split = split_of(stack, a);
+  const Split split = given ? *given : split_of(stack, a);
   if (shape.num_directions == 2)
     return run_bidirectional(call, split);
-  parallel_for(static_cast<int>(split.ranges), split.threads,
-               [&](int i) { run_forward(call, range(a.batch_size, split.ranges, i)); });
+  run_teams(split, split.ranges, [&](int64_t i, Team &team) {
+    run_forward(call, range(a.batch_size, split.ranges, i), team);
+  });
 }
 
 void release_memory() {

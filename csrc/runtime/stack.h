@@ -2,12 +2,15 @@
 #pragma once
 
 #include "lstm_fastkernels/lstm.h"
+#include "runtime/split.h"
 #include "weights/packed.h"
 
 namespace lstm_fastkernels {
 
-// lstm_forward.
-void run_stack(const PackedStack &stack, const LstmArguments &arguments);
+// lstm_forward; split as given, if it is: at most 16 teams, and one member where a matrix is
+// low-rank.
+void run_stack(const PackedStack &stack, const LstmArguments &arguments,
+               const Split *split = nullptr);
 
 // explain.
 CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments);

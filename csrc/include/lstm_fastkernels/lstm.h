@@ -82,6 +82,7 @@ struct CallPlan {
   int threads_asked = 1, threads_allowed = 1; // no more than this process may use processors
   int64_t directions = 1, rows = 0;
   int64_t row_ranges = 1;           // parts that the rows are taken in
+  int64_t team = 1;                 // threads that share the weights for a part and direction
   int64_t products = 0;             // of the whole call
   int64_t products_for_threads = 0; // more than one thread pays from so many on
   std::vector<MatrixPlan> matrices; // in the order of matrix_names; U before V

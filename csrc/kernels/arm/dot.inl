@@ -23,6 +23,7 @@ struct Dot {
   template <Arithmetic F> static constexpr int max_rows() {
     return kMostStrips<F> / kStripsPerTile;
   }
+  template <Arithmetic, int> static constexpr int chains() { return 1; }
 
   static LFK_INLINE Integers gate(Integers sums, int) { return sums; }
   static LFK_INLINE Integers gate(Parts sums, int) {

@@ -14,6 +14,8 @@
 //   Sums<arithmetic>, which {} sets to zero, of 8 x kGates rows; gate(sums, i): the i-th 8 of them,
 //     as bits of floats where the arithmetic is float32
 //   max_rows<arithmetic>(): the rows that share one pass over the weights
+//   chains<arithmetic, rows>() of Dot: sums that every group of columns takes in turn, so that none
+//     waits for the one before; plus(sums, sums) where it is more than 1, for integers alone
 //   add<arithmetic>(sums, activations<arithmetic>(4 bytes), weights<arithmetic>(address))
 //   row_sums(matrix, first row); times(row sums, integer): what sums can start at
 //   kOffset: what is taken from activations that have zero points before they are multiplied
@@ -89,31 +91,52 @@ template <Arithmetic F, int R> struct Rows {
 
 constexpr int kRegisters = 4 / Dot::kGates;
 
+// Named by way of a parameter: not every Dot has it.
+template <class D, class Sums> LFK_INLINE Sums plus(Sums a, Sums b) { return D::plus(a, b); }
+
 // The tile's first element in the target is `at`.
 template <Arithmetic F, int R>
 LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &rows, int64_t at) {
-  Dot::Sums<F> sums[R][kRegisters];
+  constexpr int kChains = Dot::chains<F, R>();
+  Dot::Sums<F> sums[kChains][R][kRegisters]{};
   LFK_UNROLLED (i, kRegisters) {
     LFK_UNROLLED (r, R)
-      sums[r][i] = rows.template first_sums<Dot>(m, r, (tile * 4 + i * Dot::kGates) * kStripRows);
+      sums[0][r][i] =
+          rows.template first_sums<Dot>(m, r, (tile * 4 + i * Dot::kGates) * kStripRows);
   }
   constexpr int kRegisterBytes = Dot::kGates * kStripRows * group_bytes(F);
   const uint8_t *w = m.tiles + tile * m.tile_bytes();
   const uint8_t *q = rows.q, *const end = q + m.groups * 4;
-#pragma GCC unroll 2
-  for (; q != end; q += 4, w += kRegisters * kRegisterBytes) {
+  const auto add_group = [&](auto &to) LFK_ALWAYS_INLINE {
     decltype(Dot::activations<F>(0)) a[R];
     LFK_UNROLLED (r, R)
       a[r] = Dot::activations<F>(read<int32_t>(q + r * rows.stride, 0));
     LFK_UNROLLED (i, kRegisters) {
       const auto weights = Dot::weights<F>(w + i * kRegisterBytes);
       LFK_UNROLLED (r, R)
-        sums[r][i] = Dot::add<F>(sums[r][i], a[r], weights);
+        to[r][i] = Dot::add<F>(to[r][i], a[r], weights);
     }
+    q += 4;
+    w += kRegisters * kRegisterBytes;
+  };
+  if constexpr (kChains > 1) {
+    for (const uint8_t *const last = end - (kChains - 1) * 4; q < last;)
+      LFK_UNROLLED (chain, kChains)
+        add_group(sums[chain]);
   }
+#pragma GCC unroll 2
+  while (q != end)
+    add_group(sums[0]);
   LFK_UNROLLED (r, R) {
-    LFK_UNROLLED (g, 4)
-      rows.put(r, at + g * kStripRows, Dot::gate(sums[r][g / Dot::kGates], g % Dot::kGates));
+    LFK_UNROLLED (g, 4) {
+      auto &sum = sums[0][r][g / Dot::kGates];
+      if constexpr (kChains > 1) {
+        if (g % Dot::kGates == 0)
+          LFK_UNROLLED (chain, kChains - 1)
+            sum = plus<Dot>(sum, sums[chain + 1][r][g / Dot::kGates]);
+      }
+      rows.put(r, at + g * kStripRows, Dot::gate(sum, g % Dot::kGates));
+    }
   }
 }
 

@@ -39,6 +39,7 @@ struct Dot : Registers256 {
   static constexpr Arithmetic kPairs8 = Arithmetic::pairs8;
 
   template <Arithmetic> static constexpr int max_rows() { return 2; } // as 16 registers hold
+  template <Arithmetic, int> static constexpr int chains() { return 1; }
 
   template <Arithmetic F> static auto activations(int32_t group) {
     const Integers a = splat(group);
