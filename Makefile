@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP    := -m pip --quiet --disable-pip-version-check
+
+# Where the comparison with other runtimes has its own Python, beside their packages.
+COMPARE := build/compare
+PEERS   := benchmarks/peers/requirements.txt
 
 # C++ is built by the tools in .venv.
 CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
@@ -17,7 +21,7 @@ CSRC      := $(shell find csrc -type f 2>/dev/null)
 CPP_FILES := $(shell find csrc tests/cpp benchmarks examples -name '*.cpp' -o -name '*.[ch]' -o -name '*.inl' -o -name '*.cu' 2>/dev/null)
 
 .PHONY: demo cpp-demo build test test-python test-cpp test-tsan test-arm arm test-fuzz fuzz bench \
-  gpu-check lint clean
+  compare gpu-check lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/quickstart.py
@@ -90,6 +94,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m pytest -q benchmarks
 	$(BIN)/python benchmarks/compare.py
 
+# ARGS='--readme' writes the report into benchmarks/README.md; run_all.py --help has the others.
+compare: $(COMPARE)/.installed
+	$(COMPARE)/bin/python benchmarks/run_all.py $(ARGS)
+
 # On a machine with a CUDA device, with its own Python; results go to the folder OUT. Call 1 has the
 # most important answers, call 2 the rest.
 CALL ?= 1
@@ -109,12 +117,24 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # torch and the build tools come first: the package is compiled against them, without isolation.
-$(VENV)/.tools: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade -c constraints.txt pip
-	$(PIP) install -c constraints.txt --group dev
+%/.tools: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $*
+	$*/bin/python $(PIP) install --upgrade -c constraints.txt pip
+	$*/bin/python $(PIP) install -c constraints.txt --group dev
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.tools setup.py $(CSRC)
-	$(PIP) install --no-build-isolation --no-deps -e .
+	$(BIN)/python $(PIP) install --no-build-isolation --no-deps -e .
+	touch $@
+
+# A peer that cannot be installed here is left out.
+$(COMPARE)/.peers: $(COMPARE)/.tools $(PEERS)
+	@while read -r peer; do \
+	  $(COMPARE)/bin/python $(PIP) install -c constraints.txt "$$peer" || \
+	    echo "$$peer is left out: it cannot be installed"; \
+	done < $(PEERS)
+	touch $@
+
+$(COMPARE)/.installed: $(COMPARE)/.peers setup.py $(CSRC) $(shell find lstm_fastkernels -name '*.py')
+	$(COMPARE)/bin/python $(PIP) install --no-build-isolation --no-deps .
 	touch $@

@@ -18,13 +18,11 @@ from measuring import (
     instruction_sets,
     limits_program,
     parse_arguments,
+    prepare,
     publish,
-    reference,
-    snr_db,
-    switch_to,
     time_in_turns,
 )
-from peers import Peer, Run, as_array, available_peers
+from peers import Peer, available, ours
 from report import markdown
 from workloads import WORKLOADS, Workload, floor_seconds
 
@@ -32,7 +30,8 @@ from workloads import WORKLOADS, Workload, floor_seconds
 def main() -> None:
     arguments = parse_arguments(argument_parser(__doc__, ["*"]), WORKLOADS)
     torch.set_num_threads(arguments.threads)
-    peers, notes = available_peers(instruction_sets(arguments.isa))
+    others, notes = available()
+    peers = ours(instruction_sets(arguments.isa)) + others
     results, all_limits = [], []
     with limits_program() as measure_limits:
         for workload in arguments.workloads:
@@ -40,18 +39,20 @@ def main() -> None:
             # Anew each time: clock rates drift within minutes.
             limits = measure_limits()
             all_limits.append(limits)
-            results.append(compare(workload, peers, limits, arguments.threads, arguments.repeats))
+            part, faults = compare(workload, peers, limits, arguments.threads, arguments.repeats)
+            results.append(part)
+            notes += faults
     report = about(arguments, all_limits) | {"notes": notes, "workloads": results}
     publish(arguments, report, markdown(report))
 
 
 def compare(
     workload: Workload, peers: list[Peer], limits: dict[str, Any], threads: int, repeats: int
-) -> dict[str, Any]:
-    """The report's part on one workload; the times are for one step of the whole batch."""
+) -> tuple[dict[str, Any], list[str]]:
+    """The report's part on one workload, where times are for one step of the whole batch; and who
+    fails."""
     lstm = workload.float_lstm()
-    runs = {peer: run for peer in peers if (run := peer.make(workload, lstm, threads))}
-    snr = check(runs, reference(workload, lstm))
+    runs, snr, faults = prepare(peers, workload, lstm, threads)
     times = {
         peer: np.array(seconds) * 1e6 / workload.steps
         for peer, seconds in time_in_turns(runs, threads, repeats).items()
@@ -63,6 +64,7 @@ def compare(
         floor = floors[peer.floor] if peer.floor else min(floors.values())
         return {
             "peer": peer.name,
+            "ours": peer.isa is not None,
             "median_us": median,
             "min_us": float(times[peer].min()),
             "gmacs": workload.weights() * workload.batch / median * 1e-3,
@@ -72,23 +74,14 @@ def compare(
             "snr_db": snr[peer],
         }
 
-    return {
+    part = {
         "name": workload.name,
         "int8_bytes": workload.weights(),
         "packed_bytes": lfk.FastQuantLSTM.from_float(lstm).packed_bytes(),
         "floors_us": floors,
         "results": [result(peer) for peer in runs],
     }
-
-
-@torch.inference_mode()
-def check(runs: dict[Peer, Run], expected: np.ndarray) -> dict[Peer, float]:
-    """The signal-to-noise ratio of each peer's outputs in dB."""
-    snr = {}
-    for peer, run in runs.items():
-        switch_to(peer)
-        snr[peer] = snr_db(as_array(run()), expected)
-    return snr
+    return part, faults
 
 
 if __name__ == "__main__":

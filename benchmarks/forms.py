@@ -30,8 +30,9 @@ from measuring import (
     switch_to,
     time_in_turns,
 )
-from peers import Peer, Run, as_array, run_module, torch_lstm
-from report import heading, limits_section, number, table
+from peers import Peer, Run, as_array, run_module
+from peers.pytorch import torch_lstm
+from report import heading, number, snr_cell, table
 from workloads import WORKLOADS, Workload
 
 BASE = "int8"
@@ -120,8 +121,8 @@ def _run(module: nn.Module, workload: Workload, lstm: nn.LSTM, threads: int) -> 
 
 
 @torch.inference_mode()
-def _snr(peer: Peer, run: Run, expected: np.ndarray) -> float:
-    switch_to(peer)
+def _snr(peer: Peer, run: Run, expected: np.ndarray) -> float | None:
+    switch_to(peer.isa)
     return snr_db(as_array(run()), expected)
 
 
@@ -134,9 +135,9 @@ def markdown(report: dict[str, Any]) -> str:
         "little: it says nothing of trained ones.",
         _table(report["workloads"], lambda r: f"{number(r['median_us'])} ({r['speed_up']:.2f})"),
         "### SNR, dB",
-        _table(report["workloads"], lambda r: number(r["snr_db"])),
+        _table(report["workloads"], lambda r: snr_cell(r["snr_db"])),
     ]
-    return "\n\n".join([*sections, limits_section(report["limits"])]) + "\n"
+    return "\n\n".join(sections)
 
 
 def _table(records: list[dict[str, Any]], cell: Callable[[dict[str, Any]], str]) -> str:

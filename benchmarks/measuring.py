@@ -27,12 +27,16 @@ import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
-from peers import Peer, Run
-from report import summary
+from lstm_fastkernels import runtime
+from peers import Peer, Run, as_array
+from report import limits_section, summary
 from workloads import Workload
 
 HERE = Path(__file__).parent
 MIN_SECONDS = 0.01  # of a timed slot, unless one run takes longer
+# Between peers, where they have several threads: those of the one before may still spin, waiting
+# for work.
+PAUSE_SECONDS = 0.1
 
 
 def argument_parser(doc: str | None, workloads: list[str]) -> argparse.ArgumentParser:
@@ -127,6 +131,8 @@ def surroundings() -> dict[str, Any]:
 
 def publish(arguments: argparse.Namespace, report: dict[str, Any], text: str) -> None:
     """Prints the report's text, and writes the files that the arguments ask for."""
+    if "limits" in report:
+        text = f"{text}\n\n{limits_section(report['limits'])}\n"
     print(text)
     if arguments.json:
         arguments.json.write_text(summary(report))
@@ -140,10 +146,33 @@ def reference(workload: Workload, lstm: nn.LSTM) -> np.ndarray:
     return copy.deepcopy(lstm).double()(workload.inputs().double())[0].numpy()
 
 
-def snr_db(outputs: np.ndarray, expected: np.ndarray) -> float:
-    """The signal-to-noise ratio of outputs in dB."""
-    noise = outputs - expected
-    return 10 * math.log10(np.sum(expected**2) / np.sum(noise**2))
+def snr_db(outputs: np.ndarray, expected: np.ndarray) -> float | None:
+    """The signal-to-noise ratio in dB; None if outputs are not finite or have another shape."""
+    if outputs.shape != expected.shape or not np.isfinite(outputs).all():
+        return None
+    noise = np.sum((outputs - expected) ** 2)
+    return 10 * math.log10(np.sum(expected**2) / noise) if noise else math.inf
+
+
+def prepare(
+    peers: list[Peer], workload: Workload, lstm: nn.LSTM, threads: int
+) -> tuple[dict[Peer, Run], dict[Peer, float | None], list[str]]:
+    """The calls of the peers that have one for the workload, their SNR, and who fails, and why."""
+    expected = reference(workload, lstm)
+    runs, snr, faults = {}, {}, []
+    for peer in peers:
+        switch_to(peer.isa)
+        try:
+            with torch.inference_mode():
+                run = peer.make(workload, lstm, threads)
+                if run:
+                    snr[peer] = snr_db(as_array(run()), expected)
+                    runs[peer] = run
+        except Exception as fault:
+            if peer.isa:  # ours
+                raise
+            faults.append(f"{peer.name} fails on {workload.name}: {fault}.")
+    return runs, snr, faults
 
 
 @torch.inference_mode()
@@ -151,23 +180,25 @@ def time_in_turns(runs: dict[Peer, Run], threads: int, repeats: int) -> dict[Pee
     """The seconds of one run of each peer, once for each of the rounds in which all take turns."""
     numbers = {}
     for peer, run in runs.items():
-        switch_to(peer)
+        switch_to(peer.isa)
         numbers[peer] = math.ceil(MIN_SECONDS / timeit.timeit(run, number=1))
     seconds: dict[Peer, list[float]] = {peer: [] for peer in runs}
     for _ in range(repeats):
         for peer, run in runs.items():
-            switch_to(peer)
+            switch_to(peer.isa)
             if threads > 1:
-                time.sleep(0.02)  # the threads of the peer before may still spin, waiting for work
+                time.sleep(PAUSE_SECONDS)
             if numbers[peer] > 1:
                 run()  # bring the weights back into the caches
             seconds[peer].append(timeit.timeit(run, number=numbers[peer]) / numbers[peer])
     return seconds
 
 
-def switch_to(peer: Peer) -> None:
-    if peer.isa:
-        lfk.set_isa(peer.isa)
+def switch_to(isa: str | None) -> None:
+    """Ours run on that instruction set, in torch and in NumPy."""
+    if isa:
+        lfk.set_isa(isa)
+        runtime.set_isa(isa)
 
 
 def _commit() -> str:
@@ -187,6 +218,7 @@ def _medians(all_limits: list[dict[str, Any]], kind: str) -> dict[str, float]:
 def _versions() -> dict[str, str]:
     """The versions of whatever is installed of the things that are compared."""
     installed = {"python": platform.python_version(), "torch": torch.__version__}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        installed["onnxruntime"] = importlib.metadata.version("onnxruntime")
+    for package in (HERE / "peers/requirements.txt").read_text().split():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
     return installed

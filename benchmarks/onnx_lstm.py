@@ -71,6 +71,7 @@ def _parameters(lstm: nn.LSTM, layer: int, quantized: bool) -> dict[str, np.ndar
     parameters = {"B": bias}
     for slot, weight in weights.items():
         scale = np.abs(weight).max(axis=2) / LARGEST_WEIGHT
+        scale[scale == 0] = 1  # of a row that is pruned away
         rounded = np.rint(weight / scale[..., None]).astype(np.int8)
         parameters[slot] = np.ascontiguousarray(rounded.transpose(0, 2, 1))
         parameters[f"{slot}_scale"] = scale

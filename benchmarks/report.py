@@ -5,22 +5,42 @@ from __future__ import annotations
 import json
 from typing import Any
 
+# Below this, in dB, a result is wrong, however fast it came; all peers that work have 20 or more.
+LEAST_SNR_DB = 15.0
+WRONG = "wrong"
+
 
 def markdown(report: dict[str, Any]) -> str:
-    """All that the report holds, the overview first; it has no headings above the third level."""
+    """All that the report holds but the limits; it has no headings above the third level."""
     choice = (
         "The peers pick their own instruction set, AVX-512 VNNI where the CPU has it; "
         "only ours is held to the one in its name."
     )
     workloads = report["workloads"]
     sections = [
-        "\n".join([heading(report), choice, *report["notes"]]),
+        "\n".join([heading(report), choice]),
+        *notes_section(report["notes"]),
         "### Microseconds for a time step\n\n" + _overview(workloads),
         "### Details\n\n" + _details(workloads),
         "### Memory\n\n" + _memory(workloads),
-        limits_section(report["limits"]),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(sections)
+
+
+def notes_section(notes: list[str]) -> list[str]:
+    """Who was left out, and why."""
+    return ["\n".join(f"- {note}" for note in notes)] if notes else []
+
+
+def is_wrong(result: dict[str, Any]) -> bool:
+    snr = result["snr_db"]
+    return snr is None or not snr >= LEAST_SNR_DB
+
+
+def best_peer(results: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of those that are not ours, the fastest one that is not wrong."""
+    peers = [result for result in results if not result["ours"] and not is_wrong(result)]
+    return min(peers, key=lambda result: result["ratio_to_ours"], default=None)
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -55,13 +75,30 @@ def _overview(workloads: list[dict[str, Any]]) -> str:
     peers = dict.fromkeys(result["peer"] for w in workloads for result in w["results"])
     rows = []
     for workload in workloads:
-        medians = {result["peer"]: result["median_us"] for result in workload["results"]}
+        results = workload["results"]
+        cells = {result["peer"]: right(result, "median_us") for result in results}
         rows.append(
             [workload["name"]]
             + [number(workload["floors_us"][floor]) for floor in floors]
-            + [number(medians[peer]) if peer in medians else "" for peer in peers]
+            + [cells.get(peer, "") for peer in peers]
+            + _ratios(results)
         )
-    return table(["workload", *(f"floor {key}" for key in floors), *peers], rows)
+    header = ["workload", *(f"floor {key}" for key in floors), *peers]
+    return table([*header, "best peer / ours", "ours / floor"], rows)
+
+
+def _ratios(results: list[dict[str, Any]]) -> list[str]:
+    """The best peer's time over ours, and ours over the floor; a wrong result of ours has none."""
+    ours, best = results[0], best_peer(results)
+    if is_wrong(ours):
+        return [WRONG, WRONG]
+    ratio = f"{number(best['ratio_to_ours'])} {best['peer']}" if best else ""
+    return [ratio, number(ours["ratio_to_floor"])]
+
+
+def right(result: dict[str, Any], key: str) -> str:
+    """A figure of a result, in the place of which a wrong result says that it is."""
+    return WRONG if is_wrong(result) else number(result[key])
 
 
 def _details(workloads: list[dict[str, Any]]) -> str:
@@ -71,14 +108,21 @@ def _details(workloads: list[dict[str, Any]]) -> str:
         "GMAC/s": "gmacs",
         "time / ours": "ratio_to_ours",
         "time / floor": "ratio_to_floor",
-        "SNR dB": "snr_db",
     }
     rows = [
-        [workload["name"], result["peer"], *(number(result[key]) for key in columns.values())]
+        [
+            *(workload["name"], result["peer"]),
+            *(right(result, key) for key in columns.values()),
+            snr_cell(result["snr_db"]),
+        ]
         for workload in workloads
         for result in workload["results"]
     ]
-    return table(["workload", "peer", *columns], rows, labels=2)
+    return table(["workload", "peer", *columns, "SNR dB"], rows, labels=2)
+
+
+def snr_cell(snr: float | None) -> str:
+    return "none" if snr is None else number(snr)
 
 
 def _memory(workloads: list[dict[str, Any]]) -> str:

@@ -28,14 +28,15 @@ from measuring import (
     instruction_sets,
     limits_program,
     parse_arguments,
+    prepare,
     publish,
     reference,
     snr_db,
     switch_to,
     time_in_turns,
 )
-from peers import Peer, Run, as_array, run_module, torch_lstm
-from report import heading, limits_section, number, table
+from peers import Peer, Run, as_array, available, run_module
+from report import heading, is_wrong, notes_section, number, right, snr_cell, table
 from workloads import SIZES, Pruning, Workload, batched, floor_seconds, sequence, streaming
 
 WORKLOADS = {
@@ -67,6 +68,7 @@ Times = dict[tuple[str, str | None], np.ndarray]
 def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
+    dense_peers, notes = ([], []) if arguments.only == "kernels" else available()
     models = product(dict.fromkeys(map(_sizes, arguments.workloads)), arguments.prunings)
     calls, steps, all_limits = [], [], []
     with limits_program() as measure_limits, compiled(HERE / "step.cpp") as run:
@@ -77,12 +79,15 @@ def main() -> None:
             if arguments.only != "kernels":
                 workloads = [w for w in arguments.workloads if _sizes(w) == sizes]
                 pruned = [replace(workload, pruning=pruning) for workload in workloads]
-                calls += time_calls(pruned, limits, arguments)
+                records, faults = time_calls(pruned, dense_peers, limits, arguments)
+                calls += records
+                notes += faults
             if arguments.only != "calls":
                 steps += time_steps(
                     replace(streaming(*sizes), pruning=pruning), run, limits, arguments
                 )
     report = about(arguments, all_limits) | {
+        "notes": list(dict.fromkeys(notes)),
         "matrices": arguments.matrices,
         "calls": calls,
         "steps": steps,
@@ -126,33 +131,39 @@ def _sizes(workload: Workload) -> tuple[int, int]:
 
 
 def time_calls(
-    workloads: list[Workload], limits: dict[str, Any], arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """The report's part on workloads that share one model."""
+    workloads: list[Workload],
+    dense_peers: list[Peer],
+    limits: dict[str, Any],
+    arguments: argparse.Namespace,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The report's part on workloads that share one model, and which peers fail."""
     lstm = workloads[0].float_lstm()
     modules = compress(lstm, workloads[0].pruning)
-    peers = [
-        *(
-            Peer(name, partial(_run_ours, module), isa)
-            for isa in instruction_sets(arguments.isa)
-            for name, module in modules.items()
-        ),
-        Peer("nn.LSTM", torch_lstm),
+    ours = [
+        Peer(name, partial(_run_ours, module), isa)
+        for isa in instruction_sets(arguments.isa)
+        for name, module in modules.items()
+    ]
+    products = [
         Peer("torch CSR", partial(_torch_products, Tensor.to_sparse_csr)),
         Peer("torch BSR", partial(_torch_products, _to_square_blocks(workloads[0].pruning.block))),
     ]
-    records = []
+    packed = {name: module.packed_bytes() for name, module in modules.items()}
+    records, faults = [], []
     for workload in workloads:
-        runs = {peer: peer.make(workload, lstm, arguments.threads) for peer in peers}
-        ours = {peer: run for peer, run in runs.items() if peer.isa}
-        snr = check(ours, reference(workload, lstm))
+        runs = {peer: peer.make(workload, lstm, arguments.threads) for peer in ours}
+        snr = check(runs, reference(workload, lstm))
+        peer_runs, peer_snr, failed = prepare(dense_peers, workload, lstm, arguments.threads)
+        runs |= peer_runs
+        runs |= {peer: peer.make(workload, lstm, arguments.threads) for peer in products}
         times: Times = {
             (peer.name, peer.isa): np.array(seconds) * 1e6 / workload.steps
             for peer, seconds in time_in_turns(runs, arguments.threads, arguments.repeats).items()
         }
-        packed = {name: module.packed_bytes() for name, module in modules.items()}
-        records.append(record(workload, times, packed, limits) | {"snr_db": snr})
-    return records
+        by_name = {peer.name: db for peer, db in peer_snr.items()}
+        records.append(record(workload, times, packed, limits, by_name) | {"snr_db": snr})
+        faults += failed
+    return records, faults
 
 
 def compress(lstm: nn.LSTM, pruning: Pruning) -> dict[str, nn.Module]:
@@ -213,18 +224,19 @@ def _to_square_blocks(block: tuple[int, int]) -> Callable[[Tensor], Tensor]:
 
 
 @torch.inference_mode()
-def check(ours: dict[Peer, Run], expected: np.ndarray) -> dict[str, float]:
+def check(ours: dict[Peer, Run], expected: np.ndarray) -> dict[str, float | None]:
     """The SNR of each arithmetic in dB; raises unless all kernels of one give the same outputs."""
     first: dict[str, np.ndarray] = {}
     for peer, run in ours.items():
-        switch_to(peer)
+        switch_to(peer.isa)
         outputs = as_array(run())
         arithmetic = peer.name.split()[0]
         if not np.array_equal(outputs, first.setdefault(arithmetic, outputs)):
             raise RuntimeError(f"{peer.name} on {peer.isa} gives other outputs than before it")
     snr = {arithmetic: snr_db(outputs, expected) for arithmetic, outputs in first.items()}
-    if not snr["float32"] >= LEAST_FLOAT32_SNR_DB:
-        raise RuntimeError(f"float32 is wrong: its SNR is {snr['float32']:.1f} dB")
+    float32 = snr["float32"]
+    if float32 is None or float32 < LEAST_FLOAT32_SNR_DB:
+        raise RuntimeError(f"float32 is wrong: its SNR is {snr_cell(float32)} dB")
     return snr
 
 
@@ -255,7 +267,7 @@ def time_steps(
             )
             times |= {(name, isa): np.array(result["us"]) for name, result in printed.items()}
         packed = {name: result["packed_bytes"] for name, result in printed.items()}
-        records.append(record(step, times, packed, limits))
+        records.append(record(step, times, packed, limits, peer_snr={}))
     return records
 
 
@@ -263,22 +275,35 @@ def time_steps(
 
 
 def record(
-    workload: Workload, times: Times, packed: dict[str, int], limits: dict[str, Any]
+    workload: Workload,
+    times: Times,
+    packed: dict[str, int],
+    limits: dict[str, Any],
+    peer_snr: dict[str, float | None],
 ) -> dict[str, Any]:
     """The report's part on one workload, either way of timing it."""
     floors = {key: seconds * 1e6 for key, seconds in floor_seconds(workload, limits).items()}
     results = []
     for (name, isa), us in times.items():
         result = {"name": name, "isa": isa, "median_us": float(np.median(us))}
+        if name in peer_snr:
+            result["snr_db"] = peer_snr[name]
         if name in BASELINES:
             arithmetic = name.split()[0]
             floor = floors["float32" if arithmetic == "float32" else f"{arithmetic} {isa}"]
             result["ratio_to_floor"] = result["median_us"] / floor
+            # Round by round, so that a drift of the clock rate cancels out.
             other = BASELINES[name]
             baseline = times.get((other, isa), times.get((other, None)))
             if baseline is not None:
-                # Round by round, so that a drift of the clock rate cancels out.
                 result["speed_up"] = float(np.median(baseline / us))
+            ratios = [
+                float(np.median(times[peer, None] / us))
+                for peer, snr in peer_snr.items()
+                if not is_wrong({"snr_db": snr})
+            ]
+            if ratios:
+                result["ratio_of_best_peer"] = min(ratios)
         results.append(result)
     return {
         "workload": workload.name,
@@ -298,24 +323,30 @@ def markdown(report: dict[str, Any]) -> str:
         f"Pruned: {which}. Speed-ups are those of the sparse int8 and int16 kernels over the "
         "dense ones, and of the sparse float32 kernels over nn.LSTM; / floor is the time over the "
         "least one that the limits leave for the weights that stay. torch CSR and torch BSR are "
-        "the matrix products alone.",
+        "the matrix products alone; the other peers run the pruned model dense.",
+        *notes_section(report["notes"]),
     ]
     if report["calls"]:
         sections += ["### Calls from Python: microseconds for a time step", _times(report["calls"])]
         sections += ["### Accuracy and memory", _accuracy(report["calls"])]
     if report["steps"]:
         sections += ["### Steps without Python: microseconds for a call", _times(report["steps"])]
-    return "\n\n".join([*sections, limits_section(report["limits"])]) + "\n"
+    return "\n\n".join(sections)
 
 
 def _times(records: list[dict[str, Any]]) -> str:
     """A row for each instruction set of ours; peers that pick their own stand in all of them."""
-    results = records[0]["results"]
+    results = [result for record in records for result in record["results"]]
     names = list(dict.fromkeys(result["name"] for result in results))
     isas = list(dict.fromkeys(result["isa"] for result in results if result["isa"]))
+    titles = {
+        "speed_up": "speed-up",
+        "ratio_of_best_peer": "best peer / ours",
+        "ratio_to_floor": "/ floor",
+    }
     ratios = {
         f"{name.split()[0]} {title}": (name, key)
-        for key, title in {"speed_up": "speed-up", "ratio_to_floor": "/ floor"}.items()
+        for key, title in titles.items()
         for name in BASELINES
         if any(result["name"] == name and key in result for result in results)
     }
@@ -324,17 +355,24 @@ def _times(records: list[dict[str, Any]]) -> str:
         found = {r["name"]: r for r in row["results"] if r["isa"] in (isa, None)}
         rows.append(
             [*_labels(row), isa]
-            + [number(found[name]["median_us"]) for name in names]
+            + [_time(found.get(name)) for name in names]
             + [number(found[name][key]) for name, key in ratios.values()]
         )
     return table(["workload", "density", "block", "ISA", *names, *ratios], rows, labels=4)
+
+
+def _time(result: dict[str, Any] | None) -> str:
+    """Empty for a peer that has no call for the workload."""
+    if not result:
+        return ""
+    return right(result, "median_us") if "snr_db" in result else number(result["median_us"])
 
 
 def _accuracy(records: list[dict[str, Any]]) -> str:
     snr, packed = records[0]["snr_db"], records[0]["packed_bytes"]
     rows = [
         _labels(row)
-        + [number(row["snr_db"][arithmetic]) for arithmetic in snr]
+        + [snr_cell(row["snr_db"][arithmetic]) for arithmetic in snr]
         + [f"{row['packed_bytes'][name]:,}" for name in packed]
         for row in _by_workload(records)
     ]
