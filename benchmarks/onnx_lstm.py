@@ -9,6 +9,8 @@ import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import nn
 
+from quantizers import int8_rows
+
 # The inputs of ONNX's LSTM after x, and those that DynamicQuantizeLSTM has behind them.
 SLOTS = ["W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"]
 QUANTIZED_SLOTS = [*SLOTS, "W_scale", "W_zero_point", "R_scale", "R_zero_point"]
@@ -70,10 +72,8 @@ def _parameters(lstm: nn.LSTM, layer: int, quantized: bool) -> dict[str, np.ndar
         return {**weights, "B": bias}
     parameters = {"B": bias}
     for slot, weight in weights.items():
-        scale = np.abs(weight).max(axis=2) / LARGEST_WEIGHT
-        scale[scale == 0] = 1  # of a row that is pruned away
-        rounded = np.rint(weight / scale[..., None]).astype(np.int8)
-        parameters[slot] = np.ascontiguousarray(rounded.transpose(0, 2, 1))
+        rows, scale = int8_rows(weight, LARGEST_WEIGHT)
+        parameters[slot] = np.ascontiguousarray(rows.transpose(0, 2, 1))
         parameters[f"{slot}_scale"] = scale
         parameters[f"{slot}_zero_point"] = np.zeros_like(scale, dtype=np.int8)
     return parameters

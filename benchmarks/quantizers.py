@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -85,6 +86,13 @@ class OnnxLSTM(nn.Module):
         inputs = {"x": steps, "h0": state[0].numpy(), "c0": state[1].numpy()}
         h, c = map(torch.from_numpy, self.session.run(["h", "c"], inputs))
         return (h.transpose(0, 1) if self.batch_first else h), (h, c)
+
+
+def int8_rows(weight: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Integers of up to `largest`, and a float32 scale for each row of the last dimension."""
+    scale = np.abs(weight).max(axis=-1) / np.float32(largest)
+    scale[scale == 0] = 1  # of a row that is pruned away
+    return np.rint(weight / scale[..., None]).astype(np.int8), scale
 
 
 def saved_bytes(lstm: Any) -> int:

@@ -24,7 +24,7 @@ from report import limits_section, notes_section
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
-MARK = "<!-- Below is what `run_all.py --readme` wrote. -->\n"
+MARK = "<!-- `run_all.py --readme` replaces what is below. -->\n"
 
 
 class Part(NamedTuple):

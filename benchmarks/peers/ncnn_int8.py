@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from peers.peer import Run, in_steps
+from quantizers import int8_rows
 from workloads import Workload
 
 # In front of weights in a model file.
@@ -90,13 +91,13 @@ def _weights(lstm: nn.LSTM, layer: int) -> bytes:
     def stacked(name: str) -> np.ndarray:
         return np.stack([_rows(getattr(lstm, name + suffix).numpy()) for suffix in suffixes])
 
-    ih, ih_scales = _quantize(stacked("weight_ih"))
-    hh, hh_scales = _quantize(stacked("weight_hh"))
+    ih, ih_scales = int8_rows(stacked("weight_ih"), 127)
+    hh, hh_scales = int8_rows(stacked("weight_hh"), 127)
     bias = stacked("bias_ih") + stacked("bias_hh")
     return b"".join(
         [
             *(_tagged(INT8_TAG, ih), _tagged(FLOAT32_TAG, bias), _tagged(INT8_TAG, hh)),
-            *(ih_scales.tobytes(), hh_scales.tobytes()),
+            *((1 / ih_scales).tobytes(), (1 / hh_scales).tobytes()),
         ]
     )
 
@@ -105,14 +106,6 @@ def _rows(rows: np.ndarray) -> np.ndarray:
     """Rows in torch's order of the gates (i, f, g, o) in ncnn's order (i, f, o, g)."""
     i, f, g, o = np.split(rows, 4)
     return np.concatenate([i, f, o, g])
-
-
-def _quantize(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Integers, and what a weight is multiplied by to become one."""
-    largest = np.abs(weight).max(axis=2)
-    largest[largest == 0] = 1  # a row that is pruned away
-    scale = (127 / largest).astype(np.float32)
-    return np.rint(weight * scale[..., None]).astype(np.int8), scale
 
 
 def _tagged(tag: int, array: np.ndarray) -> bytes:
