@@ -1,4 +1,4 @@
-"""OpenVINO, in float32: it has no int8 LSTM for the CPU that quantizes activations at run time."""
+"""OpenVINO, in float32: int8 would need a model that was calibrated."""
 
 from __future__ import annotations
 
