@@ -91,7 +91,7 @@ void CellState::store(int64_t steps) const {
 
 uint8_t *CellState::caller_row(const void *state, int64_t columns, int64_t row) const {
   const LstmArguments &a = call_.arguments;
-  const int64_t index = cell_ * a.batch_size + call_.schedule.caller_row(rows_.begin + row);
+  const int64_t index = call_.state_rows.at(cell_, call_.schedule.caller_row(rows_.begin + row));
   return static_cast<uint8_t *>(const_cast<void *>(state)) +
          index * columns * bytes_of(a.state_type);
 }

@@ -7,6 +7,7 @@
 #include "common/workspace.h"
 #include "kernels/implementations.h"
 #include "runtime/operand.h"
+#include "runtime/state_rows.h"
 #include "runtime/team.h"
 #include "weights/packed.h"
 
@@ -23,6 +24,7 @@ struct Call {
   const LstmArguments &arguments;
   const Kernels &kernels;
   const Schedule schedule;
+  const StateRows state_rows;
 
   int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }

@@ -9,6 +9,7 @@
 #include "runtime/processors.h"
 #include "runtime/split.h"
 #include "runtime/stack.h"
+#include "runtime/state_rows.h"
 #include "weights/packed_int4.h"
 #include "weights/packed_stack.h"
 
@@ -127,6 +128,7 @@ std::string threads_text(const CallPlan &plan) {
 
 CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
   const Schedule checked(arguments);
+  const StateRows checked_rows(arguments);
   CallPlan plan;
   plan.empty = arguments.batch_size == 0;
   if (plan.empty)

@@ -263,7 +263,7 @@ void clear_padding(const Call &call) {
 
 void run_stack(const PackedStack &stack, const LstmArguments &a, const Split *given) {
   const LstmShape &shape = stack.shape;
-  const Call call{stack, a, active_kernels(), Schedule(a)};
+  const Call call{stack, a, active_kernels(), Schedule(a), StateRows(a)};
   if (a.batch_size == 0)
     return;
   check_memory(a, shape);

@@ -2,17 +2,16 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 #include <string>
 
 #include "common/fail.h"
+#include "runtime/state_rows.h"
 
 namespace lstm_fastkernels {
 namespace {
 
 constexpr char kMagic[8] = {'L', 'F', 'K', 'S', 'T', 'A', 'T', 'E'};
 constexpr uint32_t kVersion = 1;
-constexpr int64_t kMaxBatchSize = std::numeric_limits<int32_t>::max();
 constexpr uint32_t kMaxSize = 65535, kMaxLayers = 2 * 1024; // directions count as layers
 
 // What precedes h and c in a saved state; all numbers are little-endian.
@@ -39,8 +38,8 @@ State::State(const LstmShape &shape, int64_t batch_size)
 State::State(int64_t layers, int64_t output_size, int64_t hidden_size, int64_t batch_size)
     : layers_(layers), output_size_(output_size), hidden_size_(hidden_size),
       batch_size_(batch_size) {
-  if (batch_size < 0 || batch_size > kMaxBatchSize)
-    fail("batch_size must be in 0.." + std::to_string(kMaxBatchSize) + ", got " +
+  if (batch_size < 0 || batch_size > kMaxStateBatch)
+    fail("batch_size must be in 0.." + std::to_string(kMaxStateBatch) + ", got " +
          std::to_string(batch_size));
   h_.resize(static_cast<size_t>(layers_ * batch_size * output_size_));
   c_.resize(static_cast<size_t>(layers_ * batch_size * hidden_size_));

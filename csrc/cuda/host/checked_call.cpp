@@ -22,6 +22,8 @@ Schedule checked_schedule(const LstmArguments &a) {
     fail("time_steps * batch_size must be at most " + std::to_string(kMostRowsOfAllSteps) +
          " on a CUDA device, got " + std::to_string(a.time_steps) + " * " +
          std::to_string(a.batch_size));
+  if (a.state_rows)
+    fail("state_rows are for the CPU: on a CUDA device, gather the states of the rows");
   return Schedule(a);
 }
 

@@ -182,6 +182,8 @@ TEST(what_does_not_fit_is_refused) {
   CHECK_THROWS(with([](LstmArguments &a) { a.time_steps = (int64_t{1} << 32) / 3 + 1; }),
                "time_steps * batch_size must be at most 4294967296");
   CHECK_THROWS(with([](LstmArguments &a) { a.h0 = nullptr; }), "both h0 and c0");
+  CHECK_THROWS(with([&](LstmArguments &a) { a.state_rows = lengths.data(); }),
+               "state_rows are for the CPU");
   CHECK_THROWS(with([](LstmArguments &a) { a.y = nullptr; }), "must not be null");
   CHECK_THROWS(with([&](LstmArguments &a) { a.lengths = lengths.data(); }), "lengths must be in");
   CHECK_THROWS(with([&](LstmArguments &a) {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "check.h"
+#include "lstm_fastkernels/streams.h"
 #include "stack.h"
 #include "support.h"
 
@@ -103,6 +104,34 @@ TEST(smaller_steps_allocate_nothing_after_larger_ones) {
     CHECK(large.allocations_of_a_step() > 0);
     for (int i = 0; i < 3; ++i)
       CHECK(small.allocations_of_a_step() + large.allocations_of_a_step() == 0);
+  }).join();
+}
+
+// Of all or of some, and what is done between ticks.
+TEST(ticks_allocate_nothing) {
+  std::thread([] {
+    const HeldStack held = random_stack(shape_of(7, 33, 9, 2), Weights::any, 155).held();
+    StreamBatch batch(Lstm(held.shape, held.views().data()), 70);
+    std::vector<int64_t> streams;
+    while (batch.size() < batch.capacity())
+      streams.push_back(batch.join());
+    const Sequence s = random_sequence(held.shape, 1, 70, 156);
+    std::vector<float> y(static_cast<size_t>(70 * s.y_columns()));
+    const auto tick = [&](int64_t count) {
+      return allocations_of([&] { batch.tick(streams.data(), count, s.x.data(), y.data()); });
+    };
+    CHECK(tick(70) > 0);
+    for (int64_t count : {70, 3, 0, 69, 70})
+      CHECK(tick(count) == 0);
+    const int64_t between = allocations_of([&] {
+      batch.reorder(streams.data(), streams.data() + 5, 60);
+      batch.leave(streams[9]);
+      streams[9] = batch.fork(streams[8]);
+      batch.leave(streams[7]);
+      streams[7] = batch.join();
+      batch.reset(streams[6]);
+    });
+    CHECK(between == 0 && tick(70) == 0);
   }).join();
 }
 
