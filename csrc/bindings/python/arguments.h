@@ -5,7 +5,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -55,6 +57,14 @@ inline int64_t integer_argument(const char *name, const py::object &given) {
   if (overflow)
     fail(std::string(name) + " is out of range, got " + py::str(index).cast<std::string>());
   return value;
+}
+
+// At least 1.
+inline int threads_argument(const py::object &given) {
+  const int64_t threads = integer_argument("threads", given);
+  if (threads < 1)
+    fail("threads must be at least 1, got " + std::to_string(threads));
+  return static_cast<int>(std::min<int64_t>(threads, std::numeric_limits<int>::max()));
 }
 
 using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast |

@@ -1,7 +1,6 @@
 // States as Python has them.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -9,15 +8,14 @@
 #include <utility>
 
 #include "bindings/python/arguments.h"
+#include "bindings/python/one_user.h"
 #include "lstm_fastkernels/model.h"
 
 namespace lstm_fastkernels {
 
-// A State that two threads cannot use at once: with the GIL released they could.
-class PyState {
+class PyState : public OneUser {
 public:
-  explicit PyState(State of) : state(std::move(of)) {}
-  PyState(const PyState &) = delete;
+  explicit PyState(State of) : OneUser("state"), state(std::move(of)) {}
 
   State state;
 
@@ -30,23 +28,6 @@ public:
     };
     return within(state.h(), state.output_size()) || within(state.c(), state.hidden_size());
   }
-
-  // The right to read and to write it, for as long as this lives.
-  class Use {
-  public:
-    explicit Use(PyState &of) : busy_(of.busy_) {
-      if (busy_.exchange(true, std::memory_order_acquire))
-        fail("state: another thread is using it");
-    }
-    ~Use() { busy_.store(false, std::memory_order_release); }
-    Use(const Use &) = delete;
-
-  private:
-    std::atomic<bool> &busy_;
-  };
-
-private:
-  std::atomic<bool> busy_{false};
 };
 
 // A NumPy view of h or c, which keeps the state alive.

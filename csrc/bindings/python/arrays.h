@@ -1,0 +1,68 @@
+// x and y as NumPy arrays.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <new>
+#include <string>
+#include <vector>
+
+#include "bindings/python/arguments.h"
+#include "lstm_fastkernels/data_type.h"
+
+namespace lstm_fastkernels {
+
+// What pybind11 does not name of NumPy's C interface.
+constexpr int kNumpyHalf = 23;           // NPY_HALF
+constexpr int kNumpyEnsureCopy = 0x0020; // NPY_ARRAY_ENSURECOPY
+
+inline std::string sizes_of(const py::array &array) {
+  return py::str(array.attr("shape")).cast<std::string>();
+}
+
+// Of that type and in this machine's byte order.
+inline bool holds(const py::array &array, int type_number) {
+  const auto &numpy = py::detail::npy_api::get();
+  return numpy.PyArray_EquivTypes_(array.dtype().ptr(), py::dtype(type_number).ptr());
+}
+
+// That of x, which has these columns.
+inline DataType data_type_of(const py::array &x, int64_t columns) {
+  const bool single = holds(x, py::detail::npy_api::NPY_FLOAT_);
+  if (!single && !holds(x, kNumpyHalf))
+    throw py::type_error("x must be float32 or float16, got " +
+                         py::str(x.dtype()).cast<std::string>() + ": use .astype(numpy.float32)");
+  if (x.shape(x.ndim() - 1) != columns)
+    fail("x must have " + std::to_string(columns) + " columns, got " + sizes_of(x));
+  return single ? DataType::float32 : DataType::float16;
+}
+
+// x as the kernels take it: aligned, the last dimension without gaps. Otherwise, or where they
+// `write` to its memory, a copy.
+inline py::array readable(const py::array &x, bool write) {
+  const py::ssize_t last = x.ndim() - 1, size = x.itemsize();
+  bool fits = !write && (x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) &&
+              (x.shape(last) == 1 || x.strides(last) == size);
+  for (py::ssize_t i = 0; i < last; ++i)
+    fits = fits && x.strides(i) % size == 0;
+  if (fits)
+    return x;
+  py::array copied = py::array::ensure(x, py::array::c_style | kNumpyEnsureCopy);
+  if (!copied)
+    throw std::bad_alloc();
+  return copied;
+}
+
+// An array for y, of x's dtype and sizes but for its columns.
+inline py::array output_for(const py::array &x, int64_t columns) {
+  std::vector<py::ssize_t> sizes(x.shape(), x.shape() + x.ndim());
+  sizes.back() = columns;
+  return py::array(x.dtype(), sizes);
+}
+
+// In elements; 0 of no dimension, -1.
+inline int64_t stride_of(const py::array &array, int dimension) {
+  return dimension < 0 ? 0 : array.strides(dimension) / array.itemsize();
+}
+
+} // namespace lstm_fastkernels

@@ -1,0 +1,126 @@
+// LSTMs as Python has them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "bindings/python/arguments.h"
+#include "bindings/python/arrays.h"
+#include "bindings/python/state.h"
+#include "lstm_fastkernels/file.h"
+
+namespace lstm_fastkernels {
+
+class PyLstm {
+public:
+  // Reading is Python's: its errors are the ones that people know.
+  static PyLstm load(const py::object &path, const py::object &of) {
+    const std::string name = text_argument("name", of);
+    const py::object pure = py::module_::import("pathlib").attr("Path")(path);
+    const py::bytes contents =
+        py::module_::import("lstm_fastkernels.io.read").attr("read_file")(pure);
+    const std::string_view bytes(contents);
+    const std::string shown = py::bytes(py::str(pure).attr("encode")("utf-8", "replace"));
+    const py::gil_scoped_release release;
+    const File file = File::from_memory(bytes.data(), bytes.size(), shown);
+    return PyLstm(Lstm::load(file, name), file.lstm(name).batch_first);
+  }
+
+  const LstmShape &shape() const { return lstm_.shape(); }
+  const Lstm &lstm() const { return lstm_; }
+  int64_t columns() const { return shape().num_directions * shape().output_size(); }
+  bool batch_first() const { return batch_first_; }
+  size_t packed_bytes() const { return lstm_.packed_bytes(); }
+
+  std::unique_ptr<PyState> state(const py::object &batch_size) const {
+    return std::make_unique<PyState>(State(shape(), integer_argument("batch_size", batch_size)));
+  }
+
+  py::array forward(const py::object &given, const py::object &state_or_none,
+                    const py::object &lengths, const py::object &most_threads) const {
+    const py::array x = array_argument("x", given);
+    PyState *const state =
+        state_or_none.is_none() ? nullptr : &state_argument("state", state_or_none);
+    const int threads = threads_argument(most_threads);
+    std::optional<PyState::Use> use;
+    if (state)
+      use.emplace(*state);
+    // Before anything of x is read: this may run code that changes it.
+    const std::optional<Integers> counts = integers_argument("lengths", lengths);
+    const bool batched = x.ndim() == 3;
+    if (!batched && x.ndim() != 2)
+      fail("x must have 2 or 3 dimensions, got " + sizes_of(x));
+    const int time = batched && batch_first_ ? 1 : 0, row = 1 - time;
+    const int64_t batch_size = batched ? x.shape(row) : 1;
+    if (state)
+      return run(x, time, batched ? row : -1, batch_size, *state, counts, threads);
+    PyState zeros(State(shape(), batch_size));
+    return run(x, time, batched ? row : -1, batch_size, zeros, counts, threads);
+  }
+
+  py::array step(const py::object &given, const py::object &of) const {
+    const py::array x = array_argument("x", given);
+    PyState &state = state_argument("state", of);
+    const PyState::Use use(state);
+    if (x.ndim() != 1 && x.ndim() != 2)
+      fail("x must have 1 or 2 dimensions, got " + sizes_of(x));
+    const bool batched = x.ndim() == 2;
+    return run(x, -1, batched ? 0 : -1, batched ? x.shape(0) : 1, state, std::nullopt, 1);
+  }
+
+private:
+  PyLstm(Lstm lstm, bool batch_first) : lstm_(std::move(lstm)), batch_first_(batch_first) {}
+
+  // `time` and `row` are dimensions of x; -1: there is none, and so one step or row. The state is
+  // the caller's to use.
+  py::array run(const py::array &given, int time, int row, int64_t batch_size, PyState &state,
+                const std::optional<Integers> &lengths, int threads) const {
+    LstmArguments a;
+    a.data_type = data_type_of(given, shape().input_size);
+    State &h_and_c = state.state;
+    if (h_and_c.layers() != shape().num_cells() || h_and_c.output_size() != shape().output_size() ||
+        h_and_c.hidden_size() != shape().hidden_size)
+      fail("state: it was made for another LSTM");
+    if (h_and_c.batch_size() != batch_size)
+      fail("state: it holds " + std::to_string(h_and_c.batch_size()) + " rows, x has " +
+           std::to_string(batch_size));
+
+    const py::array x = readable(given, state.owns(given.data()));
+    py::array y = output_for(x, columns());
+    a.time_steps = time < 0 ? 1 : x.shape(time);
+    a.batch_size = batch_size;
+    a.x = x.data();
+    a.y = y.mutable_data();
+    a.x_time_stride = stride_of(x, time);
+    a.x_row_stride = stride_of(x, row);
+    a.y_time_stride = stride_of(y, time);
+    a.y_row_stride = stride_of(y, row);
+    const std::vector<int64_t> counts = copied(lengths, batch_size);
+    a.lengths = lengths ? counts.data() : nullptr;
+    a.h0 = a.h_n = h_and_c.h();
+    a.c0 = a.c_n = h_and_c.c();
+    a.threads = threads;
+    const py::gil_scoped_release release;
+    lstm_.forward(a);
+    return y;
+  }
+
+  // Another thread could change the caller's between a check and its use.
+  static std::vector<int64_t> copied(const std::optional<Integers> &lengths, int64_t batch_size) {
+    if (!lengths)
+      return {};
+    if (lengths->ndim() != 1 || lengths->shape(0) != batch_size)
+      fail("lengths must have one element for each of the " + std::to_string(batch_size) +
+           " rows, got " + sizes_of(*lengths));
+    return {lengths->data(), lengths->data() + lengths->size()};
+  }
+
+  Lstm lstm_;
+  bool batch_first_;
+};
+
+} // namespace lstm_fastkernels
