@@ -28,6 +28,7 @@ typedef enum lfk_status {
 typedef struct lfk_file lfk_file;
 typedef struct lfk_lstm lfk_lstm;
 typedef struct lfk_state lfk_state;
+typedef struct lfk_streams lfk_streams;
 
 /* "0.1.0". */
 LFK_API const char *lfk_version(void);
@@ -109,6 +110,46 @@ LFK_API lfk_status lfk_state_copy_row(lfk_state *state, int64_t row, const lfk_s
 LFK_API size_t lfk_state_bytes(const lfk_state *state);
 LFK_API lfk_status lfk_state_save(const lfk_state *state, void *saved, size_t bytes);
 LFK_API lfk_status lfk_state_restore(const void *saved, size_t bytes, lfk_state **state);
+
+/* ---- many streams: the states of up to `capacity` of them, and a call that moves any of them on
+ * by one time step. A stream has the bits that it would have alone. It is named by a number, 0 or
+ * above; that of one that has left is given to no other. One thread may use them at a time. ---- */
+
+/* Without streams. The LSTM has one direction; it may be freed afterwards. */
+LFK_API lfk_status lfk_streams_new(const lfk_lstm *lstm, int64_t capacity, lfk_streams **batch);
+LFK_API void lfk_streams_free(lfk_streams *batch);
+LFK_API int64_t lfk_streams_capacity(const lfk_streams *batch);
+/* Streams that are there. */
+LFK_API int64_t lfk_streams_size(const lfk_streams *batch);
+/* A new one of zeros. Fails where `capacity` streams are there, and so does the next. */
+LFK_API lfk_status lfk_streams_join(lfk_streams *batch, int64_t *stream);
+/* A new one with the state of a stream. */
+LFK_API lfk_status lfk_streams_fork(lfk_streams *batch, int64_t stream, int64_t *forked);
+LFK_API lfk_status lfk_streams_leave(lfk_streams *batch, int64_t stream);
+LFK_API lfk_status lfk_streams_reset(lfk_streams *batch, int64_t stream);
+/* Stream streams[i] takes the state that sources[i] had before the call, for all i in 0..count-1 at
+ * once. A stream is in `streams` once at most, in `sources` as often as you like. */
+LFK_API lfk_status lfk_streams_reorder(lfk_streams *batch, const int64_t *streams,
+                                       const int64_t *sources, int64_t count);
+/* Bytes that lfk_streams_save writes: those of an lfk_state of one row. */
+LFK_API size_t lfk_streams_bytes(const lfk_streams *batch);
+LFK_API lfk_status lfk_streams_save(const lfk_streams *batch, int64_t stream, void *saved,
+                                    size_t bytes);
+/* Into a stream that is there. */
+LFK_API lfk_status lfk_streams_restore(lfk_streams *batch, int64_t stream, const void *saved,
+                                       size_t bytes);
+
+/* One time step of some streams. Strides are in elements, and 0 stands for one without gaps. */
+typedef struct lfk_tick {
+  const int64_t *streams; /* [count], each once at most */
+  int64_t count;
+  const float *x; /* [count, input_size] */
+  float *y;       /* [count, proj_size or hidden_size] */
+  int64_t x_row_stride, y_row_stride;
+  int threads; /* at most so many, and as there are processors to use; 0 is 1 */
+} lfk_tick;
+
+LFK_API lfk_status lfk_streams_tick(lfk_streams *batch, const lfk_tick *tick);
 
 #ifdef __cplusplus
 }

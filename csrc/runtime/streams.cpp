@@ -42,7 +42,8 @@ void copy_rows(float *states, int64_t layers, int64_t capacity, int64_t columns,
 } // namespace
 
 StreamBatch::StreamBatch(const Lstm &lstm, int64_t capacity)
-    : lstm_(lstm), states_(zeros(lstm.shape(), capacity)) {
+    : lstm_(lstm), saved_bytes_(State(lstm.shape()).saved_bytes()),
+      states_(zeros(lstm.shape(), capacity)) {
   for (int64_t row = 0; row < capacity; ++row) {
     streams_.push_back(~row);
     free_.push_back(capacity - 1 - row);
@@ -69,15 +70,16 @@ int64_t StreamBatch::row_of(int64_t stream) const {
   return stream % capacity();
 }
 
-void StreamBatch::take_rows(const int64_t *streams, int64_t count, int64_t *rows) const {
+void StreamBatch::take_rows(const char *name, const int64_t *streams, int64_t count,
+                            int64_t *rows) const {
   if (count && !streams)
-    fail("streams must not be null");
+    fail(std::string(name) + " must not be null");
   for (int64_t i = 0; i < count; ++i)
     rows[i] = row_of(streams[i]);
 }
 
 void StreamBatch::take_own_rows(const int64_t *streams, int64_t count, int64_t *rows) const {
-  take_rows(streams, count, rows);
+  take_rows("streams", streams, count, rows);
   const int64_t repeated = first_repeated(rows, count, capacity());
   if (repeated >= 0)
     fail("stream " + std::to_string(streams_[static_cast<size_t>(rows[repeated])]) +
@@ -114,13 +116,11 @@ void StreamBatch::reorder(const int64_t *streams, const int64_t *sources, int64_
   int64_t *const to = memory.allocate<int64_t>(count);
   int64_t *const from = memory.allocate<int64_t>(count);
   take_own_rows(streams, count, to);
-  take_rows(sources, count, from);
+  take_rows("sources", sources, count, from);
   const int64_t layers = states_.layers();
   copy_rows(states_.h(), layers, capacity(), states_.output_size(), to, from, count);
   copy_rows(states_.c(), layers, capacity(), states_.hidden_size(), to, from, count);
 }
-
-size_t StreamBatch::saved_bytes() const { return State(lstm_.shape()).saved_bytes(); }
 
 void StreamBatch::save(int64_t stream, void *saved, size_t bytes) const {
   State one(lstm_.shape());

@@ -271,7 +271,7 @@ def test_null_is_refused_where_there_is_a_status():
 
 
 def test_null_may_be_freed():
-    for kind in ("file", "lstm", "state"):
+    for kind in ("file", "lstm", "state", "streams"):
         call(f"{kind}_free", None)
 
 

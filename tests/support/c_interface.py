@@ -41,6 +41,18 @@ class Sequence(Structure):
     ]
 
 
+class Tick(Structure):
+    _fields_ = [
+        ("streams", c_void_p),
+        ("count", c_int64),
+        ("x", c_void_p),
+        ("y", c_void_p),
+        ("x_row_stride", c_int64),
+        ("y_row_stride", c_int64),
+        ("threads", c_int),
+    ]
+
+
 # name: what it returns and what it takes; handles are void pointers
 FUNCTIONS = {
     "version": (c_char_p,),
@@ -69,6 +81,19 @@ FUNCTIONS = {
     "state_bytes": (c_size_t, c_void_p),
     "state_save": (c_int, c_void_p, c_void_p, c_size_t),
     "state_restore": (c_int, c_void_p, c_size_t, c_void_p),
+    "streams_new": (c_int, c_void_p, c_int64, c_void_p),
+    "streams_free": (None, c_void_p),
+    "streams_capacity": (c_int64, c_void_p),
+    "streams_size": (c_int64, c_void_p),
+    "streams_join": (c_int, c_void_p, c_void_p),
+    "streams_fork": (c_int, c_void_p, c_int64, c_void_p),
+    "streams_leave": (c_int, c_void_p, c_int64),
+    "streams_reset": (c_int, c_void_p, c_int64),
+    "streams_reorder": (c_int, c_void_p, c_void_p, c_void_p, c_int64),
+    "streams_bytes": (c_size_t, c_void_p),
+    "streams_save": (c_int, c_void_p, c_int64, c_void_p, c_size_t),
+    "streams_restore": (c_int, c_void_p, c_int64, c_void_p, c_size_t),
+    "streams_tick": (c_int, c_void_p, POINTER(Tick)),
 }
 
 

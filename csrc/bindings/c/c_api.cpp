@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "lstm_fastkernels/file.h"
+#include "lstm_fastkernels/streams.h"
 
 namespace lfk = lstm_fastkernels;
 
@@ -27,6 +28,10 @@ struct lfk_lstm {
 
 struct lfk_state {
   lfk::State state;
+};
+
+struct lfk_streams {
+  lfk::StreamBatch batch;
 };
 
 namespace {
@@ -220,5 +225,92 @@ lfk_status lfk_state_restore(const void *saved, size_t bytes, lfk_state **state)
     require(saved, "saved");
     require(state, "state");
     *state = new lfk_state{lfk::State::restore(saved, bytes)};
+  });
+}
+
+lfk_status lfk_streams_new(const lfk_lstm *lstm, int64_t capacity, lfk_streams **batch) {
+  return guarded([&] {
+    require(lstm, "lstm");
+    require(batch, "batch");
+    *batch = new lfk_streams{lfk::StreamBatch(lstm->lstm, capacity)};
+  });
+}
+
+void lfk_streams_free(lfk_streams *batch) { delete batch; }
+
+int64_t lfk_streams_capacity(const lfk_streams *batch) {
+  return batch ? batch->batch.capacity() : 0;
+}
+
+int64_t lfk_streams_size(const lfk_streams *batch) { return batch ? batch->batch.size() : 0; }
+
+lfk_status lfk_streams_join(lfk_streams *batch, int64_t *stream) {
+  return guarded([&] {
+    require(batch, "batch");
+    require(stream, "stream");
+    *stream = batch->batch.join();
+  });
+}
+
+lfk_status lfk_streams_fork(lfk_streams *batch, int64_t stream, int64_t *forked) {
+  return guarded([&] {
+    require(batch, "batch");
+    require(forked, "forked");
+    *forked = batch->batch.fork(stream);
+  });
+}
+
+lfk_status lfk_streams_leave(lfk_streams *batch, int64_t stream) {
+  return guarded([&] {
+    require(batch, "batch");
+    batch->batch.leave(stream);
+  });
+}
+
+lfk_status lfk_streams_reset(lfk_streams *batch, int64_t stream) {
+  return guarded([&] {
+    require(batch, "batch");
+    batch->batch.reset(stream);
+  });
+}
+
+lfk_status lfk_streams_reorder(lfk_streams *batch, const int64_t *streams, const int64_t *sources,
+                               int64_t count) {
+  return guarded([&] {
+    require(batch, "batch");
+    batch->batch.reorder(streams, sources, count);
+  });
+}
+
+size_t lfk_streams_bytes(const lfk_streams *batch) {
+  return batch ? batch->batch.saved_bytes() : 0;
+}
+
+lfk_status lfk_streams_save(const lfk_streams *batch, int64_t stream, void *saved, size_t bytes) {
+  return guarded([&] {
+    require(batch, "batch");
+    require(saved, "saved");
+    batch->batch.save(stream, saved, bytes);
+  });
+}
+
+lfk_status lfk_streams_restore(lfk_streams *batch, int64_t stream, const void *saved,
+                               size_t bytes) {
+  return guarded([&] {
+    require(batch, "batch");
+    require(saved, "saved");
+    batch->batch.restore(stream, saved, bytes);
+  });
+}
+
+lfk_status lfk_streams_tick(lfk_streams *batch, const lfk_tick *tick) {
+  return guarded([&] {
+    require(batch, "batch");
+    require(tick, "tick");
+    lfk::TickOptions options;
+    options.x_row_stride = tick->x_row_stride;
+    options.y_row_stride = tick->y_row_stride;
+    options.threads = tick->threads;
+    batch->batch.tick(tick->streams, tick->count, tick->x, tick->y, options);
   });
 }

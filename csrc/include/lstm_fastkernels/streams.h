@@ -47,7 +47,7 @@ public:
 
   // A stream's state, as the bytes of a State of one row; and back, for a stream that is there.
   // Errors as of State, and for a state of another LSTM or of other than one row.
-  size_t saved_bytes() const;
+  size_t saved_bytes() const { return saved_bytes_; }
   void save(int64_t stream, void *saved, size_t bytes) const;
   void restore(int64_t stream, const void *saved, size_t bytes);
 
@@ -60,11 +60,12 @@ public:
 
 private:
   int64_t row_of(int64_t stream) const;
-  // Of streams, or of streams that must differ.
-  void take_rows(const int64_t *streams, int64_t count, int64_t *rows) const;
+  // Rows of an argument that names streams; of one where they must differ.
+  void take_rows(const char *name, const int64_t *streams, int64_t count, int64_t *rows) const;
   void take_own_rows(const int64_t *streams, int64_t count, int64_t *rows) const;
 
   Lstm lstm_;
+  size_t saved_bytes_;
   State states_;                 // a stream's is row `stream % capacity`
   std::vector<int64_t> streams_; // by rows; where there is none, ~ of the next one
   std::vector<int64_t> free_;    // rows without a stream, the next one to be taken last

@@ -185,6 +185,67 @@ const char *c_states(void) {
   return NULL;
 }
 
+/* Three places; x and y of a tick have gaps. Each stream is as its State of one row. */
+const char *c_streams(void) {
+  lfk_lstm *lstm = golden_lstm("encoder.wide"); /* 9 to 19 */
+  enum { I = 9, H = 19, XROW = I + 2, YROW = H + 1 };
+  float x[3 * XROW], y[3 * YROW], alone[3][H];
+  lfk_streams *streams = NULL;
+  lfk_state *states[3] = {NULL, NULL, NULL}, *restored = NULL;
+  int64_t ids[3] = {-1, -1, -1}, swapped[3], stream = -1, i, t;
+  lfk_tick tick = {ids, 3, x, y, XROW, YROW, 2};
+  unsigned char saved[32 + 2 * H * sizeof(float)];
+  const lfk_tick nothing = {NULL, 0, NULL, NULL, 0, 0, 0};
+  EXPECT(lstm && lfk_streams_new(lstm, 3, &streams) == LFK_OK);
+  EXPECT(lfk_streams_capacity(streams) == 3 && lfk_streams_size(streams) == 0);
+  for (i = 0; i < 3; ++i) {
+    EXPECT(lfk_streams_join(streams, &ids[i]) == LFK_OK && ids[i] == i);
+    EXPECT(lfk_state_new(lstm, 1, &states[i]) == LFK_OK);
+  }
+  for (i = 0; i < 3 * XROW; ++i)
+    x[i] = (float)(i % 11) - 5;
+  for (t = 0; t < 2; ++t) {
+    EXPECT(lfk_streams_tick(streams, &tick) == LFK_OK);
+    for (i = 0; i < 3; ++i) {
+      EXPECT(lfk_lstm_step(lstm, x + i * XROW, states[i], alone[i]) == LFK_OK);
+      EXPECT(memcmp(y + i * YROW, alone[i], sizeof alone[i]) == 0);
+    }
+  }
+  lfk_lstm_free(lstm); /* the streams need it no more */
+
+  swapped[0] = 1, swapped[1] = 0, swapped[2] = 1;
+  EXPECT(lfk_streams_reorder(streams, ids, swapped, 3) == LFK_OK);
+  EXPECT(lfk_streams_bytes(streams) == sizeof saved);
+  for (i = 0; i < 3; ++i) {
+    EXPECT(lfk_streams_save(streams, ids[i], saved, sizeof saved) == LFK_OK);
+    EXPECT(lfk_state_restore(saved, sizeof saved, &restored) == LFK_OK);
+    EXPECT(memcmp(lfk_state_c(restored), lfk_state_c(states[swapped[i]]), H * sizeof(float)) == 0);
+    lfk_state_free(restored);
+  }
+  EXPECT(lfk_streams_reset(streams, 2) == LFK_OK);
+  EXPECT(lfk_streams_save(streams, 2, saved, sizeof saved) == LFK_OK);
+  for (i = 32; i < (int64_t)sizeof saved; ++i)
+    EXPECT(saved[i] == 0);
+
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_streams_join(streams, &stream), "all 3 places are taken");
+  EXPECT(stream == -1);
+  EXPECT(lfk_streams_leave(streams, 1) == LFK_OK && lfk_streams_size(streams) == 2);
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_streams_leave(streams, 1), "there is no stream 1");
+  EXPECT(lfk_state_save(states[2], saved, sizeof saved) == LFK_OK);
+  EXPECT(lfk_streams_restore(streams, 0, saved, sizeof saved) == LFK_OK);
+  EXPECT(lfk_streams_fork(streams, 0, &stream) == LFK_OK && stream == 4);
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_streams_tick(streams, &tick), "there is no stream 1");
+  ids[0] = 4, ids[1] = 4;
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_streams_tick(streams, &tick), "stream 4 is given twice");
+  tick.count = 1;
+  EXPECT(lfk_streams_tick(streams, &tick) == LFK_OK);
+  EXPECT(lfk_streams_tick(streams, &nothing) == LFK_OK);
+  for (i = 0; i < 3; ++i)
+    lfk_state_free(states[i]);
+  lfk_streams_free(streams);
+  return NULL;
+}
+
 const char *c_errors(void) {
   lfk_file *file = golden();
   lfk_lstm *const no_lstm = (lfk_lstm *)kGolden, *lstm = no_lstm;
@@ -250,6 +311,9 @@ const char *c_null_pointers(void) {
   lfk_tensor tensor;
   float values[32] = {0};
   lfk_sequence no_x = {1, 1, NULL, values, 0, 0, 0, 0, NULL, 0};
+  lfk_streams *streams = NULL;
+  int64_t stream = 0;
+  const lfk_tick no_values = {&stream, 1, NULL, NULL, 0, 0, 0};
   EXPECT(file && lstm && lfk_state_new(lstm, 1, &state) == LFK_OK);
 #define REFUSED(call, name) EXPECT_ERROR(LFK_INVALID_ARGUMENT, call, name " must not be NULL")
   REFUSED(lfk_file_open(NULL, &file), "path");
@@ -278,18 +342,44 @@ const char *c_null_pointers(void) {
   REFUSED(lfk_state_save(state, NULL, 9), "saved");
   REFUSED(lfk_state_restore(NULL, 9, &state), "saved");
   REFUSED(lfk_state_restore(values, 9, NULL), "state");
+  REFUSED(lfk_streams_new(NULL, 1, &streams), "lstm");
+  REFUSED(lfk_streams_new(lstm, 1, NULL), "batch");
+  EXPECT(lfk_streams_new(lstm, 1, &streams) == LFK_OK);
+  EXPECT(lfk_streams_join(streams, &stream) == LFK_OK);
+  REFUSED(lfk_streams_join(NULL, &stream), "batch");
+  REFUSED(lfk_streams_join(streams, NULL), "stream");
+  REFUSED(lfk_streams_fork(NULL, stream, &stream), "batch");
+  REFUSED(lfk_streams_fork(streams, stream, NULL), "forked");
+  REFUSED(lfk_streams_leave(NULL, stream), "batch");
+  REFUSED(lfk_streams_reset(NULL, stream), "batch");
+  REFUSED(lfk_streams_reorder(NULL, &stream, &stream, 1), "batch");
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_streams_reorder(streams, NULL, &stream, 1),
+               "streams must not be null");
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_streams_reorder(streams, &stream, NULL, 1),
+               "sources must not be null");
+  REFUSED(lfk_streams_save(NULL, stream, values, 9), "batch");
+  REFUSED(lfk_streams_save(streams, stream, NULL, 9), "saved");
+  REFUSED(lfk_streams_restore(NULL, stream, values, 9), "batch");
+  REFUSED(lfk_streams_restore(streams, stream, NULL, 9), "saved");
+  REFUSED(lfk_streams_tick(NULL, &no_values), "batch");
+  REFUSED(lfk_streams_tick(streams, NULL), "tick");
+  EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_streams_tick(streams, &no_values), "must not be null");
   EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_forward(lstm, &no_x, state), "must not be null");
   EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_step(lstm, NULL, state, values), "must not be null");
   EXPECT_ERROR(LFK_INVALID_ARGUMENT, lfk_lstm_step(lstm, values, state, NULL), "must not be null");
+  lfk_streams_free(streams);
   lfk_state_free(state);
   lfk_lstm_free(lstm);
   lfk_file_free(file);
   lfk_file_free(NULL);
   lfk_lstm_free(NULL);
   lfk_state_free(NULL);
+  lfk_streams_free(NULL);
   lfk_state_reset(NULL);
   EXPECT(lfk_file_num_lstms(NULL) == 0 && lfk_file_lstm_name(NULL, 0) == NULL);
   EXPECT(lfk_lstm_shape(NULL).hidden_size == 0 && lfk_state_batch_size(NULL) == 0);
   EXPECT(lfk_state_h(NULL) == NULL && lfk_state_c(NULL) == NULL && lfk_state_bytes(NULL) == 0);
+  EXPECT(lfk_streams_capacity(NULL) == 0 && lfk_streams_size(NULL) == 0);
+  EXPECT(lfk_streams_bytes(NULL) == 0);
   return NULL;
 }

@@ -11,6 +11,7 @@ const char *c_broken_files(void);
 const char *c_outputs(const char *name); /* of an LSTM of the golden file */
 const char *c_strides_and_lengths(void);
 const char *c_states(void);
+const char *c_streams(void);
 const char *c_errors(void);
 const char *c_null_pointers(void);
 

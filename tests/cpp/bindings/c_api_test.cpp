@@ -25,6 +25,7 @@ TEST(c_reads_files) { check_c(c_files); }
 TEST(c_is_told_of_broken_files) { check_c(c_broken_files); }
 TEST(c_takes_strides_and_lengths) { check_c(c_strides_and_lengths); }
 TEST(c_has_states) { check_c(c_states); }
+TEST(c_has_streams) { check_c(c_streams); }
 TEST(c_is_told_of_errors) { check_c(c_errors); }
 TEST(c_may_pass_null) { check_c(c_null_pointers); }
 

@@ -391,7 +391,7 @@ TEST(ticks_that_cannot_be_are_refused) {
   Refused r;
   r.check([&] { r.batch.tick(nullptr, 1, r.x.data(), r.y.data()); }, "streams must not be null");
   const Ids streams = {0, 4};
-  r.check([&] { r.batch.reorder(streams.data(), nullptr, 2); }, "streams must not be null");
+  r.check([&] { r.batch.reorder(streams.data(), nullptr, 2); }, "sources must not be null");
   r.check([&] { r.batch.tick(streams.data(), -1, r.x.data(), r.y.data()); }, "count must be in");
   r.check([&] { r.batch.reorder(streams.data(), streams.data(), -1); }, "count must be in");
   r.check([&] { r.batch.tick(streams.data(), 2, nullptr, r.y.data()); }, "must not be null");
