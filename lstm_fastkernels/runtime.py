@@ -6,6 +6,10 @@
     state = lstm.state()  # of one stream
     y = lstm.step(x, state)  # [I] -> [O]
 
+    batch = StreamBatch(lstm, capacity=200)
+    stream = batch.join()
+    y = batch.tick([stream], x)  # [1, I] -> [1, O]
+
 Outputs and states are those of the torch module, bit by bit. The instruction set is chosen apart
 from that of the torch ops.
 """
@@ -19,6 +23,7 @@ try:
     from lstm_fastkernels._runtime import (
         LSTM,
         State,
+        StreamBatch,
         get_isa,
         release_memory,
         set_isa,
@@ -39,4 +44,12 @@ except ModuleNotFoundError as error:
         f"{sys.implementation.cache_tag} is missing, there is {there or 'none'}. {HOW_TO_BUILD}"
     ) from error
 
-__all__ = ["LSTM", "State", "get_isa", "release_memory", "set_isa", "supported_isas"]
+__all__ = [
+    "LSTM",
+    "State",
+    "StreamBatch",
+    "get_isa",
+    "release_memory",
+    "set_isa",
+    "supported_isas",
+]

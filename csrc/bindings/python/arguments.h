@@ -10,6 +10,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "lstm_fastkernels/error.h"
 
@@ -76,7 +77,8 @@ inline std::optional<Integers> integers_argument(const char *name, const py::obj
     return std::nullopt;
   check_unmasked(name, given);
   const py::array any = py::array::ensure(given);
-  if (!any || (any.dtype().kind() != 'i' && any.dtype().kind() != 'u'))
+  // An empty list is one of floats to NumPy.
+  if (!any || (any.size() && any.dtype().kind() != 'i' && any.dtype().kind() != 'u'))
     throw py::type_error(std::string(name) + " must be integers");
   return Integers(any);
 }
@@ -85,6 +87,12 @@ inline std::string text_argument(const char *name, const py::object &given) {
   if (!py::isinstance<py::str>(given))
     fail_type(name, "a str", given);
   return given.cast<std::string>();
+}
+
+inline std::string_view bytes_argument(const char *name, const py::object &given) {
+  if (!py::isinstance<py::bytes>(given))
+    fail_type(name, "bytes", given, "use bytes(" + std::string(name) + ")");
+  return given.cast<std::string_view>();
 }
 
 template <class T>

@@ -37,11 +37,11 @@ inline DataType data_type_of(const py::array &x, int64_t columns) {
   return single ? DataType::float32 : DataType::float16;
 }
 
-// x as the kernels take it: aligned, the last dimension without gaps. Otherwise, or where they
-// `write` to its memory, a copy.
-inline py::array readable(const py::array &x, bool write) {
+// x as the kernels take it: aligned, the last dimension without gaps. Otherwise, or if asked to, a
+// copy.
+inline py::array readable(const py::array &x, bool copy) {
   const py::ssize_t last = x.ndim() - 1, size = x.itemsize();
-  bool fits = !write && (x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) &&
+  bool fits = !copy && (x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) &&
               (x.shape(last) == 1 || x.strides(last) == size);
   for (py::ssize_t i = 0; i < last; ++i)
     fits = fits && x.strides(i) % size == 0;

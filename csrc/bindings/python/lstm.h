@@ -89,7 +89,7 @@ private:
       fail("state: it holds " + std::to_string(h_and_c.batch_size()) + " rows, x has " +
            std::to_string(batch_size));
 
-    const py::array x = readable(given, state.owns(given.data()));
+    const py::array x = readable(given, state.owns(given.data())); // kernels write to the state
     py::array y = output_for(x, columns());
     a.time_steps = time < 0 ? 1 : x.shape(time);
     a.batch_size = batch_size;

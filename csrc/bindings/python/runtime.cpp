@@ -8,6 +8,7 @@
 
 #include "bindings/python/lstm.h"
 #include "bindings/python/state.h"
+#include "bindings/python/streams.h"
 #include "lstm_fastkernels/isa.h"
 
 PYBIND11_MODULE(_runtime, m) {
@@ -81,6 +82,38 @@ PYBIND11_MODULE(_runtime, m) {
       .def("step", &PyLstm::step, py::arg("x"), py::arg("state"),
            "y of one time step, x [B, I], or [I] for one row; goes on from `state` and leaves the "
            "next one there.\n\nDtypes and errors are those of forward.");
+
+  py::class_<PyStreamBatch>(
+      m, "StreamBatch",
+      "StreamBatch(lstm, capacity): up to `capacity` streams through one LSTM, a time step at a "
+      "time.\n\n"
+      "A stream has the bits that it would have alone. It is named by an int, 0 or above; that of "
+      "one that has\nleft is given to no other. Raises ValueError for streams that are not there, "
+      "TypeError for other types;\nthen nothing has changed. One thread may use it at a time: "
+      "another one's call raises ValueError.")
+      .def(py::init<const py::object &, const py::object &>(), py::arg("lstm"), py::arg("capacity"),
+           "Without streams; lstm has one direction.")
+      .def_property_readonly("capacity", &PyStreamBatch::capacity)
+      .def_property_readonly("streams", &PyStreamBatch::streams,
+                             "Those that are there, in ascending order.")
+      .def("__len__", &PyStreamBatch::size)
+      .def("join", &PyStreamBatch::join,
+           "A new stream of zeros. Raises ValueError where `capacity` of them are there.")
+      .def("fork", &PyStreamBatch::fork, py::arg("stream"), "A new one with the state of a stream.")
+      .def("leave", &PyStreamBatch::leave, py::arg("stream"))
+      .def("reset", &PyStreamBatch::reset, py::arg("stream"), "Zeros.")
+      .def("reorder", &PyStreamBatch::reorder, py::arg("streams"), py::arg("sources"),
+           "Each of `streams` takes the state that its source had before the call, all at once.\n\n"
+           "A stream is in `streams` once at most, in `sources` as often as you like.")
+      .def("save", &PyStreamBatch::save, py::arg("stream"), "Bytes as of a State of one row.")
+      .def("restore", &PyStreamBatch::restore, py::arg("stream"), py::arg("saved"),
+           "Takes what was saved of a stream or a State of one row, into one that is there.\n\n"
+           "Raises ValueError for other bytes.")
+      .def("tick", &PyStreamBatch::tick, py::arg("streams"), py::arg("x"), py::kw_only(),
+           py::arg("threads") = 1,
+           "y [n, O] of one time step of n streams, each once at most, from x [n, I].\n\n"
+           "x: float32 or float16, row i for streams[i]; y has its dtype. Other streams keep their "
+           "states. At most\n`threads` threads work. The GIL is released.");
 
   m.def(
       "get_isa", [] { return std::string(active_isa()); },

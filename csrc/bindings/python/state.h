@@ -73,9 +73,7 @@ inline void copy_row(PyState &self, const py::object &row, const py::object &sou
 }
 
 inline std::unique_ptr<PyState> restore(const py::object &saved) {
-  if (!py::isinstance<py::bytes>(saved))
-    fail_type("saved", "bytes", saved, "use bytes(saved)");
-  const std::string_view bytes(saved.cast<std::string_view>());
+  const std::string_view bytes = bytes_argument("saved", saved);
   return std::make_unique<PyState>(State::restore(bytes.data(), bytes.size()));
 }
 
