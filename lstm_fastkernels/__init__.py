@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from lstm_fastkernels.modules.lstm import FastSparseLSTM as FastSparseLSTM
     from lstm_fastkernels.modules.stacked import StackedLSTM as StackedLSTM
     from lstm_fastkernels.modules.states import State as State
+    from lstm_fastkernels.modules.streams import StreamBatch as StreamBatch
     from lstm_fastkernels.ops import cuda_built as cuda_built
     from lstm_fastkernels.ops import get_isa as get_isa
     from lstm_fastkernels.ops import release_memory as release_memory
@@ -117,6 +118,7 @@ _HOMES = {
     "SqnrReport": "compression.quantization.check",
     "StackedLSTM": "modules.stacked",
     "State": "modules.states",
+    "StreamBatch": "modules.streams",
     "student_like": "compression.distillation.student",
     "supported_isas": "ops",
     "tune_sparsity": "compression.tuning.tune",
