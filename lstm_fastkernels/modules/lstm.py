@@ -110,7 +110,7 @@ class FastLSTM(LstmCalls, FastModule):
         has changed nothing.
         """
         if not is_dynamo_compiling():
-            done = _eager.step(self, x, state, out)
+            done = _eager.step(self, x, state, out, None)
             if done is not None:
                 return done
         return self._step(x, state, out)

@@ -6,6 +6,7 @@ from operator import index
 import torch
 from torch import Tensor
 
+from lstm_fastkernels import _eager
 from lstm_fastkernels.modules.lstm import FastLSTM
 from lstm_fastkernels.modules.states import State, States, two_states
 from lstm_fastkernels.weights.formats import INPUT_DTYPES
@@ -118,7 +119,6 @@ class StreamBatch:
 
     # ---- ticks ----
 
-    @torch.no_grad()
     def tick(self, streams: Sequence[int] | Tensor, x: Tensor) -> Tensor:
         """y [n, output size] of one time step of n streams, each once at most, from x [n, I].
 
@@ -131,6 +131,12 @@ class StreamBatch:
                 f"x must be [{len(rows)}, {self.lstm.input_size}], a row for each stream, got "
                 f"{list(x.shape)}"
             )
+        done = _eager.step(self.lstm, x, self._state, None, rows)
+        return self._tick(rows, x) if done is None else done
+
+    @torch.no_grad()
+    def _tick(self, rows: list[int], x: Tensor) -> Tensor:
+        """The same by step, on a copy of the rows."""
         places = self._as_index(rows)
         state = State(*(tensor.index_select(1, places) for tensor in self._state))
         y = self.lstm.step(x, state)

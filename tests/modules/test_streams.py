@@ -6,6 +6,7 @@ from torch import nn
 
 import lstm_fastkernels as lfk
 from isas import assert_same_bits
+from lstm_fastkernels import _eager
 from stream_cases import CASE, CASES, check_schedules, low_rank
 
 
@@ -27,6 +28,44 @@ def states_of(batch):
 def test_streams_are_as_alone(name, dtype):
     fast = CASES[name].fast()
     check_schedules(fast, lambda capacity: lfk.StreamBatch(fast, capacity), dtype)
+
+
+def goes_short(batch, x, rows):
+    """On copies of the states."""
+    return _eager.step(batch.lstm, x, batch._state.copy(), None, rows) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_ticks_by_the_op_are_the_same(dtype, monkeypatch):
+    fast = CASE.fast()
+    assert goes_short(batch_of(fast), torch.ones(2, 9, dtype=dtype), [0, 2])
+    monkeypatch.setattr(_eager, "step", lambda *arguments: None)
+    check_schedules(fast, lambda capacity: lfk.StreamBatch(fast, capacity), dtype)
+
+
+ROWS = {
+    "out of range": [0, 4],
+    "below 0": [0, -1],
+    "beyond the machine's": [0, 2**64],
+    "repeated": [2, 2],
+    "fewer": [0],
+    "more": [0, 1, 2],
+    "floats": [0, 1.0],
+    "a tuple": (0, 1),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_that_no_short_call_takes(name):
+    """Whoever gives them: nothing is read or written beside the states."""
+    batch, x = batch_of(CASE.fast()), torch.ones(2, 9)
+    before = batch._state.copy()
+    assert goes_short(batch, x, [0, 3])
+    assert _eager.step(batch.lstm, x, batch._state, None, ROWS[name]) is None
+    assert_same_bits(tuple(batch._state), tuple(before))
+    one = batch.lstm.new_state()
+    assert _eager.step(batch.lstm, x[0], one, None, [0]) is None
+    assert not one.h.any()
 
 
 def test_streams_of_a_low_rank_lstm():

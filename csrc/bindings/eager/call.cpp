@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <new>
 
 #include "bindings/eager/watch.h"
 
@@ -100,7 +101,7 @@ bool Call::take_x(PyObject *tensor, Form form) {
 }
 
 template <class Use> bool Call::with_state_sizes(int64_t columns, const Use &use) const {
-  const int64_t cells = shape_.num_cells(), rows = a_.batch_size;
+  const int64_t cells = shape_.num_cells(), rows = state_batch();
   if (of_cell_)
     return row_ < 0 ? use(Sizes{columns}) : use(Sizes{rows, columns});
   return row_ < 0 ? use(Sizes{cells, columns}) : use(Sizes{cells, rows, columns});
@@ -112,11 +113,25 @@ bool Call::take_states(const Arguments &given) {
   const std::optional<DataType> type = h.type();
   if (!type || c.type() != type || (*type != DataType::float32 && *type != a_.data_type))
     return false;
+  if (given.state_rows && !take_state_rows(given.state_rows))
+    return false;
   a_.state_type = *type;
   a_.h0 = h.data();
   a_.c0 = c.data();
   return with_state_sizes(shape_.output_size(), [&](Sizes sizes) { return h.is(sizes); }) &&
          with_state_sizes(shape_.hidden_size, [&](Sizes sizes) { return c.is(sizes); });
+}
+
+bool Call::take_state_rows(PyObject *list) {
+  if (!PyList_Check(list) || row_ < 0 || PyList_Size(list) != a_.batch_size || h.dims() != 3)
+    return false;
+  const auto count = static_cast<size_t>(a_.batch_size);
+  state_rows_.reset(new (std::nothrow) int64_t[count]);
+  for (size_t i = 0; state_rows_ && i < count; ++i)
+    state_rows_[i] = PyLong_AsLongLong(PyList_GetItem(list, static_cast<Py_ssize_t>(i)));
+  a_.state_rows = state_rows_.get();
+  a_.state_batch = h.size(1);
+  return a_.state_rows && !PyErr_Occurred();
 }
 
 template <class Output> void Call::put_strides(const Output &y) {

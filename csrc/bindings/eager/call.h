@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <initializer_list>
+#include <memory>
 
 #include "bindings/eager/tensors.h"
 #include "bindings/torch/eager.h"
@@ -20,6 +21,7 @@ int anyone_hears(PyObject *listeners);
 // A call's arguments, borrowed; those that are null were not given.
 struct Arguments {
   PyObject *module, *x, *h = nullptr, *c = nullptr, *out = nullptr;
+  PyObject *state_rows = nullptr; // a list
 
   // From a pair, or None.
   bool take_states(PyObject *hx);
@@ -51,14 +53,19 @@ private:
   bool take_module(PyObject *dict, const Arguments &given);
   bool take_x(PyObject *tensor, Form form);
   bool take_states(const Arguments &given);
+  // For x of as many rows, and states of all; the kernels check them.
+  bool take_state_rows(PyObject *list);
   // use(sizes of an h or c of so many columns)
   template <class Use> bool with_state_sizes(int64_t columns, const Use &use) const;
   template <class Output> void put_strides(const Output &y);
   int64_t output_columns() const { return shape_.num_directions * shape_.output_size(); }
 
+  int64_t state_batch() const { return a_.state_rows ? a_.state_batch : a_.batch_size; }
+
   TorchTensor packed_;
   LstmShape shape_;
   LstmArguments a_;
+  std::unique_ptr<int64_t[]> state_rows_;
   bool of_cell_ = false, batch_first_ = false;
   int time_ = -1, row_ = -1; // dimensions of x and y; -1: there is none, and so one step or row
 };

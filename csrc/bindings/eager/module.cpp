@@ -88,11 +88,13 @@ bool note_writes(std::initializer_list<PyObject *> tensors) {
 }
 
 PyObject *step(PyObject *, PyObject *const *args, Py_ssize_t count) {
-  if (!has(count, 4))
+  if (!has(count, 5))
     return nullptr;
   Arguments given{args[0], args[1]};
   if (args[3] != Py_None)
     given.out = args[3];
+  if (args[4] != Py_None)
+    given.state_rows = args[4];
   Call call;
   NewTensor y;
   TorchTensor out;
@@ -144,7 +146,8 @@ PyMethodDef methods[] = {
     {"lstm", as_method(lstm), METH_FASTCALL, "lstm(module, x, hx)\n--\n\ny, (h, c)."},
     {"cell", as_method(cell), METH_FASTCALL, "cell(module, x, hx)\n--\n\n(h, c)."},
     {"step", as_method(step), METH_FASTCALL,
-     "step(module, x, state, out)\n--\n\ny, or out, of one step; the state is changed."},
+     "step(module, x, state, out, state_rows)\n--\n\n"
+     "y, or out, of one step; the state is changed, in these rows or in all."},
     {"current", current, METH_O,
      "current(module_dict)\n--\n\n"
      "The packed weights of the module with that __dict__, whose _made is a tuple: what its dicts\n"
