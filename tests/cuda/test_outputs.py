@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import lstm_fastkernels as lfk
 from calls import FORMS, GRID, call
 from cases import AWKWARD, KINDS, Case, assert_same, drawn, moved
 from on_cuda import CASE, STACKS, both, check
@@ -236,3 +237,22 @@ def test_repeated_calls_agree(kind):
     x, state = moved((case.x(), case.state()), "cuda")
     for n in range(20):
         assert_same(modules[1](x, state), expected, f"{case} call {n}")
+
+
+def test_many_streams():
+    on_cpu, fast = both(CASE.fast())
+    batches = [lfk.StreamBatch(module, 4) for module in (on_cpu, fast)]
+    ticks = [[0, 1, 2], [2, 0], [1], [2, 1, 0]]
+    for batch in batches:
+        for _ in range(3):
+            batch.join()
+    for streams in ticks:
+        x = CASE.random(len(streams), 9)
+        expected, y = (batch.tick(streams, x.to(batch.lstm.packed.device)) for batch in batches)
+        assert torch.equal(y.cpu(), expected)
+        for batch in batches:
+            batch.reorder([0, 1], [1, 0])
+            batch.leave(batch.fork(2))
+    for stream in range(3):
+        expected, state = (batch.get_state(stream) for batch in batches)
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(state, expected, strict=True))

@@ -45,10 +45,10 @@ struct LstmArguments {
   void *c_n = nullptr;
   DataType state_type = DataType::float32;
 
-  // The rows of the states that the call's rows have, each another one, in states of state_batch
-  // rows: [num_layers * num_directions, state_batch, columns]. Other rows are neither read nor
-  // written. Null: as many as the call has, in their order.
-  const int64_t *state_rows = nullptr; // [batch_size], each in 0..state_batch-1; not on CUDA
+  // [batch_size], all different, each in 0..state_batch-1: row i of the call has its states in row
+  // state_rows[i] of [num_layers * num_directions, state_batch, columns]. Other rows are neither
+  // read nor written. Null: states of batch_size rows, in their order. On the CPU only.
+  const int64_t *state_rows = nullptr;
   int64_t state_batch = 0;
 
   int threads = 1; // at most so many, and as processors that the process may use; 0 is 1
