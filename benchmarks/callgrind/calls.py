@@ -36,7 +36,7 @@ def forward(lstm: Any, steps: int = 20, rows: int = 1) -> Callable[[], object]:
 
 def step(lstm: Any) -> Callable[[], object]:
     x, state = torch.randn(1, lstm.input_size), lstm.new_state(1)
-    return partial(_eager.step, lstm, x, state, None)
+    return partial(_eager.step, lstm, x, state, None, None)
 
 
 def calls() -> dict[str, Callable[[], object]]:

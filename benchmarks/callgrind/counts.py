@@ -81,7 +81,11 @@ def measure() -> dict[str, int]:
             *(f"--callgrind-out-file={target}", sys.executable, HERE / "calls.py", client),
         ]
         environment = {"LSTM_FASTKERNELS_ISA": "avx2", "PYTHONHASHSEED": "0"}
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, env=os.environ | environment)
+        run = subprocess.run(
+            command, stderr=subprocess.PIPE, text=True, env=os.environ | environment, check=False
+        )
+        if run.returncode:
+            raise RuntimeError(f"the calls cannot be counted:\n{run.stderr}")
         dumps = sorted(target.parent.glob("counts.*"), key=lambda path: int(path.suffix[1:]))
         counts: dict[str, list[int]] = {}
         for dump in dumps:

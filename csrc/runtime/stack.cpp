@@ -205,15 +205,14 @@ RowRange range(int64_t rows, int64_t ranges, int64_t i) {
 // Calls lead(i, team) for each i below `count`, on a thread of its own where there are so many,
 // with a team of split.members.
 template <class Lead> void run_teams(const Split &split, int64_t count, const Lead &lead) {
+  if (split.members == 1) {
+    static Team alone(1); // for everyone: it has nothing to remember
+    return parallel_for(static_cast<int>(count), split.threads, [&](int i) { lead(i, alone); });
+  }
   std::array<std::optional<Team>, kMostTeams> teams;
-  if (split.members > 1)
-    std::for_each_n(teams.begin(), count,
-                    [&](auto &team) { team.emplace(static_cast<int>(split.members)); });
+  std::for_each_n(teams.begin(), count,
+                  [&](auto &team) { team.emplace(static_cast<int>(split.members)); });
   parallel_for(static_cast<int>(count * split.members), split.threads, [&](int i) {
-    if (split.members == 1) {
-      Team alone(1);
-      return lead(i, alone);
-    }
     Team &team = *teams[static_cast<size_t>(i % count)];
     if (i >= count)
       return team.serve();
