@@ -48,7 +48,7 @@ class CharLM(nn.Module):
 
     def __init__(self, hidden_size: int = HIDDEN_SIZE) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY_SIZE, EMBEDDING_SIZE)
+        self.embedding: nn.Module = nn.Embedding(VOCABULARY_SIZE, EMBEDDING_SIZE)
         self.lstm: nn.Module = nn.LSTM(EMBEDDING_SIZE, hidden_size, num_layers=2, batch_first=True)
         self.output = nn.Linear(hidden_size, VOCABULARY_SIZE)
 
@@ -137,7 +137,7 @@ def save_model(model: CharLM, path: Path, metadata: dict[str, Any]) -> None:
 def load_model(path: Path) -> tuple[CharLM, dict[str, str]]:
     """Read what ``save_model`` wrote: the float32 model in evaluation mode, and the metadata.
 
-    The LSTM is what it was when it was saved, float or compressed.
+    The LSTM is what it was when it was saved, float or compressed, with the embedding in it or not.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; examples/train_char_lm.py makes it")
@@ -145,6 +145,10 @@ def load_model(path: Path) -> tuple[CharLM, dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             model = CharLM(hidden_size=file.get_slice("output.weight").get_shape()[1]).half()
+            if "embedding.weight" not in file.keys():  # noqa: SIM118
+                model.embedding = nn.Identity()
+                sizes = VOCABULARY_SIZE, model.output.in_features
+                model.lstm = nn.LSTM(*sizes, num_layers=2, batch_first=True)
         if metadata.pop("lstm_fastkernels", None):
             lfk.load_file(path, model)
         else:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         hidden_state_loss as hidden_state_loss,
     )
     from lstm_fastkernels.compression.distillation.student import student_like as student_like
+    from lstm_fastkernels.compression.fold_embedding import fold_embedding as fold_embedding
     from lstm_fastkernels.compression.low_rank.config import LowRankConfig as LowRankConfig
     from lstm_fastkernels.compression.low_rank.factorize import factorize_ as factorize_
     from lstm_fastkernels.compression.low_rank.factorize import remove_low_rank_ as remove_low_rank_
@@ -88,6 +89,7 @@ _HOMES = {
     "FastQuantLSTMCell": "modules.cell",
     "FastSparseLSTM": "modules.lstm",
     "FastSparseLSTMCell": "modules.cell",
+    "fold_embedding": "compression.fold_embedding",
     "get_cmake_dir": "paths",
     "get_include": "paths",
     "get_isa": "ops",

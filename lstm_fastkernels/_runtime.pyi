@@ -1,11 +1,12 @@
 import os
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 _Float = TypeVar("_Float", np.float32, np.float16)
+_Ids = NDArray[np.int64] | NDArray[np.int32]
 _Streams = Sequence[int] | NDArray[np.integer]
 
 class State:
@@ -38,8 +39,11 @@ class LSTM:
     @property
     def batch_first(self) -> bool: ...
     @property
+    def takes_ids(self) -> bool: ...
+    @property
     def packed_bytes(self) -> int: ...
     def state(self, batch_size: int = 1) -> State: ...
+    @overload
     def forward(
         self,
         x: NDArray[_Float],
@@ -48,7 +52,19 @@ class LSTM:
         lengths: Sequence[int] | NDArray[np.integer] | None = None,
         threads: int = 1,
     ) -> NDArray[_Float]: ...
+    @overload
+    def forward(
+        self,
+        x: _Ids,
+        state: State | None = None,
+        *,
+        lengths: Sequence[int] | NDArray[np.integer] | None = None,
+        threads: int = 1,
+    ) -> NDArray[np.float32]: ...
+    @overload
     def step(self, x: NDArray[_Float], state: State) -> NDArray[_Float]: ...
+    @overload
+    def step(self, x: _Ids, state: State) -> NDArray[np.float32]: ...
 
 class StreamBatch:
     def __init__(self, lstm: LSTM, capacity: int) -> None: ...

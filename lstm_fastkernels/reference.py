@@ -75,10 +75,17 @@ class LowRank:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows [V, 4H], float32 or float16, of which token ids choose theirs."""
+
+    rows: Tensor
+
+
+@dataclass(frozen=True)
 class Layer:
     """One direction of a layer: weight_ih, weight_hh, weight_hr or None, bias [4H] or NO_BIAS."""
 
-    ih: Matrix | LowRank
+    ih: Matrix | LowRank | Table
     hh: Matrix | LowRank
     hr: Matrix | LowRank | None
     bias: Tensor | float
@@ -262,6 +269,11 @@ def affine(
     return fma(sums, scale.to(rows.dtype) * matrix.scale, addend)
 
 
+def look_up(table: Table, ids: Tensor, bias: Tensor | float) -> Tensor:
+    """Their rows, widened to float32, + bias, [..., 4H]; without a bias + 0."""
+    return table.rows[ids.long()].float() + (bias if isinstance(bias, Tensor) else 0.0)
+
+
 # ---- canonical tensors ----
 
 
@@ -348,18 +360,20 @@ def lstm(
     """y [T, B, directions * P] and (h_n, c_n), as FastQuantLSTM and FastSparseLSTM give them.
 
     tensors: the module's state_dict. x: [T, B, I], float32, float16, bfloat16, or float64 (see
-    above). hx: (h0 [layers * directions, B, P], c0 [layers * directions, B, H]), float32 or of x's
-    dtype; h_n and c_n have its dtype, or x's without it. lengths: int64 [B], each in 1..T: y is
-    zero past a row's length and h_n, c_n are the states there. precision: of each matrix, by
-    its name; "int8" for those it does not name. Nothing is checked.
+    above); with a table, token ids [T, B], and y is float32. hx: (h0 [layers * directions, B, P],
+    c0 [layers * directions, B, H]), float32 or of x's dtype; h_n and c_n have its dtype, or y's
+    without it. lengths: int64 [B], each in 1..T: y is zero past a row's length and h_n, c_n are
+    the states there. precision: of each matrix, by its name; "int8" for those it does not name.
+    Nothing is checked.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     directions = ("", "_reverse") if bidirectional else ("",)
     output_size = proj_size or hidden_size
-    T, B, _ = x.shape
+    y_dtype = x.dtype if x.is_floating_point() else dtype
+    T, B = x.shape[:2]
     if hx is None:
-        states = num_layers * len(directions)
-        hx = x.new_zeros(states, B, output_size), x.new_zeros(states, B, hidden_size)
+        zeros = x.new_zeros(num_layers * len(directions), B, hidden_size, dtype=y_dtype)
+        hx = zeros[..., :output_size], zeros
     if lengths is None:
         lengths = torch.full((B,), T)
     inside = torch.arange(T, device=lengths.device)[:, None, None] < lengths[:, None]
@@ -372,37 +386,42 @@ def lstm(
             activations = (precision or {}).get(name, "int8")
             return canonical_matrix(tensors, name, (gates, rows, columns), activations)
 
+        table = tensors.get(f"weight_ih{suffix}_table")
         return Layer(
-            read("weight_ih", 4, hidden_size, columns),
+            read("weight_ih", 4, hidden_size, columns) if table is None else Table(table),
             read("weight_hh", 4, hidden_size, output_size),
             read("weight_hr", 1, proj_size, hidden_size) if proj_size else None,
             tensors.get(f"bias{suffix}", NO_BIAS),
         )
 
-    y, finals = x.to(dtype), list[State]()
+    y, finals = x.to(dtype) if x.is_floating_point() else x, list[State]()
     for depth in range(num_layers):
         outputs = []
         for direction in directions:
-            layer = layer_of(f"_l{depth}{direction}", y.shape[2])
+            layer = layer_of(f"_l{depth}{direction}", y.shape[-1])
             h, c = (state[len(finals)].to(dtype) for state in hx)
             output, final = run_layer(layer, y, (h, c), inside, bool(direction))
             outputs.append(output)
             finals.append(final)
         y = torch.cat(outputs, dim=2)
     h_n, c_n = (torch.stack(states).to(hx[0].dtype) for states in zip(*finals, strict=True))
-    return y.to(x.dtype), (h_n, c_n)
+    return y.to(y_dtype), (h_n, c_n)
 
 
 def run_layer(
     layer: Layer, x: Tensor, hx: State, inside: Tensor, reverse: bool
 ) -> tuple[Tensor, State]:
-    """y [T, B, P] and the last (h, c) of one direction, from x [T, B, K] and hx of that direction.
+    """y [T, B, P] and the last (h, c) of one direction, from hx of that direction and x [T, B, K],
+    or ids [T, B] for a table.
 
     inside: bool [T, B, 1], which rows work at which step.
     """
     h, c = hx
     h_kind: RowKind = "bounded" if layer.hr is None else "any"
-    x_gates = affine(layer.ih, x, layer.bias)
+    if isinstance(layer.ih, Table):
+        x_gates = look_up(layer.ih, x, layer.bias)
+    else:
+        x_gates = affine(layer.ih, x, layer.bias)
     # A non-finite c0 makes its row NaN as a non-finite h0 does.
     h = h.masked_fill(~c.isfinite().all(-1, keepdim=True), math.nan)
     y = [h] * len(x)

@@ -48,7 +48,8 @@ void check_memory(const LstmArguments &a, const LstmShape &shape) {
   if (!a.x || !a.y || !a.h_n || !a.c_n)
     fail("x, y, h_n and c_n must not be null");
   const int64_t rows = a.batch_size, steps = a.batch_sizes ? 1 : a.time_steps;
-  check_strides("x", shape.input_size, {rows, a.x_row_stride}, {steps, a.x_time_stride}, false);
+  const int64_t x_columns = a.id_type == IdType::none ? shape.input_size : 1;
+  check_strides("x", x_columns, {rows, a.x_row_stride}, {steps, a.x_time_stride}, false);
   check_strides("y", shape.num_directions * shape.output_size(), {rows, a.y_row_stride},
                 {steps, a.y_time_stride}, true);
 }

@@ -36,9 +36,8 @@ struct Plane {
   }
 };
 
-inline Plane caller_plane(const LstmArguments &a, const void *data, int64_t time_stride,
-                          int64_t row_stride) {
-  const int64_t size = bytes_of(a.data_type);
+inline Plane caller_plane(const LstmArguments &a, const void *data, int64_t size,
+                          int64_t time_stride, int64_t row_stride) {
   const auto addressing =
       a.batch_sizes ? Plane::Addressing::contiguous : Plane::Addressing::strided;
   return {addressing, static_cast<uint8_t *>(const_cast<void *>(data)), a.data_type,
@@ -46,10 +45,12 @@ inline Plane caller_plane(const LstmArguments &a, const void *data, int64_t time
 }
 
 inline Plane x_plane(const LstmArguments &a) {
-  return caller_plane(a, a.x, a.x_time_stride, a.x_row_stride);
+  const bool values = a.id_type == IdType::none;
+  return caller_plane(a, a.x, values ? bytes_of(a.data_type) : bytes_of(a.id_type), a.x_time_stride,
+                      a.x_row_stride);
 }
 inline Plane y_plane(const LstmArguments &a) {
-  return caller_plane(a, a.y, a.y_time_stride, a.y_row_stride);
+  return caller_plane(a, a.y, bytes_of(a.data_type), a.y_time_stride, a.y_row_stride);
 }
 
 // Throws Error unless a call with rows has its memory, and no row of y lies in another one.

@@ -90,11 +90,12 @@ LstmConfiguration read_configuration(const json &from, const std::string &what) 
       refuse_file("a cell has one layer and direction, no projection, no dropout, and is not "
                   "batch_first");
     c.precisions = precisions(named, c.shape);
+    takes_ids(c.shape, c.precisions); // throws where there cannot be a table
   } catch (const Error &error) {
     refuse_file(what + ": " + error.what());
   }
   for (const Precision precision : c.precisions)
-    if (of.floats_only && precision.weights != WeightType::float32)
+    if (of.floats_only && precision != precision_from("float32"))
       refuse_file(what + ": a " + c.class_name + " has no '" +
                   std::string(precision_name(precision)) + "' matrices");
   return c;

@@ -70,16 +70,19 @@ typedef struct lfk_shape {
 LFK_API lfk_status lfk_lstm_load(const lfk_file *file, const char *name, lfk_lstm **lstm);
 LFK_API void lfk_lstm_free(lfk_lstm *lstm);
 LFK_API lfk_shape lfk_lstm_shape(const lfk_lstm *lstm);
+/* 1 if it reads token ids in 0..input_size - 1, 0 if it reads values. */
+LFK_API int lfk_lstm_takes_ids(const lfk_lstm *lstm);
 
 /* One sequence or a batch of them. Strides are in elements, the innermost dimension is contiguous,
  * and 0 stands for a stride without gaps. */
 typedef struct lfk_sequence {
   int64_t time_steps, batch_size;
-  const float *x; /* [time_steps, batch_size, input_size] */
+  const float *x; /* [time_steps, batch_size, input_size]; NULL if there are ids */
   float *y;       /* [time_steps, batch_size, num_directions * (proj_size or hidden_size)] */
   int64_t x_time_stride, x_row_stride, y_time_stride, y_row_stride;
   const int64_t *lengths; /* [batch_size], each in 1..time_steps; NULL: all time_steps */
   int threads;            /* at most so many, and as there are processors to use; 0 is 1 */
+  const int64_t *ids;     /* [time_steps, batch_size], with x's strides; NULL if there is x */
 } lfk_sequence;
 
 /* Goes on from the state and leaves the last one there. */
@@ -87,6 +90,8 @@ LFK_API lfk_status lfk_lstm_forward(const lfk_lstm *lstm, const lfk_sequence *se
                                     lfk_state *state);
 /* One time step of all rows of the state. */
 LFK_API lfk_status lfk_lstm_step(const lfk_lstm *lstm, const float *x, lfk_state *state, float *y);
+LFK_API lfk_status lfk_lstm_step_ids(const lfk_lstm *lstm, const int64_t *ids, lfk_state *state,
+                                     float *y);
 
 /* Frees what is kept between calls: scratch memory of threads and idle worker threads. */
 LFK_API void lfk_release_memory(void);

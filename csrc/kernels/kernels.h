@@ -60,6 +60,9 @@ struct Kernels {
   void (*products)(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_t rows,
                    const ActivationRows &x, float *out);
 
+  // gates[tile][32] = the column of a table that a token id has + bias, as in the packed form.
+  void (*look_up)(const Matrix &table, int64_t id, const uint8_t *bias, float *gates);
+
   // Recurrent products, gates, c and h in one pass, for the units of a range of tiles.
   void (*step)(const Matrix &hh, TileRange tiles, const StepArguments &arguments);
 };

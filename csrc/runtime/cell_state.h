@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/plane.h"
 #include "common/schedule.h"
 #include "common/workspace.h"
 #include "kernels/implementations.h"
@@ -23,8 +24,9 @@ struct Call {
   const PackedStack &stack;
   const LstmArguments &arguments;
   const Kernels &kernels;
-  const Schedule schedule;
-  const StateRows state_rows;
+  const Schedule &schedule;
+  const StateRows &state_rows;
+  const Plane x; // of an LSTM that takes ids, those that were checked
 
   int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }

@@ -28,12 +28,29 @@ Lstm::Lstm(const LstmShape &shape, const CellWeights *cells)
 
 const LstmShape &Lstm::shape() const { return packed_->stack.shape; }
 
+bool Lstm::takes_ids() const { return packed_->stack.takes_ids(); }
+
 size_t Lstm::packed_bytes() const { return packed_->bytes; }
 
 void Lstm::forward(const LstmArguments &arguments) const { run_stack(packed_->stack, arguments); }
 
 void Lstm::forward(const float *x, int64_t time_steps, int64_t batch_size, State &state, float *y,
                    const ForwardOptions &options) const {
+  run(x, IdType::none, time_steps, batch_size, state, y, options);
+}
+
+void Lstm::forward_ids(const int32_t *ids, int64_t time_steps, int64_t batch_size, State &state,
+                       float *y, const ForwardOptions &options) const {
+  run(ids, IdType::int32, time_steps, batch_size, state, y, options);
+}
+
+void Lstm::forward_ids(const int64_t *ids, int64_t time_steps, int64_t batch_size, State &state,
+                       float *y, const ForwardOptions &options) const {
+  run(ids, IdType::int64, time_steps, batch_size, state, y, options);
+}
+
+void Lstm::run(const void *x, IdType id_type, int64_t time_steps, int64_t batch_size, State &state,
+               float *y, const ForwardOptions &options) const {
   const LstmShape &sizes = shape();
   if (state.layers() != sizes.num_cells() || state.output_size() != sizes.output_size() ||
       state.hidden_size() != sizes.hidden_size)
@@ -52,8 +69,9 @@ void Lstm::forward(const float *x, int64_t time_steps, int64_t batch_size, State
   a.time_steps = time_steps;
   a.batch_size = batch_size;
   a.x = x;
+  a.id_type = id_type;
   a.y = y;
-  a.x_row_stride = stride(options.x_row_stride, 1, sizes.input_size);
+  a.x_row_stride = stride(options.x_row_stride, 1, takes_ids() ? 1 : sizes.input_size);
   a.x_time_stride = stride(options.x_time_stride, batch_size, a.x_row_stride);
   a.y_row_stride = stride(options.y_row_stride, 1, columns);
   a.y_time_stride = stride(options.y_time_stride, batch_size, a.y_row_stride);

@@ -10,6 +10,7 @@
 #include "runtime/split.h"
 #include "runtime/stack.h"
 #include "runtime/state_rows.h"
+#include "runtime/token_ids.h"
 #include "weights/packed_int4.h"
 #include "weights/packed_stack.h"
 
@@ -77,6 +78,10 @@ const char *products_text(Arithmetic arithmetic) {
     return "16-bit activations";
   case Arithmetic::int4:
     return "4-bit weights, 8-bit activations";
+  case Arithmetic::table32:
+    return "float32";
+  case Arithmetic::table16:
+    return "float16";
   default:
     return "float32";
   }
@@ -86,15 +91,21 @@ MatrixPlan matrix_plan(const std::string &name, const Matrix &matrix, const Matr
   MatrixPlan plan;
   plan.name = name;
   plan.precision = matrix.precision;
+  plan.products = products_text(matrix.arithmetic);
+  if (is_table(matrix.arithmetic)) {
+    plan.ids = shape.columns;
+    return plan;
+  }
   plan.block_sparse = matrix.is_sparse();
   plan.blocks = shape.num_blocks(kBlockColumns);
   plan.nonzero = matrix.is_sparse() ? kept_in_slices(matrix) : kept_in_tiles(matrix);
   plan.stored = matrix.is_sparse() ? matrix.positions * kSliceStrips : plan.blocks;
-  plan.products = products_text(matrix.arithmetic);
   return plan;
 }
 
 std::string matrix_text(const MatrixPlan &plan) {
+  if (plan.ids)
+    return plan.name + ": table of " + std::to_string(plan.ids) + " token ids; " + plan.products;
   const std::string nonzero = percent(plan.nonzero, plan.blocks);
   const std::string layout = plan.block_sparse
                                  ? "block-sparse, " + nonzero + " of its 8x4 blocks kept, " +
@@ -127,6 +138,7 @@ std::string threads_text(const CallPlan &plan) {
 } // namespace
 
 CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
+  check_input_kind(arguments, stack.takes_ids());
   const Schedule checked(arguments);
   const StateRows checked_rows(arguments);
   CallPlan plan;

@@ -12,6 +12,7 @@
 #include "runtime/split.h"
 #include "runtime/stack.h"
 #include "runtime/thread_pool.h"
+#include "runtime/token_ids.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -42,9 +43,10 @@ public:
         ih_(call.stack.layers[static_cast<size_t>(cell_)].ih),
         bias_(call.stack.layers[static_cast<size_t>(cell_)].bias),
         columns_(call.stack.shape.layer_input_size(layer)),
-        input_(memory, ih_, most_rows, columns_),
         widened_(memory.allocate<float>(most_members * columns_)),
         state_(call, memory, cell_, rows, most_members), steps_(call.arguments.time_steps) {
+    if (!is_table(ih_.arithmetic))
+      input_.emplace(memory, ih_, most_rows, columns_);
     while (steps_ > 0 && active(steps_ - 1) == 0)
       --steps_;
   }
@@ -62,17 +64,13 @@ public:
   // and all output rows are when it returns.
   void run(Chunk chunk, const Plane &in, const Plane &out, float *gates,
            const Member &member) const noexcept {
-    int64_t chunk_rows = 0;
+    int64_t rows = 0;
     for (int64_t s = chunk.begin; s < chunk.end; ++s)
-      chunk_rows += active(time(s));
-    quantize_input(chunk, in, member.first(chunk_rows), member.last(chunk_rows), member);
-    member.meet();
-    call_.kernels.products(ih_, share_of(ih_, member), bias_, chunk_rows,
-                           input_.take(call_.kernels, chunk_rows), gates);
-    // Members go on with the gates that they made, unless the two matrices are shared out
-    // otherwise.
-    if (ih_.is_sparse() != call_.stack.layers[static_cast<size_t>(cell_)].hh.is_sparse())
-      member.meet();
+      rows += active(time(s));
+    if (input_)
+      multiply(chunk, rows, in, gates, member);
+    else
+      look_up_ids(chunk, rows, in, gates, member);
 
     const RowRange share = state_.share_of_output(member);
     int64_t first = 0;
@@ -103,26 +101,51 @@ private:
     return reverse_ ? s - (call_.arguments.time_steps - steps_) : s;
   }
 
-  // Rows begin .. end - 1 of a chunk.
-  void quantize_input(Chunk chunk, const Plane &in, int64_t begin, int64_t end,
-                      const Member &member) const {
+  // Calls visit(chunk row, its place in the plane) for a member's share of a chunk's `rows`.
+  template <class Visit>
+  void for_each_row(Chunk chunk, int64_t rows, const Plane &in, const Member &member,
+                    const Visit &visit) const {
+    const int64_t begin = member.first(rows), end = member.last(rows);
     int64_t first = 0;
     for (int64_t s = chunk.begin; s < chunk.end && first < end; ++s) {
       const int64_t n = active(time(s));
       for (int64_t row = std::max<int64_t>(begin - first, 0); row < std::min(n, end - first); ++row)
-        quantize_row(in.at(call_.schedule, time(s), rows_.begin + row, first + row), in.type,
-                     first + row, widened_ + member.index() * columns_);
+        visit(first + row, in.at(call_.schedule, time(s), rows_.begin + row, first + row));
       first += n;
     }
   }
 
-  void quantize_row(const uint8_t *row, DataType type, int64_t to, float *widened) const {
+  // The input part of a chunk's gates: of a member's tiles, or of its rows for all members.
+  void multiply(Chunk chunk, int64_t rows, const Plane &in, float *gates,
+                const Member &member) const {
+    float *const widened = widened_ + member.index() * columns_;
+    for_each_row(chunk, rows, in, member, [&](int64_t chunk_row, const uint8_t *row) {
+      quantize_input(row, in.type, chunk_row, widened);
+    });
+    member.meet();
+    call_.kernels.products(ih_, share_of(ih_, member), bias_, rows,
+                           input_->take(call_.kernels, rows), gates);
+    // Members go on with the gates that they made, unless the two matrices are shared out
+    // otherwise.
+    if (ih_.is_sparse() != call_.stack.layers[static_cast<size_t>(cell_)].hh.is_sparse())
+      member.meet();
+  }
+  void look_up_ids(Chunk chunk, int64_t rows, const Plane &in, float *gates,
+                   const Member &member) const {
+    for_each_row(chunk, rows, in, member, [&](int64_t chunk_row, const uint8_t *row) {
+      call_.kernels.look_up(ih_, read<int32_t>(row, 0), bias_,
+                            gates + chunk_row * call_.gates_per_row());
+    });
+    member.meet();
+  }
+
+  void quantize_input(const uint8_t *row, DataType type, int64_t to, float *widened) const {
     const float *values = reinterpret_cast<const float *>(row);
     if (type != DataType::float32) {
       widen(row, type, columns_, widened);
       values = widened;
     }
-    input_.quantize(call_.kernels, to, values, RowKind::any);
+    input_->quantize(call_.kernels, to, values, RowKind::any);
   }
 
   const Call &call_;
@@ -132,9 +155,9 @@ private:
   const int64_t cell_;
   const PackedMatrix &ih_;
   const uint8_t *bias_;
-  const int64_t columns_; // of the input
-  const Operand input_;
-  float *const widened_; // a row for each member
+  const int64_t columns_;        // of the input
+  std::optional<Operand> input_; // none where the matrix is a table
+  float *const widened_;         // a row for each member
   const CellState state_;
   int64_t steps_; // that have rows
 };
@@ -168,7 +191,7 @@ void run_forward(const Call &call, RowRange rows, Team &team) {
   float *between = memory.allocate<float>(most_rows * shape.output_size());
   const Plane layers_plane{Plane::Addressing::chunk, reinterpret_cast<uint8_t *>(between),
                            DataType::float32, shape.output_size() * int64_t{sizeof(float)}};
-  const Plane x = x_plane(a), y = y_plane(a);
+  const Plane y = y_plane(a);
   static_assert(std::is_trivially_destructible_v<Direction>);
   Direction *const layers = memory.allocate<Direction>(shape.num_layers);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer)
@@ -176,7 +199,7 @@ void run_forward(const Call &call, RowRange rows, Team &team) {
   for_each_chunk(call, layers[0], most_rows, team, [&](Chunk chunk, const Member &member) {
     for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
       const bool last = layer + 1 == shape.num_layers;
-      layers[layer].run(chunk, layer == 0 ? x : layers_plane, last ? y : layers_plane, gates,
+      layers[layer].run(chunk, layer == 0 ? call.x : layers_plane, last ? y : layers_plane, gates,
                         member);
     }
   });
@@ -237,9 +260,9 @@ void run_bidirectional(const Call &call, const Split &split) {
     planes[i] = {Plane::Addressing::contiguous,
                  reinterpret_cast<uint8_t *>(memory.allocate<float>(all_rows * width)),
                  DataType::float32, width * int64_t{sizeof(float)}};
-  const Plane x = x_plane(a), y = y_plane(a);
+  const Plane y = y_plane(a);
   for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
-    const Plane &in = layer == 0 ? x : planes[(layer - 1) % 2];
+    const Plane &in = layer == 0 ? call.x : planes[(layer - 1) % 2];
     const Plane &out = layer + 1 == shape.num_layers ? y : planes[layer % 2];
     run_teams(split, 2 * split.ranges, [&](int64_t i, Team &team) {
       run_direction(call, layer, i % 2, range(a.batch_size, split.ranges, i / 2), in, out, team);
@@ -262,10 +285,16 @@ void clear_padding(const Call &call) {
 
 void run_stack(const PackedStack &stack, const LstmArguments &a, const Split *given) {
   const LstmShape &shape = stack.shape;
-  const Call call{stack, a, active_kernels(), Schedule(a), StateRows(a)};
+  check_input_kind(a, stack.takes_ids());
+  const Schedule schedule(a);
+  const StateRows state_rows(a);
   if (a.batch_size == 0)
     return;
   check_memory(a, shape);
+  Workspace memory;
+  const Plane x =
+      stack.takes_ids() ? checked_ids(a, schedule, shape.input_size, memory) : x_plane(a);
+  const Call call{stack, a, active_kernels(), schedule, state_rows, x};
   if (a.lengths)
     clear_padding(call);
   const Split split = given ? *given : split_of(stack, a);

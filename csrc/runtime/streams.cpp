@@ -10,7 +10,10 @@
 namespace lstm_fastkernels {
 namespace {
 
-State zeros(const LstmShape &shape, int64_t capacity) {
+State zeros(const Lstm &lstm, int64_t capacity) {
+  const LstmShape &shape = lstm.shape();
+  if (lstm.takes_ids())
+    fail("a StreamBatch takes values, this LSTM reads token ids: step runs it");
   if (shape.num_directions != 1)
     fail("a StreamBatch needs an LSTM of one direction: the other one begins at a stream's end");
   if (capacity < 1 || capacity > kMaxStateBatch)
@@ -42,8 +45,7 @@ void copy_rows(float *states, int64_t layers, int64_t capacity, int64_t columns,
 } // namespace
 
 StreamBatch::StreamBatch(const Lstm &lstm, int64_t capacity)
-    : lstm_(lstm), saved_bytes_(State(lstm.shape()).saved_bytes()),
-      states_(zeros(lstm.shape(), capacity)) {
+    : lstm_(lstm), saved_bytes_(State(lstm.shape()).saved_bytes()), states_(zeros(lstm, capacity)) {
   for (int64_t row = 0; row < capacity; ++row) {
     streams_.push_back(~row);
     free_.push_back(capacity - 1 - row);

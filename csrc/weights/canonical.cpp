@@ -53,10 +53,8 @@ struct CanonicalTensors::Collected {
     validate(shape);
     check_rows(shape, tensors);
     cells.resize(static_cast<size_t>(shape.num_cells()));
+    takes_ids(shape, precisions); // throws where there cannot be a table
     const std::vector<MatrixName> names = matrix_names(shape);
-    if (precisions.size() != names.size())
-      fail("expected a precision for each of " + std::to_string(names.size()) + " matrices, got " +
-           std::to_string(precisions.size()));
     for (size_t i = 0; i < names.size(); ++i)
       matrix_of(cells[static_cast<size_t>(names[i].cell)], names[i].kind) =
           matrix(names[i], precisions[i]);
@@ -69,6 +67,8 @@ struct CanonicalTensors::Collected {
   }
 
   WeightMatrix matrix(const MatrixName &of, Precision precision) {
+    if (is_table(precision))
+      return table(of, precision);
     const auto found = tensors.find(of.name + "_v");
     if (found == tensors.end())
       return part(of, precision);
@@ -108,6 +108,14 @@ struct CanonicalTensors::Collected {
     }
     if (integers)
       m.scales = array<float>(of.name + "_scale", "F32", {of.rows});
+    return m;
+  }
+
+  WeightMatrix table(const MatrixName &of, Precision precision) {
+    WeightMatrix m;
+    m.precision = precision;
+    const char *const dtype = precision.weights == WeightType::float16 ? "F16" : "F32";
+    m.weights = find(of.name + "_table", dtype, {of.columns, of.rows}).data;
     return m;
   }
 

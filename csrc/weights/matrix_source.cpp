@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "common/fail.h"
+#include "common/half.h"
 #include "common/numerics.h"
 #include "weights/packed_int4.h"
 
@@ -76,7 +77,7 @@ void check_blocks(const MatrixShape &shape, const WeightMatrix &source, int64_t 
 } // namespace
 
 int32_t activation_max(Precision precision, const Proof &proof) {
-  if (precision.weights == WeightType::float32)
+  if (precision.weights == WeightType::float32 || is_table(precision))
     return 1;
   if (precision.activations != ActivationType::int16)
     return static_cast<int32_t>(kUnsignedMax);
@@ -105,6 +106,10 @@ MatrixSource::MatrixSource(const MatrixShape &shape, const WeightMatrix &source,
                            const std::string &name)
     : shape_(shape), source_(source),
       stride_(source.crow_indices ? source.block_columns : shape.columns) {
+  if (is_table(source.precision)) {
+    check_table(name);
+    return;
+  }
   if (is_int4())
     expand(name);
   if (in_blocks()) {
@@ -187,6 +192,17 @@ void MatrixSource::check_floats(const std::string &name) const {
             fail(name + ": weights must be finite, row " + std::to_string(panel.first_row + i) +
                  " is not");
     });
+}
+
+void MatrixSource::check_table(const std::string &name) const {
+  if (in_blocks())
+    fail(name + ": a table must be dense");
+  const auto *const weights = static_cast<const uint8_t *>(source_.weights);
+  const bool half = source_.precision.weights == WeightType::float16;
+  for (int64_t i = 0; i < shape_.columns * shape_.rows; ++i)
+    if (!std::isfinite(half ? from_half(read<uint16_t>(weights, i)) : read<float>(weights, i)))
+      fail(name + ": weights must be finite, those of token id " + std::to_string(i / shape_.rows) +
+           " are not");
 }
 
 bool MatrixSource::is_zero(const Panel &panel, int64_t k) const {

@@ -110,6 +110,10 @@ public:
   bool is_int4() const { return source_.precision.weights == WeightType::int4; }
   bool in_blocks() const { return source_.crow_indices != nullptr; }
   int64_t stride() const { return stride_; } // weights from row to row of a panel
+  // Of a table: the row of an id.
+  const uint8_t *table_row(int64_t id, int64_t bytes) const {
+    return static_cast<const uint8_t *>(source_.weights) + id * shape_.rows * bytes;
+  }
   int64_t weight_bytes() const { return is_float() ? 4 : 1; }
   // Of each source row, for integers.
   const std::vector<int32_t> &row_sums() const { return row_sums_; }
@@ -134,6 +138,7 @@ private:
   void examine(const std::string &name);
   void check_scales(const std::string &name) const;
   void check_floats(const std::string &name) const;
+  void check_table(const std::string &name) const;
   bool is_zero(const Panel &panel, int64_t k) const;
 
   MatrixShape shape_;

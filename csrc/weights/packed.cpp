@@ -47,6 +47,8 @@ uint32_t rank_of(const WeightMatrix &matrix, const std::string &name) {
   check_rank(matrix.rank, name);
   if (!matrix.v || matrix.rank == 0)
     fail(name + ": a low-rank matrix has a rank and a factor V");
+  if (is_table(matrix.precision))
+    fail(name + ": a table has no factors");
   if (matrix.v->v || matrix.v->rank || matrix.v->precision != matrix.precision)
     fail(name + ": the factor V must be a plain matrix of U's precision");
   return static_cast<uint32_t>(matrix.rank);

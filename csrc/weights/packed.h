@@ -15,6 +15,10 @@
 //
 //   columns 0..3 of rows 0 and 16 | columns 0..3 of rows 1 and 17 | ... | of rows 15 and 31 | ...
 //
+// A table has the column of each token id in one piece, all of its tiles behind each other:
+//
+//   column 0 of rows 0..31 of tile 0 | of rows 0..31 of tile 1 | ... | column 1 of ... | ...
+//
 // A block-sparse matrix holds the blocks of 8 rows x 4 columns that are not zero. 8 rows are a
 // strip: a gate of a tile. The strips of a window of 16 tiles are sorted by how many blocks they
 // have and taken 8 at a time, as a slice, which is as long as its longest strip; shorter ones are
@@ -69,7 +73,8 @@ static_assert(sizeof(Slice) == 16);
 
 struct Matrix {
   // Dense:
-  // int8 or float [num_tiles][groups][32][columns_per_group]; int4 [num_tiles][groups][16][4]
+  // int8 or float [num_tiles][groups][32][columns_per_group]; int4 [num_tiles][groups][16][4];
+  // a table, float or half [columns][num_tiles][32]
   const uint8_t *tiles = nullptr;
   // Block-sparse, null where dense:
   const uint8_t *slices = nullptr;  // Slice [num_slices], 8 for each window
@@ -80,7 +85,8 @@ struct Matrix {
   // [num_tiles][32]. Of int4, float: each group's sum times its scale, added by fma.
   const uint8_t *row_sums = nullptr;
   bool wide_row_sums = false;
-  // float [num_tiles][32]; 1 for Arithmetic::float32; of int4 [num_tiles][scale_groups][32]
+  // float [num_tiles][32]; 1 for Arithmetic::float32 and tables; of int4
+  // [num_tiles][scale_groups][32]
   const uint8_t *scales = nullptr;
   int64_t scale_columns = 0; // of int4: how many share a scale
   int64_t scale_groups = 1;
@@ -95,6 +101,8 @@ struct Matrix {
   int64_t tile_bytes() const { return groups * kTileRows * group_bytes(arithmetic); }
   // Products of one row of activations.
   int64_t products() const {
+    if (is_table(arithmetic))
+      return 0;
     return is_sparse() ? positions * kSliceStrips * kStripRows * kBlockColumns
                        : num_tiles * groups * kTileRows * columns_per_group(arithmetic);
   }
@@ -120,6 +128,8 @@ struct PackedLayer {
 struct PackedStack {
   LstmShape shape;
   std::vector<PackedLayer> layers; // [layer * num_directions + direction]
+
+  bool takes_ids() const { return is_table(layers.front().ih.arithmetic); }
 
   // Checks all of it, as kernels will believe it: throws Error, naming the matrix.
   PackedStack(const void *packed, size_t bytes);

@@ -20,6 +20,8 @@ bool possible(Arithmetic arithmetic, Precision precision) {
 } // namespace
 
 Arithmetic choose(Precision precision, const Proof &proof) {
+  if (is_table(precision))
+    return precision.weights == WeightType::float16 ? Arithmetic::table16 : Arithmetic::table32;
   if (precision.weights == WeightType::float32)
     return Arithmetic::float32;
   if (precision.weights == WeightType::int4)
@@ -59,7 +61,8 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
   precision_name(record.precision()); // throws where there is none
   if (!possible(arithmetic, record.precision()))
     fail("packed weights: unknown arithmetic " + std::to_string(record.arithmetic));
-  const bool range_possible = arithmetic == Arithmetic::float32 ? record.activation_max == 1
+  const bool range_possible = arithmetic == Arithmetic::float32 || is_table(arithmetic)
+                                  ? record.activation_max == 1
                               : arithmetic == Arithmetic::signed16
                                   ? record.activation_max >= 1 && record.activation_max <= 32767
                                   : record.activation_max == kUnsignedMax;
@@ -75,7 +78,8 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
     fail("packed weights: scales of " + std::to_string(record.scale_columns) +
          " columns are not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
-  if (record.blocks ? record.blocks != 1 || record.positions > most : record.positions != 0)
+  if (record.blocks ? record.blocks != 1 || record.positions > most || is_table(arithmetic)
+                    : record.positions != 0)
     fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
          std::to_string(record.positions) + " positions is not possible");
 }
@@ -153,6 +157,8 @@ void MatrixPacker::write(uint8_t *base, const MatrixOffsets &at) const {
     return write_int4(base, at);
   if (record_.blocks)
     write_slices(base + at.slices, base + at.columns, base + at.blocks);
+  else if (is_table(arithmetic()))
+    write_table(base + at.tiles);
   else
     write_tiles(base + at.tiles);
   const auto row_sum = [&](int64_t row) { return source_.row_sums()[static_cast<size_t>(row)]; };
@@ -179,6 +185,16 @@ void MatrixPacker::write_tiles(uint8_t *tiles) const {
                       static_cast<size_t>(size));
       }
     });
+}
+
+void MatrixPacker::write_table(uint8_t *table) const {
+  const MatrixShape &shape = source_.shape();
+  const int64_t size = weight_bytes(arithmetic()), rows = shape.num_tiles() * kTileRows;
+  for (int64_t strip = 0; strip < shape.num_strips(); ++strip)
+    for (int64_t id = 0; id < shape.columns; ++id)
+      std::memcpy(table + (id * rows + strip * kStripRows) * size,
+                  source_.table_row(id, size) + shape.strip_start(strip) * size,
+                  static_cast<size_t>(shape.strip_rows(strip) * size));
 }
 
 void MatrixPacker::write_int4(uint8_t *base, const MatrixOffsets &at) const {

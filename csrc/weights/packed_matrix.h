@@ -39,6 +39,7 @@ private:
   void plan_slices();
   std::vector<Block> blocks_of(int64_t strip) const;
   void write_tiles(uint8_t *tiles) const;
+  void write_table(uint8_t *table) const;
   void write_int4(uint8_t *base, const MatrixOffsets &at) const;
   void write_slices(uint8_t *slices, uint8_t *columns, uint8_t *blocks) const;
   void write_block(int64_t strip, const Block &from, uint8_t *block) const;

@@ -1,11 +1,13 @@
 // Checks the CPU's form of a matrix: whatever kernels take for an index, a length or proven.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string>
 
 #include "weights/packed_contents.h"
 #include "weights/packed_int4.h"
 #include "weights/packed_matrix.h"
+#include "weights/packed_table.h"
 #include "weights/weight_scan.h"
 
 namespace lstm_fastkernels {
@@ -153,6 +155,20 @@ void check_int4(const Matrix &m, const PackedRows &rows) {
   }
 }
 
+void check_table(const Matrix &m, const PackedRows &rows) {
+  rows.check_scales(m.scales, true);
+  const MatrixShape &shape = rows.shape();
+  for (int64_t strip = 0; strip < shape.num_strips(); ++strip)
+    for (int64_t id = 0; id < shape.columns; ++id)
+      for (int64_t i = 0; i < kStripRows; ++i) {
+        const float value = table_value(m, id * rows.count() + strip * kStripRows + i);
+        if (!std::isfinite(value))
+          refuse_packed(rows.name(), "weights must be finite");
+        if (i >= shape.strip_rows(strip) && value != 0)
+          refuse_packed(rows.name(), "weights of padding must be zero");
+      }
+}
+
 template <class Scan, class Walk> Proof prove(const Matrix &m, PackedRows &rows, const Walk &walk) {
   Scan scan;
   walk(m, scan, rows);
@@ -180,6 +196,8 @@ void check_contents(const Matrix &m, const MatrixShape &shape, const std::string
   PackedRows rows(name, shape, kStripRows);
   if (m.arithmetic == Arithmetic::int4)
     return check_int4(m, rows);
+  if (is_table(m.arithmetic))
+    return check_table(m, rows);
   const Proof proof = prove(m, rows);
   if (m.arithmetic != choose(m.precision, proof))
     refuse_packed(name, "its weights need another arithmetic");

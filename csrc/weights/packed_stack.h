@@ -171,6 +171,10 @@ public:
   // Throws Error, naming the matrix.
   StackPlan(const LstmShape &shape, const CellWeights *cells) : shape_(shape) {
     validate(shape);
+    std::vector<Precision> precisions;
+    for (const MatrixName &of : matrix_names(shape))
+      precisions.push_back(matrix_of(cells[of.cell], of.kind).precision);
+    takes_ids(shape, precisions); // throws where there cannot be a table
     Sections sections(header_size(shape));
     for (int64_t i = 0; i < shape.num_cells(); ++i) {
       layers_.push_back(plan_layer(i, cells[i]));
@@ -252,7 +256,8 @@ LstmShape read_stack(const void *packed, size_t readable, size_t bytes, const Vi
   std::memcpy(&header, packed, sizeof header);
   const LstmShape shape = read_header(header, Layout::kBackend);
   Sections sections(header_size(shape));
-  if (static_cast<int64_t>(readable) >= header_size(shape))
+  std::vector<Precision> precisions;
+  if (static_cast<int64_t>(readable) >= header_size(shape)) {
     for (int64_t i = 0; i < shape.num_cells(); ++i) {
       const int64_t layer = i / shape.num_directions;
       const LayerRecord record =
@@ -261,13 +266,18 @@ LstmShape read_stack(const void *packed, size_t readable, size_t bytes, const Vi
         check_rank(record.ranks[kind], "packed weights");
       for_each_part(shape, layer, record.ranks, [&](const MatrixShape &of, int kind, int part) {
         Layout::check(of, record.parts[kind][part]);
-        if (part && record.parts[kind][part].precision() != record.parts[kind][0].precision())
+        const Precision precision = record.parts[kind][part].precision();
+        if (part && (precision != record.parts[kind][0].precision() || is_table(precision)))
           fail("packed weights: factors must have one precision");
+        if (part == 0)
+          precisions.push_back(precision);
       });
       const LayerOffsets<Layout> at = place_layer<Layout>(sections, shape, layer, record);
       if (sections.bytes() <= static_cast<int64_t>(bytes))
         visit(shape, layer, record, at);
     }
+    takes_ids(shape, precisions); // throws where there cannot be a table
+  }
   const size_t expected = static_cast<size_t>(sections.bytes());
   if (bytes != expected || header.total_bytes != expected)
     fail("packed weights: expected " + std::to_string(expected) + " bytes for these sizes, got " +

@@ -35,7 +35,10 @@ CharLm::CharLm(const File &file) : lstm_(Lstm::load(file, "lstm")) {
   if (lstm_.shape().num_directions != 1)
     throw Error(ErrorCode::invalid_file, file.name() + ": a bidirectional LSTM cannot predict");
   const int64_t hidden_size = lstm_.shape().output_size();
-  embedding_ = read(file, "embedding.weight", {kVocabularySize, lstm_.shape().input_size});
+  if (!lstm_.takes_ids())
+    embedding_ = read(file, "embedding.weight", {kVocabularySize, lstm_.shape().input_size});
+  else if (lstm_.shape().input_size != kVocabularySize)
+    throw Error(ErrorCode::invalid_file, file.name() + ": its LSTM reads other tokens");
   output_bias_ = read(file, "output.bias", {kVocabularySize});
 
   // Transposed, so that the sums of all tokens grow side by side, in vector registers.
@@ -48,7 +51,11 @@ CharLm::CharLm(const File &file) : lstm_(Lstm::load(file, "lstm")) {
 
 void CharLm::step(int token, State &state, std::vector<float> &hidden) const {
   hidden.resize(lstm_.shape().output_size());
-  lstm_.step(&embedding_[token * lstm_.shape().input_size], state, hidden.data());
+  const int32_t id = token;
+  if (lstm_.takes_ids())
+    lstm_.step_ids(&id, state, hidden.data());
+  else
+    lstm_.step(&embedding_[token * lstm_.shape().input_size], state, hidden.data());
 }
 
 std::array<double, kVocabularySize>

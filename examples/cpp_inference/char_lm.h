@@ -1,4 +1,5 @@
-// The demo's character model: embedding, LSTM, linear output (CharLM in examples/char_lm.py).
+// The demo's character model: embedding, LSTM, linear output (CharLM in examples/char_lm.py). The
+// embedding may be in the LSTM, by fold_embedding.
 #pragma once
 
 #include <array>
@@ -23,7 +24,7 @@ public:
 
 private:
   lstm_fastkernels::Lstm lstm_;
-  std::vector<float> embedding_;      // [kVocabularySize, input size]
+  std::vector<float> embedding_;      // [kVocabularySize, input size]; none if it is folded
   std::vector<double> output_weight_; // [hidden size, kVocabularySize]
   std::vector<float> output_bias_;
 };

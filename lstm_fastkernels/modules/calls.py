@@ -12,15 +12,52 @@ from lstm_fastkernels.modules.leaf import call_as_leaf
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import States, two_states
 from lstm_fastkernels.ops.dispatch import cast_for_autocast
+from lstm_fastkernels.weights.formats import ID_DTYPES
 
-# x [T, B, I], [B, T, I] with batch_first, or a PackedSequence's data [N, I]; (h0, c0) [layers *
-# directions, B, size], or None; int64 lengths [B] or, with data, batch_sizes; batch_first.
+# x [T, B, I], [B, T, I] with batch_first, or a PackedSequence's data [N, I], I = 1 of ids; (h0, c0)
+# [layers * directions, B, size], or None; int64 lengths [B] or, with data, batch_sizes;
+# batch_first.
 ToRun = tuple[Tensor, States | None, Tensor | None, bool]
+# Ids' dimensions in each form of a call, and those in words.
+_ID_FORMS = {
+    "sequence": ((1, 2), "[T, B], [B, T] with batch_first, or [T]"),
+    "packed": ((1,), "[N]"),
+    "step": ((0, 1), "[B] or []"),
+}
 # From these y, in the form of x, and (h_n, c_n).
 Run = Callable[..., tuple[Tensor, States]]
 
 
-class LstmCalls:
+class IdCalls:
+    """Token ids as inputs."""
+
+    takes_ids: bool
+
+    def _with_columns(self, input: Tensor, form: str) -> Tensor:
+        """The input or, where the module takes_ids, [..., 1]: as ops.lstm takes them.
+
+        form: a word of _ID_FORMS. Raises TypeError and ValueError for what is no ids then.
+        """
+        if not self.takes_ids:
+            return input
+        if not isinstance(input, Tensor):
+            raise TypeError(
+                f"input must be an int64 tensor of token ids, got {type(input).__name__}: "
+                "torch.as_tensor makes one"
+            )
+        explain_refusal(input, None, None, None)
+        dims, shapes = _ID_FORMS[form]
+        if input.dtype not in ID_DTYPES:
+            raise ValueError(
+                f"this {type(self).__name__} reads token ids, int64 or int32 {shapes}, "
+                f"got {input.dtype}"
+            )
+        if input.dim() not in dims:
+            raise ValueError(f"token ids must be {shapes}, got {input.dim()}D input")
+        return input.unsqueeze(-1)
+
+
+class LstmCalls(IdCalls):
     """nn.LSTM's call over `_run`."""
 
     batch_first: bool
@@ -35,13 +72,21 @@ class LstmCalls:
         """y, (h_n, c_n) as nn.LSTM gives them.
 
         input: [T, B, I], [B, T, I] with batch_first, [T, I] for one sequence, or a PackedSequence;
-        float32, float16 or bfloat16. hx: (h0, c0), float32 or of the input's dtype. lengths: int64
+        float32, float16 or bfloat16. For a module that takes_ids: the same without I, int64 or
+        int32, each in 0..input_size - 1; y is float32. hx: (h0, c0), float32 or of the input's
+        dtype, as y is. lengths: int64
         [B] on the CPU, each in 1..T, in any order: y is zero past a row's length and h_n, c_n are
         the states there; the form of a PackedSequence that torch.compile can trace.
-        Raises ValueError for a wrong rank or dtype, RuntimeError for wrong sizes, as nn.LSTM does.
+        Raises ValueError for a wrong rank or dtype, RuntimeError for wrong sizes, as nn.LSTM does,
+        and for ids out of range.
         """
         if not isinstance(input, Tensor):
             return self._forward_other(input, hx, lengths)
+        return self._forward_columns(self._with_columns(input, "sequence"), hx, lengths)
+
+    def _forward_columns(
+        self, input: Tensor, hx: States | None, lengths: Tensor | None
+    ) -> tuple[Tensor, States]:
         if input.dim() != 3:
             return self._forward_unbatched(input, hx, lengths)
         return self._run(input, hx, lengths, self.batch_first)
@@ -54,6 +99,7 @@ class LstmCalls:
     ) -> ToRun:
         if isinstance(input, PackedSequence):
             return self._packed_to_run(input, hx, lengths)
+        input = self._with_columns(input, "sequence")
         if input.dim() != 3:
             return self._unbatched_to_run(input, hx, lengths)
         return input, hx, lengths, self.batch_first
@@ -108,24 +154,30 @@ class LstmCalls:
         if hx is not None and sorted_indices is not None:
             h, c = two_states(hx)
             hx = h.index_select(1, sorted_indices), c.index_select(1, sorted_indices)
+        data = self._with_columns(data, "packed")
         return data, hx, batch_sizes, False
 
 
-class CellCalls:
+class CellCalls(IdCalls):
     """nn.LSTMCell's call over `_run`, as an LSTM of one layer and one step."""
 
     hidden_size: int
     _run: Run
 
     def forward(self, input: Tensor, hx: States | None = None) -> States:
-        """(h, c) [B, H] or [H], from input [B, I] or [I] and hx = (h, c), as nn.LSTMCell."""
+        """(h, c) [B, H] or [H], from input [B, I] or [I], ids [B] or [], and hx = (h, c), as
+        nn.LSTMCell."""
         if isinstance(input, Proxy):
             proxy: Any = call_as_leaf(self, input, hx)
             return proxy
-        if torch.is_autocast_enabled("cpu") and getattr(input, "is_cpu", False):
+        return self._forward_columns(self._with_columns(input, "step"), hx)
+
+    def _forward_columns(self, input: Tensor, hx: States | None) -> States:
+        ids = self.takes_ids  # which autocast leaves as they are
+        if not ids and torch.is_autocast_enabled("cpu") and getattr(input, "is_cpu", False):
             return self._forward_autocast(input, hx)
         try:
-            arguments = self._to_run(input, hx)
+            arguments = self._columns_to_run(input, hx)
         except (AttributeError, RuntimeError):
             states: Any = (None, None) if hx is None else two_states(hx)
             explain_refusal(input, states[0], states[1], None)
@@ -146,6 +198,9 @@ class CellCalls:
             return self.forward(cast_for_autocast(input, dtype), (h, c))
 
     def _to_run(self, input: Tensor, hx: States | None = None) -> ToRun:
+        return self._columns_to_run(self._with_columns(input, "step"), hx)
+
+    def _columns_to_run(self, input: Tensor, hx: States | None) -> ToRun:
         dim = input.dim()
         if dim not in (1, 2):
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dim}D instead")

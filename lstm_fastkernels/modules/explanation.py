@@ -53,4 +53,6 @@ def _explain_model(model: nn.Module) -> str:
 def _one_step(lstm: FastModule) -> Tensor:
     """An input of one step and one row, on the module's device."""
     sizes = (1,) if isinstance(lstm, FastLSTMCell) else (1, 1)
+    if lstm.takes_ids:
+        return torch.zeros(sizes, dtype=torch.int64, device=lstm.packed.device)
     return torch.zeros(*sizes, lstm.input_size, device=lstm.packed.device)

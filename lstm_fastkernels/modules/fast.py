@@ -60,7 +60,13 @@ class FastModule(StatefulLSTM):
 
     @property
     def input_size(self) -> int:
+        """Columns of the input; of a module that takes_ids, how many ids there are."""
         return self._spec.shape.input_size
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether the input is token ids in 0..input_size - 1, see fold_embedding."""
+        return self._takes_ids
 
     @property
     def hidden_size(self) -> int:
@@ -84,7 +90,8 @@ class FastModule(StatefulLSTM):
 
     @property
     def precision(self) -> Mapping[str, str]:
-        """How each matrix is stored and run: "int8", "int16", "int4" or "float32"."""
+        """How each matrix is stored and run: "int8", "int16", "int4", "float32", "table" or
+        "table_float16"."""
         return MappingProxyType(self._spec.precision)
 
     @property

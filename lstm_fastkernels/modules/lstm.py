@@ -14,6 +14,7 @@ from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.float_lstm import LSTM_OPTIONS
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, States, two_states, zero_state
+from lstm_fastkernels.weights.formats import TABLES
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
@@ -80,10 +81,10 @@ class FastLSTM(LstmCalls, FastModule):
 
     @classmethod
     def _like(cls, twin: nn.Module, **options: Any) -> Self:
-        return cls(**_arguments(twin), device="meta", **options)
+        return cls(**arguments_of(twin), device="meta", **options)
 
     def to_float(self) -> nn.LSTM:
-        return self._give_float(nn.LSTM(**_arguments(self), device=self.packed.device))
+        return self._give_float(nn.LSTM(**arguments_of(self), device=self.packed.device))
 
     # ---- calls ----
 
@@ -117,6 +118,7 @@ class FastLSTM(LstmCalls, FastModule):
 
     def _step(self, x: Tensor, state: States, out: Tensor | None) -> Tensor:
         """The same by forward."""
+        x = self._with_columns(x, "step")
         explain_refusal(x, None, None, None)
         if x.dim() not in (1, 2):
             raise ValueError(f"step takes x [B, I] or [I], got {x.dim()}D input")
@@ -126,7 +128,7 @@ class FastLSTM(LstmCalls, FastModule):
             )
         h, c = two_states(state)
         time = 1 if x.dim() == 2 and self.batch_first else 0
-        y, after = super().forward(x.unsqueeze(time), (h, c))
+        y, after = self._forward_columns(x.unsqueeze(time), (h, c), None)
         assert isinstance(y, Tensor)
         y = y.squeeze(time)
         changes = list(zip((h, c), after, strict=True))
@@ -174,7 +176,9 @@ class FastQuantLSTM(FastLSTM):
     "int4"; or "mixed", which is "int16" for weight_ih of the first layer, in both directions, and
     "int8" for all else. `precision` maps names ("weight_hh_l1_reverse") and patterns as in fnmatch
     ("weight_ih_*") of those that are to differ to their precisions; a name wins over patterns, of
-    patterns the first that matches.
+    patterns the first that matches. Two more are for `weight_ih` of the first layer, in both
+    directions: "table" and "table_float16", its columns as float32 or float16 rows of a table, to
+    which token ids are given as input, see fold_embedding.
     `pair_safe`, "auto", True or False, says how "int8" matrices are rounded, see quantize_rows.
 
     `layout` says how each matrix is stored and run: "dense"; "block_sparse", which skips the 8x4
@@ -186,15 +190,16 @@ class FastQuantLSTM(FastLSTM):
 
     Tensors per layer and direction, suffix `_l{k}` and `_reverse` as in nn.LSTM: `weight_ih`,
     `weight_hh`, `weight_hr` int8, with `..._scale` float32, one a row; or uint8, two 4-bit integers
-    a byte, with `..._scale` float32 [rows, groups]; or float32; `bias` float32, b_ih + b_hh. In the
-    place of a block-sparse matrix stand `..._values` [blocks, rows, columns], and int32
-    `..._crow_indices` and `..._col_indices`, as in torch's BSR, each gate padded to whole blocks.
+    a byte, with `..._scale` float32 [rows, groups]; or float32; `bias` float32, b_ih + b_hh. For
+    token ids, `weight_ih_l0_table` float32 or float16 [input_size, 4 hidden_size]. In the place of
+    a block-sparse matrix stand `..._values` [blocks, rows, columns], and int32 `..._crow_indices`
+    and `..._col_indices`, as in torch's BSR, each gate padded to whole blocks.
     Outputs are bit-identical across layouts, batch size, padding, chunks of a sequence (with
     float32 states), threads, instruction sets, and the CPU and CUDA.
     """
 
     activation_choices = ("int8", "int16", "mixed", "int4")
-    precision_choices = ("int8", "int16", "int4", "float32")
+    precision_choices = ("int8", "int16", "int4", "float32", *TABLES)
 
     @classmethod
     def from_quantized(cls, lstm: nn.Module, **options: Any) -> Self:
@@ -235,7 +240,7 @@ class FastSparseLSTM(FastLSTM):
         return self.to_float()
 
 
-def _arguments(lstm: Any) -> dict[str, Any]:
+def arguments_of(lstm: Any) -> dict[str, Any]:
     """nn.LSTM's arguments that describe an LSTM, of whatever class."""
     options = {name: getattr(lstm, name, default) for name, default in LSTM_OPTIONS.items()}
     return {"input_size": lstm.input_size, "hidden_size": lstm.hidden_size, **options}

@@ -54,6 +54,7 @@ class PackedLSTM(nn.Module):
         super().__init__()
         self._spec = spec
         self._sizes = spec.shape.sizes
+        self._takes_ids = spec.takes_ids
         self._layout_config = layout
         device = torch.device(device) if device is not None else torch.get_default_device()
         bound = 1 / math.sqrt(spec.shape.hidden_size)

@@ -30,6 +30,10 @@ class StreamBatch:
                 "lstm must be a FastQuantLSTM or a FastSparseLSTM, got "
                 f"{type(lstm).__name__}: from_float makes one"
             )
+        if lstm.takes_ids:
+            raise ValueError(
+                "a StreamBatch takes values, this LSTM reads token ids: its step runs it"
+            )
         if lstm.bidirectional:
             raise ValueError(
                 "a StreamBatch needs an LSTM of one direction: the other one begins at a stream's "

@@ -9,8 +9,9 @@ from lstm_fastkernels.ops import dispatch
 from lstm_fastkernels.ops.library import compiled, eager_functions
 
 # lstm(x, h0, c0, lengths, packed, shape, batch_first, header). x: [T, B, I], or [B, T, I] with
-# batch_first, or a PackedSequence's data [N, I]; float32, float16 or bfloat16. h0, c0: [layers *
-# directions, B, output or hidden size], float32 or of x's dtype, or both None for zeros. lengths:
+# batch_first, or a PackedSequence's data [N, I]; float32, float16 or bfloat16; of token ids, int64
+# or int32, I = 1, and all that is of x's dtype below is float32. h0, c0: [layers * directions, B,
+# output or hidden size], float32 or of x's dtype, or both None for zeros. lengths:
 # int64 [B] on the CPU, each in 1..T, or None; batch_sizes of the PackedSequence with 2-D x. shape:
 # [input_size, hidden_size, proj_size, num_layers, directions]. packed, header: from pack_lstm for
 # the same shape, packed moved to x's device. Gives y, h_n, c_n as nn.LSTM does, y of x's dtype and

@@ -71,8 +71,10 @@ def _autocast(device: str) -> Any:
     key = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device.upper()}"))
 
     def kernel(x: Tensor, h0: Tensor | None, c0: Tensor | None, *others: Any) -> Result:
-        dtype = torch.get_autocast_dtype(device)
-        casted = (cast_for_autocast(tensor, dtype) for tensor in (x, h0, c0))
+        casted = x, h0, c0
+        if x.is_floating_point():  # with token ids, y and the states are float32
+            dtype = torch.get_autocast_dtype(device)
+            casted = tuple(cast_for_autocast(tensor, dtype) for tensor in casted)
         with torch._C._ExcludeDispatchKeyGuard(key):
             result: Result = compiled.lstm.default(*casted, *others)
         return result
@@ -114,12 +116,13 @@ def _lstm_fake(
         batch = h0.shape[1] if h0 is not None else torch.library.get_ctx().new_dynamic_size()
     else:
         batch = x.shape[0 if batch_first else 1]
-    state = x if h0 is None else h0
+    dtype = x.dtype if x.is_floating_point() else torch.float32
+    state_dtype = dtype if h0 is None else h0.dtype
     cells, output_size = num_layers * directions, proj_size or hidden_size
     return (
-        x.new_empty((*x.shape[:-1], directions * output_size)),
-        state.new_empty((cells, batch, output_size)),
-        state.new_empty((cells, batch, hidden_size)),
+        x.new_empty((*x.shape[:-1], directions * output_size), dtype=dtype),
+        x.new_empty((cells, batch, output_size), dtype=state_dtype),
+        x.new_empty((cells, batch, hidden_size), dtype=state_dtype),
     )
 
 

@@ -1,11 +1,13 @@
 """Canonical tensors: what a state_dict and a file hold of a compressed LSTM.
 
 Per layer and direction, with nn.LSTM's suffixes: the matrices `weight_ih`, `weight_hh` and
-`weight_hr`, each as the tensors of its format and its structure; `bias` float32, b_ih + b_hh.
+`weight_hr`, each as the tensors of its format and its structure; `bias` float32, b_ih + b_hh. An
+LSTM that reads token ids counts as one that reads one-hot rows: its input size is their number.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar, cast
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from lstm_fastkernels.weights.checks import Kind, compare
 from lstm_fastkernels.weights.formats import PRECISIONS, Tensors, WeightFormat
+from lstm_fastkernels.weights.precision import takes_ids
 from lstm_fastkernels.weights.rounding import RoundingConfig
 from lstm_fastkernels.weights.shape import LstmShape
 from lstm_fastkernels.weights.structures import (
@@ -40,6 +43,11 @@ class WeightSpec:
     bias: bool
     precision: Mapping[str, str]
     rounding: RoundingConfig = field(default_factory=RoundingConfig)
+
+    @cached_property
+    def takes_ids(self) -> bool:
+        """Whether the first layer reads token ids."""
+        return takes_ids(self.precision)
 
     def format_of(self, name: str) -> WeightFormat:
         return PRECISIONS[self.precision[name]](self.rounding)

@@ -40,9 +40,10 @@ class Checkpoint:
     def _compare_precision(self, name: str) -> None:
         """One fault for all that is wrong with a matrix of another precision."""
         structure_parts = structure_of(name, self._given.keys()).parts
-        weight = name + structure_parts[0]
+        table = f"{name}_table"
+        weight, end = (table, "_table") if table in self._given else (name + structure_parts[0], "")
         dtype, own = getattr(self._given.get(weight), "dtype", None), self._spec.precision[name]
-        found = stored_as(dtype)
+        found = stored_as(dtype, end)
         if not found or own in found:
             return
         parts = {name + part + end for part in ("", *structure_parts) for end in ends_of_names()}

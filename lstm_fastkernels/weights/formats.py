@@ -27,8 +27,9 @@ from lstm_fastkernels.weights.rounding import RoundingConfig
 
 # What inputs may be; states are float32 or of the input's dtype.
 INPUT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ID_DTYPES = (torch.int64, torch.int32)
 
-# The tensors of one matrix by what their names end in: "" is the matrix itself.
+# The tensors of one matrix by what their names end in: "" is the matrix itself, but of a table.
 Tensors = dict[str, Tensor]
 
 
@@ -41,8 +42,8 @@ class WeightFormat(Protocol):
         where there is only dense."""
 
     def kinds(self, rows: int | None, columns: int | None) -> dict[str, Kind]:
-        """What the tensors of a dense matrix must be, None is any size; the matrix itself comes
-        first."""
+        """What the tensors of a dense matrix must be, None is any size; the matrix itself, or the
+        table, comes first."""
 
     def random(self, rows: int, columns: int, bound: float, device: torch.device) -> Tensors:
         """The tensors of a dense matrix whose weights are uniform within +-bound."""
@@ -153,6 +154,28 @@ class Int4:
         return unpack_int4(tensors[""], columns) * scale.repeat_interleave(size, 1)[:, :columns]
 
 
+@dataclass(frozen=True)
+class Table:
+    """A row for each token id, float32 or float16 [columns, rows]: the matrix, transposed."""
+
+    dtype: torch.dtype
+    max_block_density: ClassVar[None] = None
+
+    def kinds(self, rows: int | None, columns: int | None) -> dict[str, Kind]:
+        return {"_table": Kind(self.dtype, (columns, rows))}
+
+    def random(self, rows: int, columns: int, bound: float, device: torch.device) -> Tensors:
+        table = torch.empty(columns, rows, dtype=self.dtype, device=device)
+        return {"_table": table.uniform_(-bound, bound)}
+
+    def compress(self, weight: Tensor) -> Tensors:
+        table = weight.detach().T.to(self.dtype)
+        return {"_table": table.contiguous() + 0.0}  # a copy, of the sign of zero that sums have
+
+    def expand(self, tensors: Mapping[str, Tensor], columns: int) -> Tensor:
+        return tensors["_table"].float().T.contiguous()
+
+
 # Each makes the format of its matrices from how the LSTM rounds; 16-bit activations do without
 # pair-safe weights.
 PRECISIONS: dict[str, Callable[[RoundingConfig], WeightFormat]] = {
@@ -160,12 +183,20 @@ PRECISIONS: dict[str, Callable[[RoundingConfig], WeightFormat]] = {
     "int16": lambda _: Int8(pair_safe=False),
     "int4": lambda rounding: Int4(rounding.group_size),
     "float32": lambda _: Float32(),
+    "table": lambda _: Table(torch.float32),
+    "table_float16": lambda _: Table(torch.float16),
 }
+# Those of the first layer's weight_ih where it reads token ids.
+TABLES = ("table", "table_float16")
 
 
-def stored_as(dtype: object) -> list[str]:
-    """The precisions whose weights have that dtype."""
-    return [name for name, kinds in _all_kinds().items() if kinds[""].dtype == dtype]
+def stored_as(dtype: object, end: str = "") -> list[str]:
+    """The precisions whose weights have that dtype, in a tensor whose name ends so."""
+    return [
+        name
+        for name, kinds in _all_kinds().items()
+        if next(iter(kinds)) == end and kinds[end].dtype == dtype
+    ]
 
 
 def ends_of_names() -> set[str]:

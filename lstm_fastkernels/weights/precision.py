@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lstm_fastkernels.weights.formats import TABLES
 from lstm_fastkernels.weights.names import find_by_name, matches_any
 from lstm_fastkernels.weights.shape import LstmShape
 
@@ -24,9 +25,10 @@ class PrecisionConfig:
     """In what numbers matrices are stored and multiplied.
 
     activations: one word for all matrices, None for the default. precision: what differs from it,
-    "int8", "int16", "int4" or "float32" by the names of matrices ("weight_hh_l1_reverse") or by
-    patterns as in fnmatch ("weight_ih_*"); a name wins over patterns, of patterns the first that
-    matches. Raises ValueError for a precision that maps nothing.
+    "int8", "int16", "int4", "float32", "table" or "table_float16" by the names of matrices
+    ("weight_hh_l1_reverse") or by patterns as in fnmatch ("weight_ih_*"); a name wins over
+    patterns, of patterns the first that matches. Raises ValueError for a precision that maps
+    nothing.
     """
 
     activations: Activations | None = None
@@ -45,7 +47,8 @@ class PrecisionConfig:
         """The precision of each matrix of an LSTM.
 
         words: what `activations` may be, the default first; choices: the precisions that there may
-        be. Raises ValueError for others, and for names and patterns that match no matrix.
+        be. Raises ValueError for others, for names and patterns that match no matrix, and for
+        tables that are not all of the first layer's weight_ih.
         """
         word = words[0] if self.activations is None else self.activations
         if word not in words:
@@ -61,7 +64,26 @@ class PrecisionConfig:
                 raise ValueError(
                     f"precision of {pattern} must be one of {list(choices)}, got {precision!r}"
                 )
-        return {name: find_by_name(name, own, SHORT_FORMS[word]) for name in shape.matrices}
+        found = {name: find_by_name(name, own, SHORT_FORMS[word]) for name in shape.matrices}
+        takes_ids(found)
+        return found
+
+
+def takes_ids(precision: Mapping[str, str]) -> bool:
+    """Whether an LSTM with these precisions, by name, reads token ids.
+
+    Raises ValueError where only one direction has a table for them, or another matrix is one.
+    """
+    tables = [name for name, found in precision.items() if found in TABLES]
+    if not tables:
+        return False
+    first = [name for name in precision if name.startswith("weight_ih_l0")]
+    if tables != first:
+        raise ValueError(
+            f"tables of token ids must be {' and '.join(first)} and no other matrix, "
+            f"got {', '.join(tables)}"
+        )
+    return True
 
 
 def word_for(precision: Mapping[str, str]) -> str:

@@ -227,7 +227,9 @@ class LayoutConfig:
     def check_format(self, name: str, weight_format: WeightFormat) -> None:
         """ValueError where the matrix cannot be laid out so in this format."""
         if self.layout == "block_sparse" and weight_format.max_block_density is None:
-            raise ValueError(f"{name}: 4-bit weights have no blocks: use layout 'dense' or 'auto'")
+            raise ValueError(
+                f"{name}: 4-bit weights and tables have no blocks: use layout 'dense' or 'auto'"
+            )
 
     def kept_factors(self, factors: Factors, sizes: Mapping[str, MatrixSize]) -> Factors:
         """Of matrices that are products, those that are to stay ones: "auto" takes them where that

@@ -10,13 +10,28 @@ from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cases import KINDS, Case, assert_same
+from id_cases import STACKS, folded, ids_of
 from isas import assert_same_bits, everywhere
 from tracing import PACKED, Model, op_arguments
 
 CASE = Case(9, 31, 2, T=5, B=3)
 
 
+IDS = STACKS[1]
+
+
+def id_arguments(ids=None, state=(None, None), lengths=None):
+    """Of an LSTM that takes token ids."""
+    fast = folded(IDS)
+    ids = ids_of(IDS) if ids is None else ids
+    return ids.unsqueeze(-1), *state, lengths, fast.packed, fast._sizes, False
+
+
 OP_CALLS = {
+    "ids": id_arguments(),
+    "int32 ids": id_arguments(ids_of(IDS, torch.int32), IDS.state()),
+    "ids, lengths": id_arguments(lengths=IDS.lengths()),
+    "packed ids": id_arguments(torch.arange(9), IDS.state(), PACKED[1]),
     "no state": op_arguments(CASE),
     "state": op_arguments(CASE, state=CASE.state()),
     "lengths": op_arguments(CASE, lengths=CASE.lengths()),

@@ -1,7 +1,18 @@
 """lstm_fastkernels.h in ctypes."""
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_uint,
+    c_void_p,
+)
 from pathlib import Path
 
 import lstm_fastkernels as lfk
@@ -38,6 +49,7 @@ class Sequence(Structure):
         ("y_row_stride", c_int64),
         ("lengths", c_void_p),
         ("threads", c_int),
+        ("ids", c_void_p),
     ]
 
 
@@ -66,8 +78,10 @@ FUNCTIONS = {
     "lstm_load": (c_int, c_void_p, c_char_p, c_void_p),
     "lstm_free": (None, c_void_p),
     "lstm_shape": (Shape, c_void_p),
+    "lstm_takes_ids": (c_uint, c_void_p),  # no status
     "lstm_forward": (c_int, c_void_p, POINTER(Sequence), c_void_p),
     "lstm_step": (c_int, c_void_p, c_void_p, c_void_p, c_void_p),
+    "lstm_step_ids": (c_int, c_void_p, c_void_p, c_void_p, c_void_p),
     "release_memory": (None,),
     "state_new": (c_int, c_void_p, c_int64, c_void_p),
     "state_clone": (c_int, c_void_p, c_void_p),

@@ -30,6 +30,10 @@ CASES = {
     "mixture": Case(
         3, 9, proj_size=4, precision=(("*ih*", "int16"), ("*hr*", "float32"), ("*hh*", "int4"))
     ),
+    "table": Case(5, 3, bidirectional=True, precision=(("weight_ih_l0*", "table"),)),
+    "table-halves": Case(
+        4, 9, proj_size=3, bias=False, precision=(("weight_ih_l0", "table_float16"),)
+    ),
     "float32-blocks": Case(9, 7, activations="float32", bias=False, **SPARSE),
 }
 

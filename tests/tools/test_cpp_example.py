@@ -116,6 +116,18 @@ def test_outputs(program, path, options):
     check_score(program, model, path, TEXT, lfk.supported_isas())
 
 
+def test_a_folded_embedding(program, path):
+    model = CharLM(24).half().float().eval()
+    model.lstm = lfk.fold_embedding(model.embedding, model.lstm)
+    model.embedding = nn.Identity()
+    save_model(model, path, {})
+    read, _ = load_model(path)
+    tokens = encode("def f():")[None]
+    with torch.no_grad():
+        assert torch.equal(read(tokens)[0], model(tokens)[0])
+    check_score(program, model, path, TEXT, lfk.supported_isas())
+
+
 def test_invalid_utf8(program, path):
     model = small_model()
     save_model(model, path, {})

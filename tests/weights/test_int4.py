@@ -187,7 +187,7 @@ def test_no_blocks():
     lstm.weight_hh_l0.data.zero_()
     fast = lfk.FastQuantLSTM.from_float(lstm, activations="int4")
     assert set(fast.layouts().values()) == {"dense"}
-    with pytest.raises(ValueError, match="weight_ih_l0: 4-bit weights have no blocks"):
+    with pytest.raises(ValueError, match="weight_ih_l0: 4-bit weights and tables have no blocks"):
         lfk.FastQuantLSTM.from_float(lstm, activations="int4", layout="block_sparse")
     mixed = {"weight_hh_l0": "int8"}
     fast = lfk.FastQuantLSTM.from_float(lstm, activations="int4", precision=mixed)

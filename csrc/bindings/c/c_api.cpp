@@ -136,6 +136,8 @@ lfk_shape lfk_lstm_shape(const lfk_lstm *lstm) {
   return {s.input_size, s.hidden_size, s.proj_size, s.num_layers, s.num_directions};
 }
 
+int lfk_lstm_takes_ids(const lfk_lstm *lstm) { return lstm && lstm->lstm.takes_ids(); }
+
 lfk_status lfk_lstm_forward(const lfk_lstm *lstm, const lfk_sequence *sequence, lfk_state *state) {
   return guarded([&] {
     require(lstm, "lstm");
@@ -148,8 +150,14 @@ lfk_status lfk_lstm_forward(const lfk_lstm *lstm, const lfk_sequence *sequence, 
     options.y_row_stride = sequence->y_row_stride;
     options.lengths = sequence->lengths;
     options.threads = sequence->threads;
-    lstm->lstm.forward(sequence->x, sequence->time_steps, sequence->batch_size, state->state,
-                       sequence->y, options);
+    if (sequence->x && sequence->ids)
+      throw lfk::Error(lfk::ErrorCode::invalid_argument, "give x or ids, not both");
+    if (sequence->ids)
+      lstm->lstm.forward_ids(sequence->ids, sequence->time_steps, sequence->batch_size,
+                             state->state, sequence->y, options);
+    else
+      lstm->lstm.forward(sequence->x, sequence->time_steps, sequence->batch_size, state->state,
+                         sequence->y, options);
   });
 }
 
@@ -158,6 +166,14 @@ lfk_status lfk_lstm_step(const lfk_lstm *lstm, const float *x, lfk_state *state,
     require(lstm, "lstm");
     require(state, "state");
     lstm->lstm.step(x, state->state, y);
+  });
+}
+
+lfk_status lfk_lstm_step_ids(const lfk_lstm *lstm, const int64_t *ids, lfk_state *state, float *y) {
+  return guarded([&] {
+    require(lstm, "lstm");
+    require(state, "state");
+    lstm->lstm.step_ids(ids, state->state, y);
   });
 }
 

@@ -72,18 +72,22 @@ bool Call::take_module(PyObject *dict, const Arguments &given) {
   PyObject *const packed = current_packed(dict);
   batch_first_ = PyDict_GetItem(dict, batch_first_name) == Py_True;
   return packed && !derivative_is_asked(dict, given) && packed_.take_own(packed) &&
-         packed_.dims() == 1 && functions->shape_of(packed_.data(), packed_.size(0), &shape_);
+         packed_.dims() == 1 &&
+         functions->shape_of(packed_.data(), packed_.size(0), &shape_, &takes_ids_);
 }
 
 bool Call::take_x(PyObject *tensor, Form form) {
   if (!x.take(tensor))
     return false;
   const int dims = x.dims();
-  const std::optional<DataType> type = x.type();
-  if (!type || !x.rows_are_contiguous() || x.size_from_end(-1) != shape_.input_size)
+  const std::optional<DataType> type = takes_ids_ ? DataType::float32 : x.type();
+  a_.id_type = takes_ids_ ? x.id_type() : IdType::none;
+  if (takes_ids_ ? a_.id_type == IdType::none
+                 : !type || dims < 1 || !x.rows_are_contiguous() ||
+                       x.size_from_end(-1) != shape_.input_size)
     return false;
   of_cell_ = form == Form::cell;
-  const int least = form == Form::sequence ? 2 : 1;
+  const int least = (form == Form::sequence ? 2 : 1) - (takes_ids_ ? 1 : 0);
   if (dims != least && dims != least + 1)
     return false;
   const bool batched = dims > least;
@@ -140,11 +144,16 @@ template <class Output> void Call::put_strides(const Output &y) {
   a_.y_row_stride = row_ < 0 ? 0 : y.stride(row_);
 }
 
+DLDataType Call::type_of_values() const {
+  return takes_ids_ ? DLDataType{kDLFloat, 32, 1} : x.seen.dtype;
+}
+
 bool Call::put(NewTensor &y) {
   std::array<int64_t, 3> sizes{};
-  std::copy(x.seen.shape, x.seen.shape + x.dims(), sizes.begin());
-  sizes[static_cast<size_t>(x.dims() - 1)] = output_columns();
-  if (!y.allocate(x.seen, x.dims(), sizes.data()))
+  const int dims = x.dims() + (takes_ids_ ? 1 : 0);
+  std::copy(x.seen.shape, x.seen.shape + dims - 1, sizes.begin());
+  sizes[static_cast<size_t>(dims - 1)] = output_columns();
+  if (!y.allocate(type_of_values(), dims, sizes.data()))
     return false;
   put_strides(y);
   return true;
@@ -153,7 +162,7 @@ bool Call::put(NewTensor &y) {
 bool Call::put(const TorchTensor &y) {
   const bool as_wide =
       row_ < 0 ? y.is({output_columns()}) : y.is({a_.batch_size, output_columns()});
-  if (!as_wide || y.type() != x.type() || y.overlaps(x) ||
+  if (!as_wide || y.type() != a_.data_type || y.overlaps(x) ||
       (a_.h0 && (y.overlaps(h) || y.overlaps(c))))
     return false;
   put_strides(y);
@@ -161,10 +170,10 @@ bool Call::put(const TorchTensor &y) {
 }
 
 bool Call::put(NewTensor &h_n, NewTensor &c_n) {
-  const DLTensor &like = a_.h0 ? h.seen : x.seen;
+  const DLDataType type = a_.h0 ? h.seen.dtype : type_of_values();
   const auto make = [&](NewTensor &state, int64_t columns) {
     return with_state_sizes(columns, [&](Sizes sizes) {
-      return state.allocate(like, static_cast<int>(sizes.size()), sizes.begin());
+      return state.allocate(type, static_cast<int>(sizes.size()), sizes.begin());
     });
   };
   if (!make(h_n, shape_.output_size()) || !make(c_n, shape_.hidden_size))

@@ -58,6 +58,7 @@ private:
   // use(sizes of an h or c of so many columns)
   template <class Use> bool with_state_sizes(int64_t columns, const Use &use) const;
   template <class Output> void put_strides(const Output &y);
+  DLDataType type_of_values() const; // y's, and that of states that were not given
   int64_t output_columns() const { return shape_.num_directions * shape_.output_size(); }
 
   int64_t state_batch() const { return a_.state_rows ? a_.state_batch : a_.batch_size; }
@@ -66,7 +67,7 @@ private:
   LstmShape shape_;
   LstmArguments a_;
   std::unique_ptr<int64_t[]> state_rows_;
-  bool of_cell_ = false, batch_first_ = false;
+  bool takes_ids_ = false, of_cell_ = false, batch_first_ = false;
   int time_ = -1, row_ = -1; // dimensions of x and y; -1: there is none, and so one step or row
 };
 

@@ -103,6 +103,13 @@ std::optional<DataType> TorchTensor::type() const {
   return std::nullopt;
 }
 
+IdType TorchTensor::id_type() const {
+  const DLDataType &type = seen.dtype;
+  if (type.lanes != 1 || type.code != kDLInt)
+    return IdType::none;
+  return type.bits == 64 ? IdType::int64 : type.bits == 32 ? IdType::int32 : IdType::none;
+}
+
 bool TorchTensor::rows_are_contiguous() const {
   return size_from_end(-1) == 1 || stride(dims() - 1) == 1;
 }
@@ -138,7 +145,7 @@ struct alignas(64) NewTensor::Block {
 
 NewTensor::~NewTensor() { std::free(block_); }
 
-bool NewTensor::allocate(const DLTensor &like, int dims, const int64_t *sizes) {
+bool NewTensor::allocate(DLDataType type, int dims, const int64_t *sizes) {
   std::array<int64_t, kMostDims> strides{};
   int64_t count = 1;
   for (int i = dims - 1; i >= 0; --i) {
@@ -147,7 +154,7 @@ bool NewTensor::allocate(const DLTensor &like, int dims, const int64_t *sizes) {
       return false;
   }
   size_t bytes;
-  if (__builtin_mul_overflow(static_cast<size_t>(count), like.dtype.bits / 8u, &bytes) ||
+  if (__builtin_mul_overflow(static_cast<size_t>(count), type.bits / 8u, &bytes) ||
       __builtin_add_overflow(bytes, sizeof(Block) + alignof(Block) - 1, &bytes))
     return false;
   void *const memory = std::aligned_alloc(alignof(Block), bytes / alignof(Block) * alignof(Block));
@@ -160,7 +167,7 @@ bool NewTensor::allocate(const DLTensor &like, int dims, const int64_t *sizes) {
   managed.version = {DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION};
   managed.deleter = [](DLManagedTensorVersioned *self) { std::free(self); };
   managed.dl_tensor = {
-      block_ + 1, {kDLCPU, 0}, dims, like.dtype, block_->sizes.data(), block_->strides.data(), 0};
+      block_ + 1, {kDLCPU, 0}, dims, type, block_->sizes.data(), block_->strides.data(), 0};
   return true;
 }
 

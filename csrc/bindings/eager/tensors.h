@@ -44,6 +44,7 @@ struct TorchTensor {
   int64_t stride(int i) const { return seen.strides[i]; }
   void *data() const { return static_cast<char *>(seen.data) + seen.byte_offset; }
   std::optional<DataType> type() const;                // float32, float16, bfloat16
+  IdType id_type() const;                              // none for other types
   bool rows_are_contiguous() const;                    // the last dimension has no gaps
   bool is(std::initializer_list<int64_t> sizes) const; // and contiguous
   bool overlaps(const TorchTensor &other) const;
@@ -62,8 +63,8 @@ public:
   NewTensor(const NewTensor &) = delete;
   ~NewTensor();
 
-  // Of the dtype of `like`. False for want of memory.
-  bool allocate(const DLTensor &like, int dims, const int64_t *sizes);
+  // False for want of memory.
+  bool allocate(DLDataType type, int dims, const int64_t *sizes);
   void *data() const;
   int64_t stride(int i) const;
   // The tensor as Python has it, once; null with an exception set.

@@ -9,6 +9,7 @@
 
 #include "bindings/python/arguments.h"
 #include "lstm_fastkernels/data_type.h"
+#include "lstm_fastkernels/lstm.h"
 
 namespace lstm_fastkernels {
 
@@ -26,7 +27,7 @@ inline bool holds(const py::array &array, int type_number) {
   return numpy.PyArray_EquivTypes_(array.dtype().ptr(), py::dtype(type_number).ptr());
 }
 
-// That of x, which has these columns.
+// That of x, whose last dimension has these columns.
 inline DataType data_type_of(const py::array &x, int64_t columns) {
   const bool single = holds(x, py::detail::npy_api::NPY_FLOAT_);
   if (!single && !holds(x, kNumpyHalf))
@@ -37,13 +38,22 @@ inline DataType data_type_of(const py::array &x, int64_t columns) {
   return single ? DataType::float32 : DataType::float16;
 }
 
-// x as the kernels take it: aligned, the last dimension without gaps. Otherwise, or if asked to, a
-// copy.
-inline py::array readable(const py::array &x, bool copy) {
-  const py::ssize_t last = x.ndim() - 1, size = x.itemsize();
+inline IdType id_type_of(const py::array &x) {
+  if (holds(x, py::detail::npy_api::NPY_INT64_))
+    return IdType::int64;
+  if (holds(x, py::detail::npy_api::NPY_INT32_))
+    return IdType::int32;
+  throw py::type_error("x must be token ids, int64 or int32, got " +
+                       py::str(x.dtype()).cast<std::string>());
+}
+
+// x as the kernels take it: aligned, rows without gaps. Otherwise, or if asked to, a copy. `outer`:
+// of its dimensions, those that are not columns, which ids do not have.
+inline py::array readable(const py::array &x, py::ssize_t outer, bool copy) {
+  const py::ssize_t size = x.itemsize();
   bool fits = !copy && (x.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) &&
-              (x.shape(last) == 1 || x.strides(last) == size);
-  for (py::ssize_t i = 0; i < last; ++i)
+              (outer == x.ndim() || x.shape(outer) == 1 || x.strides(outer) == size);
+  for (py::ssize_t i = 0; i < outer; ++i)
     fits = fits && x.strides(i) % size == 0;
   if (fits)
     return x;
@@ -53,11 +63,11 @@ inline py::array readable(const py::array &x, bool copy) {
   return copied;
 }
 
-// An array for y, of x's dtype and sizes but for its columns.
-inline py::array output_for(const py::array &x, int64_t columns) {
-  std::vector<py::ssize_t> sizes(x.shape(), x.shape() + x.ndim());
-  sizes.back() = columns;
-  return py::array(x.dtype(), sizes);
+// An array for y: columns for each of x's rows, of x's dtype; float32 for ids.
+inline py::array output_for(const py::array &x, py::ssize_t outer, int64_t columns) {
+  std::vector<py::ssize_t> sizes(x.shape(), x.shape() + outer);
+  sizes.push_back(columns);
+  return py::array(outer == x.ndim() ? py::dtype::of<float>() : x.dtype(), sizes);
 }
 
 // In elements; 0 of no dimension, -1.

@@ -33,6 +33,7 @@ public:
   const LstmShape &shape() const { return lstm_.shape(); }
   const Lstm &lstm() const { return lstm_; }
   int64_t columns() const { return shape().num_directions * shape().output_size(); }
+  bool takes_ids() const { return lstm_.takes_ids(); }
   bool batch_first() const { return batch_first_; }
   size_t packed_bytes() const { return lstm_.packed_bytes(); }
 
@@ -51,9 +52,7 @@ public:
       use.emplace(*state);
     // Before anything of x is read: this may run code that changes it.
     const std::optional<Integers> counts = integers_argument("lengths", lengths);
-    const bool batched = x.ndim() == 3;
-    if (!batched && x.ndim() != 2)
-      fail("x must have 2 or 3 dimensions, got " + sizes_of(x));
+    const bool batched = outer_dimensions(x, 1) == 2;
     const int time = batched && batch_first_ ? 1 : 0, row = 1 - time;
     const int64_t batch_size = batched ? x.shape(row) : 1;
     if (state)
@@ -66,21 +65,31 @@ public:
     const py::array x = array_argument("x", given);
     PyState &state = state_argument("state", of);
     const PyState::Use use(state);
-    if (x.ndim() != 1 && x.ndim() != 2)
-      fail("x must have 1 or 2 dimensions, got " + sizes_of(x));
-    const bool batched = x.ndim() == 2;
+    const bool batched = outer_dimensions(x, 0) == 1;
     return run(x, -1, batched ? 0 : -1, batched ? x.shape(0) : 1, state, std::nullopt, 1);
   }
 
 private:
   PyLstm(Lstm lstm, bool batch_first) : lstm_(std::move(lstm)), batch_first_(batch_first) {}
 
+  // Those of x that are not columns, which ids do not have: `least` or one more.
+  int outer_dimensions(const py::array &x, int least) const {
+    const int columns = takes_ids() ? 0 : 1, outer = static_cast<int>(x.ndim()) - columns;
+    if (outer != least && outer != least + 1)
+      fail("x must have " + std::to_string(least + columns) + " or " +
+           std::to_string(least + columns + 1) + " dimensions, got " + sizes_of(x));
+    return outer;
+  }
+
   // `time` and `row` are dimensions of x; -1: there is none, and so one step or row. The state is
   // the caller's to use.
   py::array run(const py::array &given, int time, int row, int64_t batch_size, PyState &state,
                 const std::optional<Integers> &lengths, int threads) const {
     LstmArguments a;
-    a.data_type = data_type_of(given, shape().input_size);
+    if (takes_ids())
+      a.id_type = id_type_of(given);
+    else
+      a.data_type = data_type_of(given, shape().input_size);
     State &h_and_c = state.state;
     if (h_and_c.layers() != shape().num_cells() || h_and_c.output_size() != shape().output_size() ||
         h_and_c.hidden_size() != shape().hidden_size)
@@ -89,8 +98,10 @@ private:
       fail("state: it holds " + std::to_string(h_and_c.batch_size()) + " rows, x has " +
            std::to_string(batch_size));
 
-    const py::array x = readable(given, state.owns(given.data())); // kernels write to the state
-    py::array y = output_for(x, columns());
+    const py::ssize_t outer = given.ndim() - (takes_ids() ? 0 : 1);
+    const bool is_state = state.owns(given.data()); // which kernels write to
+    const py::array x = readable(given, outer, is_state);
+    py::array y = output_for(x, outer, columns());
     a.time_steps = time < 0 ? 1 : x.shape(time);
     a.batch_size = batch_size;
     a.x = x.data();

@@ -68,6 +68,8 @@ PYBIND11_MODULE(_runtime, m) {
       .def_property_readonly("bidirectional",
                              [](const PyLstm &l) { return l.shape().num_directions == 2; })
       .def_property_readonly("batch_first", &PyLstm::batch_first)
+      .def_property_readonly("takes_ids", &PyLstm::takes_ids,
+                             "Whether x is token ids in 0..input_size - 1, see fold_embedding.")
       .def_property_readonly("packed_bytes", &PyLstm::packed_bytes,
                              "Bytes that the kernels read: weights, indices, scales, biases.")
       .def("state", &PyLstm::state, py::arg("batch_size") = 1, "A state of zeros.")
@@ -78,10 +80,11 @@ PYBIND11_MODULE(_runtime, m) {
            "float32 or float16.\nIt is not copied if its last dimension is contiguous. y has its "
            "dtype. state: of batch size B; None is\nzeros, which are forgotten. lengths: integers "
            "[B], each in 1..T: y is zero past a row's length. At most\n`threads` threads work, one "
-           "or more. Raises TypeError for another dtype, ValueError for wrong sizes.")
+           "or more. If it takes_ids, x is [T, B], [B, T] or [T], int64 or int32, and y float32. "
+           "Raises TypeError for\nanother dtype, ValueError for wrong sizes and ids out of range.")
       .def("step", &PyLstm::step, py::arg("x"), py::arg("state"),
-           "y of one time step, x [B, I], or [I] for one row; goes on from `state` and leaves the "
-           "next one there.\n\nDtypes and errors are those of forward.");
+           "y of one time step, x [B, I], or [I] for one row; ids [B] or []; goes on from `state` "
+           "and leaves the\nnext one there.\n\nDtypes and errors are those of forward.");
 
   py::class_<PyStreamBatch>(
       m, "StreamBatch",

@@ -90,8 +90,9 @@ public:
     if (x.shape(0) != ids.size())
       fail("x must have a row for each of the " + std::to_string(ids.size()) + " streams, got " +
            sizes_of(x));
-    const py::array rows = readable(x, x.strides(0) == 0); // which options would take for no gaps
-    py::array y = output_for(rows, shape.output_size());
+    const py::array rows =
+        readable(x, 1, x.strides(0) == 0); // which options would take for no gaps
+    py::array y = output_for(rows, 1, shape.output_size());
     options.x_row_stride = stride_of(rows, 0);
     options.y_row_stride = stride_of(y, 0);
     const int64_t *const from = ids.data();

@@ -11,7 +11,7 @@ namespace lstm_fastkernels {
 struct EagerFunctions {
   bool (*grad_enabled)();
   // Of packed weights for the CPU that the op has run before; false for any others.
-  bool (*shape_of)(const void *packed, int64_t bytes, LstmShape *shape);
+  bool (*shape_of)(const void *packed, int64_t bytes, LstmShape *shape, bool *takes_ids);
   // As lstm_forward, on as many threads as torch has; false where it fails or they are forgotten.
   bool (*run)(const void *packed, int64_t bytes, LstmArguments arguments);
 };

@@ -18,6 +18,7 @@ struct ParsedStack {
   Header header; // of the latter
 
   const LstmShape &shape() const { return on_cpu ? on_cpu->shape : on_cuda->shape(); }
+  bool takes_ids() const { return on_cpu && on_cpu->takes_ids(); }
 };
 using Stacks = StackCache<ParsedStack>;
 
@@ -54,7 +55,7 @@ struct Call {
   Device device;
   LstmShape shape;
   std::vector<int64_t> h_shape, c_shape;
-  ScalarType state_type;
+  ScalarType y_type, state_type;
   std::vector<int64_t> counts; // lengths or batch_sizes: a copy, another thread may write them
   LstmArguments arguments;     // without x, its strides and the outputs
   std::shared_ptr<const ParsedStack> stack;
@@ -72,17 +73,39 @@ Call check(Inputs &in) {
   require(device.is_cpu() || device.is_cuda(),
           "compressed LSTMs run on the CPU and on CUDA devices: move the module to one");
   check_device("input", in.x, device);
-  require(in.x.size(in.x.dim() - 1) == shape.input_size,
-          "input.size(-1) must be equal to input_size. Expected ", shape.input_size, ", got ",
-          in.x.size(in.x.dim() - 1));
   check_type("packed weights", in.packed, ScalarType::Byte);
   require(in.packed.dim() == 1 && in.packed.is_contiguous(),
           "packed weights must be a plain byte vector");
+  if (device.is_cuda())
+    require_cuda();
+  require(in.packed.numel() > 0, "there are no packed weights: load_state_dict makes them");
+  require(device.is_cuda() || !in.header,
+          "the weights were packed for CUDA, the tensors are on the CPU");
+  require(device.is_cpu() || in.header,
+          "the weights were packed for the CPU, the tensors are on a CUDA device");
+  call.stack = stacks().find(in.packed, [&] { return parse(in.packed, in.header); });
+  if (in.header && call.stack->header != *in.header)
+    call.stack = std::make_shared<const ParsedStack>(parse(in.packed, in.header));
+  const LstmShape &made_for = call.stack->shape();
+  require(made_for == shape, "packed weights were made for other sizes: input_size ",
+          made_for.input_size, ", hidden_size ", made_for.hidden_size, ", proj_size ",
+          made_for.proj_size, ", num_layers ", made_for.num_layers, ", directions ",
+          made_for.num_directions);
+
+  const bool ids = call.stack->takes_ids();
+  const int64_t columns = ids ? 1 : shape.input_size;
+  require(in.x.size(in.x.dim() - 1) == columns,
+          "input.size(-1) must be equal to input_size. Expected ", columns, ", got ",
+          in.x.size(in.x.dim() - 1));
   require(!in.packed_sequence() || in.lengths,
           "2-D input is the data of a PackedSequence and needs batch_sizes");
 
   LstmArguments &a = call.arguments;
-  a.data_type = data_type("input", in.x);
+  if (ids)
+    a.id_type = id_type("input", in.x);
+  else
+    a.data_type = data_type("input", in.x);
+  call.y_type = ids ? ScalarType::Float : in.x.scalar_type();
   if (in.lengths) {
     const char *const name = in.packed_sequence() ? "batch_sizes" : "lengths";
     check_on_cpu(name, *in.lengths);
@@ -117,7 +140,7 @@ Call check(Inputs &in) {
 
   call.h_shape = {shape.num_cells(), a.batch_size, shape.output_size()};
   call.c_shape = {shape.num_cells(), a.batch_size, shape.hidden_size};
-  call.state_type = in.x.scalar_type();
+  call.state_type = call.y_type;
   require(in.h0.has_value() == in.c0.has_value(), "give both h0 and c0 or neither");
   if (in.h0) {
     check_device("h0", *in.h0, device);
@@ -131,7 +154,7 @@ Call check(Inputs &in) {
     const ScalarType state_type = call.state_type;
     require(in.c0->scalar_type() == state_type, "h0 and c0 must be of one dtype, got ",
             text(state_type), " and ", text(in.c0->scalar_type()));
-    require(state_type == ScalarType::Float || state_type == in.x.scalar_type(),
+    require(state_type == ScalarType::Float || state_type == call.y_type,
             "h0 and c0 must be float32 or of the input's dtype, got ", text(state_type));
     a.state_type = data_type("h0", *in.h0);
     make_contiguous(*in.h0);
@@ -142,21 +165,6 @@ Call check(Inputs &in) {
     a.state_type = a.data_type;
   }
 
-  if (device.is_cuda())
-    require_cuda();
-  require(in.packed.numel() > 0, "there are no packed weights: load_state_dict makes them");
-  require(device.is_cuda() || !in.header,
-          "the weights were packed for CUDA, the tensors are on the CPU");
-  require(device.is_cpu() || in.header,
-          "the weights were packed for the CPU, the tensors are on a CUDA device");
-  call.stack = stacks().find(in.packed, [&] { return parse(in.packed, in.header); });
-  if (in.header && call.stack->header != *in.header)
-    call.stack = std::make_shared<const ParsedStack>(parse(in.packed, in.header));
-  const LstmShape &made_for = call.stack->shape();
-  require(made_for == shape, "packed weights were made for other sizes: input_size ",
-          made_for.input_size, ", hidden_size ", made_for.hidden_size, ", proj_size ",
-          made_for.proj_size, ", num_layers ", made_for.num_layers, ", directions ",
-          made_for.num_directions);
   if (device.is_cpu())
     a.threads = thread_count();
   return call;
@@ -169,7 +177,7 @@ std::tuple<Tensor, Tensor, Tensor> run(Inputs in) {
   make_rows_contiguous(x);
   std::vector<int64_t> y_shape(x.sizes().begin(), x.sizes().end());
   y_shape.back() = call.shape.num_directions * call.shape.output_size();
-  Tensor y = allocate(y_shape, x.scalar_type(), call.device);
+  Tensor y = allocate(y_shape, call.y_type, call.device);
   Tensor h_n = allocate(call.h_shape, call.state_type, call.device);
   Tensor c_n = allocate(call.c_shape, call.state_type, call.device);
   a.x = x.const_data_ptr();
@@ -227,11 +235,13 @@ const PackedStack *on_cpu(const std::shared_ptr<const ParsedStack> &known) {
   return known && known->on_cpu ? &*known->on_cpu : nullptr;
 }
 
-bool eager_shape_of(const void *packed, int64_t bytes, LstmShape *shape) {
+bool eager_shape_of(const void *packed, int64_t bytes, LstmShape *shape, bool *takes_ids) {
   const auto known = stacks().known(packed, bytes);
   const PackedStack *const stack = on_cpu(known);
-  if (stack)
+  if (stack) {
     *shape = stack->shape;
+    *takes_ids = stack->takes_ids();
+  }
   return stack;
 }
 

@@ -20,8 +20,10 @@ std::string dtype_name(const std::string &name, const Tensor &t) {
     return "I32";
   case ScalarType::Float:
     return "F32";
+  case ScalarType::Half:
+    return "F16";
   default:
-    require(false, name, " must be of dtype int8, uint8, int32 or float32, got ",
+    require(false, name, " must be of dtype int8, uint8, int32, float32 or float16, got ",
             text(t.scalar_type()));
     return "";
   }
@@ -33,8 +35,10 @@ TensorView view(const std::string &name, const Tensor &t) {
   tensor.dtype = dtype_name(name, t);
   tensor.shape.assign(t.sizes().begin(), t.sizes().end());
   tensor.data = t.const_data_ptr();
-  tensor.bytes =
-      static_cast<size_t>(t.numel() * (tensor.dtype == "I8" || tensor.dtype == "U8" ? 1 : 4));
+  const int64_t size = tensor.dtype == "I8" || tensor.dtype == "U8" ? 1
+                       : tensor.dtype == "F16"                      ? 2
+                                                                    : 4;
+  tensor.bytes = static_cast<size_t>(t.numel() * size);
   return tensor;
 }
 

@@ -107,6 +107,18 @@ void check_type(const char *name, const Tensor &t, ScalarType expected) {
           text(t.scalar_type()));
 }
 
+IdType id_type(const char *name, const Tensor &t) {
+  switch (t.scalar_type()) {
+  case ScalarType::Int:
+    return IdType::int32;
+  case ScalarType::Long:
+    return IdType::int64;
+  default:
+    throw std::invalid_argument(std::string(name) + " must be token ids, int64 or int32, got " +
+                                text(t.scalar_type()));
+  }
+}
+
 DataType data_type(const char *name, const Tensor &t) {
   switch (t.scalar_type()) {
   case ScalarType::Float:

@@ -56,6 +56,7 @@ void check_type(const char *name, const Tensor &t, ScalarType expected);
 void check_on_cpu(const char *name, const Tensor &t);
 
 DataType data_type(const char *name, const Tensor &t);
+IdType id_type(const char *name, const Tensor &t);
 
 // Asks first: the call costs a trip through torch's dispatcher.
 inline void make_contiguous(Tensor &t) {

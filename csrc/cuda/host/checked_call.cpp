@@ -15,6 +15,8 @@ constexpr int64_t kMostRows = int64_t{1} << 30, kMostRowsOfAllSteps = int64_t{1}
 } // namespace
 
 Schedule checked_schedule(const LstmArguments &a) {
+  if (a.id_type != IdType::none)
+    fail("LSTMs that read token ids run on the CPU alone");
   if (a.batch_size > kMostRows)
     fail("batch_size must be at most " + std::to_string(kMostRows) + " on a CUDA device, got " +
          std::to_string(a.batch_size));

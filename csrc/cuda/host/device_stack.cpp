@@ -33,10 +33,18 @@ uint32_t row_sum_bytes(Arithmetic arithmetic) {
   return has_zero_points(arithmetic) ? sizeof(int32_t) : 0;
 }
 
+// Which has no place for a table.
+const WeightMatrix &multiplied(const WeightMatrix &source, const std::string &name) {
+  if (is_table(source.precision))
+    fail(name + ": LSTMs that read token ids run on the CPU alone");
+  return source;
+}
+
 class MatrixPlan {
 public:
   MatrixPlan(const MatrixShape &shape, const WeightMatrix &source, const std::string &name)
-      : source_(shape, source, name), arithmetic_(arithmetic_of(source.precision)) {
+      : source_(shape, multiplied(source, name), name),
+        arithmetic_(arithmetic_of(source.precision)) {
     record_.weights = source.precision.weights;
     record_.activations = source.precision.activations;
     record_.arithmetic = static_cast<uint32_t>(arithmetic_);
@@ -146,7 +154,7 @@ struct Layout {
   static void check(const MatrixShape &shape, const MatrixRecord &record) {
     precision_name(record.precision()); // throws where there is none
     const Arithmetic arithmetic = arithmetic_of(record.precision());
-    if (record.arithmetic != static_cast<uint32_t>(arithmetic))
+    if (record.arithmetic != static_cast<uint32_t>(arithmetic) || is_table(record.precision()))
       fail("packed weights: unknown arithmetic " + std::to_string(record.arithmetic));
     // What any weights allow, and the most that some do.
     const int32_t least = activation_max(record.precision(), {false, false, 0x7fffffff});

@@ -24,10 +24,12 @@ struct LstmArguments {
   int64_t time_steps = 0; // >= 1
   int64_t batch_size = 0; // >= 0
 
-  // x [time, row, input_size] and y [time, row, num_directions * output_size], of one type.
+  // x [time, row, input_size] and y [time, row, num_directions * output_size], of one type. Of an
+  // LSTM that takes_ids, x is [time, row], each in 0..input_size - 1, of id_type.
   const void *x = nullptr;
   void *y = nullptr;
   DataType data_type = DataType::float32;
+  IdType id_type = IdType::none;
   int64_t x_time_stride = 0, x_row_stride = 0;
   int64_t y_time_stride = 0, y_row_stride = 0;
 
@@ -57,8 +59,8 @@ struct LstmArguments {
 // Runs the stack. `packed` is what PackPlan writes; all of it is checked at each call, in a pass
 // over the weights: Lstm checks once. The result does not depend on threads, batch size, chunking
 // of the sequence or instruction set. A row with a non-finite x, h0 or c0 is NaN from that step on.
-// Throws Error for arguments out of range and for other bytes, naming the matrix; std::bad_alloc on
-// allocation failure.
+// Throws Error for arguments and ids out of range and for other bytes, naming the matrix;
+// std::bad_alloc on allocation failure.
 LSTM_FASTKERNELS_API void lstm_forward(const void *packed, size_t bytes,
                                        const LstmArguments &arguments);
 
@@ -72,6 +74,7 @@ struct MatrixPlan {
   std::string name;
   Precision precision;
   int64_t rank = 0; // of a factor, named ..._u or ..._v; 0 where a matrix is not low-rank
+  int64_t ids = 0;  // of a table, which has no blocks; 0 of others
   bool block_sparse = false;
   int64_t blocks = 0;   // of 8 x 4
   int64_t nonzero = 0;  // blocks

@@ -72,6 +72,8 @@ public:
   static Lstm load(const File &file, std::string_view name = "");
 
   const LstmShape &shape() const;
+  // Whether x is token ids in 0..input_size - 1: those that were folded into its first layer.
+  bool takes_ids() const;
   size_t packed_bytes() const; // that the kernels read
 
   // y [time_steps, batch_size, num_directions * output_size] from x [time_steps, batch_size,
@@ -80,16 +82,28 @@ public:
   void forward(const float *x, int64_t time_steps, int64_t batch_size, State &state, float *y,
                const ForwardOptions &options = {}) const;
 
+  // The same for an LSTM that takes_ids, ids [time_steps, batch_size].
+  void forward_ids(const int32_t *ids, int64_t time_steps, int64_t batch_size, State &state,
+                   float *y, const ForwardOptions &options = {}) const;
+  void forward_ids(const int64_t *ids, int64_t time_steps, int64_t batch_size, State &state,
+                   float *y, const ForwardOptions &options = {}) const;
+
   // One time step of state.batch_size() rows. Allocates nothing once this thread has made a step of
   // this size, unless that takes more than 32 MB of scratch memory.
   void step(const float *x, State &state, float *y) const {
     forward(x, 1, state.batch_size(), state, y);
+  }
+  template <class Id> void step_ids(const Id *ids, State &state, float *y) const {
+    forward_ids(ids, 1, state.batch_size(), state, y);
   }
 
   // Everything there is: other data types, a PackedSequence, states elsewhere.
   void forward(const LstmArguments &arguments) const;
 
 private:
+  void run(const void *x, IdType id_type, int64_t time_steps, int64_t batch_size, State &state,
+           float *y, const ForwardOptions &options) const;
+
   struct Packed;
   std::shared_ptr<const Packed> packed_;
 };

@@ -14,9 +14,10 @@ namespace lstm_fastkernels {
 constexpr int kNumericContract = 2;
 
 // The numbers are those of packed weights.
-enum class WeightType : uint32_t { int8 = 1, float32 = 2, int4 = 3 };
-// What the rows that a matrix multiplies are quantized to.
-enum class ActivationType : uint32_t { int8 = 1, int16 = 2, float32 = 3 };
+enum class WeightType : uint32_t { int8 = 1, float32 = 2, int4 = 3, float16 = 4 };
+// What the rows that a matrix multiplies are quantized to; of token ids the matrix is a table, in
+// which they are looked up.
+enum class ActivationType : uint32_t { int8 = 1, int16 = 2, float32 = 3, ids = 4 };
 
 struct Precision {
   WeightType weights = WeightType::int8;
@@ -28,14 +29,18 @@ inline bool operator==(Precision a, Precision b) {
 }
 inline bool operator!=(Precision a, Precision b) { return !(a == b); }
 
+constexpr bool is_table(Precision precision) {
+  return precision.activations == ActivationType::ids;
+}
+
 // Whether so many columns can be a group, which shares a scale, of "int4".
 constexpr bool is_group_size(int64_t columns) {
   return columns == 32 || columns == 64 || columns == 128;
 }
 
 // "int8": int8 weights and activations. "int16": int8 weights, 16-bit activations. "float32": both
-// float32. "int4": 4-bit weights, 8-bit activations. Throws Error for another name, and for a pair
-// that has none.
+// float32. "int4": 4-bit weights, 8-bit activations. "table" and "table_float16": float32 or
+// float16 rows that token ids choose. Throws Error for another name, and for a pair that has none.
 LSTM_FASTKERNELS_API Precision precision_from(std::string_view name);
 LSTM_FASTKERNELS_API std::string_view precision_name(Precision precision);
 

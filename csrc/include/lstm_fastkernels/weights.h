@@ -20,6 +20,10 @@ namespace lstm_fastkernels {
 // ceil(columns / 2)], zero where a last column is missing; with a scale for each group of columns,
 // [rows, ceil(columns / group_size)], the last group may be short. Dense alone.
 //
+// Or a table for token ids, which takes the place of the product with a row that is 1 in one column
+// and else 0: [columns, rows], transposed, so that each id has a row of its own; finite float32 or
+// float16. Dense alone.
+//
 // Dense: row-major. Block-sparse, as torch's BSR: `weights` are blocks [num_blocks, block_rows,
 // block_columns]; crow_indices [block rows of the matrix + 1] says where each block row begins;
 // col_indices [num_blocks] are the blocks' columns in blocks, increasing within a block row.
@@ -97,11 +101,17 @@ struct TensorView {
   size_t bytes = 0;
 };
 
+// Whether an LSTM whose matrices have these precisions, one for each of matrix_names(shape), reads
+// token ids: the first layer's weight_ih are tables. Throws Error where only one of them is, or
+// another matrix.
+LSTM_FASTKERNELS_API bool takes_ids(const LstmShape &shape,
+                                    const std::vector<Precision> &precisions);
+
 // The canonical tensors of a stack, found by name (docs/file_format.md says which there are):
 // weight_ih_l0 and the like, each with its ..._scale where it is int8 or int4; or, where a matrix
 // is block-sparse, its ..._values, ..._crow_indices and ..._col_indices; or, where it is low-rank,
-// its
-// ..._u and ..._v, each with a scale as a matrix has it; bias_l0 and the like.
+// its ..._u and ..._v, each with a scale as a matrix has it; or, for token ids, its ..._table;
+// bias_l0 and the like.
 class LSTM_FASTKERNELS_API CanonicalTensors {
 public:
   // `precisions` has one for each of matrix_names(shape). The tensors' memory must live as long.

@@ -63,7 +63,7 @@ namespace lstm_fastkernels {
 namespace neon {
 
 extern const Implementation kImplementation = {
-    "neon", [] { return true; }, {quantize_row, products, step}};
+    "neon", [] { return true; }, {quantize_row, products, look_up, step}};
 
 } // namespace neon
 } // namespace lstm_fastkernels

@@ -54,7 +54,7 @@ namespace lstm_fastkernels {
 namespace neon_dotprod {
 
 extern const Implementation kImplementation = {
-    "neon_dotprod", has_dotprod, {quantize_row, products, step}};
+    "neon_dotprod", has_dotprod, {quantize_row, products, look_up, step}};
 
 } // namespace neon_dotprod
 } // namespace lstm_fastkernels

@@ -15,6 +15,11 @@ LFK_INLINE Floats splat(float value) { return {vdupq_n_f32(value), vdupq_n_f32(v
 LFK_INLINE Integers splat(int32_t value) { return {vdupq_n_s32(value), vdupq_n_s32(value)}; }
 
 LFK_INLINE Floats load(const float *p) { return {vld1q_f32(p), vld1q_f32(p + 4)}; }
+// 8 float16.
+LFK_INLINE Floats load_halves(const uint8_t *p) {
+  const float16x8_t halves = vreinterpretq_f16_u8(vld1q_u8(p));
+  return {vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)};
+}
 LFK_INLINE void store(float *p, Floats x) {
   vst1q_f32(p, x.low);
   vst1q_f32(p + 4, x.high);
@@ -30,6 +35,9 @@ LFK_INLINE Floats operator*(Floats a, Floats b) {
 }
 LFK_INLINE Floats operator/(Floats a, Floats b) {
   return {vdivq_f32(a.low, b.low), vdivq_f32(a.high, b.high)};
+}
+LFK_INLINE Floats operator+(Floats a, Floats b) {
+  return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)};
 }
 LFK_INLINE Floats operator-(Floats a, Floats b) {
   return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)};

@@ -9,6 +9,7 @@
 #include "common/workspace.h"
 #include "kernels/implementations.h"
 #include "weights/packed_int4.h"
+#include "weights/packed_table.h"
 
 namespace lstm_fastkernels {
 namespace scalar {
@@ -179,6 +180,12 @@ void products(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_
   }
 }
 
+void look_up(const Matrix &table, int64_t id, const uint8_t *bias, float *gates) {
+  const int64_t rows = table.num_tiles * kTileRows;
+  for (int64_t i = 0; i < rows; ++i)
+    gates[i] = table_value(table, id * rows + i) + read<float>(bias, i);
+}
+
 void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
   const int64_t width = hh.num_tiles * kTileRows;
   Workspace memory;
@@ -202,7 +209,8 @@ bool runs_here() { return true; }
 
 } // namespace
 
-extern const Implementation kImplementation = {"scalar", runs_here, {quantize_row, products, step}};
+extern const Implementation kImplementation = {
+    "scalar", runs_here, {quantize_row, products, look_up, step}};
 
 } // namespace scalar
 } // namespace lstm_fastkernels

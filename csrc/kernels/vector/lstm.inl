@@ -156,6 +156,8 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
 
 // ---- the table's functions ----
 
+LFK_INLINE Floats load_floats(const uint8_t *p) { return load(reinterpret_cast<const float *>(p)); }
+
 // What to add where there is no bias: adding -0 changes nothing.
 struct MinusZeros {
   float values[kWindowTiles * kTileRows];
@@ -175,6 +177,19 @@ void products(const Matrix &m, TileRange range, const uint8_t *bias, int64_t row
     multiply(m, tile, left < kWindowTiles ? left : kWindowTiles, x, rows,
              {m.scales + i * 4, bias ? bias + i * 4 : none, 0, out + i, width});
   }
+}
+
+void look_up(const Matrix &table, int64_t id, const uint8_t *bias, float *gates) {
+  const int64_t rows = table.num_tiles * kTileRows, bytes = weight_bytes(table.arithmetic);
+  const uint8_t *const column = table.tiles + id * rows * bytes;
+  const auto add_bias = [&](const auto &load_8) LFK_ALWAYS_INLINE {
+    for (int64_t i = 0; i < rows; i += 8)
+      store(gates + i, load_8(column + i * bytes) + load_floats(bias + i * 4));
+  };
+  if (table.arithmetic == Arithmetic::table16)
+    add_bias([&](const uint8_t *p) LFK_ALWAYS_INLINE { return load_halves(p); });
+  else
+    add_bias([&](const uint8_t *p) LFK_ALWAYS_INLINE { return load_floats(p); });
 }
 
 void step(const Matrix &m, TileRange range, const StepArguments &a) {

@@ -33,6 +33,9 @@ void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRow
     return multiply<Arithmetic::float32>(m, first, tiles, x, rows, target);
   case Arithmetic::int4:
     return tiles_times_rows<Int4Matrix>(m, first, tiles, x, rows, target);
+  case Arithmetic::table32:
+  case Arithmetic::table16: // looked up, not multiplied
+    return;
   }
 }
 

@@ -21,7 +21,7 @@
 
 #define LFK_ISA avx2
 
-LFK_TARGET_BEGIN("avx2,fma")
+LFK_TARGET_BEGIN("avx2,fma,f16c")
 
 #include "kernels/x86/registers.inl"
 
@@ -143,7 +143,8 @@ struct StripDot : Dot {
 namespace lstm_fastkernels {
 namespace avx2 {
 
-extern const Implementation kImplementation = {"avx2", has_avx2, {quantize_row, products, step}};
+extern const Implementation kImplementation = {
+    "avx2", has_avx2, {quantize_row, products, look_up, step}};
 
 } // namespace avx2
 } // namespace lstm_fastkernels

@@ -23,7 +23,7 @@
 
 #define LFK_ISA avx512vnni
 
-LFK_TARGET_BEGIN("avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")
+LFK_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")
 
 #include "kernels/x86/registers.inl"
 
@@ -156,7 +156,7 @@ namespace lstm_fastkernels {
 namespace avx512vnni {
 
 extern const Implementation kImplementation = {
-    "avx512vnni", has_avx512vnni, {quantize_row, products, step}};
+    "avx512vnni", has_avx512vnni, {quantize_row, products, look_up, step}};
 
 } // namespace avx512vnni
 } // namespace lstm_fastkernels

@@ -29,7 +29,8 @@ bool saves(unsigned long long mask) {
 
 bool has_avx2() {
   constexpr unsigned long long kYmm = 0x6;
-  return (cpuid(1).ecx & bit_FMA) && (cpuid(7).ebx & bit_AVX2) && saves(kYmm);
+  return (cpuid(1).ecx & bit_FMA) && (cpuid(1).ecx & bit_F16C) && (cpuid(7).ebx & bit_AVX2) &&
+         saves(kYmm);
 }
 
 bool has_avx512vnni() {

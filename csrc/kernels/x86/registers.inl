@@ -13,6 +13,10 @@ LFK_INLINE Floats splat(float value) { return _mm256_set1_ps(value); }
 LFK_INLINE Integers splat(int32_t value) { return _mm256_set1_epi32(value); }
 
 LFK_INLINE Floats load(const float *p) { return _mm256_loadu_ps(p); }
+// 8 float16.
+LFK_INLINE Floats load_halves(const uint8_t *p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
 LFK_INLINE void store(float *p, Floats x) { _mm256_storeu_ps(p, x); }
 LFK_INLINE Floats load_first(const float *p, int count) {
   const Integers lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

@@ -97,6 +97,11 @@ def _pairs(lstms: Mapping[str, FastModule], reference: nn.Module) -> dict[nn.Mod
             raise ValueError(f"{label_of(name)} must be an nn.{expected.__name__} in the reference")
         if fault := prepared_fault(twin):
             raise ValueError(f"{label_of(name)} in the reference: {fault}")
+        if lstm.takes_ids:
+            raise ValueError(
+                f"{label_of(name)} reads token ids, its twin in the reference does not: check the "
+                "LSTM before fold_embedding"
+            )
         if shape_of(twin) != lstm.canonical().spec.shape:
             raise ValueError(f"{label_of(name)} has other sizes in the reference")
         pairs[twin] = name

@@ -16,7 +16,7 @@ from lstm_fastkernels.modules.float_lstm import prepared_fault, shape_of, weight
 from lstm_fastkernels.modules.low_rank import low_rank_factors
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
-from lstm_fastkernels.weights.formats import PRECISIONS
+from lstm_fastkernels.weights.formats import PRECISIONS, TABLES
 from lstm_fastkernels.weights.precision import PrecisionConfig
 
 
@@ -69,7 +69,8 @@ class Planner:
 
 def asked_precision(lstm: nn.Module, name: str, config: QuantizationConfig) -> dict[str, str]:
     """The precision of each matrix that the config has for an LSTM, which errors call by name."""
-    choices = FastQuantLSTM.activation_choices, FastQuantLSTM.precision_choices
+    precisions = [name for name in FastQuantLSTM.precision_choices if name not in TABLES]
+    choices = FastQuantLSTM.activation_choices, precisions
     layout, rounding = config.laying_out(), config.rounding()
     try:
         asked = PrecisionConfig(config.activations, config.precision).of(shape_of(lstm), *choices)

@@ -148,7 +148,9 @@ def never_read():
 def test_blocks_are_refused_with_nothing_changed(config, matrix, calibration):
     model = Model()
     before = copy.deepcopy(model)
-    message = f"lstm: {matrix}: 4-bit weights have no blocks: use layout 'dense' or 'auto'"
+    message = (
+        f"lstm: {matrix}: 4-bit weights and tables have no blocks: use layout 'dense' or 'auto'"
+    )
     with pytest.raises(ValueError, match=message):
         lfk.quantize_(model, config, calibration=calibration)
     assert type(model.lstm) is nn.LSTM

@@ -89,7 +89,7 @@ const char *c_outputs(const char *name) {
   float *h = golden_floats(name, "_h", &h_is), *c = golden_floats(name, "_c", &c_is);
   float *found = calloc(1, y_is.bytes);
   lfk_state *state = NULL, *clone = NULL;
-  lfk_sequence sequence = {6, 3, x, found, 0, 0, 0, 0, NULL, 0};
+  lfk_sequence sequence = {6, 3, x, found, 0, 0, 0, 0, NULL, 0, NULL};
   int64_t t, columns, output;
   lfk_shape shape;
   EXPECT(lstm && x && y && h0 && c0 && h && c && found);
@@ -131,7 +131,7 @@ const char *c_strides_and_lengths(void) {
   enum { I = 9, H = 19, T = 4, XROW = T * I + 1, YROW = T * H + 3 };
   float x[2 * XROW], y[2 * YROW], alone[T * H];
   const int64_t lengths[] = {T, 2};
-  lfk_sequence both = {T, 2, x, y, I, XROW, H, YROW, lengths, 2};
+  lfk_sequence both = {T, 2, x, y, I, XROW, H, YROW, lengths, 2, NULL};
   lfk_state *state = NULL, *one = NULL;
   int64_t i, row;
   EXPECT(lstm && lfk_lstm_shape(lstm).input_size == I && lfk_lstm_shape(lstm).hidden_size == H);
@@ -140,7 +140,7 @@ const char *c_strides_and_lengths(void) {
   EXPECT(lfk_state_new(lstm, 2, &state) == LFK_OK);
   EXPECT(lfk_lstm_forward(lstm, &both, state) == LFK_OK);
   for (row = 0; row < 2; ++row) {
-    lfk_sequence single = {lengths[row], 1, x + row * XROW, alone, 0, 0, 0, 0, NULL, 1};
+    lfk_sequence single = {lengths[row], 1, x + row * XROW, alone, 0, 0, 0, 0, NULL, 1, NULL};
     const size_t bytes = (size_t)(lengths[row] * H) * sizeof(float);
     EXPECT(lfk_state_new(lstm, 1, &one) == LFK_OK);
     EXPECT(lfk_lstm_forward(lstm, &single, one) == LFK_OK);
@@ -253,7 +253,7 @@ const char *c_errors(void) {
   const int64_t lengths[] = {1, 1};
   lfk_file *opened = NULL;
   float x[64] = {0}, y[64] = {0};
-  lfk_sequence sequence = {1, 3, x, y, 0, 0, 0, 0, NULL, 0};
+  lfk_sequence sequence = {1, 3, x, y, 0, 0, 0, 0, NULL, 0, NULL};
   unsigned char saved[64] = {0};
   char long_name[3000];
   EXPECT(file);
@@ -310,7 +310,7 @@ const char *c_null_pointers(void) {
   lfk_state *state = NULL;
   lfk_tensor tensor;
   float values[32] = {0};
-  lfk_sequence no_x = {1, 1, NULL, values, 0, 0, 0, 0, NULL, 0};
+  lfk_sequence no_x = {1, 1, NULL, values, 0, 0, 0, 0, NULL, 0, NULL};
   lfk_streams *streams = NULL;
   int64_t stream = 0;
   const lfk_tick no_values = {&stream, 1, NULL, NULL, 0, 0, 0};

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "check.h"
+#include "lstm_fastkernels/cuda.h"
 #include "lstm_fastkernels/data_type.h"
 #include "on_device.h"
 #include "stack.h"
@@ -201,6 +202,19 @@ TEST(what_does_not_fit_is_refused) {
   queue.workspace_bytes += 1;
   queue.workspace = workspace.data() + 16;
   CHECK_THROWS(cuda::lstm_forward(stack.view(), good, queue), "aligned to 256 bytes");
+}
+
+TEST(token_ids_are_refused) {
+  const SourceStack stack = random_stack(shape_of(7, 9), Weights::any, 99);
+  for (Precision table : kTables) {
+    const HeldStack held = with_tables(stack, table, 100).held();
+    CHECK_THROWS(cuda::PackPlan(held.shape, held.views().data()),
+                 "weight_ih_l0: LSTMs that read token ids run on the CPU alone");
+  }
+  Result result;
+  const Sequence ids = random_ids(stack.shape, 3, 2, 101);
+  CHECK_THROWS(StackOnDevice(stack).forward(arguments_for(ids, result)),
+               "LSTMs that read token ids run on the CPU alone");
 }
 
 } // namespace

@@ -48,7 +48,13 @@ std::vector<float> run(const lfk::Lstm &lstm, std::string_view isa) {
   std::vector<float> y(
       static_cast<size_t>(kSteps * kRows * shape.num_directions * shape.output_size()));
   lfk::State state(shape, kRows);
-  lstm.forward(x.data(), kSteps, kRows, state, y.data());
+  if (lstm.takes_ids()) {
+    const int64_t last = shape.input_size - 1;
+    const int64_t ids[kSteps * kRows] = {last, 0, last / 2, last};
+    lstm.forward_ids(ids, kSteps, kRows, state, y.data());
+  } else {
+    lstm.forward(x.data(), kSteps, kRows, state, y.data());
+  }
   const int64_t rows = state.layers() * kRows;
   y.insert(y.end(), state.h(), state.h() + rows * state.output_size());
   y.insert(y.end(), state.c(), state.c() + rows * state.hidden_size());

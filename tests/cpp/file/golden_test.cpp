@@ -15,7 +15,7 @@ File golden() { return File::open(test_path("data/golden_v2.safetensors")); }
 // What tests/golden.py stored beside an LSTM.
 Sequence stored_sequence(const File &file, const std::string &name) {
   const std::vector<int64_t> sizes = file.tensor(name + "_x").shape; // [T, B, I]
-  Sequence sequence{file.lstm(name).shape, sizes.at(0), sizes.at(1), {}, {}, {}};
+  Sequence sequence{file.lstm(name).shape, sizes.at(0), sizes.at(1), {}, {}, {}, {}};
   CHECK(sizes.at(2) == sequence.shape.input_size);
   sequence.x = file.float32(name + "_x");
   sequence.h0 = file.float32(name + "_h0");

@@ -42,15 +42,16 @@ class Stream {
 public:
   Stream(const SourceStack &stack, int64_t batch_size, int threads = 1)
       : held_(stack.held()), lstm_(held_.shape, held_.views().data()),
-        state_(held_.shape, batch_size),
-        sequence_(random_sequence(held_.shape, 1, batch_size, 151)),
+        state_(held_.shape, batch_size), sequence_(random_ids(held_.shape, 1, batch_size, 151)),
         y_(static_cast<size_t>(batch_size * sequence_.y_columns())) {
     options_.threads = threads;
   }
 
   int64_t allocations_of_a_step() {
     return allocations_of([&] {
-      if (options_.threads == 1)
+      if (lstm_.takes_ids())
+        lstm_.step_ids(sequence_.ids.data(), state_, y_.data());
+      else if (options_.threads == 1)
         lstm_.step(sequence_.x.data(), state_, y_.data());
       else
         lstm_.forward(sequence_.x.data(), 1, state_.batch_size(), state_, y_.data(), options_);
@@ -93,6 +94,7 @@ TEST(steps_allocate_nothing) {
       for (int64_t batch_size : {1, 33}) {
         check_steps(stack, batch_size);
         check_steps(in_blocks(stack, {8, 4}, 0.5f), batch_size);
+        check_steps(with_tables(stack, kHalfTable, 155), batch_size);
       }
     }
 }

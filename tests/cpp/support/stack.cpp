@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <utility>
 
 #include "check.h"
 #include "support.h"
@@ -51,6 +52,8 @@ WeightMatrix HeldMatrix::view() const {
   WeightMatrix matrix;
   matrix.precision = precision;
   matrix.weights = is_float ? static_cast<const void *>(floats.data()) : integers.data();
+  if (!halves.empty())
+    matrix.weights = halves.data();
   matrix.scales = is_float ? nullptr : scales.data();
   matrix.num_blocks = static_cast<int64_t>(col.size());
   matrix.group_size = group_size;
@@ -156,7 +159,25 @@ void SourceMatrix::prune(BlockShape by, float density, uint64_t seed) {
     }
 }
 
+HeldMatrix SourceMatrix::held_table() const {
+  HeldMatrix table;
+  table.precision = precision;
+  std::vector<float> transposed;
+  for (int64_t k = 0; k < columns; ++k)
+    for (int64_t row = 0; row < rows; ++row)
+      transposed.push_back(weights[static_cast<size_t>(row * columns + k)]);
+  if (precision == kTable) {
+    table.floats = transposed;
+  } else {
+    table.halves.resize(transposed.size());
+    narrow(transposed.data(), rows * columns, DataType::float16, table.halves.data());
+  }
+  return table;
+}
+
 HeldMatrix SourceMatrix::held() const {
+  if (is_table(precision))
+    return held_table();
   HeldMatrix matrix;
   matrix.precision = precision;
   matrix.scales = scales;
@@ -279,6 +300,28 @@ SourceStack in_factors(SourceStack stack, uint64_t seed) {
   return stack;
 }
 
+SourceStack with_floats_first(SourceStack stack, uint64_t seed) {
+  Random random(seed);
+  for (int64_t cell = 0; cell < stack.shape.num_directions; ++cell) {
+    SourceMatrix &ih = stack.layers[static_cast<size_t>(cell)].ih;
+    ih = random_matrix(ih.rows, ih.columns, ih.gates, random);
+    for (float &weight : ih.weights) {
+      uint16_t half; // subnormal ones, too
+      weight *= random.integer(0, 9) ? 1.0f : 0x1p-16f;
+      narrow(&weight, 1, DataType::float16, &half);
+      widen(&half, DataType::float16, 1, &weight);
+    }
+  }
+  return stack;
+}
+
+SourceStack with_tables(SourceStack stack, Precision table, uint64_t seed) {
+  stack = with_floats_first(std::move(stack), seed);
+  for (int64_t cell = 0; cell < stack.shape.num_directions; ++cell)
+    stack.layers[static_cast<size_t>(cell)].ih.precision = table;
+  return stack;
+}
+
 SourceStack in_mixed_blocks(SourceStack stack, uint64_t seed) {
   Random random(seed);
   stack.for_each_matrix([&](SourceMatrix &m) {
@@ -298,10 +341,21 @@ SourceStack as_dense(SourceStack stack) {
 }
 
 Sequence random_sequence(const LstmShape &shape, int64_t T, int64_t B, uint64_t seed) {
-  Sequence s{shape, T, B, {}, {}, {}};
+  Sequence s{shape, T, B, {}, {}, {}, {}};
   s.x = random_reals(T * B * shape.input_size, -3, 3, seed);
   s.h0 = random_reals(s.states() * B * shape.output_size(), -1.5f, 1.5f, seed + 1);
   s.c0 = random_reals(s.states() * B * shape.hidden_size, -2, 2, seed + 2);
+  return s;
+}
+
+Sequence random_ids(const LstmShape &shape, int64_t T, int64_t B, uint64_t seed) {
+  Sequence s = random_sequence(shape, T, B, seed);
+  Random random(seed + 3);
+  s.x.assign(s.x.size(), 0.0f);
+  for (int64_t row = 0; row < T * B; ++row) {
+    s.ids.push_back(random.integer(0, shape.input_size - 1));
+    s.x[static_cast<size_t>(row * shape.input_size + s.ids.back())] = 1.0f;
+  }
   return s;
 }
 
@@ -322,7 +376,7 @@ Sequence Sequence::steps(int64_t begin, int64_t end) const {
 }
 
 Sequence Sequence::row(int64_t row, int64_t length) const {
-  Sequence one{shape, length, 1, {}, {}, {}};
+  Sequence one{shape, length, 1, {}, {}, {}, {}};
   one.x = slice(x, length, B, row, shape.input_size);
   one.h0 = slice(h0, states(), B, row, shape.output_size());
   one.c0 = slice(c0, states(), B, row, shape.hidden_size);
@@ -347,6 +401,12 @@ LstmArguments arguments_for(const Sequence &s, Result &result) {
   a.y = result.y.data();
   a.x_row_stride = s.shape.input_size;
   a.x_time_stride = s.B * a.x_row_stride;
+  if (!s.ids.empty()) {
+    a.x = s.ids.data();
+    a.id_type = IdType::int64;
+    a.x_row_stride = 1;
+    a.x_time_stride = s.B;
+  }
   a.y_row_stride = s.y_columns();
   a.y_time_stride = s.B * a.y_row_stride;
   a.h0 = s.h0.data();

@@ -13,11 +13,12 @@ struct BlockShape {
   int64_t rows = 0, columns = 0;
 };
 
-// A matrix as a caller holds it: int8 or float32, dense or in blocks, or int4.
+// A matrix as a caller holds it: int8 or float32, dense or in blocks, or int4, or a table.
 struct HeldMatrix {
   Precision precision;
   std::vector<int8_t> integers; // of int4, two a byte
   std::vector<float> floats;
+  std::vector<uint16_t> halves;
   std::vector<float> scales;
   int64_t group_size = 0;
   BlockShape block;
@@ -76,6 +77,7 @@ struct SourceMatrix {
   HeldMatrix held() const;
 
 private:
+  HeldMatrix held_table() const;
   int64_t block_rows(BlockShape by) const;
   bool covers(BlockShape by, int64_t block_row, int64_t i, int64_t column) const;
   size_t index(BlockShape by, int64_t block_row, int64_t i, int64_t column) const;
@@ -112,6 +114,9 @@ constexpr Precision kInt8{WeightType::int8, ActivationType::int8};
 constexpr Precision kInt16{WeightType::int8, ActivationType::int16};
 constexpr Precision kFloat32{WeightType::float32, ActivationType::float32};
 constexpr Precision kInt4{WeightType::int4, ActivationType::int8};
+constexpr Precision kTable{WeightType::float32, ActivationType::ids};
+constexpr Precision kHalfTable{WeightType::float16, ActivationType::ids};
+constexpr Precision kTables[] = {kTable, kHalfTable};
 // That matrices in blocks may have, and all.
 constexpr Precision kBlockPrecisions[] = {kInt8, kInt16, kFloat32};
 constexpr Precision kPrecisions[] = {kInt8, kInt16, kFloat32, kInt4};
@@ -138,6 +143,10 @@ SourceStack in_blocks(SourceStack stack, BlockShape block, float density);
 SourceStack in_mixed_blocks(SourceStack stack, uint64_t seed);
 // Low-rank matrices of random factors, one in four of them left as it is.
 SourceStack in_factors(SourceStack stack, uint64_t seed);
+// The first layer's weight_ih replaced by float32 ones of which halves hold all bits, or by tables
+// of the same values.
+SourceStack with_floats_first(SourceStack stack, uint64_t seed);
+SourceStack with_tables(SourceStack stack, Precision table, uint64_t seed);
 // The same weights, handed over dense.
 SourceStack as_dense(SourceStack stack);
 
@@ -146,6 +155,7 @@ struct Sequence {
   LstmShape shape;
   int64_t T = 0, B = 0;
   std::vector<float> x, h0, c0;
+  std::vector<int64_t> ids; // in the place of x, where there are any
 
   int64_t y_columns() const { return shape.num_directions * shape.output_size(); }
   int64_t states() const { return shape.num_layers * shape.num_directions; }
@@ -154,6 +164,8 @@ struct Sequence {
 };
 
 Sequence random_sequence(const LstmShape &shape, int64_t T, int64_t B, uint64_t seed);
+// Of token ids, with x the one-hot rows for them.
+Sequence random_ids(const LstmShape &shape, int64_t T, int64_t B, uint64_t seed);
 // Of B rows, each 1..T.
 std::vector<int64_t> random_lengths(int64_t T, int64_t B, uint64_t seed);
 

@@ -127,6 +127,31 @@ TEST(lying_records_are_refused) {
   });
 }
 
+// Of layers and directions in their order: 0, 0 reverse, 1, 1 reverse.
+TEST(tables_elsewhere_are_refused) {
+  const auto table = with_tables(good_stack(kFloat32), kTable, 2).packed();
+  const auto as_table = [](const std::vector<uint8_t> &packed, size_t at) {
+    return with(with(packed, kActivationTypeAt + at, 4), kFormAt + at, 5);
+  };
+  const std::string only = ": only weight_ih of the first layer can be a table";
+  check_refused(as_table(table, kMatrixBytes), "weight_hh_l0" + only);
+  check_refused(as_table(table, 2 * kMatrixBytes), "weight_hr_l0" + only);
+  check_refused(as_table(table, 2 * kRecordBytes), "weight_ih_l1" + only);
+  check_refused(as_table(good(kFloat32), 0), "tables or neither");
+  check_refused(as_table(good(kFloat32), kRecordBytes), "tables or neither");
+  for (uint32_t form : {0u, 1u, 2u, 3u, 4u, 6u, 7u})
+    check_refused(with(table, kFormAt, form), "arithmetic");
+  check_refused(with(table, kWeightTypeAt, 1), "there is no precision");
+  check_refused(with(table, kWeightTypeAt, 4), "arithmetic");
+  check_refused(with(with(table, kWeightTypeAt, 4), kFormAt, 6), "expected");
+  check_refused(with(table, kActivationMaxAt, 2), "range");
+  check_refused(with(table, kBlockSparseAt, 1), "layout");
+  check_refused(with(table, kRowSumBytesAt, 4), "row sums of");
+  check_refused(with(table, kScaleColumnsAt, 32), "scales of");
+  auto factors = with(as_table(with(table, kWeightTypeAt + 32, 2), 32), kRanksAt, 3);
+  check_refused(with(factors, kActivationMaxAt + 32, 1), "factors");
+}
+
 TEST(lying_row_sums_are_refused) {
   for_each_record([](size_t at) {
     for (uint32_t bytes : {0u, 1u, 3u, 8u, 0xffffffffu})

@@ -113,6 +113,22 @@ TEST(errors_name_the_matrix_and_say_what_is_wrong) {
   floats.check(ih.scales, 0, 2.0f, "weight_ih_l0: scale of row 0");
 }
 
+TEST(errors_name_the_table) {
+  const SourceStack stack = random_stack(shape_of(5, 9, 0, 1, 2), Weights::any, 1);
+  Tampered floats(with_tables(stack, kTable, 2)), halves(with_tables(stack, kHalfTable, 2));
+  const std::string name = "weight_ih_l0_reverse: ";
+  const uint8_t *const table = floats.stack.layers[1].ih.tiles;
+  const uint8_t *const half_table = halves.stack.layers[1].ih.tiles;
+  const int64_t last = 4 * 64 + 32 + 24, padding = last + 1; // of id 4: unit 8 of o, unit 9
+  for (uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u})
+    floats.check(table, last, float_of(bits), name + "weights must be finite");
+  for (int bits : {0x7c00, 0xfc00, 0x7e00})
+    halves.check(half_table, last, static_cast<uint16_t>(bits), name + "weights must be finite");
+  floats.check(table, padding, 1.0f, name + "weights of padding must be zero");
+  halves.check<uint16_t>(half_table, padding, 1, name + "weights of padding must be zero");
+  floats.check(floats.stack.layers[1].ih.scales, 0, 2.0f, name + "scale of row 0");
+}
+
 // Of 12 strips in all: the second slice has 4, and repeats the last of them.
 TEST(slices_cover_each_strip_once) {
   Tampered sparse(in_blocks(random_stack(shape_of(9, 20), Weights::any, 1), {8, 4}, 1.0f));

@@ -117,6 +117,7 @@ def options() -> Iterator[Malformed]:
         message = f"unknown class '{word}'"
         yield option(f"word-{n}", "class", f'"{word}"', message, "FastQuantLSTM", repr(word))
     yield from precisions()
+    yield from tables()
     for n, word in enumerate(["sparse", "Dense", ""]):
         message = "'layout' must be auto, dense or block_sparse, got '"
         yield option(f"word-{n}", "layout", f'"{word}"', message, "block_sparse", repr(word))
@@ -190,8 +191,28 @@ def precisions() -> Iterator[Malformed]:
         yield option(f"value-{n}", "precision", value, message, "precision")
     for n, word in enumerate(["int2", "INT8", ""]):
         value = f'{{"weight_ih_l0":"{word}","weight_hh_l0":"{word}"}}'
-        message = f"precision must be one of: int8, int16, float32, int4; got '{word}'"
+        known = "int8, int16, float32, int4, table, table_float16"
+        message = f"precision must be one of: {known}; got '{word}'"
         yield option(f"word-{n}", "precision", value, message, "int8", repr(word))
+
+
+def tables() -> Iterator[Malformed]:
+    """Tables of token ids where there is none."""
+    only = "only weight_ih of the first layer can be a table"
+    both = "the first layer's weight_ih of both directions are tables or neither"
+    for n, (base, name, word, message) in enumerate(
+        [
+            ("int8", "weight_hh_l0", "table", f"weight_hh_l0: {only}"),
+            ("int8-projected", "weight_hr_l0", "table_float16", f"weight_hr_l0: {only}"),
+            ("int8-bidirectional", "weight_ih_l1", "table", f"weight_ih_l1: {only}"),
+            ("int8-bidirectional", "weight_ih_l0", "table", f"weight_ih_l0_reverse: {both}"),
+            ("table", "weight_ih_l0_reverse", "float32", f"weight_ih_l0_reverse: {both}"),
+        ]
+    ):
+        value = json.dumps(Parts(base).options["precision"] | {name: word})
+        yield option(f"table-{n}", "precision", value, message, "tables of token ids", base=base)
+    message = "a FastSparseLSTM has no 'table' matrices"
+    yield option("table", "class", '"FastSparseLSTM"', message, "table", base="table")
 
 
 def names() -> Iterator[Malformed]:

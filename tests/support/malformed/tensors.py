@@ -15,8 +15,10 @@ EVERY = [
     "float32-blocks",
     "int16-blocks",
     "mixture",
+    "table",
+    "table-halves",
 ]
-ENDS = ("_scale", "_values", "_crow_indices", "_col_indices")
+ENDS = ("_scale", "_table", "_values", "_crow_indices", "_col_indices")
 
 
 def matrix_of(name: str) -> str:
@@ -93,7 +95,13 @@ def of_tensor(
     lacking = matrix if name.endswith("_values") else name
     yield changed("without", lambda p: p.remove(name), f"{lacking} is missing", "lacks")
     expected = f"{name}: expected {dtype} ["
-    others = {"I8": ["U8", "BOOL", "F8_E4M3"], "U8": ["I8", "BOOL"], "F32": ["I32"], "I32": ["F32"]}
+    others = {
+        "I8": ["U8", "BOOL", "F8_E4M3"],
+        "U8": ["I8", "BOOL"],
+        "F16": ["BF16", "I16"],
+        "F32": ["I32"],
+        "I32": ["F32"],
+    }
     for other in others[dtype]:
         yield changed(
             f"{other}-as", lambda p, other=other: p.header[name].update(dtype=other), expected
@@ -101,6 +109,7 @@ def of_tensor(
     other, itemsize, *words = {
         "I8": ("F32", 4, "int8", "float32"),
         "U8": ("F32", 4, "uint8", "float32"),
+        "F16": ("F32", 4, "float16", "float32"),
         "F32": ("F16", 2, "float32", "float16"),
         "I32": ("I64", 8, "int32", "int64"),
     }[dtype]
@@ -121,6 +130,10 @@ def of_tensor(
             str(shape[0]),
             str(longer[0]),
         )
+    if dtype == "F16":
+        for what, value in (("nan", b"\0\x7e"), ("inf", b"\0\x7c"), ("-inf", b"\0\xfc")):
+            message = f"{matrix}: weights must be finite, those of token id 0 are not"
+            yield changed(what, lambda p, v=value: p.put(name, 2, v), message, "finite")
     if dtype == "F32":
         is_scale, is_bias = name.endswith("_scale"), name.startswith("bias")
         message = f"{matrix} must be finite" if is_bias else f"{matrix}: weights must be finite"
