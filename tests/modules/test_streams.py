@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
+from id_cases import folded
 from isas import assert_same_bits
 from lstm_fastkernels import _eager
 from stream_cases import CASE, CASES, check_schedules, low_rank
@@ -221,6 +222,8 @@ def test_batches_that_cannot_be():
             lfk.StreamBatch(other, 1)
     with pytest.raises(ValueError, match="one direction"):
         lfk.StreamBatch(lfk.FastQuantLSTM(9, 31, bidirectional=True), 1)
+    with pytest.raises(ValueError, match="token ids"):
+        lfk.StreamBatch(folded(CASE), 1)
 
 
 def test_a_tick_of_no_streams():

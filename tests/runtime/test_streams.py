@@ -11,6 +11,7 @@ import lstm_fastkernels as lfk
 import malformed
 from c_interface import INVALID_ARGUMENT, INVALID_FILE, Handle, Tick, call, last_error
 from cases import Case
+from id_cases import folded
 from io_cases import refuse
 from isas import assert_same_bits, chosen
 from lstm_fastkernels.runtime import StreamBatch
@@ -186,6 +187,8 @@ def test_batches_that_cannot_be(load):
     refuse(lambda: StreamBatch(CASE.fast(), 1), None, "lstm must be a LSTM, got", kind=TypeError)
     both = load(Case(bidirectional=True).fast())
     refuse(lambda: StreamBatch(both, 1), None, "an LSTM of one direction")
+    ids = load(folded(CASE))
+    refuse(lambda: StreamBatch(ids, 1), None, "this LSTM reads token ids")
 
 
 def test_no_streams(load):

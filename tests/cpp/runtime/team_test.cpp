@@ -158,7 +158,9 @@ Result run_split(const std::vector<uint8_t> &packed, const Sequence &sequence, i
 
 void check_teams(const SourceStack &stack, int64_t T, int64_t B) {
   const auto packed = stack.packed();
-  const Sequence sequence = random_sequence(stack.shape, T, B, 31);
+  const bool takes_ids = stack.precision().activations == ActivationType::ids;
+  const Sequence sequence =
+      takes_ids ? random_ids(stack.shape, T, B, 31) : random_sequence(stack.shape, T, B, 31);
   const std::vector<int64_t> lengths = random_lengths(T, B, 32);
   const Result expected = forward(packed, sequence);
   const Result shorter = forward(packed, sequence, 1, lengths);
@@ -193,6 +195,9 @@ TEST(teams_run_every_kind_of_matrix) {
     check_teams(dense, 5, 1);
     check_teams(dense, 5, 3);
   }
+  for (const Precision &table : kTables)
+    check_teams(with_tables(random_stack(shape_of(23, 151, 0, 2), Weights::any, 35), table, 36), 5,
+                3);
   // More than one window of a block-sparse matrix, whole windows of which are shared out.
   for (const Precision &precision : kBlockPrecisions)
     check_teams(in_blocks(random_stack(shape_of(9, 151, 0, 2, 1, precision), Weights::any, 36),
