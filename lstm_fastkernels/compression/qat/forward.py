@@ -44,6 +44,7 @@ class _Call:
             raise RuntimeError(
                 "torch.func cannot go through a prepared LSTM: use torch.autograd.grad"
             )
+        self.takes_ids = False  # an embedding is trained before it is folded
         self.hidden_size: int = module.hidden_size
         self.batch_first: bool = getattr(module, "batch_first", False)
         self._dropout = getattr(module, "dropout", 0.0) if module.training else 0.0
