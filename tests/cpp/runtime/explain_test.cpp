@@ -115,6 +115,25 @@ TEST(no_more_threads_than_processors) {
         "1 of 3: 774144 products, a second one pays from 33554432 on; 4000" + asked + "3");
 }
 
+// A step of a row is 4 * 256 * (128 + 256) = 393,216 products: for 6 members at most, and less than
+// a core's cache holds.
+TEST(threads_that_share_weights_are_told) {
+  const SourceStack stack = random_stack(shape_of(128, 256), Weights::any, 6);
+  const auto threads = [&](int64_t B, int processors) {
+    const Processors there(processors);
+    return explained(stack, arguments(90, B, processors))[1];
+  };
+  const std::string one = "one direction, 1 rows in 1 part, weights shared by ";
+  CHECK(threads(1, 2) == "threads: 2 of 2: " + one + "2");
+  CHECK(threads(1, 64) == "threads: 6 of 64: " + one + "6");
+  CHECK(threads(2, 6) == "threads: 6 of 6: one direction, 2 rows in 2 parts, weights shared by 3");
+  CHECK(threads(9, 6) == "threads: 6 of 6: one direction, 9 rows in 6 parts");
+  const SourceStack thin = in_factors(stack, 1);
+  const Processors two(2);
+  CHECK(explained(thin, arguments(4000, 1, 2))[1] ==
+        "threads: 1 of 2: one direction, 1 rows in 1 part");
+}
+
 TEST(explain_checks_as_lstm_forward_does) {
   const SourceStack stack = random_stack(shape_of(3, 5), Weights::any, 4);
   CHECK(explained(stack, arguments(2, 0)) == Lines{"nothing to run"});
