@@ -43,10 +43,11 @@ public:
         ih_(call.stack.layers[static_cast<size_t>(cell_)].ih),
         bias_(call.stack.layers[static_cast<size_t>(cell_)].bias),
         columns_(call.stack.shape.layer_input_size(layer)),
-        widened_(memory.allocate<float>(most_members * columns_)),
         state_(call, memory, cell_, rows, most_members), steps_(call.arguments.time_steps) {
-    if (!is_table(ih_.arithmetic))
+    if (!is_table(ih_.arithmetic)) {
       input_.emplace(memory, ih_, most_rows, columns_);
+      widened_ = memory.allocate<float>(most_members * columns_);
+    }
     while (steps_ > 0 && active(steps_ - 1) == 0)
       --steps_;
   }
@@ -157,7 +158,7 @@ private:
   const uint8_t *bias_;
   const int64_t columns_;        // of the input
   std::optional<Operand> input_; // none where the matrix is a table
-  float *const widened_;         // a row for each member
+  float *widened_ = nullptr;     // a row for each member
   const CellState state_;
   int64_t steps_; // that have rows
 };
