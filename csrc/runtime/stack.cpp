@@ -38,7 +38,7 @@ public:
   // For chunks of at most `most_rows` rows.
   Direction(const Call &call, Workspace &memory, int64_t layer, int64_t direction, RowRange rows,
             int64_t most_rows, int most_members)
-      : call_(call), layer_(layer), reverse_(direction == 1), rows_(rows),
+      : call_(call), reverse_(direction == 1), rows_(rows),
         cell_(layer * call.stack.shape.num_directions + direction),
         ih_(call.stack.layers[static_cast<size_t>(cell_)].ih),
         bias_(call.stack.layers[static_cast<size_t>(cell_)].bias),
@@ -150,7 +150,6 @@ private:
   }
 
   const Call &call_;
-  const int64_t layer_;
   const bool reverse_;
   const RowRange rows_;
   const int64_t cell_;
