@@ -129,7 +129,6 @@ class FastLSTM(LstmCalls, FastModule):
         h, c = two_states(state)
         time = 1 if x.dim() == 2 and self.batch_first else 0
         y, after = self._forward_columns(x.unsqueeze(time), (h, c), None)
-        assert isinstance(y, Tensor)
         y = y.squeeze(time)
         changes = list(zip((h, c), after, strict=True))
         if out is not None:

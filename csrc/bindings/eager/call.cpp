@@ -39,11 +39,12 @@ bool connect_calls(const EagerFunctions *given, PyObject *heard) {
   return floats_name && batch_first_name;
 }
 
-int anyone_hears(PyObject *functions_of) {
-  for (Py_ssize_t i = 0; i < PyTuple_Size(functions_of); ++i)
-    if (const int heard = is_true(PyObject_CallNoArgs(PyTuple_GetItem(functions_of, i))))
+int anyone_hears(PyObject *asked) {
+  const Py_ssize_t count = PyTuple_Size(asked);
+  for (Py_ssize_t i = 0; i < count; ++i)
+    if (const int heard = is_true(PyObject_CallNoArgs(PyTuple_GetItem(asked, i))))
       return heard;
-  return 0;
+  return count < 0 ? -1 : 0;
 }
 
 bool Arguments::take_states(PyObject *hx) {
@@ -60,12 +61,13 @@ bool Call::take(const Arguments &given, Form form) {
   for (PyObject *const tensor : {given.x, given.h, given.c, given.out})
     if (tensor && !is_plain_class(tensor))
       return false;
-  if (!functions || anyone_hears(listeners))
+  // x first: on another device the call ends here.
+  if (!functions || !x.take(given.x) || anyone_hears(listeners))
     return false;
   PyObject *const dict = PyObject_GenericGetDict(given.module, nullptr);
   const bool taken = dict && take_module(dict, given);
   Py_XDECREF(dict);
-  return taken && take_x(given.x, form) && (!given.h || take_states(given));
+  return taken && lay_out(form) && (!given.h || take_states(given));
 }
 
 bool Call::take_module(PyObject *dict, const Arguments &given) {
@@ -76,9 +78,7 @@ bool Call::take_module(PyObject *dict, const Arguments &given) {
          functions->shape_of(packed_.data(), packed_.size(0), &shape_, &takes_ids_);
 }
 
-bool Call::take_x(PyObject *tensor, Form form) {
-  if (!x.take(tensor))
-    return false;
+bool Call::lay_out(Form form) {
   const int dims = x.dims();
   const std::optional<DataType> type = takes_ids_ ? DataType::float32 : x.type();
   a_.id_type = takes_ids_ ? x.id_type() : IdType::none;

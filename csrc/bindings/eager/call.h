@@ -51,7 +51,7 @@ private:
   using Sizes = std::initializer_list<int64_t>;
 
   bool take_module(PyObject *dict, const Arguments &given);
-  bool take_x(PyObject *tensor, Form form);
+  bool lay_out(Form form); // what x means to the module
   bool take_states(const Arguments &given);
   // For x of as many rows, and states of all; the kernels check them.
   bool take_state_rows(PyObject *list);

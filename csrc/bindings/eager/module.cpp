@@ -116,7 +116,7 @@ PyObject *current(PyObject *, PyObject *module_dict) {
 }
 
 PyObject *quiet(PyObject *, PyObject *listeners) {
-  const int heard = PyTuple_Check(listeners) ? anyone_hears(listeners) : 0;
+  const int heard = anyone_hears(listeners);
   return heard < 0 ? nullptr : PyBool_FromLong(!heard);
 }
 
