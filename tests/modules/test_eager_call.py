@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lstm_fastkernels as lfk
-from cases import Case, assert_same
+from cases import FORMS, Case, assert_same
 from isas import assert_same_bits, everywhere
 from lstm_fastkernels import _eager, ops
 
@@ -32,12 +32,8 @@ def by_op(module, x, hx=None):
     return module._run(x, hx, None, module.batch_first)
 
 
-FORMS = {
-    "plain": CASE,
-    "batch_first": replace(CASE, batch_first=True),
-    "bidirectional": replace(CASE, bidirectional=True),
-    "projection": replace(CASE, proj_size=13),
-    "one row": replace(CASE, B=1),
+CASES = {
+    **{name: replace(CASE, **form) for name, form in FORMS.items()},
     "one step": replace(CASE, T=1),
     "float32": replace(CASE, activations="float32"),
     "int4": replace(CASE, activations="int4", group_size=32),
@@ -45,10 +41,10 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_short_calls_are_the_op(name, dtype):
-    case = FORMS[name]
+    case = CASES[name]
     fast, x, state = case.fast(), case.x().to(dtype), case.state()
     low = tuple(s.to(dtype) for s in state)
     fast(x)  # the op meets the weights first

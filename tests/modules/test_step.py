@@ -6,19 +6,12 @@ import pytest
 import torch
 
 import lstm_fastkernels as lfk
-from cases import KINDS, Case
+from cases import FORMS, KINDS, Case
 from isas import assert_same_bits, everywhere
 from lstm_fastkernels import _eager
 
 CASE = Case(9, 31, 2, T=7, B=3)
-FORMS = {
-    "plain": CASE,
-    "batch_first": replace(CASE, batch_first=True),
-    "bidirectional": replace(CASE, bidirectional=True),
-    "projection": replace(CASE, proj_size=13),
-    "one row": replace(CASE, B=1),
-    **{name: replace(CASE, **kind) for name, kind in KINDS.items()},
-}
+CASES = {name: replace(CASE, **change) for name, change in (FORMS | KINDS).items()}
 
 
 def goes_short(fast, x, state, out=None):
@@ -31,11 +24,11 @@ def steps_of(case):
     return list(case.x().transpose(0, 1) if case.batch_first else case.x())
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("given_out", [False, True], ids=["new y", "out"])
 def test_steps_are_forward(name, dtype, given_out):
-    case = FORMS[name]
+    case = CASES[name]
     fast, state = case.fast(), lfk.State(*case.state())
     time = 1 if case.batch_first else 0
 

@@ -1,6 +1,7 @@
 import pytest
 
 import lstm_fastkernels as lfk
+from c_interface import Handle
 from lstm_fastkernels.runtime import LSTM
 
 
@@ -11,5 +12,16 @@ def load(path):
     def load(fast):
         lfk.save_file(fast, path)
         return LSTM.load(path)
+
+    return load
+
+
+@pytest.fixture
+def load_c(path):
+    """The C interface's LSTM of a fast module."""
+
+    def load(fast):
+        lfk.save_file(fast, path)
+        return Handle("lstm_load", Handle("file_open", bytes(path)), b"")
 
     return load

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file as load_tensors
 
 import golden
-import lstm_fastkernels as lfk
 from c_interface import (
     FUNCTIONS,
     INVALID_ARGUMENT,
@@ -20,9 +19,12 @@ from c_interface import (
     OK,
     Handle,
     Sequence,
+    State,
     Tensor,
     call,
     last_error,
+    state_of,
+    views,
 )
 from calls import GRID
 from calls import call as run_module
@@ -32,37 +34,8 @@ CASE = Case(9, 31, 2, proj_size=13, T=7, B=5)
 
 
 @pytest.fixture
-def load(path):
-    """The C interface's LSTM of a fast module."""
-
-    def load(fast):
-        lfk.save_file(fast, path)
-        return Handle("lstm_load", Handle("file_open", bytes(path)), b"")
-
-    return load
-
-
-class State(Handle):
-    """h and c are views."""
-
-    def __init__(self, lstm, batch_size=1):
-        super().__init__("state_new", lstm, batch_size)
-        self.h, self.c = views(self, call("lstm_shape", lstm))
-
-
-def views(state, shape):
-    layers = shape.num_layers * shape.num_directions, call("state_batch_size", state)
-    sizes = shape.proj_size or shape.hidden_size, shape.hidden_size
-    return [
-        np.ctypeslib.as_array(call(f"state_{name}", state), (*layers, size))
-        for name, size in zip("hc", sizes, strict=True)
-    ]
-
-
-def state_of(lstm, values):
-    state = State(lstm, values[0].shape[1])
-    state.h[...], state.c[...] = values
-    return state
+def load(load_c):
+    return load_c
 
 
 def sequence(x, y, lengths=None, threads=0):

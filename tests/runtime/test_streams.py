@@ -9,7 +9,7 @@ import torch
 
 import lstm_fastkernels as lfk
 import malformed
-from c_interface import INVALID_ARGUMENT, INVALID_FILE, Handle, Tick, call, last_error
+from c_interface import INVALID_ARGUMENT, INVALID_FILE, Tick, call, last_error
 from cases import Case
 from id_cases import folded
 from io_cases import refuse
@@ -17,17 +17,6 @@ from isas import assert_same_bits, chosen
 from lstm_fastkernels.runtime import StreamBatch
 from stream_batches import CBatch, NumpyBatch
 from stream_cases import CASE, CASES, Schedule, check_schedules, low_rank
-
-
-@pytest.fixture
-def load_c(path):
-    """The C interface's LSTM of a fast module."""
-
-    def load(fast):
-        lfk.save_file(fast, path)
-        return Handle("lstm_load", Handle("file_open", bytes(path)), b"")
-
-    return load
 
 
 @pytest.mark.parametrize("name", CASES)

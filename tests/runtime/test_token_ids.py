@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import lstm_fastkernels as lfk
-from c_interface import INVALID_ARGUMENT, OK, Handle, Sequence, call, last_error
+from c_interface import INVALID_ARGUMENT, OK, Sequence, call, last_error
+from c_interface import state_of as c_state_of
 from cases import assert_same
 from id_cases import CLASSES, OTHERS, STACKS, folded, ids_of
 from isas import everywhere
@@ -92,51 +93,29 @@ def test_arrays_that_are_refused(load):
         )
 
 
-class State(Handle):
-    def __init__(self, lstm, batch_size, values):
-        super().__init__("state_new", lstm, batch_size)
-        shape = call("lstm_shape", lstm)
-        layers = shape.num_layers * shape.num_directions
-        sizes = shape.proj_size or shape.hidden_size, shape.hidden_size
-        self.h, self.c = (
-            np.ctypeslib.as_array(call(f"state_{name}", self), (layers, batch_size, size))
-            for name, size in zip("hc", sizes, strict=True)
-        )
-        self.h[...], self.c[...] = values
-
-
-@pytest.fixture
-def c_lstm(path):
-    def load(fast):
-        lfk.save_file(fast, path)
-        return Handle("lstm_load", Handle("file_open", bytes(path)), b"")
-
-    return load
-
-
-def test_c(c_lstm):
+def test_c(load_c):
     fast, ids, lengths = folded(CASE), ids_of(CASE).numpy(), CASE.lengths().numpy()
-    lstm, shape = c_lstm(fast), (CASE.T, CASE.B)
+    lstm, shape = load_c(fast), (CASE.T, CASE.B)
     assert call("lstm_takes_ids", lstm) == 1
-    assert call("lstm_takes_ids", c_lstm(CASE.fast())) == call("lstm_takes_ids", None) == 0
+    assert call("lstm_takes_ids", load_c(CASE.fast())) == call("lstm_takes_ids", None) == 0
     for counts in (None, lengths):
-        state, y = State(lstm, CASE.B, CASE.state()), np.full((*shape, 31), 8, np.float32)
+        state, y = c_state_of(lstm, CASE.state()), np.full((*shape, 31), 8, np.float32)
         sequence = Sequence(*shape, y=y.ctypes.data, ids=ids.ctypes.data)
         sequence.lengths = None if counts is None else counts.ctypes.data
         assert call("lstm_forward", lstm, sequence, state) == OK, last_error()
         tensors = None if counts is None else torch.from_numpy(counts)
         assert_same(outputs(y, state), fast(torch.from_numpy(ids), CASE.state(), tensors))
-    state, y = State(lstm, CASE.B, CASE.state()), np.empty((*shape, 31), np.float32)
+    state, y = c_state_of(lstm, CASE.state()), np.empty((*shape, 31), np.float32)
     for t in range(CASE.T):
         at = ids[t].ctypes.data, state, y[t].ctypes.data
         assert call("lstm_step_ids", lstm, *at) == OK, last_error()
     assert_same(outputs(y, state), fast(torch.from_numpy(ids), CASE.state()))
 
 
-def test_c_is_told(c_lstm):
+def test_c_is_told(load_c):
     ids, y = ids_of(CASE).numpy(), np.full((CASE.T, CASE.B, 31), 8, np.float32)
-    lstm, plain = c_lstm(folded(CASE)), c_lstm(CASE.fast())
-    state = State(lstm, CASE.B, CASE.state())
+    lstm, plain = load_c(folded(CASE)), load_c(CASE.fast())
+    state = c_state_of(lstm, CASE.state())
 
     def refused(message, name, *arguments):
         assert call(name, *arguments) == INVALID_ARGUMENT

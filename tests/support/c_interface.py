@@ -15,6 +15,8 @@ from ctypes import (
 )
 from pathlib import Path
 
+import numpy as np
+
 import lstm_fastkernels as lfk
 
 OK, INVALID_ARGUMENT, INVALID_FILE, IO_ERROR = range(4)
@@ -142,3 +144,28 @@ class Handle(c_void_p):
 
     def __del__(self):
         call(f"{self.kind}_free", self)
+
+
+class State(Handle):
+    """h and c are views."""
+
+    def __init__(self, lstm, batch_size=1):
+        super().__init__("state_new", lstm, batch_size)
+        self.h, self.c = views(self, call("lstm_shape", lstm))
+
+
+def views(state, shape):
+    """h and c of a state."""
+    layers = shape.num_layers * shape.num_directions, call("state_batch_size", state)
+    sizes = shape.proj_size or shape.hidden_size, shape.hidden_size
+    return [
+        np.ctypeslib.as_array(call(f"state_{name}", state), (*layers, size))
+        for name, size in zip("hc", sizes, strict=True)
+    ]
+
+
+def state_of(lstm, values):
+    """A state of (h, c)."""
+    state = State(lstm, values[0].shape[1])
+    state.h[...], state.c[...] = values
+    return state

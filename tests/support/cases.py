@@ -26,6 +26,15 @@ KINDS = {
     "float32": {"activations": "float32", "density": 0.4},
 }
 
+# What to replace in a case for each way of laying out a call and its LSTM.
+FORMS = {
+    "plain": {},
+    "batch_first": {"batch_first": True},
+    "bidirectional": {"bidirectional": True},
+    "projection": {"proj_size": 13},
+    "one row": {"B": 1},
+}
+
 
 @dataclass(frozen=True)
 class Case:
