@@ -4,7 +4,7 @@
 //
 //   g++ -O3 -std=c++17 limits.cpp -o limits && taskset -c 0 ./limits
 //
-// Needs AVX2; the AVX-512 VNNI sequences are measured where the CPU and the system have them.
+// Needs AVX2; AVX-512 VNNI and AMX are measured where the CPU and the system have them.
 // Prints JSON.
 
 #include <algorithm>
@@ -17,10 +17,13 @@
 #include <cstring>
 #include <immintrin.h>
 #include <memory>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <vector>
 
 #define AVX2 "avx2,fma"
 #define VNNI "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni"
+#define AMX "amx-tile,amx-int8"
 
 // Makes the compiler forget what it knows about a register and about memory, at no cost. Without
 // it, a product of operands that never change would be computed once, ahead of the loop.
@@ -90,26 +93,67 @@ KERNEL(int16_dpwssd_512, VNNI, __m512i, _mm512_dpwssd_epi32(sum, x, w))
 KERNEL(int16_widen_dpwssd_256, VNNI, __m256i, _mm256_dpwssd_epi32(sum, x, WIDEN_256))
 KERNEL(int16_widen_dpwssd_512, VNNI, __m512i, _mm512_dpwssd_epi32(sum, x, WIDEN_512))
 
+// kSums products of 16 rows, 16 rows and 64 columns a round, by six sums, as many as there is room
+// for beside two operands.
+__attribute__((target(AMX))) void int8_tdpbusd(long rounds) {
+  struct {
+    uint8_t palette = 1, unused[15] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } const shapes;
+  asm volatile("ldtilecfg %0" : : "m"(shapes)); // GCC's intrinsic does not say that it reads them
+  for (; rounds > 0; --rounds) {
+    _tile_dpbusd(0, 6, 7);
+    _tile_dpbusd(1, 6, 7);
+    _tile_dpbusd(2, 6, 7);
+    _tile_dpbusd(3, 6, 7);
+    _tile_dpbusd(4, 6, 7);
+    _tile_dpbusd(5, 6, 7);
+    _tile_dpbusd(0, 6, 7);
+    _tile_dpbusd(1, 6, 7);
+    _tile_dpbusd(2, 6, 7);
+    _tile_dpbusd(3, 6, 7);
+  }
+  _tile_release();
+}
+
+bool always() { return true; }
+
+bool has_vnni() {
+  return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512bw");
+}
+
+// Which the system gives to a process that asks for it.
+bool has_amx() {
+  constexpr unsigned kTileAndInt8 = 1u << 24 | 1u << 25;
+  constexpr long kRequest = 0x1023, kTileData = 18; // ARCH_REQ_XCOMP_PERM
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kTileAndInt8) == kTileAndInt8 &&
+         syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
+
 struct Rate {
   const char *name;
   void (*run)(long rounds);
   int products; // in one accumulation
-  bool vnni;
+  bool (*runs_here)();
 };
 
 constexpr Rate kRates[] = {
-    {"float32_fma", float32_fma, 8, false},
-    {"int8_maddubs", int8_maddubs, 32, false},
-    {"int8_sign", int8_sign, 32, false},
-    {"int8_maddubs_pair", int8_maddubs_pair, 64, false},
-    {"int16_madd", int16_madd, 16, false},
-    {"int16_widen_madd", int16_widen_madd, 16, false},
-    {"int8_dpbusd_256", int8_dpbusd_256, 32, true},
-    {"int8_dpbusd_512", int8_dpbusd_512, 64, true},
-    {"int16_dpwssd_256", int16_dpwssd_256, 16, true},
-    {"int16_dpwssd_512", int16_dpwssd_512, 32, true},
-    {"int16_widen_dpwssd_256", int16_widen_dpwssd_256, 16, true},
-    {"int16_widen_dpwssd_512", int16_widen_dpwssd_512, 32, true},
+    {"float32_fma", float32_fma, 8, always},
+    {"int8_maddubs", int8_maddubs, 32, always},
+    {"int8_sign", int8_sign, 32, always},
+    {"int8_maddubs_pair", int8_maddubs_pair, 64, always},
+    {"int16_madd", int16_madd, 16, always},
+    {"int16_widen_madd", int16_widen_madd, 16, always},
+    {"int8_dpbusd_256", int8_dpbusd_256, 32, has_vnni},
+    {"int8_dpbusd_512", int8_dpbusd_512, 64, has_vnni},
+    {"int16_dpwssd_256", int16_dpwssd_256, 16, has_vnni},
+    {"int16_dpwssd_512", int16_dpwssd_512, 32, has_vnni},
+    {"int16_widen_dpwssd_256", int16_widen_dpwssd_256, 16, has_vnni},
+    {"int16_widen_dpwssd_512", int16_widen_dpwssd_512, 32, has_vnni},
+    {"int8_tdpbusd", int8_tdpbusd, 16 * 16 * 64, has_amx},
 };
 
 constexpr size_t kKilobyte = 1024, kMegabyte = 1024 * kKilobyte;
@@ -174,13 +218,13 @@ void print_bandwidth() {
   std::printf("\n  }");
 }
 
-void print_rates(bool vnni) {
+void print_rates() {
   std::memset(activations, 3, sizeof activations);
   std::memset(weights, 5, sizeof weights);
   std::printf(",\n  \"gmacs\": {");
   const char *separator = "";
   for (const Rate &rate : kRates) {
-    if (rate.vnni && !vnni)
+    if (!rate.runs_here())
       continue;
     const double seconds = seconds_a_round(rate.run);
     std::printf("%s\n    \"%s\": %.1f", separator, rate.name,
@@ -197,6 +241,5 @@ int main() {
   }
   print_cpu();
   print_bandwidth();
-  print_rates(__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("avx512bw"));
+  print_rates();
 }

@@ -24,7 +24,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["scalar", "avx2", "avx512vnni"])
+@pytest.fixture(params=["scalar", "avx2", "avx512vnni", "amx"])
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set in turn; afterwards the one from before is back."""
     if request.param not in lfk.supported_isas():

@@ -36,6 +36,7 @@ SEQUENCES = {
         ["int16_widen_dpwssd_256", "int16_widen_dpwssd_512"],
         ["int16_dpwssd_256", "int16_dpwssd_512"],
     ),
+    "int8 amx": (["int8_dpbusd_256", "int8_dpbusd_512"], ["int8_tdpbusd"]),
     # Of every instruction set: the kernels have no float32 products that are wider.
     "float32": (["float32_fma"], ["float32_fma"]),
 }

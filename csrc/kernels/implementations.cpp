@@ -10,7 +10,7 @@
 
 // Each architecture's list, worst first.
 #if defined(__x86_64__)
-#define LFK_IMPLEMENTATIONS(X) X(scalar) X(avx2) X(avx512vnni)
+#define LFK_IMPLEMENTATIONS(X) X(scalar) X(avx2) X(avx512vnni) X(amx)
 #elif defined(__aarch64__)
 #define LFK_IMPLEMENTATIONS(X) X(scalar) X(neon) X(neon_dotprod)
 #else

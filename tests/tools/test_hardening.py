@@ -57,7 +57,7 @@ def test_kernels_have_no_stack_protector():
     symbols = readelf("-sW", archive)
     members = dict(re.findall(r"File: \S+\((\S+)\)\n(.*?)(?=\nFile: |\Z)", symbols, re.DOTALL))
     with_protector = {name for name, table in members.items() if "__stack_chk_fail" in table}
-    names = ("scalar", "avx2", "avx512vnni", "neon", "neon_dotprod")
+    names = ("scalar", "avx2", "avx512vnni", "amx", "neon", "neon_dotprod")
     kernels = {f"{name}.cpp.o" for name in names} & members.keys()
     assert kernels
     assert not kernels & with_protector

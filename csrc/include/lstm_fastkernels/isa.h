@@ -9,9 +9,9 @@
 
 namespace lstm_fastkernels {
 
-// What this build, this machine and LSTM_FASTKERNELS_ISA allow: "scalar", then better ones: "avx2"
-// and "avx512vnni" on x86-64, "neon" and "neon_dotprod" on AArch64. The variable names the best one
-// allowed; an unknown name throws Error.
+// What this build, this machine and LSTM_FASTKERNELS_ISA allow: "scalar", then better ones: "avx2",
+// "avx512vnni" and "amx" on x86-64, "neon" and "neon_dotprod" on AArch64. The variable names the
+// best one allowed; an unknown name throws Error.
 LSTM_FASTKERNELS_API std::vector<std::string_view> supported_isas();
 
 // The one in use: the last of supported_isas() unless set_isa chose another.

@@ -11,6 +11,7 @@ struct Dot {
   static constexpr Arithmetic kPairs8 = Arithmetic::any8;
   static constexpr int32_t kOffset = 128;
   static constexpr int kGates = 1;
+  static constexpr int kDensePairs = 48, kLeastTiles = 1;
 
   template <Arithmetic F>
   using Sums =

@@ -8,9 +8,9 @@ namespace LFK_ISA {
 namespace {
 
 // A step's products go to a small buffer. From there c is computed for all of it, and then h: in
-// passes with one tanh on the way, the long latencies overlap from (tile, row) pair to pair. Pairs
-// at a time:
-constexpr int kDensePairs = 48;
+// passes with one tanh on the way, the long latencies overlap from (tile, row) pair to pair. Of a
+// dense matrix Dot::kDensePairs are taken at a time, and at least Dot::kLeastTiles; of a sparse
+// one:
 constexpr int kSparsePairs = 8 * kWindowTiles;
 
 // ---- gates ----
@@ -194,8 +194,10 @@ void look_up(const Matrix &table, int64_t id, const uint8_t *bias, float *gates)
 
 void step(const Matrix &m, TileRange range, const StepArguments &a) {
   alignas(64) float gates[kSparsePairs * kTileRows];
-  const int64_t pairs = m.is_sparse() ? kSparsePairs : kDensePairs;
-  const int64_t dense_tiles = a.rows < pairs ? pairs / (a.rows ? a.rows : 1) : 1;
+  static_assert(Dot::kDensePairs <= kSparsePairs);
+  const int64_t pairs = m.is_sparse() ? kSparsePairs : Dot::kDensePairs;
+  const int64_t fitting = pairs / (a.rows ? a.rows : 1);
+  const int64_t dense_tiles = fitting > Dot::kLeastTiles ? fitting : Dot::kLeastTiles;
   const int64_t most_tiles = m.is_sparse() ? kWindowTiles : dense_tiles;
   const int64_t most_rows = pairs / most_tiles;
   const int64_t width = m.num_tiles * kTileRows;

@@ -2,6 +2,10 @@
 #include "kernels/x86/detect.h"
 
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace lstm_fastkernels {
 namespace {
@@ -39,6 +43,19 @@ bool has_avx512vnni() {
   const Registers features = cpuid(7);
   return has_avx2() && (features.ebx & kAvx512) == kAvx512 && (features.ecx & bit_AVX512VNNI) &&
          saves(kZmm);
+}
+
+bool has_amx() {
+#if defined(__linux__)
+  constexpr unsigned long long kTiles = 0x60000;
+  constexpr unsigned kTileData = 18;             // a part of XCR0
+  constexpr long kAsk = 0x1023;                  // ARCH_REQ_XCOMP_PERM
+  constexpr unsigned kAmx = 1u << 24 | 1u << 25; // AMX-TILE and AMX-INT8
+  return has_avx512vnni() && (cpuid(7).edx & kAmx) == kAmx && saves(kTiles) &&
+         syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 } // namespace lstm_fastkernels

@@ -66,6 +66,7 @@ LFK_INLINE void store_integers(Integers q, int bytes, uint8_t *to) {
 struct Registers256 {
   template <Arithmetic> using Sums = Integers;
   static constexpr int kGates = 1;
+  static constexpr int kDensePairs = 48, kLeastTiles = 1;
   static constexpr int32_t kOffset = 0;
   static constexpr bool kPaired = false;
 

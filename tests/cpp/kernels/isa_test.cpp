@@ -15,6 +15,7 @@ const std::vector<std::string_view> kBuilt = {
 #if defined(__x86_64__)
     "avx2",
     "avx512vnni",
+    "amx",
 #elif defined(__aarch64__)
     "neon",
     "neon_dotprod",

@@ -1,0 +1,205 @@
+// The LSTM on AMX: products of several rows and dense 8-bit weights by tdpbusd, which adds those of
+// 16 rows of activations, 16 rows of weights and 64 columns to a register of 16 x 16 sums. Whatever
+// else there is goes to AVX-512 VNNI, which such a processor has.
+#if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns about its own _mm512_undefined_*.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+
+#include <type_traits>
+
+#include "common/numerics.h"
+#include "common/workspace.h"
+#include "kernels/implementations.h"
+#include "kernels/vector/inline.h"
+#include "kernels/vector/target_region.h"
+#include "kernels/x86/detect.h"
+#include "weights/packed_int4.h"
+
+namespace lstm_fastkernels::avx512vnni {
+extern const Implementation kImplementation;
+}
+
+#define LFK_ISA amx
+
+LFK_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,amx-tile,amx-int8")
+
+#include "kernels/x86/registers.inl"
+
+#include "kernels/x86/vnni.inl"
+
+namespace lstm_fastkernels {
+namespace amx {
+namespace {
+
+struct Dot : VnniDot {
+  // Four registers of sums hide the latency of tdpbusd, and make the most of a gate's.
+  static constexpr int kDensePairs = 128, kLeastTiles = 2;
+};
+
+} // namespace
+} // namespace amx
+} // namespace lstm_fastkernels
+
+#include "kernels/vector/products.inl"
+
+namespace lstm_fastkernels {
+namespace amx {
+namespace {
+
+constexpr int kMostRows = 16;
+constexpr int kGroups = 16; // of 4 columns: what one tdpbusd takes
+constexpr int kGroupBytes = kTileRows * group_bytes(Arithmetic::any8);
+constexpr int kHalf = kTileRows / 2;
+
+// Below, a pass over the weights by vpdpbusd takes no longer.
+constexpr int64_t kLeastRows = 4;
+
+// The shapes of the eight tile registers: 0 to 3 are sums, 4 and 5 activations and weights of 64
+// columns, 6 and 7 those of the columns that are left.
+struct Shapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {};
+
+  Shapes(int64_t activation_rows, int64_t groups_left) {
+    for (int i : {0, 1, 2, 3, 4, 6})
+      rows[i] = static_cast<uint8_t>(activation_rows);
+    rows[5] = kGroups;
+    rows[7] = static_cast<uint8_t>(groups_left ? groups_left : kGroups);
+    row_bytes[6] = static_cast<uint16_t>(rows[7] * 4);
+  }
+
+  // GCC's _tile_loadconfig does not say that it reads all of them.
+  LFK_INLINE void use() const { __asm__ volatile("ldtilecfg %0" : : "m"(*this)); }
+};
+static_assert(sizeof(Shapes) == 64);
+
+using Sums = int32_t[kMostRows][kHalf];
+
+// Of the halves of one tile or two: w is the first one's weights, q the first row of activations.
+template <int kTiles>
+LFK_INLINE void tile_sums(const uint8_t *w, int64_t tile_bytes, const uint8_t *q, int64_t stride,
+                          int64_t groups, Sums *sums) {
+  _tile_zero(0);
+  _tile_zero(1);
+  if constexpr (kTiles == 2) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+#define LFK_ADD(a, b)                                                                              \
+  _tile_loadd(a, q, stride);                                                                       \
+  _tile_loadd(b, w, kGroupBytes);                                                                  \
+  _tile_dpbusd(0, a, b);                                                                           \
+  _tile_loadd(b, w + kGroupBytes / 2, kGroupBytes);                                                \
+  _tile_dpbusd(1, a, b);                                                                           \
+  if constexpr (kTiles == 2) {                                                                     \
+    _tile_loadd(b, w + tile_bytes, kGroupBytes);                                                   \
+    _tile_dpbusd(2, a, b);                                                                         \
+    _tile_loadd(b, w + tile_bytes + kGroupBytes / 2, kGroupBytes);                                 \
+    _tile_dpbusd(3, a, b);                                                                         \
+  }
+  for (; groups >= kGroups; groups -= kGroups, q += kGroups * 4, w += kGroups * kGroupBytes) {
+    LFK_ADD(4, 5)
+  }
+  if (groups > 0) {
+    LFK_ADD(6, 7)
+  }
+#undef LFK_ADD
+  _tile_stored(0, sums[0], sizeof sums[0][0]);
+  _tile_stored(1, sums[1], sizeof sums[0][0]);
+  if constexpr (kTiles == 2) {
+    _tile_stored(2, sums[2], sizeof sums[0][0]);
+    _tile_stored(3, sums[3], sizeof sums[0][0]);
+  }
+}
+
+// Puts the sums of rows first.. of x, of one half of a tile, whose first row is `row` in the matrix
+// and `at` in the target.
+LFK_INLINE void put(const Matrix &m, int64_t row, const Sums &sums, const ActivationRows &x,
+                    int64_t first, int64_t count, const Target &target, int64_t at) {
+  const __m512i row_sums = Dot::row_sums(m, row);
+  const __m512 scales = Dot::load_values(target.scales + at * 4);
+  const int32_t *const zero_points = x.zero_points + first;
+  const float *const row_scales = x.scales + first;
+  const int64_t addend_stride = target.addend_stride * 4, out_stride = target.out_stride;
+  const uint8_t *addend = target.addend + first * addend_stride + at * 4;
+  float *out = target.out + first * out_stride + at;
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < count; ++r, addend += addend_stride, out += out_stride) {
+    const __m512i zeros = Dot::times(row_sums, -zero_points[r]);
+    const __m512 scale = Dot::splat_values(row_scales[r]) * scales;
+    const __m512i exact = Dot::plus(_mm512_load_si512(sums[r]), zeros);
+    _mm512_storeu_ps(out, fma(to_floats(exact), scale, Dot::load_values(addend)));
+  }
+}
+
+// Tiles first..first + tiles - 1 times all rows of x. The last rows may be multiplied twice.
+void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRows &x, int64_t rows,
+              const Target &target) {
+  const int64_t passes = divide_up(rows, kMostRows), count = divide_up(rows, passes);
+  const Shapes shapes(count, m.groups % kGroups);
+  shapes.use();
+  alignas(64) Sums sums[4];
+  for (int64_t t = 0; t < tiles; t += 2) {
+    const int64_t together = tiles - t < 2 ? 1 : 2;
+    const uint8_t *const w = m.tiles + (first + t) * m.tile_bytes();
+    for (int64_t pass = 0; pass < passes; ++pass) {
+      const int64_t row = pass * count < rows - count ? pass * count : rows - count;
+      const uint8_t *const q = x.data + row * x.stride;
+      if (together == 2)
+        tile_sums<2>(w, m.tile_bytes(), q, x.stride, m.groups, sums);
+      else
+        tile_sums<1>(w, m.tile_bytes(), q, x.stride, m.groups, sums);
+      for (int64_t half = 0; half < 2 * together; ++half)
+        put(m, first * kTileRows + t * kTileRows + half * kHalf, sums[half], x, row, count, target,
+            t * kTileRows + half * kHalf);
+    }
+  }
+}
+
+} // namespace
+} // namespace amx
+} // namespace lstm_fastkernels
+
+#include "kernels/vector/lstm.inl"
+
+namespace lstm_fastkernels {
+namespace amx {
+namespace {
+
+bool has_tiles(const Matrix &m, int64_t rows) {
+  return rows >= kLeastRows && !m.is_sparse() &&
+         (m.arithmetic == Arithmetic::pairs8 || m.arithmetic == Arithmetic::any8);
+}
+
+// Afterwards the tile registers are as if they had never been used: nothing of them has to be saved
+// when the thread is changed.
+void products_by_tiles(const Matrix &m, TileRange range, const uint8_t *bias, int64_t rows,
+                       const ActivationRows &x, float *out) {
+  if (!has_tiles(m, rows))
+    return avx512vnni::kImplementation.kernels.products(m, range, bias, rows, x, out);
+  products(m, range, bias, rows, x, out);
+  _tile_release();
+}
+
+void step_by_tiles(const Matrix &m, TileRange range, const StepArguments &a) {
+  if (!has_tiles(m, a.rows))
+    return avx512vnni::kImplementation.kernels.step(m, range, a);
+  step(m, range, a);
+  _tile_release();
+}
+
+} // namespace
+
+extern const Implementation kImplementation = {
+    "amx", has_amx, {quantize_row, products_by_tiles, look_up, step_by_tiles}};
+
+} // namespace amx
+} // namespace lstm_fastkernels
+
+LFK_TARGET_END
+#endif
