@@ -148,10 +148,11 @@ LFK_API lfk_status lfk_streams_restore(lfk_streams *batch, int64_t stream, const
 typedef struct lfk_tick {
   const int64_t *streams; /* [count], each once at most */
   int64_t count;
-  const float *x; /* [count, input_size] */
+  const float *x; /* [count, input_size]; NULL if there are ids */
   float *y;       /* [count, proj_size or hidden_size] */
   int64_t x_row_stride, y_row_stride;
-  int threads; /* at most so many, and as there are processors to use; 0 is 1 */
+  int threads;        /* at most so many, and as there are processors to use; 0 is 1 */
+  const int64_t *ids; /* [count], with x's stride; NULL if there is x */
 } lfk_tick;
 
 LFK_API lfk_status lfk_streams_tick(lfk_streams *batch, const lfk_tick *tick);

@@ -12,8 +12,6 @@ namespace {
 
 State zeros(const Lstm &lstm, int64_t capacity) {
   const LstmShape &shape = lstm.shape();
-  if (lstm.takes_ids())
-    fail("a StreamBatch takes values, this LSTM reads token ids: step runs it");
   if (shape.num_directions != 1)
     fail("a StreamBatch needs an LSTM of one direction: the other one begins at a stream's end");
   if (capacity < 1 || capacity > kMaxStateBatch)
@@ -145,6 +143,8 @@ void StreamBatch::restore(int64_t stream, const void *saved, size_t bytes) {
 void StreamBatch::tick(const int64_t *streams, int64_t count, const void *x, void *y,
                        const TickOptions &options) {
   check_count(count, capacity());
+  if (count == 0)
+    return;
   Workspace memory;
   int64_t *const rows = memory.allocate<int64_t>(count);
   take_own_rows(streams, count, rows);
@@ -155,7 +155,9 @@ void StreamBatch::tick(const int64_t *streams, int64_t count, const void *x, voi
   a.x = x;
   a.y = y;
   a.data_type = options.data_type;
-  a.x_row_stride = options.x_row_stride ? options.x_row_stride : shape.input_size;
+  a.id_type = options.id_type;
+  const int64_t columns = lstm_.takes_ids() ? 1 : shape.input_size;
+  a.x_row_stride = options.x_row_stride ? options.x_row_stride : columns;
   a.y_row_stride = options.y_row_stride ? options.y_row_stride : shape.output_size();
   a.h0 = a.h_n = states_.h();
   a.c0 = a.c_n = states_.c();

@@ -30,10 +30,6 @@ class StreamBatch:
                 "lstm must be a FastQuantLSTM or a FastSparseLSTM, got "
                 f"{type(lstm).__name__}: from_float makes one"
             )
-        if lstm.takes_ids:
-            raise ValueError(
-                "a StreamBatch takes values, this LSTM reads token ids: its step runs it"
-            )
         if lstm.bidirectional:
             raise ValueError(
                 "a StreamBatch needs an LSTM of one direction: the other one begins at a stream's "
@@ -127,13 +123,14 @@ class StreamBatch:
         """y [n, output size] of one time step of n streams, each once at most, from x [n, I].
 
         x: float32, float16 or bfloat16 on the LSTM's device, row i for streams[i]; y has its dtype.
-        Other streams keep their states. Hooks do not run, and y has no gradient.
+        If the LSTM takes_ids, x is [n], int64 or int32, and y float32. Other streams keep their
+        states. Hooks do not run, and y has no gradient. Raises as the LSTM's `step`, too.
         """
         rows = self._own_rows(streams)
-        if isinstance(x, Tensor) and (x.dim() != 2 or x.shape[0] != len(rows)):
+        columns = [] if self.lstm.takes_ids else [self.lstm.input_size]
+        if isinstance(x, Tensor) and (x.dim() != 1 + len(columns) or x.shape[0] != len(rows)):
             raise ValueError(
-                f"x must be [{len(rows)}, {self.lstm.input_size}], a row for each stream, got "
-                f"{list(x.shape)}"
+                f"x must be {[len(rows), *columns]}, a row for each stream, got {list(x.shape)}"
             )
         done = _eager.step(self.lstm, x, self._state, None, rows)
         return self._tick(rows, x) if done is None else done

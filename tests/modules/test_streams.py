@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 import lstm_fastkernels as lfk
-from id_cases import folded
 from isas import assert_same_bits
 from lstm_fastkernels import _eager
-from stream_cases import CASE, CASES, check_schedules, low_rank
+from stream_cases import CASE, CASES, OTHERS, check_schedules, random_input
 
 
 def batch_of(fast, count=3, capacity=4):
@@ -16,7 +15,7 @@ def batch_of(fast, count=3, capacity=4):
     batch = lfk.StreamBatch(fast, capacity)
     for _ in range(count):
         batch.join()
-    batch.tick(batch.streams, torch.randn(count, fast.input_size))
+    batch.tick(batch.streams, random_input(fast, count))
     return batch
 
 
@@ -36,10 +35,14 @@ def goes_short(batch, x, rows):
     return _eager.step(batch.lstm, x, batch._state.copy(), None, rows) is not None
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_ticks_by_the_op_are_the_same(dtype, monkeypatch):
-    fast = CASE.fast()
-    assert goes_short(batch_of(fast), torch.ones(2, 9, dtype=dtype), [0, 2])
+@pytest.mark.parametrize(
+    "make, dtype",
+    [(CASE.fast, torch.float32), (CASE.fast, torch.float16), (OTHERS["token ids"], None)],
+    ids=["float32", "float16", "ids"],
+)
+def test_ticks_by_the_op_are_the_same(make, dtype, monkeypatch):
+    fast = make()
+    assert goes_short(batch_of(fast), random_input(fast, 2, dtype), [0, 2])
     monkeypatch.setattr(_eager, "step", lambda *arguments: None)
     check_schedules(fast, lambda capacity: lfk.StreamBatch(fast, capacity), dtype)
 
@@ -69,8 +72,9 @@ def test_rows_that_no_short_call_takes(name):
     assert not one.h.any()
 
 
-def test_streams_of_a_low_rank_lstm():
-    fast = low_rank()
+@pytest.mark.parametrize("name", OTHERS)
+def test_streams_of_other_lstms_are_as_alone(name):
+    fast = OTHERS[name]()
     check_schedules(fast, lambda capacity: lfk.StreamBatch(fast, capacity))
 
 
@@ -209,6 +213,28 @@ def test_misuse_is_refused_and_changes_nothing(name):
     assert_same_bits(states_of(batch), before)
 
 
+WRONG_IDS = {
+    "below 0": (torch.tensor([3, -1]), RuntimeError, "in 0..22, got -1 at time step 0 of row 1"),
+    "too large": (torch.tensor([3, 23]), RuntimeError, "in 0..22, got 23"),
+    "beyond int32": (torch.tensor([2**32, 3]), RuntimeError, f"got {2**32}"),
+    "values": (torch.ones(2), ValueError, "token ids"),
+    "int16": (torch.ones(2).short(), ValueError, "token ids"),
+    "columns": (torch.ones(2, 1).long(), ValueError, r"\[2\], a row for each stream, got \[2, 1\]"),
+    "one of two": (torch.ones(1).long(), ValueError, r"\[2\], a row for each stream, got \[1\]"),
+    "a list": ([3, 4], TypeError, "input must be"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IDS)
+def test_ids_that_are_refused_change_nothing(name):
+    ids, kind, words = WRONG_IDS[name]
+    batch = batch_of(OTHERS["token ids"]())
+    before = states_of(batch)
+    with pytest.raises(kind, match=words):
+        batch.tick([0, 2], ids)
+    assert_same_bits(states_of(batch), before)
+
+
 def test_batches_that_cannot_be():
     fast = CASE.fast()
     for capacity in (0, -1):
@@ -222,8 +248,6 @@ def test_batches_that_cannot_be():
             lfk.StreamBatch(other, 1)
     with pytest.raises(ValueError, match="one direction"):
         lfk.StreamBatch(lfk.FastQuantLSTM(9, 31, bidirectional=True), 1)
-    with pytest.raises(ValueError, match="token ids"):
-        lfk.StreamBatch(folded(CASE), 1)
 
 
 def test_a_tick_of_no_streams():

@@ -9,14 +9,13 @@ import torch
 
 import lstm_fastkernels as lfk
 import malformed
-from c_interface import INVALID_ARGUMENT, INVALID_FILE, Tick, call, last_error
+from c_interface import INVALID_ARGUMENT, INVALID_FILE, OK, Tick, call, last_error
 from cases import Case
-from id_cases import folded
 from io_cases import refuse
 from isas import assert_same_bits, chosen
 from lstm_fastkernels.runtime import StreamBatch
 from stream_batches import CBatch, NumpyBatch
-from stream_cases import CASE, CASES, Schedule, check_schedules, low_rank
+from stream_cases import CASE, CASES, OTHERS, Schedule, check_schedules, random_input
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -27,16 +26,17 @@ def test_streams_are_as_alone(name, dtype, load):
     check_schedules(fast, lambda capacity: NumpyBatch(lstm, capacity), dtype)
 
 
-def test_streams_of_a_low_rank_lstm(load):
-    fast = low_rank()
+@pytest.mark.parametrize("name", OTHERS)
+def test_streams_of_other_lstms_are_as_alone(name, load):
+    fast = OTHERS[name]()
     lstm = load(fast)
     check_schedules(fast, lambda capacity: NumpyBatch(lstm, capacity))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *OTHERS])
 def test_streams_in_c_are_as_alone(name, load_c):
     """C has no function to choose the instruction set."""
-    fast = CASES[name].fast()
+    fast = CASES[name].fast() if name in CASES else OTHERS[name]()
     lstm = load_c(fast)
     for capacity in (1, 2, 9):
         with chosen(lfk.supported_isas()[-1]):
@@ -48,7 +48,7 @@ def batch_of(lstm, count=3, capacity=4):
     batch = StreamBatch(lstm, capacity)
     for _ in range(count):
         batch.join()
-    batch.tick(batch.streams, CASE.random(count, 9).numpy())
+    batch.tick(batch.streams, random_input(lstm, count).numpy())
     return batch
 
 
@@ -156,6 +156,46 @@ def test_misuse_is_refused_and_changes_nothing(name, load):
     assert saved(batch) == before
 
 
+IDS = np.array([3, 4])
+WRONG_IDS = {
+    "below 0": (np.array([3, -1]), ValueError, "in 0..22, got -1 at time step 0 of row 1"),
+    "too large": (np.array([23, 3], np.int32), ValueError, "in 0..22, got 23"),
+    "beyond int32": (np.array([3, 2**32]), ValueError, f"got {2**32}"),
+    "values": (X[:, 0], TypeError, "token ids, int64 or int32, got float32"),
+    "unsigned": (IDS.astype(np.uint64), TypeError, "token ids, int64 or int32, got uint64"),
+    "columns": (IDS[:, None], ValueError, "1 dimension, got (2, 1)"),
+    "one of two": (IDS[:1], ValueError, "a row for each of the 2 streams, got (1,)"),
+    "a list": ([3, 4], TypeError, ARRAY),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IDS)
+def test_ids_that_are_refused_change_nothing(name, load):
+    ids, kind, words = WRONG_IDS[name]
+    batch = batch_of(load(OTHERS["token ids"]()))
+    before = saved(batch)
+    refuse(lambda: batch.tick([0, 2], ids), None, words, kind=kind)
+    assert saved(batch) == before
+
+
+def test_ids_in_any_layout(load):
+    batch = batch_of(load(OTHERS["token ids"]()))
+    before = saved(batch)
+    expected = batch.tick([0, 2], IDS)
+    wide = np.full((2, 3), -1)
+    wide[:, 1] = IDS
+    for view in (wide[:, 1], IDS[::-1].copy()[::-1]):
+        for stream, bytes_before in before:
+            batch.restore(stream, bytes_before)
+        assert_same_bits(batch.tick([0, 2], view), expected)
+    for stream in batch.streams:
+        batch.restore(stream, before[0][1])
+    y = batch.tick(batch.streams, np.broadcast_to(IDS[0], (3,)))
+    assert np.array_equal(y, y[[0, 0, 0]])
+    batch.restore(0, before[0][1])
+    assert_same_bits(batch.tick([0], IDS[:1]), y[:1])
+
+
 def test_states_that_do_not_fit(load):
     lstm = load(CASE.fast())
     batch = batch_of(lstm)
@@ -176,8 +216,6 @@ def test_batches_that_cannot_be(load):
     refuse(lambda: StreamBatch(CASE.fast(), 1), None, "lstm must be a LSTM, got", kind=TypeError)
     both = load(Case(bidirectional=True).fast())
     refuse(lambda: StreamBatch(both, 1), None, "an LSTM of one direction")
-    ids = load(folded(CASE))
-    refuse(lambda: StreamBatch(ids, 1), None, "this LSTM reads token ids")
 
 
 def test_no_streams(load):
@@ -253,6 +291,29 @@ def test_misuse_in_c(load_c):
     fails(INVALID_ARGUMENT, "another LSTM", "streams_restore", handle, 1, state, len(state))
     fails(INVALID_FILE, "magic", "streams_restore", handle, 1, bytes(99), 99)
     fails(INVALID_ARGUMENT, "capacity must be in", "streams_new", lstm, 0, byref(tick))
+    tick.y_row_stride, tick.ids = 0, ids.ctypes.data
+    fails(INVALID_ARGUMENT, "give x or ids, not both", "streams_tick", handle, byref(tick))
+    tick.x = None
+    fails(INVALID_ARGUMENT, "this LSTM reads values", "streams_tick", handle, byref(tick))
     assert [batch.saved(stream) for stream in batch.streams] == before
     assert (y == 8).all()
     assert stream == 2
+
+
+def test_ids_in_c_are_checked(load_c):
+    batch, ready, ids = CBatch(load_c(OTHERS["token ids"]()), 2), np.array([0, 1]), IDS.copy()
+    for _ in ready:
+        batch.join()
+    batch.tick(ready, torch.from_numpy(ids))
+    before = [batch.saved(stream) for stream in batch.streams]
+    y = np.full((2, 31), 8, np.float32)
+    tick = Tick(ready.ctypes.data, 2, y=y.ctypes.data, ids=ids.ctypes.data)
+    for wrong in (-1, 23, 2**32):
+        ids[1] = wrong
+        message = f"token ids must be in 0..22, got {wrong} at time step 0 of row 1"
+        fails(INVALID_ARGUMENT, message, "streams_tick", batch.handle, byref(tick))
+    tick.ids = None
+    fails(INVALID_ARGUMENT, "reads token ids", "streams_tick", batch.handle, byref(tick))
+    assert [batch.saved(stream) for stream in batch.streams] == before
+    assert (y == 8).all()
+    assert call("streams_tick", batch.handle, byref(Tick())) == OK

@@ -64,6 +64,7 @@ class Tick(Structure):
         ("x_row_stride", c_int64),
         ("y_row_stride", c_int64),
         ("threads", c_int),
+        ("ids", c_void_p),
     ]
 
 

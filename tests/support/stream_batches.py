@@ -26,10 +26,10 @@ class NumpyBatch(runtime.StreamBatch):
 
 
 class CBatch:
-    """Of the C interface's LSTM; x is float32."""
+    """Of the C interface's LSTM; x is float32, or ids."""
 
     def __init__(self, lstm, capacity):
-        self.shape = call("lstm_shape", lstm)
+        self.shape, self.takes_ids = call("lstm_shape", lstm), call("lstm_takes_ids", lstm)
         self.handle = Handle("streams_new", lstm, capacity)
         self.there = set()  # C has no list of them
 
@@ -86,13 +86,17 @@ class CBatch:
         self.call("restore", stream, saved, len(saved))
 
     def tick(self, streams, x):
-        """y in every second row of another array."""
-        ids, count = np.array(streams, np.int64), len(streams)
-        x = x.numpy()
+        """y in every second row of another array, ids in every third place of one."""
+        ready, count = np.array(streams, np.int64), len(streams)
         columns = self.shape.proj_size or self.shape.hidden_size
         y = np.zeros((count, 2, columns), np.float32)
-        strides = self.shape.input_size, 2 * columns
-        tick = Tick(ids.ctypes.data, count, x.ctypes.data, y.ctypes.data, *strides, 2)
+        tick = Tick(ready.ctypes.data, count, y=y.ctypes.data, y_row_stride=2 * columns, threads=2)
+        if self.takes_ids:
+            x = np.repeat(x.numpy().astype(np.int64), 3)
+            tick.ids, tick.x_row_stride = x.ctypes.data, 3
+        else:
+            x = x.numpy()
+            tick.x, tick.x_row_stride = x.ctypes.data, self.shape.input_size
         self.call("tick", byref(tick))
         assert not y[:, 1].any()
         return torch.from_numpy(y[:, 0].copy())

@@ -7,6 +7,7 @@ import torch
 
 import lstm_fastkernels as lfk
 from cases import KINDS, Case
+from id_cases import folded
 from isas import assert_same_bits, everywhere
 
 CASE = Case(9, 31, 2)
@@ -26,10 +27,22 @@ def low_rank():
     return lfk.FastQuantLSTM.from_float(lstm)
 
 
+# That are run with x of one dtype.
+OTHERS = {"low rank": low_rank, "token ids": lambda: folded(CASE)}
+
+
+def random_input(fast, count, dtype=torch.float32, generator=None):
+    """x of a tick: of this dtype, or of ids."""
+    if fast.takes_ids:
+        kind = torch.int64 if count % 2 else torch.int32
+        return torch.randint(fast.input_size, (count,), generator=generator, dtype=kind)
+    return torch.randn(count, fast.input_size, generator=generator).to(dtype)
+
+
 class Schedule:
     """A batch and, beside it, each of its streams alone, by `step` of the module.
 
-    The batch has the methods of lfk.StreamBatch, on torch's tensors.
+    The batch has the methods of lfk.StreamBatch, on torch's tensors. dtype: x's, where it is values.
     """
 
     def __init__(self, fast, batch, dtype, seed):
@@ -98,10 +111,9 @@ class Schedule:
 
     def tick(self):
         streams = self.some()
-        x = torch.randn(len(streams), self.fast.input_size, generator=self.generator)
-        x = x.to(self.dtype)
+        x = random_input(self.fast, len(streams), self.dtype, self.generator)
         y = self.batch.tick(streams, x)
-        assert y.dtype == self.dtype
+        assert y.dtype == (torch.float32 if self.fast.takes_ids else self.dtype)
         for i, stream in enumerate(streams):
             expected = self.fast.step(x[i : i + 1], self.alone[stream])
             assert_same_bits(y[i : i + 1], expected, f"stream {stream}")

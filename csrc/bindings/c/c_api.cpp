@@ -76,6 +76,13 @@ void require(const void *pointer, const char *name) {
     throw lfk::Error(lfk::ErrorCode::invalid_argument, std::string(name) + " must not be NULL");
 }
 
+// Whether it is ids.
+bool gives_ids(const float *x, const int64_t *ids) {
+  if (x && ids)
+    throw lfk::Error(lfk::ErrorCode::invalid_argument, "give x or ids, not both");
+  return ids;
+}
+
 } // namespace
 
 const char *lfk_version(void) { return LSTM_FASTKERNELS_VERSION; }
@@ -150,9 +157,7 @@ lfk_status lfk_lstm_forward(const lfk_lstm *lstm, const lfk_sequence *sequence, 
     options.y_row_stride = sequence->y_row_stride;
     options.lengths = sequence->lengths;
     options.threads = sequence->threads;
-    if (sequence->x && sequence->ids)
-      throw lfk::Error(lfk::ErrorCode::invalid_argument, "give x or ids, not both");
-    if (sequence->ids)
+    if (gives_ids(sequence->x, sequence->ids))
       lstm->lstm.forward_ids(sequence->ids, sequence->time_steps, sequence->batch_size,
                              state->state, sequence->y, options);
     else
@@ -327,6 +332,11 @@ lfk_status lfk_streams_tick(lfk_streams *batch, const lfk_tick *tick) {
     options.x_row_stride = tick->x_row_stride;
     options.y_row_stride = tick->y_row_stride;
     options.threads = tick->threads;
-    batch->batch.tick(tick->streams, tick->count, tick->x, tick->y, options);
+    const void *x = tick->x;
+    if (gives_ids(tick->x, tick->ids)) {
+      options.id_type = lfk::IdType::int64;
+      x = tick->ids;
+    }
+    batch->batch.tick(tick->streams, tick->count, x, tick->y, options);
   });
 }

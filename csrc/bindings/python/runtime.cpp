@@ -115,8 +115,9 @@ PYBIND11_MODULE(_runtime, m) {
       .def("tick", &PyStreamBatch::tick, py::arg("streams"), py::arg("x"), py::kw_only(),
            py::arg("threads") = 1,
            "y [n, O] of one time step of n streams, each once at most, from x [n, I].\n\n"
-           "x: float32 or float16, row i for streams[i]; y has its dtype. Other streams keep their "
-           "states. At most\n`threads` threads work. The GIL is released.");
+           "x: float32 or float16, row i for streams[i]; y has its dtype. If the LSTM takes_ids, x "
+           "is [n], int64 or\nint32, and y float32. Other streams keep their states. At most "
+           "`threads` threads work. The GIL is released.");
 
   m.def(
       "get_isa", [] { return std::string(active_isa()); },

@@ -79,27 +79,32 @@ public:
                  const py::object &most_threads) {
     const py::array x = array_argument("x", given);
     const LstmShape &shape = batch_.lstm().shape();
+    const bool takes_ids = batch_.lstm().takes_ids();
     TickOptions options;
     options.threads = threads_argument(most_threads);
     const Use use(*this);
     // Before anything of x is read: this may run code that changes it.
-    const Integers ids = streams_argument("streams", streams);
-    if (x.ndim() != 2)
-      fail("x must have 2 dimensions, got " + sizes_of(x));
-    options.data_type = data_type_of(x, shape.input_size);
-    if (x.shape(0) != ids.size())
-      fail("x must have a row for each of the " + std::to_string(ids.size()) + " streams, got " +
+    const Integers ready = streams_argument("streams", streams);
+    if (x.ndim() != (takes_ids ? 1 : 2))
+      fail(std::string("x must have ") + (takes_ids ? "1 dimension" : "2 dimensions") + ", got " +
+           sizes_of(x));
+    if (takes_ids)
+      options.id_type = id_type_of(x);
+    else
+      options.data_type = data_type_of(x, shape.input_size);
+    if (x.shape(0) != ready.size())
+      fail("x must have a row for each of the " + std::to_string(ready.size()) + " streams, got " +
            sizes_of(x));
     const py::array rows =
         readable(x, 1, x.strides(0) == 0); // which options would take for no gaps
     py::array y = output_for(rows, 1, shape.output_size());
     options.x_row_stride = stride_of(rows, 0);
     options.y_row_stride = stride_of(y, 0);
-    const int64_t *const from = ids.data();
+    const int64_t *const from = ready.data();
     const void *const in = rows.data();
     void *const out = y.mutable_data();
     const py::gil_scoped_release release;
-    batch_.tick(from, ids.size(), in, out, options);
+    batch_.tick(from, ready.size(), in, out, options);
     return y;
   }
 

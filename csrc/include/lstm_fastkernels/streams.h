@@ -13,6 +13,7 @@ struct TickOptions {
   // In elements, the innermost dimension is contiguous; 0: as if there were no gaps.
   int64_t x_row_stride = 0, y_row_stride = 0;
   DataType data_type = DataType::float32; // of x and y
+  IdType id_type = IdType::none;          // of x, where the LSTM takes_ids
   int threads = 1;                        // at most so many, see LstmArguments
 };
 
@@ -52,7 +53,8 @@ public:
   void restore(int64_t stream, const void *saved, size_t bytes);
 
   // One time step of `count` streams, each once at most: y [count, output size] from x [count,
-  // input size], row i for streams[i]. Other streams keep their states. x and y must not overlap.
+  // input size], row i for streams[i]; if the LSTM takes_ids, x is token ids [count]. Other streams
+  // keep their states. x and y must not overlap.
   // Allocates nothing once this thread has made a tick of this size, unless that takes more than
   // 32 MB of scratch memory.
   void tick(const int64_t *streams, int64_t count, const void *x, void *y,

@@ -193,9 +193,9 @@ const char *c_streams(void) {
   lfk_streams *streams = NULL;
   lfk_state *states[3] = {NULL, NULL, NULL}, *restored = NULL;
   int64_t ids[3] = {-1, -1, -1}, swapped[3], stream = -1, i, t;
-  lfk_tick tick = {ids, 3, x, y, XROW, YROW, 2};
+  lfk_tick tick = {ids, 3, x, y, XROW, YROW, 2, NULL};
   unsigned char saved[32 + 2 * H * sizeof(float)];
-  const lfk_tick nothing = {NULL, 0, NULL, NULL, 0, 0, 0};
+  const lfk_tick nothing = {NULL, 0, NULL, NULL, 0, 0, 0, NULL};
   EXPECT(lstm && lfk_streams_new(lstm, 3, &streams) == LFK_OK);
   EXPECT(lfk_streams_capacity(streams) == 3 && lfk_streams_size(streams) == 0);
   for (i = 0; i < 3; ++i) {
@@ -313,7 +313,7 @@ const char *c_null_pointers(void) {
   lfk_sequence no_x = {1, 1, NULL, values, 0, 0, 0, 0, NULL, 0, NULL};
   lfk_streams *streams = NULL;
   int64_t stream = 0;
-  const lfk_tick no_values = {&stream, 1, NULL, NULL, 0, 0, 0};
+  const lfk_tick no_values = {&stream, 1, NULL, NULL, 0, 0, 0, NULL};
   EXPECT(file && lstm && lfk_state_new(lstm, 1, &state) == LFK_OK);
 #define REFUSED(call, name) EXPECT_ERROR(LFK_INVALID_ARGUMENT, call, name " must not be NULL")
   REFUSED(lfk_file_open(NULL, &file), "path");

@@ -47,11 +47,12 @@ Bytes narrowed(const std::vector<float> &from, DataType type) {
 }
 
 // One time step of a stream that has a State of its own.
-Bytes step_alone(const Lstm &lstm, const Bytes &x, DataType type, State &state) {
-  Bytes y(static_cast<size_t>(lstm.shape().output_size() * bytes_of(type)));
+Bytes step_alone(const Lstm &lstm, const Bytes &x, const TickOptions &options, State &state) {
+  Bytes y(static_cast<size_t>(lstm.shape().output_size() * bytes_of(options.data_type)));
   LstmArguments a;
   a.time_steps = a.batch_size = 1;
-  a.data_type = type;
+  a.data_type = options.data_type;
+  a.id_type = options.id_type;
   a.x = x.data();
   a.y = y.data();
   a.h0 = a.h_n = state.h();
@@ -150,24 +151,39 @@ private:
     alone_.at(other) = State::restore(bytes.data(), bytes.size());
   }
 
+  Bytes random_ids(int64_t count, IdType type) {
+    Bytes ids(static_cast<size_t>(count * bytes_of(type)));
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t id = random_.integer(0, lstm_.shape().input_size - 1); // little-endian
+      std::memcpy(ids.data() + i * bytes_of(type), &id, static_cast<size_t>(bytes_of(type)));
+    }
+    return ids;
+  }
+
   // x and y with gaps or without.
   void tick() {
     const Ids streams = some();
-    const int64_t size = bytes_of(type_), in = lstm_.shape().input_size,
-                  out = lstm_.shape().output_size(), count = static_cast<int64_t>(streams.size());
+    const bool ids = lstm_.takes_ids();
+    const int64_t in = ids ? 1 : lstm_.shape().input_size, out = lstm_.shape().output_size(),
+                  count = static_cast<int64_t>(streams.size());
     TickOptions options;
     options.data_type = type_;
+    if (ids)
+      options.id_type = random_.integer(0, 1) ? IdType::int32 : IdType::int64;
     options.x_row_stride = random_.integer(0, 1) ? in + 3 : 0;
     options.y_row_stride = random_.integer(0, 1) ? out + 2 : 0;
-    const int64_t x_stride = (options.x_row_stride ? options.x_row_stride : in) * size;
-    const int64_t y_stride = (options.y_row_stride ? options.y_row_stride : out) * size;
-    const Bytes x = narrowed(random_reals((count + 1) * (in + 3), -3, 3, random_.bits()), type_);
+    const int64_t x_bytes = ids ? bytes_of(options.id_type) : bytes_of(type_);
+    const int64_t x_stride = (options.x_row_stride ? options.x_row_stride : in) * x_bytes;
+    const int64_t y_stride = (options.y_row_stride ? options.y_row_stride : out) * bytes_of(type_);
+    const int64_t x_count = (count + 1) * (in + 3);
+    const Bytes x = ids ? random_ids(x_count, options.id_type)
+                        : narrowed(random_reals(x_count, -3, 3, random_.bits()), type_);
     constexpr uint8_t kMark = 0x5a;
     Bytes y(static_cast<size_t>(count * y_stride), kMark), expected = y;
     batch_.tick(streams.data(), count, x.data(), y.data(), options);
     for (int64_t i = 0; i < count; ++i) {
       const auto row = x.begin() + i * x_stride;
-      const Bytes one = step_alone(lstm_, Bytes(row, row + in * size), type_,
+      const Bytes one = step_alone(lstm_, Bytes(row, row + in * x_bytes), options,
                                    alone_.at(streams[static_cast<size_t>(i)]));
       std::copy(one.begin(), one.end(), expected.begin() + i * y_stride);
     }
@@ -216,6 +232,15 @@ TEST(streams_of_sparse_and_low_rank_lstms_are_as_alone) {
     check_schedules(in_mixed_blocks(stack, 184), 185);
     check_schedules(in_factors(stack, 186), 187);
   }
+}
+
+TEST(streams_of_token_ids_are_as_alone) {
+  for (Precision table : kTables)
+    for (int64_t layers : {1, 2}) {
+      WITH("table ", precision_name(table), " layers ", layers);
+      const SourceStack stack = random_stack(shape_of(23, 9, 0, layers), Weights::any, 199);
+      check_schedules(with_tables(stack, table, 200), 201);
+    }
 }
 
 // Enough products for threads.
@@ -303,18 +328,21 @@ TEST(batches_that_cannot_be_are_refused) {
 
 // Streams 0, 2 and 4 of a batch for 3; 1 and 3 have left. What is refused changes nothing.
 struct Refused {
-  Lstm lstm = lstm_of(random_stack(shape_of(3, 5, 4), Weights::any, 197));
+  Lstm lstm;
   StreamBatch batch = StreamBatch(lstm, 3);
-  std::vector<float> x = random_reals(4 * 3, -3, 3, 198), y = std::vector<float>(4 * 4, 5.0f);
+  std::vector<float> x = random_reals(4 * 3, -3, 3, 198), y = std::vector<float>(4 * 4);
+  Ids ids = {1, 2, 0, 1};
   TickOptions options;
 
-  Refused() {
+  static SourceStack stack() { return random_stack(shape_of(3, 5, 4), Weights::any, 197); }
+
+  explicit Refused(const SourceStack &of = stack()) : lstm(lstm_of(of)) {
     for (int i = 0; i < 3; ++i)
       batch.join();
     batch.leave(1);
-    const Ids both = {0, 2};
-    std::vector<float> lost(2 * 4);
-    batch.tick(both.data(), 2, x.data(), lost.data());
+    options.id_type = lstm.takes_ids() ? IdType::int64 : IdType::none;
+    tick({0, 2});
+    y.assign(y.size(), 5.0f);
     CHECK(batch.join() == 4);
   }
 
@@ -328,7 +356,9 @@ struct Refused {
   }
 
   void tick(const Ids &streams) {
-    batch.tick(streams.data(), static_cast<int64_t>(streams.size()), x.data(), y.data(), options);
+    const void *const from = options.id_type == IdType::none ? static_cast<void *>(x.data())
+                                                             : static_cast<void *>(ids.data());
+    batch.tick(streams.data(), static_cast<int64_t>(streams.size()), from, y.data(), options);
   }
   void reorder(const Ids &streams, const Ids &sources) {
     batch.reorder(streams.data(), sources.data(), static_cast<int64_t>(streams.size()));
@@ -404,6 +434,19 @@ TEST(ticks_that_cannot_be_are_refused) {
   r.options = {};
   r.options.threads = -1;
   r.check([&] { r.tick(streams); }, "threads must not be negative");
+}
+
+TEST(ids_that_cannot_be_are_refused) {
+  Refused values, r(with_tables(Refused::stack(), kTable, 202));
+  for (int64_t wrong : {int64_t{-1}, int64_t{3}, int64_t{1} << 32}) {
+    r.ids[1] = wrong;
+    r.check([&] { r.tick({0, 4}); },
+            check::text("token ids must be in 0..2, got ", wrong, " at time step 0 of row 1"));
+  }
+  r.options.id_type = IdType::none;
+  r.check([&] { r.tick({0, 4}); }, "this LSTM reads token ids");
+  values.options.id_type = IdType::int32;
+  values.check([&] { values.tick({0, 4}); }, "this LSTM reads values");
 }
 
 TEST(a_tick_of_no_streams_does_nothing) {
