@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <new>
-#include <type_traits>
 
 #include "common/half.h"
 
@@ -18,41 +16,29 @@ CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange
                      int most_members)
     : call_(call), cell_(cell), weights_(call.stack.layers[static_cast<size_t>(cell)]), rows_(rows),
       c_(memory.allocate<float>(rows.size() * call.units_per_row())),
-      h_stride_(call.units_per_row()), turns_(rows.size() == 1 && call.stack.shape.proj_size == 0) {
-  const auto operands = [&](const PackedMatrix &matrix, int64_t columns) {
-    const int count = rows.size() == 1 ? most_members : 1;
-    Operand *const all = memory.allocate<Operand>(count);
-    for (int i = 0; i < count; ++i)
-      new (all + i) Operand(memory, matrix, rows.size(), columns);
-    return all;
-  };
-  static_assert(std::is_trivially_destructible_v<Operand>);
-  quantized_h_ = operands(weights_.hh, call.stack.shape.output_size());
+      h_stride_(call.units_per_row()), turns_(rows.size() == 1 && call.stack.shape.proj_size == 0),
+      quantized_h_(memory, weights_.hh, rows.size(), call.stack.shape.output_size(), most_members) {
   cell_output_ = h_ = memory.allocate<float>((rows.size() + turns_) * h_stride_);
   if (call.stack.shape.proj_size) {
     h_stride_ = weights_.hr.num_tiles * kTileRows;
     h_ = memory.allocate<float>(rows.size() * h_stride_);
-    quantized_cell_output_ = operands(weights_.hr, call.stack.shape.hidden_size);
+    quantized_cell_output_.emplace(memory, weights_.hr, rows.size(), call.stack.shape.hidden_size,
+                                   most_members);
   }
   load();
 }
 
-ActivationRows CellState::quantized(const Operand *to, const float *rows, int64_t stride,
+ActivationRows CellState::quantized(const Operand &to, const float *rows, int64_t stride,
                                     int64_t count, RowKind kind, const Member &member) const {
-  if (rows_.size() == 1) { // each for itself: quicker than to meet
-    to += member.index();
-    to->quantize(call_.kernels, 0, rows, kind);
-  } else {
-    for (int64_t row = member.first(count); row < member.last(count); ++row)
-      to->quantize(call_.kernels, row, rows + row * stride, kind);
-    member.meet();
-  }
-  return to->take(call_.kernels, count);
+  const RowRange share = to.share(count, member);
+  for (int64_t row = share.begin; row < share.end; ++row)
+    to.quantize(call_.kernels, row, rows + row * stride, kind, member);
+  return to.take(call_.kernels, count, member);
 }
 
 void CellState::step(int64_t step, int64_t count, const float *input_gates,
                      const Member &member) const {
-  const bool projected = quantized_cell_output_;
+  const bool projected = quantized_cell_output_.has_value();
   StepArguments a;
   a.rows = count;
   a.h_in = quantized(quantized_h_, h_of(step), h_stride_, count,
@@ -64,7 +50,7 @@ void CellState::step(int64_t step, int64_t count, const float *input_gates,
   if (projected) {
     member.meet();
     const ActivationRows outputs =
-        quantized(quantized_cell_output_, cell_output_, call_.units_per_row(), count,
+        quantized(*quantized_cell_output_, cell_output_, call_.units_per_row(), count,
                   RowKind::bounded, member);
     call_.kernels.products(weights_.hr, share_of(weights_.hr, member), nullptr, count, outputs, h_);
   }
@@ -72,7 +58,7 @@ void CellState::step(int64_t step, int64_t count, const float *input_gates,
 }
 
 RowRange CellState::share_of_output(const Member &member) const {
-  const bool projected = quantized_cell_output_;
+  const bool projected = quantized_cell_output_.has_value();
   const TileRange tiles = share_of(projected ? weights_.hr : weights_.hh, member);
   const int64_t columns = projected ? kTileRows : kTileUnits, all = call_.stack.shape.output_size();
   return {std::min(tiles.begin * columns, all), std::min(tiles.end * columns, all)};

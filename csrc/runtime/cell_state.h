@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "common/plane.h"
 #include "common/schedule.h"
@@ -13,11 +14,6 @@
 #include "weights/packed.h"
 
 namespace lstm_fastkernels {
-
-struct RowRange {
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
 
 // What all parts of a call share.
 struct Call {
@@ -58,7 +54,7 @@ private:
   void load();
   float *h_of(int64_t step) const { return h_ + (turns_ ? step % 2 * h_stride_ : 0); }
   // The first `count` of such rows, quantized by all members.
-  ActivationRows quantized(const Operand *to, const float *rows, int64_t stride, int64_t count,
+  ActivationRows quantized(const Operand &to, const float *rows, int64_t stride, int64_t count,
                            RowKind kind, const Member &member) const;
 
   const Call &call_;
@@ -72,9 +68,9 @@ private:
   // One row has two places for h, which take turns: members read the one while they write the
   // other.
   const bool turns_;
-  // As steps read them: those of one row are there for each member, others once. The latter is null
-  // without a projection.
-  const Operand *quantized_h_, *quantized_cell_output_ = nullptr;
+  // As steps read them.
+  const Operand quantized_h_;
+  std::optional<Operand> quantized_cell_output_; // where there is a projection
 };
 
 } // namespace lstm_fastkernels

@@ -13,30 +13,41 @@ ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t ro
   return taken;
 }
 
+// For each member. A single row has memory of its own for each: cores that write beside each other
+// would wait for it.
+const ActivationRows *allocate_for_members(Workspace &memory, const Matrix &target, int64_t rows,
+                                           int64_t columns, int most_members) {
+  ActivationRows *const all = memory.allocate<ActivationRows>(most_members);
+  for (int i = 0; i < most_members; ++i)
+    all[i] = i == 0 || rows == 1 ? allocate_rows(memory, target, rows, columns) : all[0];
+  return all;
+}
+
 } // namespace
 
-Operand::Operand(Workspace &memory, const PackedMatrix &matrix, int64_t rows, int64_t columns)
-    : matrix_(matrix), columns_(columns),
-      first_(allocate_rows(memory, matrix.first(), rows, columns)), between_(nullptr) {
+Operand::Operand(Workspace &memory, const PackedMatrix &matrix, int64_t rows, int64_t columns,
+                 int most_members)
+    : matrix_(matrix), rows_(rows), columns_(columns),
+      first_(allocate_for_members(memory, matrix.first(), rows, columns, most_members)) {
   if (!matrix.is_low_rank())
     return;
+  second_ = allocate_for_members(memory, matrix, rows, matrix.rank, most_members);
   between_ = memory.allocate<float>(rows * matrix.v.num_tiles * kTileRows);
-  second_ = allocate_rows(memory, matrix, rows, matrix.rank);
 }
 
-void Operand::quantize(const Kernels &kernels, int64_t row, const float *values,
-                       RowKind kind) const {
-  kernels.quantize_row(values, columns_, kind, matrix_.first(), first_.from(row));
-}
-
-const ActivationRows &Operand::take(const Kernels &kernels, int64_t count) const {
+const ActivationRows &Operand::take(const Kernels &kernels, int64_t count,
+                                    const Member &member) const {
+  if (rows_ > 1)
+    member.meet();
+  const ActivationRows &first = first_[member.index()];
   if (!matrix_.is_low_rank())
-    return first_;
-  kernels.products(matrix_.v, all_tiles(matrix_.v), nullptr, count, first_, between_);
+    return first;
+  kernels.products(matrix_.v, all_tiles(matrix_.v), nullptr, count, first, between_);
+  const ActivationRows &second = second_[member.index()];
   for (int64_t row = 0; row < count; ++row)
     kernels.quantize_row(between_ + row * matrix_.v.num_tiles * kTileRows, matrix_.rank,
-                         RowKind::any, matrix_, second_.from(row));
-  return second_;
+                         RowKind::any, matrix_, second.from(row));
+  return second;
 }
 
 } // namespace lstm_fastkernels

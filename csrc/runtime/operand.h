@@ -5,26 +5,45 @@
 
 #include "common/workspace.h"
 #include "kernels/implementations.h"
+#include "runtime/team.h"
 #include "weights/packed.h"
 
 namespace lstm_fastkernels {
 
+struct RowRange {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+
+// Members of a team share it: each calls all that has a member at the same time as the others.
 class Operand {
 public:
-  // Takes memory for `rows` rows of `columns` values. The matrix must live as long.
-  Operand(Workspace &memory, const PackedMatrix &matrix, int64_t rows, int64_t columns);
+  // Takes memory for `rows` rows of `columns` values, for a team of at most so many. Several rows
+  // are there once, a single one for each member. The matrix must live as long.
+  Operand(Workspace &memory, const PackedMatrix &matrix, int64_t rows, int64_t columns,
+          int most_members);
 
+  // Those of `count` rows that a member quantizes: its share of several; a single one each for
+  // itself, which is quicker than to meet.
+  RowRange share(int64_t count, const Member &member) const {
+    return rows_ == 1 ? RowRange{0, count} : RowRange{member.first(count), member.last(count)};
+  }
   // Row `row` becomes these values.
-  void quantize(const Kernels &kernels, int64_t row, const float *values, RowKind kind) const;
-  // The first `count` rows, as the matrix's own products and steps take them.
-  const ActivationRows &take(const Kernels &kernels, int64_t count) const;
+  void quantize(const Kernels &kernels, int64_t row, const float *values, RowKind kind,
+                const Member &member) const {
+    kernels.quantize_row(values, columns_, kind, matrix_.first(), first_[member.index()].from(row));
+  }
+  // When all members have quantized theirs: the first `count` rows, as the matrix's own products
+  // and steps take them.
+  const ActivationRows &take(const Kernels &kernels, int64_t count, const Member &member) const;
 
 private:
   const PackedMatrix &matrix_;
-  int64_t columns_;
-  ActivationRows first_; // for V, or the matrix itself
-  float *between_;       // V's products
-  ActivationRows second_;
+  int64_t rows_, columns_;
+  // Of each member, where it finds its own row or those of all.
+  const ActivationRows *first_; // for V, or the matrix itself
+  const ActivationRows *second_ = nullptr;
+  float *between_ = nullptr; // V's products
 };
 
 } // namespace lstm_fastkernels

@@ -45,7 +45,7 @@ public:
         columns_(call.stack.shape.layer_input_size(layer)),
         state_(call, memory, cell_, rows, most_members), steps_(call.arguments.time_steps) {
     if (!is_table(ih_.arithmetic)) {
-      input_.emplace(memory, ih_, most_rows, columns_);
+      input_.emplace(memory, ih_, most_rows, columns_, most_members);
       widened_ = memory.allocate<float>(most_members * columns_);
     }
     while (steps_ > 0 && active(steps_ - 1) == 0)
@@ -102,15 +102,13 @@ private:
     return reverse_ ? s - (call_.arguments.time_steps - steps_) : s;
   }
 
-  // Calls visit(chunk row, its place in the plane) for a member's share of a chunk's `rows`.
+  // Calls visit(chunk row, its place in the plane) for a range of a chunk's rows.
   template <class Visit>
-  void for_each_row(Chunk chunk, int64_t rows, const Plane &in, const Member &member,
-                    const Visit &visit) const {
-    const int64_t begin = member.first(rows), end = member.last(rows);
+  void for_each_row(Chunk chunk, RowRange range, const Plane &in, const Visit &visit) const {
     int64_t first = 0;
-    for (int64_t s = chunk.begin; s < chunk.end && first < end; ++s) {
-      const int64_t n = active(time(s));
-      for (int64_t row = std::max<int64_t>(begin - first, 0); row < std::min(n, end - first); ++row)
+    for (int64_t s = chunk.begin; s < chunk.end && first < range.end; ++s) {
+      const int64_t n = active(time(s)), end = std::min(n, range.end - first);
+      for (int64_t row = std::max<int64_t>(range.begin - first, 0); row < end; ++row)
         visit(first + row, in.at(call_.schedule, time(s), rows_.begin + row, first + row));
       first += n;
     }
@@ -120,12 +118,12 @@ private:
   void multiply(Chunk chunk, int64_t rows, const Plane &in, float *gates,
                 const Member &member) const {
     float *const widened = widened_ + member.index() * columns_;
-    for_each_row(chunk, rows, in, member, [&](int64_t chunk_row, const uint8_t *row) {
-      quantize_input(row, in.type, chunk_row, widened);
-    });
-    member.meet();
+    for_each_row(chunk, input_->share(rows, member), in,
+                 [&](int64_t chunk_row, const uint8_t *row) {
+                   quantize_input(row, in.type, chunk_row, widened, member);
+                 });
     call_.kernels.products(ih_, share_of(ih_, member), bias_, rows,
-                           input_->take(call_.kernels, rows), gates);
+                           input_->take(call_.kernels, rows, member), gates);
     // Members go on with the gates that they made, unless the two matrices are shared out
     // otherwise.
     if (ih_.is_sparse() != call_.stack.layers[static_cast<size_t>(cell_)].hh.is_sparse())
@@ -133,20 +131,22 @@ private:
   }
   void look_up_ids(Chunk chunk, int64_t rows, const Plane &in, float *gates,
                    const Member &member) const {
-    for_each_row(chunk, rows, in, member, [&](int64_t chunk_row, const uint8_t *row) {
+    const RowRange share{member.first(rows), member.last(rows)};
+    for_each_row(chunk, share, in, [&](int64_t chunk_row, const uint8_t *row) {
       call_.kernels.look_up(ih_, read<int32_t>(row, 0), bias_,
                             gates + chunk_row * call_.gates_per_row());
     });
     member.meet();
   }
 
-  void quantize_input(const uint8_t *row, DataType type, int64_t to, float *widened) const {
+  void quantize_input(const uint8_t *row, DataType type, int64_t to, float *widened,
+                      const Member &member) const {
     const float *values = reinterpret_cast<const float *>(row);
     if (type != DataType::float32) {
       widen(row, type, columns_, widened);
       values = widened;
     }
-    input_->quantize(call_.kernels, to, values, RowKind::any);
+    input_->quantize(call_.kernels, to, values, RowKind::any, member);
   }
 
   const Call &call_;
