@@ -14,9 +14,10 @@ struct ActivationRows {
   int64_t stride = 0; // bytes from row to row, at least activation_row_bytes
   float *scales = nullptr;
   int32_t *zero_points = nullptr; // of 8 bits; 0 of others
+  uint8_t *scratch = nullptr;     // scratch_bytes, of the thread that multiplies
 
   ActivationRows from(int64_t row) const {
-    return {data + row * stride, stride, scales + row, zero_points + row};
+    return {data + row * stride, stride, scales + row, zero_points + row, scratch};
   }
 };
 
@@ -30,6 +31,12 @@ inline int64_t padded_columns(Arithmetic arithmetic, int64_t n) {
 inline int64_t activation_row_bytes(const Matrix &target, int64_t n) {
   const int64_t offsets = target.arithmetic == Arithmetic::int4 ? target.scale_groups * 4 : 0;
   return padded_columns(target.arithmetic, n) * activation_bytes(target.arithmetic) + offsets;
+}
+
+// Several rows may be laid out anew, up to 8 at a time, for products with a block-sparse matrix.
+constexpr int kMostRelaidRows = 8;
+inline int64_t scratch_bytes(const Matrix &matrix, int64_t rows) {
+  return matrix.is_sparse() && rows > 1 ? kMostRelaidRows * round_up(matrix.groups, 8) * 4 : 0;
 }
 
 // One time step of one layer and direction. Float rows are [rows][num_tiles * 32] for gates and

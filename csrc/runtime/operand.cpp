@@ -18,8 +18,10 @@ ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t ro
 const ActivationRows *allocate_for_members(Workspace &memory, const Matrix &target, int64_t rows,
                                            int64_t columns, int most_members) {
   ActivationRows *const all = memory.allocate<ActivationRows>(most_members);
-  for (int i = 0; i < most_members; ++i)
+  for (int i = 0; i < most_members; ++i) {
     all[i] = i == 0 || rows == 1 ? allocate_rows(memory, target, rows, columns) : all[0];
+    all[i].scratch = memory.allocate<uint8_t>(scratch_bytes(target, rows));
+  }
   return all;
 }
 

@@ -40,7 +40,7 @@ public:
 private:
   const PackedMatrix &matrix_;
   int64_t rows_, columns_;
-  // Of each member, where it finds its own row or those of all.
+  // Of each member, where it finds its own row or those of all, with scratch memory of its own.
   const ActivationRows *first_; // for V, or the matrix itself
   const ActivationRows *second_ = nullptr;
   float *between_ = nullptr; // V's products

@@ -6,7 +6,6 @@
 #include <type_traits>
 
 #include "common/numerics.h"
-#include "common/workspace.h"
 #include "kernels/implementations.h"
 #include "weights/packed_int4.h"
 #include "weights/packed_table.h"
@@ -128,11 +127,12 @@ float int4_sum(const Matrix &matrix, int64_t row, const uint8_t *q, int32_t zero
   return value;
 }
 
-// The sums of all rows of some tiles, as floats, each at its place among those of all tiles.
+// The sums of all rows of some tiles, as floats.
 template <class Sum>
 void tile_sums(const Matrix &matrix, TileRange tiles, const ActivationRows &x, float *sums) {
   const auto put = [&](int64_t row, Sum sum) {
-    sums[row] = static_cast<float>(sum - static_cast<Sum>(offset(matrix, row, *x.zero_points)));
+    sums[row - tiles.begin * kTileRows] =
+        static_cast<float>(sum - static_cast<Sum>(offset(matrix, row, *x.zero_points)));
   };
   if (!matrix.is_sparse()) {
     for (int64_t row = tiles.begin * kTileRows; row < tiles.end * kTileRows; ++row)
@@ -162,7 +162,7 @@ float row_scale(const Matrix &matrix, int64_t row) {
 void sum_row(const Matrix &matrix, TileRange tiles, const ActivationRows &x, float *sums) {
   if (matrix.arithmetic == Arithmetic::int4)
     for (int64_t row = tiles.begin * kTileRows; row < tiles.end * kTileRows; ++row)
-      sums[row] = int4_sum(matrix, row, x.data, *x.zero_points);
+      sums[row - tiles.begin * kTileRows] = int4_sum(matrix, row, x.data, *x.zero_points);
   else if (matrix.arithmetic == Arithmetic::float32)
     tile_sums<float>(matrix, tiles, x, sums);
   else
@@ -173,7 +173,7 @@ void products(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_
               const ActivationRows &x, float *out) {
   const int64_t width = matrix.num_tiles * kTileRows;
   for (int64_t row = 0; row < rows; ++row, out += width) {
-    sum_row(matrix, tiles, x.from(row), out);
+    sum_row(matrix, tiles, x.from(row), out + tiles.begin * kTileRows);
     for (int64_t i = tiles.begin * kTileRows; i < tiles.end * kTileRows; ++i)
       out[i] = std::fma(out[i], x.scales[row] * row_scale(matrix, i),
                         bias ? read<float>(bias, i) : -0.0f); // adding -0 changes nothing
@@ -186,23 +186,27 @@ void look_up(const Matrix &table, int64_t id, const uint8_t *bias, float *gates)
     gates[i] = table_value(table, id * rows + i) + read<float>(bias, i);
 }
 
-void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
-  const int64_t width = hh.num_tiles * kTileRows;
-  Workspace memory;
-  float *sums = memory.allocate<float>(width);
-  for (int64_t row = 0; row < a.rows; ++row) {
-    sum_row(hh, tiles, a.h_in.from(row), sums);
-    for (int64_t unit = tiles.begin * kTileUnits; unit < tiles.end * kTileUnits; ++unit) {
-      float gates[4];
-      for (int64_t g = 0; g < 4; ++g) {
-        const int64_t i = unit / kTileUnits * kTileRows + g * kTileUnits + unit % kTileUnits;
-        gates[g] = std::fma(sums[i], a.h_in.scales[row] * row_scale(hh, i),
-                            a.input_gates[row * width + i]);
-      }
-      const int64_t at = row * hh.num_tiles * kTileUnits + unit;
-      a.h[at] = update_cell(gates, a.c[at]);
+// At most a window of tiles.
+void step_row(const Matrix &hh, TileRange tiles, int64_t row, const StepArguments &a) {
+  const float *const input_gates = a.input_gates + row * hh.num_tiles * kTileRows;
+  float sums[kWindowTiles * kTileRows];
+  sum_row(hh, tiles, a.h_in.from(row), sums);
+  for (int64_t unit = tiles.begin * kTileUnits; unit < tiles.end * kTileUnits; ++unit) {
+    float gates[4];
+    for (int64_t g = 0; g < 4; ++g) {
+      const int64_t i = unit / kTileUnits * kTileRows + g * kTileUnits + unit % kTileUnits;
+      gates[g] = std::fma(sums[i - tiles.begin * kTileRows], a.h_in.scales[row] * row_scale(hh, i),
+                          input_gates[i]);
     }
+    const int64_t at = row * hh.num_tiles * kTileUnits + unit;
+    a.h[at] = update_cell(gates, a.c[at]);
   }
+}
+
+void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
+  for (int64_t tile = tiles.begin; tile < tiles.end; tile += kWindowTiles)
+    for (int64_t row = 0; row < a.rows; ++row)
+      step_row(hh, {tile, std::min(tile + kWindowTiles, tiles.end)}, row, a);
 }
 
 bool runs_here() { return true; }

@@ -51,6 +51,7 @@ struct Target {
 template <Arithmetic F, int R> struct Rows {
   const uint8_t *q;
   int64_t stride;
+  uint8_t *scratch;
   int32_t zero_points[R];
   const uint8_t *scales;
   float row_scales[R];
@@ -58,7 +59,7 @@ template <Arithmetic F, int R> struct Rows {
   float *outs[R];
 
   LFK_INLINE Rows(const ActivationRows &x, const Target &target, int64_t row)
-      : q(x.data + row * x.stride), stride(x.stride), scales(target.scales) {
+      : q(x.data + row * x.stride), stride(x.stride), scratch(x.scratch), scales(target.scales) {
     LFK_UNROLLED (r, R) {
       zero_points[r] = x.zero_points[row + r];
       row_scales[r] = x.scales[row + r];

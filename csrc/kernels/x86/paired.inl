@@ -17,9 +17,9 @@ template <Arithmetic F, int R> class PairedRows {
 public:
   static constexpr int kPairs = (R + 1) / 2;
 
-  PairedRows(Workspace &memory, const Matrix &m, const Rows<F, R> &rows)
+  PairedRows(const Matrix &m, const Rows<F, R> &rows)
       : groups_(round_up(m.groups, kBlockColumns / columns_per_group(F))),
-        stride_(round_up(groups_, 8) * 8), data_(memory.allocate<uint8_t>(kPairs * stride_)) {
+        stride_(round_up(groups_, 8) * 8), data_(rows.scratch) {
     for (int pair = 0; pair < kPairs; ++pair) {
       const uint8_t *const first = rows.q + 2 * pair * rows.stride;
       const uint8_t *const second = 2 * pair + 1 < R ? first + rows.stride : first;
@@ -106,7 +106,7 @@ LFK_INLINE void paired_strip_products(const Matrix &m, const Slice &slice, int f
 
 template <Arithmetic F> struct PairedMatrix {
   static constexpr Arithmetic kArithmetic = F;
-  static constexpr int kMaxRows = 8;
+  static constexpr int kMaxRows = kMostRelaidRows;
 
   template <int R>
   static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
@@ -114,8 +114,7 @@ template <Arithmetic F> struct PairedMatrix {
     if constexpr (R == 1) {
       SparseMatrix<F>::template run<1>(m, first, tiles, rows);
     } else {
-      Workspace memory;
-      const PairedRows<F, R> paired(memory, m, rows);
+      const PairedRows<F, R> paired(m, rows);
       for_each_slice<4>(m, first, tiles, [&](const Slice &slice, int strip) LFK_ALWAYS_INLINE {
         paired_strip_products<F, 4, R>(m, slice, strip, first * kTileRows, rows, paired);
       });

@@ -1,5 +1,5 @@
 // Kernels stay within a matrix's sections, each with a page behind it that cannot be read, and
-// within rows of activations that end at such a page.
+// within rows of activations and scratch memory that end at such a page.
 #include "check.h"
 #include "guarded.h"
 #include "kernels/implementations.h"
@@ -47,9 +47,10 @@ public:
       : stride_(activation_row_bytes(target, columns)),
         data_(ones(target.arithmetic, rows * stride_)),
         scales_(std::vector<float>(static_cast<size_t>(rows), 1.0f)),
-        zero_points_(std::vector<int32_t>(static_cast<size_t>(rows), 7)) {}
+        zero_points_(std::vector<int32_t>(static_cast<size_t>(rows), 7)),
+        scratch_(std::vector<uint8_t>(static_cast<size_t>(scratch_bytes(target, rows)))) {}
   ActivationRows view() const {
-    return {data_.data(), stride_, scales_.data(), zero_points_.data()};
+    return {data_.data(), stride_, scales_.data(), zero_points_.data(), scratch_.data()};
   }
 
 private:
@@ -64,6 +65,7 @@ private:
   Guarded<uint8_t> data_;
   Guarded<float> scales_;
   Guarded<int32_t> zero_points_;
+  Guarded<uint8_t> scratch_;
 };
 
 void check_products(const Matrix &packed, int64_t columns, int64_t rows) {

@@ -1,5 +1,5 @@
-// A streaming step allocates nothing. An executable of its own: the others keep the sanitizer's
-// operators.
+// A streaming step allocates nothing, and an allocation that fails is an exception. An executable
+// of its own: the others keep the sanitizer's operators.
 #include "allocations.h"
 
 #include <filesystem>
@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "lstm_fastkernels/streams.h"
+#include "runtime/stack.h"
 #include "stack.h"
 #include "support.h"
 
@@ -153,6 +154,51 @@ TEST(steps_on_two_threads_allocate_nothing) {
     CHECK(threads_of_this_process() > 1);
     CHECK(allocating <= 4);
   }
+}
+
+// Each allocation of a call, on threads that keep no memory yet.
+void check_failures(const SourceStack &stack, int64_t batch_size, int members) {
+  WITH("batch ", batch_size, " members ", members);
+  const auto packed = stack.packed();
+  const PackedStack parsed(packed.data(), packed.size());
+  const Sequence s = random_sequence(stack.shape, 3, batch_size, 158);
+  const Split split{0, 1, members, members * static_cast<int>(stack.shape.num_directions)};
+  const Result expected = forward(packed, s);
+  for_each_isa([&](std::string_view) {
+    int failures = 0;
+    for (int64_t n = 1, made = 1; made >= n; ++n) {
+      WITH("allocation ", n);
+      Result result;
+      bool failed = false;
+      release_memory();
+      std::thread([&] {
+        const LstmArguments a = arguments_for(s, result);
+        made = allocations_of([&] {
+          fail_allocation(n);
+          try {
+            run_stack(parsed, a, &split);
+          } catch (const std::bad_alloc &) {
+            failed = true;
+          }
+          fail_allocation(0);
+        });
+      }).join();
+      failures += failed;
+      if (!failed)
+        check_same(result, expected);
+    }
+    CHECK(failures > 5);
+  });
+}
+
+TEST(allocations_that_fail_are_thrown) {
+  for (int64_t batch_size : {1, 9})
+    for (int members : {1, 2}) {
+      check_failures(random_stack(shape_of(7, 33, 9, 2, 2), Weights::any, 159), batch_size,
+                     members);
+      check_failures(in_blocks(random_stack(shape_of(40, 151), Weights::any, 160), {8, 4}, 0.3f),
+                     batch_size, members);
+    }
 }
 
 } // namespace

@@ -7,10 +7,11 @@
 
 namespace {
 
-std::atomic<int64_t> count{0};
+std::atomic<int64_t> count{0}, failing{0};
 
 void *allocate(size_t bytes, std::align_val_t alignment) noexcept {
-  ++count;
+  if (++count == failing)
+    return nullptr;
   const auto unit = static_cast<size_t>(alignment);
   return std::aligned_alloc(unit, (bytes / unit + 1) * unit);
 }
@@ -26,6 +27,7 @@ constexpr std::align_val_t kDefault{alignof(std::max_align_t)};
 } // namespace
 
 int64_t lstm_fastkernels::allocations() { return count; }
+void lstm_fastkernels::fail_allocation(int64_t n) { failing = n ? count + n : 0; }
 
 // Arrays, too: a sanitizer's own forms would not come here.
 void *operator new(size_t n) { return allocate_or_throw(n, kDefault); }

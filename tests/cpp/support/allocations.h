@@ -1,4 +1,4 @@
-// How often the program has allocated memory, on any thread: operator new and delete count.
+// How often the program has allocated memory, on any thread, and one that fails: of operator new.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,9 @@
 namespace lstm_fastkernels {
 
 int64_t allocations();
+
+// The n-th one from now on fails; 0: none does.
+void fail_allocation(int64_t n);
 
 // Of a call.
 template <class Call> int64_t allocations_of(const Call &call) {

@@ -51,9 +51,12 @@ public:
   }
   HeldRows(const Matrix &target, int64_t rows, int64_t columns)
       : stride_(activation_row_bytes(target, columns)), data_(static_cast<size_t>(rows * stride_)),
-        scales_(static_cast<size_t>(rows), 1.0f), zero_points_(static_cast<size_t>(rows)) {}
+        scales_(static_cast<size_t>(rows), 1.0f), zero_points_(static_cast<size_t>(rows)),
+        scratch_(static_cast<size_t>(scratch_bytes(target, rows))) {}
 
-  ActivationRows view() { return {data_.data(), stride_, scales_.data(), zero_points_.data()}; }
+  ActivationRows view() {
+    return {data_.data(), stride_, scales_.data(), zero_points_.data(), scratch_.data()};
+  }
 
 private:
   // Zeros behind the last column, and 8 times the sum of each group of columns.
@@ -72,6 +75,7 @@ private:
   std::vector<uint8_t> data_;
   std::vector<float> scales_;
   std::vector<int32_t> zero_points_;
+  std::vector<uint8_t> scratch_;
 };
 
 // A step over buffers that the test holds.
