@@ -7,11 +7,6 @@
 
 namespace lstm_fastkernels {
 
-TileRange share_of(const Matrix &matrix, const Member &member) {
-  const int64_t piece = matrix.is_sparse() ? kWindowTiles : 1;
-  return {member.first(matrix.num_tiles, piece), member.last(matrix.num_tiles, piece)};
-}
-
 CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows,
                      int most_members)
     : call_(call), cell_(cell), weights_(call.stack.layers[static_cast<size_t>(cell)]), rows_(rows),

@@ -28,9 +28,6 @@ struct Call {
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
 };
 
-// The tiles of a matrix that are a member's.
-TileRange share_of(const Matrix &matrix, const Member &member);
-
 // Members of a team share one: each calls all that is const at the same time as the others.
 class CellState {
 public:

@@ -27,6 +27,11 @@ const ActivationRows *allocate_for_members(Workspace &memory, const Matrix &targ
 
 } // namespace
 
+TileRange share_of(const Matrix &matrix, const Member &member) {
+  const int64_t piece = matrix.is_sparse() ? kWindowTiles : 1;
+  return {member.first(matrix.num_tiles, piece), member.last(matrix.num_tiles, piece)};
+}
+
 Operand::Operand(Workspace &memory, const PackedMatrix &matrix, int64_t rows, int64_t columns,
                  int most_members)
     : matrix_(matrix), rows_(rows), columns_(columns),
@@ -39,16 +44,18 @@ Operand::Operand(Workspace &memory, const PackedMatrix &matrix, int64_t rows, in
 
 const ActivationRows &Operand::take(const Kernels &kernels, int64_t count,
                                     const Member &member) const {
-  if (rows_ > 1)
-    member.meet();
+  meet(member);
   const ActivationRows &first = first_[member.index()];
   if (!matrix_.is_low_rank())
     return first;
-  kernels.products(matrix_.v, all_tiles(matrix_.v), nullptr, count, first, between_);
+  kernels.products(matrix_.v, share_of(matrix_.v, member), nullptr, count, first, between_);
+  member.meet();
   const ActivationRows &second = second_[member.index()];
-  for (int64_t row = 0; row < count; ++row)
+  const RowRange own = share(count, member);
+  for (int64_t row = own.begin; row < own.end; ++row)
     kernels.quantize_row(between_ + row * matrix_.v.num_tiles * kTileRows, matrix_.rank,
                          RowKind::any, matrix_, second.from(row));
+  meet(member);
   return second;
 }
 

@@ -15,6 +15,9 @@ struct RowRange {
   int64_t size() const { return end - begin; }
 };
 
+// The tiles of a matrix that are a member's.
+TileRange share_of(const Matrix &matrix, const Member &member);
+
 // Members of a team share it: each calls all that has a member at the same time as the others.
 class Operand {
 public:
@@ -38,6 +41,12 @@ public:
   const ActivationRows &take(const Kernels &kernels, int64_t count, const Member &member) const;
 
 private:
+  // Before members read rows that others have quantized.
+  void meet(const Member &member) const {
+    if (rows_ > 1)
+      member.meet();
+  }
+
   const PackedMatrix &matrix_;
   int64_t rows_, columns_;
   // Of each member, where it finds its own row or those of all, with scratch memory of its own.

@@ -11,7 +11,8 @@ namespace lstm_fastkernels {
 // brings.
 constexpr int64_t kProductsWorthAThread = int64_t{1} << 25;
 
-// Below this many products a step and member of a team, meeting costs more than sharing brings.
+// Below this many products from meeting to meeting and member of a team, meeting costs more than
+// sharing brings.
 constexpr int64_t kProductsWorthAMember = int64_t{1} << 16;
 // The products for one row of weights that a core's L2 holds, with room for all else. Where a layer
 // has more, its weights are shared out before rows are.

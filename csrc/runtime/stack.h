@@ -7,8 +7,7 @@
 
 namespace lstm_fastkernels {
 
-// lstm_forward; split as given, if it is: at most 16 teams, and one member where a matrix is
-// low-rank.
+// lstm_forward; split as given, if it is: at most 16 teams.
 void run_stack(const PackedStack &stack, const LstmArguments &arguments,
                const Split *split = nullptr);
 

@@ -128,10 +128,17 @@ TEST(threads_that_share_weights_are_told) {
   CHECK(threads(1, 64) == "threads: 6 of 64: " + one + "6");
   CHECK(threads(2, 6) == "threads: 6 of 6: one direction, 2 rows in 2 parts, weights shared by 3");
   CHECK(threads(9, 6) == "threads: 6 of 6: one direction, 9 rows in 6 parts");
-  const SourceStack thin = in_factors(stack, 1);
-  const Processors two(2);
-  CHECK(explained(thin, arguments(4000, 1, 2))[1] ==
-        "threads: 1 of 2: one direction, 1 rows in 1 part");
+}
+
+// Members meet between its factors, too.
+TEST(a_low_rank_matrix_is_shared_by_fewer) {
+  SourceStack thin = in_factors(random_stack(shape_of(128, 256), Weights::any, 6), 1);
+  int64_t parts = 1;
+  thin.for_each_matrix([&](const SourceMatrix &m) { parts += !m.v.empty(); });
+  const auto packed = thin.packed();
+  const CallPlan plan = explain(packed.data(), packed.size(), arguments(4000, 1, kManyProcessors));
+  CHECK(parts > 1 && plan.team > 1);
+  CHECK(plan.team == plan.products / 4000 / parts / (1 << 16));
 }
 
 TEST(explain_checks_as_lstm_forward_does) {

@@ -209,6 +209,17 @@ TEST(teams_run_every_kind_of_matrix) {
                 2);
 }
 
+// Of which both factors are shared out.
+TEST(teams_run_low_rank_matrices) {
+  for (const Precision &precision : kPrecisions)
+    for (int64_t directions : {1, 2})
+      for (int64_t B : {1, 3}) {
+        WITH("precision ", precision_name(precision), " directions ", directions);
+        const TypedShape shape = shape_of(70, 151, 67, 2, directions, precision);
+        check_teams(in_factors(random_stack(shape, Weights::any, 43), 44), 5, B);
+      }
+}
+
 // Chunks while a member is still to come are short: all of them give the same.
 TEST(long_sequences_do_not_depend_on_teams) {
   check_teams(random_stack(shape_of(5, 33), Weights::any, 38), 700, 1);
