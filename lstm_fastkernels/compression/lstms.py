@@ -76,6 +76,12 @@ def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
     return owners
 
 
+def check_unprepared(module: nn.Module, name: str) -> None:
+    """Raises ValueError for an LSTM prepared for quantization-aware training."""
+    if fault := prepared_fault(module):
+        raise ValueError(f"{label_of(name)}: {fault}")
+
+
 def check_matrices(
     module: nn.Module,
     name: str,
@@ -88,8 +94,7 @@ def check_matrices(
     owners: those of the model's parameters. beneath: classes of which a parametrization may be
     there already.
     """
-    if fault := prepared_fault(module):
-        raise ValueError(f"{label_of(name)}: {fault}")
+    check_unprepared(module, name)
     for matrix in matrices:
         if not parametrize.is_parametrized(module, matrix):
             continue
@@ -114,8 +119,7 @@ def check_matrices(
 def check_outermost(module: nn.Module, name: str, matrices: Collection[str], what: str) -> None:
     """Raises ValueError for a matrix of an LSTM with another parametrization on top of its `what`,
     which cannot be taken off alone, and for one prepared for training."""
-    if fault := prepared_fault(module):
-        raise ValueError(f"{label_of(name)}: {fault}")
+    check_unprepared(module, name)
     for matrix in matrices:
         if len(parametrization_of(module, matrix)) > 1:
             raise ValueError(

@@ -7,12 +7,12 @@ from torch import nn
 
 from lstm_fastkernels.compression.calibration.observe import Observations
 from lstm_fastkernels.compression.calibration.sqnr import signal_of, to_db
-from lstm_fastkernels.compression.lstms import label_of
+from lstm_fastkernels.compression.lstms import check_unprepared, label_of
 from lstm_fastkernels.compression.quantization.candidates import Candidates, lstm_noise
 from lstm_fastkernels.compression.quantization.config import QuantizationConfig
 from lstm_fastkernels.compression.quantization.min_sqnr import raise_precision
 from lstm_fastkernels.compression.quantization.report import QuantizedLSTM
-from lstm_fastkernels.modules.float_lstm import prepared_fault, shape_of, weights_as_lstm
+from lstm_fastkernels.modules.float_lstm import shape_of, weights_as_lstm
 from lstm_fastkernels.modules.low_rank import low_rank_factors
 from lstm_fastkernels.modules.lstm import FastQuantLSTM
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
@@ -37,8 +37,7 @@ class Planner:
 
     def __init__(self, lstms: Mapping[nn.Module, str], config: QuantizationConfig) -> None:
         for lstm, name in lstms.items():
-            if fault := prepared_fault(lstm):
-                raise ValueError(f"{label_of(name)}: {fault}")
+            check_unprepared(lstm, name)
         self._asked = {lstm: asked_precision(lstm, name, config) for lstm, name in lstms.items()}
         self._names = lstms
         self._config = config

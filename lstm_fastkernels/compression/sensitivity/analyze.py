@@ -18,6 +18,7 @@ from lstm_fastkernels.compression.low_rank.factorize import factorize_
 from lstm_fastkernels.compression.lstms import (
     FilterFn,
     check_replaceable,
+    check_unprepared,
     find_lstms,
     replace_modules,
 )
@@ -77,8 +78,8 @@ def sensitivity(
     filter_fn(module, name) picks the LSTMs and cells.
 
     Returns a report: `str()` is a table, `heat_map` draws it. The model stays as it is. Raises
-    ValueError where quantize_, prune_ and factorize_ do, for a method that needs training and for a
-    metric of the model that is not finite.
+    ValueError where quantize_, prune_ and factorize_ do, for LSTMs prepared for quantization-aware
+    training, a method that needs training and a metric of the model that is not finite.
     """
     methods = METHODS if methods is None else methods
     if evaluate is None and calibration is None:
@@ -91,6 +92,8 @@ def sensitivity(
     if not lstms:
         raise ValueError("found no nn.LSTM or nn.LSTMCell in the model")
     check_replaceable(model, lstms)
+    for lstm, name in lstms.items():
+        check_unprepared(lstm, name)
     batches = None if calibration is None else list(calibration)
     seen = observe(model, lstms, batches)
     if evaluate is None and not all(found.held_out for found in seen.values()):

@@ -9,6 +9,7 @@ from torch import nn
 
 import lstm_fastkernels as lfk
 from cases import Case
+from lstm_fastkernels.compression.sensitivity.analyze import METHODS
 from quantization_cases import batches, snr
 
 
@@ -126,6 +127,14 @@ def test_heat_map(tmp_path):
         options["methods"] = {"int8": lfk.Int8Config(), "80% zeros": lfk.PruneConfig(0.8)}
         lfk.sensitivity(Deep(), **options).heat_map().savefig(path)
         assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_prepared_lstms_are_refused(method):
+    model = Deep()
+    lfk.quantize_(model, lfk.QATConfig(lfk.Int8Config(), step="prepare"), filter_fn=is_lstm)
+    with pytest.raises(ValueError, match=r"body\.0\.0\.0: it is prepared for quantization-aware"):
+        lfk.sensitivity(model, lambda m: 1.0, methods={method: METHODS[method]})
 
 
 @pytest.mark.parametrize(
