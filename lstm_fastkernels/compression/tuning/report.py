@@ -19,7 +19,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class TuningReport:
-    """The model found, its trial and all trials in their order; `str()` is a table.
+    """The model found, its trial and all trials, one for each configuration, in their order.
+
+    `str()` is a table.
 
     model: a copy of the model, compressed; config: what made it, None where no trial kept the
     metric, and the model is a copy as it was. baseline: the metric before; metric: that of `model`.

@@ -77,17 +77,22 @@ def tune_sparsity(
     trials: list[Trial] = []
     best: tuple[nn.Module, Trial] | None = None
 
+    def kept(trial: Trial) -> bool:
+        drop = baseline - trial.metric
+        return (drop if mode == "max" else -drop) <= max_drop  # False for NaN
+
     def keeps_metric(share: float) -> bool:
         nonlocal best
         trial_config = at(share)
+        for trial in trials:
+            if trial.config == trial_config:  # ranks are integers: shares may have the same
+                return kept(trial)
         trial_model = copy.deepcopy(model)
         _compress(trial_model, trial_config, filter_fn, train, batches)
         trials.append(Trial(share, trial_config, measured(evaluate, trial_model)))
-        drop = baseline - trials[-1].metric
-        kept = (drop if mode == "max" else -drop) <= max_drop  # False for NaN
-        if kept:
+        if kept(trials[-1]):
             best = trial_model, trials[-1]
-        return kept
+        return kept(trials[-1])
 
     steps = math.ceil(math.log2(1 / tolerance))
     low, high = 0.0, 1.0

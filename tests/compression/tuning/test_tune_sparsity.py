@@ -100,6 +100,24 @@ def test_ranks_and_energies(config, limit):
     assert max(t.metric for t in found.trials) > limit
 
 
+def test_ranks_are_tried_once():
+    """Eight between 16 and 8, of which those from 13 on are left as they are."""
+    model, limit = Deep(), 64 * 16 - 10 * (64 + 16)
+    measured = []
+
+    def evaluate(copied):
+        measured.append(weights(copied))
+        return float(measured[-1])
+
+    config = lfk.LowRankConfig(rank={"weight_hh*": 8})
+    found = lfk.tune_sparsity(model, config, evaluate, limit)
+    assert found.config == lfk.LowRankConfig(rank={"weight_hh*": 10})
+    assert weights(found.model) == weights(model) - limit == found.metric
+    ranks = [trial.config.amounts["weight_hh*"] for trial in found.trials]
+    assert ranks[0] == 8
+    assert len(set(ranks)) == len(ranks) == len(measured) - 1
+
+
 def test_trials_are_trained():
     model = Model()
     config = lfk.PruneConfig(0.8, importance="taylor", schedule=lfk.CubicSchedule(1, 4))
