@@ -1,12 +1,12 @@
 """A smaller model of the same kind, to be taught."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.compression.following import Following, readers_of
 from lstm_fastkernels.compression.lstms import (
     FilterFn,
     check_unwrapped,
@@ -14,10 +14,9 @@ from lstm_fastkernels.compression.lstms import (
     label_of,
     replace_modules,
 )
-from lstm_fastkernels.compression.pruning.units import input_width
 from lstm_fastkernels.modules.float_lstm import new_like, shape_of
 
-_READERS = (nn.Linear, nn.LSTM, nn.LSTMCell)
+_LSTMS = (nn.LSTM, nn.LSTMCell)
 
 
 def student_like(
@@ -25,7 +24,7 @@ def student_like(
     *,
     hidden_size: int | None = None,
     num_layers: int | None = None,
-    following: Mapping[str, Iterable[str]] | None = None,
+    following: Following | None = None,
     filter_fn: FilterFn | None = None,
 ) -> nn.Module:
     """A copy of a model in which each nn.LSTM and nn.LSTMCell is another one, of fewer units or
@@ -41,29 +40,31 @@ def student_like(
 
     The teacher stays as it is, and modules that it uses in several places are shared in the student
     too. Raises ValueError, naming the module, for what does not fit: nothing to change, a name that
-    means no such module, an output that changes its width unnamed, a reader of another width, and
-    as `convert` does for LSTMs that cannot be replaced.
+    means no module, an output that changes its width unnamed, a reader of another width or of two
+    LSTMs, and as `convert` does for LSTMs that cannot be replaced; TypeError for readers of another
+    class.
     """
     if hidden_size is None and num_layers is None:
         raise ValueError("give hidden_size or num_layers of the student")
     for name, value in {"hidden_size": hidden_size, "num_layers": num_layers}.items():
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    lstms = dict(find_lstms(teacher, filter_fn))
+    lstms = {module: name for name, module in find_lstms(teacher, filter_fn)}
     if not lstms:
         raise ValueError("found no nn.LSTM or nn.LSTMCell in the teacher")
-    check_unwrapped(teacher, lstms.values())
-    readers = _widths_of_readers(teacher, lstms, hidden_size, following or {})
-    modules = dict(teacher.named_modules())
+    check_unwrapped(teacher, lstms)
+    readers = readers_of(teacher, following or {}, _LSTMS)
+    widths = _widths_of_readers(teacher, lstms, hidden_size, readers)
+    names = {module: name for name, module in teacher.named_modules()}
     replacements = {}
-    for name in lstms.keys() | readers.keys():
-        sizes = {"input_size": readers.get(name)}
-        if name in lstms:
+    for module in lstms.keys() | widths.keys():
+        sizes = {"input_size": widths.get(module)}
+        if module in lstms:
             sizes |= {"hidden_size": hidden_size, "num_layers": num_layers}
         try:
-            replacements[name] = _new(modules[name], sizes)
+            replacements[names[module]] = _new(module, sizes)
         except ValueError as error:
-            raise ValueError(f"{label_of(name)}: {error}") from error
+            raise ValueError(f"{label_of(names[module])}: {error}") from error
     student = copy.deepcopy(teacher)
     copies = dict(student.named_modules())
     return replace_modules(student, {copies[name]: new for name, new in replacements.items()})
@@ -71,39 +72,23 @@ def student_like(
 
 def _widths_of_readers(
     teacher: nn.Module,
-    lstms: Mapping[str, nn.Module],
+    lstms: Mapping[nn.Module, str],
     hidden_size: int | None,
-    following: Mapping[str, Iterable[str]],
-) -> dict[str, int]:
-    """The new input width of each module that reads one of another width now."""
-    modules = dict(teacher.named_modules())
-    widths: dict[str, int] = {}
-    for name in following:
-        if name not in lstms:
-            raise ValueError(f"following names {name!r}, which is none of {sorted(lstms)}")
-    for name, lstm in lstms.items():
+    readers: Mapping[nn.Module, list[nn.Module]],
+) -> dict[nn.Module, int]:
+    """The new input width of each module that reads an output whose width changes."""
+    widths: dict[nn.Module, int] = {}
+    for lstm, name in lstms.items():
         shape = shape_of(lstm)
-        before = shape.num_directions * shape.output_size
-        after = before
-        if hidden_size is not None and not shape.proj_size:
-            after = shape.num_directions * hidden_size
-        if after != before and lstm is not teacher and name not in following:
+        if hidden_size in (None, shape.hidden_size) or shape.proj_size:
+            continue
+        if lstm is not teacher and lstm not in readers:
             raise ValueError(
                 f"the output of {name!r} gets another width: name the modules that read it in "
                 "`following`, or give an empty sequence there to change them yourself"
             )
-        for reader in following.get(name, ()):
-            module = modules.get(reader)
-            if module is None or type_before_parametrizations(module) not in _READERS:
-                raise ValueError(
-                    f"{reader!r}, which follows {name!r}, must be an nn.Linear, nn.LSTM or "
-                    f"nn.LSTMCell of the model, got {type(module).__name__}"
-                )
-            if (width := input_width(module)) != before:
-                raise ValueError(
-                    f"{reader} reads {width} features, {label_of(name)} gives {before}"
-                )
-            widths[reader] = after
+        for reader in readers.get(lstm, ()):
+            widths[reader] = shape.num_directions * hidden_size
     return widths
 
 

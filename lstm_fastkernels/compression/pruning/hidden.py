@@ -1,12 +1,12 @@
 """Removing whole hidden units of the LSTMs in a model, everywhere they appear."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
+from lstm_fastkernels.compression.following import Following, readers_of, stacked_layers
 from lstm_fastkernels.compression.lstms import (
     FilterFn,
     check_unwrapped,
@@ -20,7 +20,6 @@ from lstm_fastkernels.compression.pruning.units import (
     Importance,
     Units,
     axes_of,
-    input_width,
     label_of,
     layers_of,
     score,
@@ -40,7 +39,7 @@ def prune_hidden_(
     *,
     importance: Importance = "magnitude",
     scope: Scope = "layer",
-    following: Mapping[str, str | Sequence[str]] | None = None,
+    following: Following | None = None,
     multiple_of: int = 1,
     filter_fn: FilterFn | None = None,
 ) -> nn.Module:
@@ -84,8 +83,8 @@ def prune_hidden_(
         raise ValueError(f"multiple_of must be at least 1, got {multiple_of}")
 
     names = {module: name for name, module in model.named_modules()}
-    stacked = {layer for m in names if isinstance(m, StackedLSTM) for layer in m.layers}
-    readers = _readers(model, following or {}, stacked)
+    stacked = stacked_layers(model)
+    readers = readers_of(model, following or {}, LSTMS)
     sources = {reader: source for source, found in readers.items() for reader in found}
     chosen = [
         module
@@ -140,45 +139,6 @@ def prune_hidden_(
 
 
 # ---- checks ----
-
-
-def _readers(
-    model: nn.Module, following: Mapping[str, str | Sequence[str]], stacked: Collection[nn.Module]
-) -> dict[nn.Module, list[nn.Module]]:
-    """`following`, with modules for their names."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-
-    def named(name: str, *kinds: type[nn.Module]) -> nn.Module:
-        if name not in modules:
-            raise ValueError(f"following: the model has no module {name!r}")
-        module = modules[name]
-        if module in stacked:
-            raise ValueError(f"following: {name!r} is a layer of a StackedLSTM, name that instead")
-        kind = type_before_parametrizations(module)
-        if kind not in kinds:
-            raise TypeError(
-                f"following: {name!r} must be one of {[k.__name__ for k in kinds]}, "
-                f"got {kind.__name__}"
-            )
-        return module
-
-    readers: dict[nn.Module, list[nn.Module]] = {}
-    sources: dict[nn.Module, nn.Module] = {}
-    for source_name, given in following.items():
-        source = named(source_name, *LSTMS)
-        width = sum(units.size for units in layers_of(source)[-1].outputs)
-        found = readers.setdefault(source, [])
-        for name in [given] if isinstance(given, str) else given:
-            reader = named(name, nn.Linear, *LSTMS)
-            if input_width(reader) != width:
-                raise ValueError(
-                    f"following: {name!r} reads {input_width(reader)} features, but "
-                    f"{source_name!r} gives {width}"
-                )
-            if sources.setdefault(reader, source) is not source:
-                raise ValueError(f"following: {name!r} cannot read two LSTMs")
-            found.append(reader)
-    return readers
 
 
 def _parameters(

@@ -62,6 +62,8 @@ def test_without_a_change_of_width_no_reader_is_needed():
     student = lfk.student_like(teacher, num_layers=1, **ONLY)
     assert student.body[0][0]["lstm"].num_layers == 1
     assert torch.equal(student.head.weight, teacher.head.weight)
+    named = lfk.student_like(teacher, num_layers=1, following={"body.0.0.lstm": "head"}, **ONLY)
+    assert torch.equal(named.head.weight, teacher.head.weight)
     projected = lfk.student_like(Tagger(proj_size=6), hidden_size=16, **ONLY)
     assert projected.body[0][0]["lstm"].hidden_size == 16
     assert projected(TOKENS)[0].shape == (3, 4, 5)
@@ -96,28 +98,26 @@ def test_it_learns_from_its_teacher():
     assert losses[-1] < losses[0] / 3
 
 
+def _readers(*names, of="body.0.0.lstm"):
+    return {"hidden_size": 8, "following": {of: names}, **ONLY}
+
+
 @pytest.mark.parametrize(
-    ("teacher", "options", "match"),
+    ("teacher", "options", "error", "match"),
     [
-        (Tagger(), {}, "give hidden_size or num_layers"),
-        (Tagger(), {"hidden_size": 0}, "hidden_size must be an integer"),
-        (Tagger(), {"num_layers": 1.5}, "num_layers must be an integer"),
-        (nn.Linear(3, 3), {"hidden_size": 8}, "found no nn.LSTM"),
-        (Tagger(), {"hidden_size": 8, **ONLY}, "name the modules that read it"),
-        (Tagger(), {"hidden_size": 8, "following": {"lstm": []}}, "is none of"),
-        (
-            Tagger(),
-            {"hidden_size": 8, "following": {"body.0.0.lstm": ["embedding"]}, **ONLY},
-            "nn.Linear",
-        ),
-        (
-            Tagger(),
-            {"hidden_size": 8, "following": {"body.0.0.lstm": ["tail"]}, **ONLY},
-            "nn.Linear",
-        ),
-        (Tagger(proj_size=6), {"hidden_size": 6, **ONLY}, "body.0.0.lstm: proj_size"),
+        (Tagger(), {}, ValueError, "give hidden_size or num_layers"),
+        (Tagger(), {"hidden_size": 0}, ValueError, "hidden_size must be an integer"),
+        (Tagger(), {"num_layers": 1.5}, ValueError, "num_layers must be an integer"),
+        (nn.Linear(3, 3), {"hidden_size": 8}, ValueError, "found no nn.LSTM"),
+        (Tagger(), {"hidden_size": 8, **ONLY}, ValueError, "name the modules that read it"),
+        (Tagger(), _readers("tail"), ValueError, "following: the model has no module 'tail'"),
+        (Tagger(), _readers("head", of="lstm"), ValueError, "the model has no module 'lstm'"),
+        (Tagger(), _readers("body.0.0.lstm"), ValueError, "reads 9 features, but .* gives 32"),
+        (Tagger(), _readers("embedding"), TypeError, "'Linear', 'LSTM', 'LSTMCell'.*Embedding"),
+        (Tagger(), _readers("head", of="head"), TypeError, "'LSTM', 'LSTMCell'.*Linear"),
+        (Tagger(proj_size=6), {"hidden_size": 6, **ONLY}, ValueError, "body.0.0.lstm: proj_size"),
     ],
 )
-def test_what_does_not_fit(teacher, options, match):
-    with pytest.raises(ValueError, match=match):
+def test_what_does_not_fit(teacher, options, error, match):
+    with pytest.raises(error, match=match):
         lfk.student_like(teacher, **options)
