@@ -25,19 +25,18 @@ quantize_groups = compiled.quantize_groups.default
 lstm_without_gradient = dispatch.lstm_without_gradient
 refuse_derivatives = dispatch.refuse_derivatives
 
-_forward_ad = torch.autograd.forward_ad
-_listeners = (
-    torch._C._len_torch_dispatch_stack,
-    torch._C._are_functorch_transforms_active,
-    torch._C._is_any_autocast_enabled,
-    torch._C._is_tracing,
-    lambda: _forward_ad._current_level >= 0,
-)
-# Eager calls go past the op, which torch's function modes and profilers are told of.
+# Eager calls go past the op, which torch's function modes and profilers are told of, too.
 _eager.connect(
     eager_functions(),
     torch.Tensor,
-    (*_listeners, torch._C._len_torch_function_stack, torch._C._autograd._profiler_enabled),
+    (
+        torch._C._len_torch_dispatch_stack,
+        torch._C._are_functorch_transforms_active,
+        torch._C._is_any_autocast_enabled,
+        torch._C._is_tracing,
+    ),
+    (torch._C._len_torch_function_stack, torch._C._autograd._profiler_enabled),
+    vars(torch.autograd.forward_ad),
     torch.is_inference_mode_enabled,
     torch._C._increment_version,
 )
@@ -46,7 +45,7 @@ _eager.connect(
 def least_lstm() -> Any:
     """lstm or, where nothing but gradients listens to torch's dispatcher, plain_lstm: no mode,
     transform, autocast, tracer or forward-mode differentiation."""
-    return plain_lstm if _eager.quiet(_listeners) else lstm
+    return plain_lstm if _eager.quiet() else lstm
 
 
 def cuda_built() -> bool:

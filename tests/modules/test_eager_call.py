@@ -344,13 +344,65 @@ def test_the_kernels_run_without_the_gil():
     assert sum(begin < at < end for at in ticks) >= 3
 
 
-def test_the_listeners_are_asked_each_time():
-    """`quiet` says what its functions say."""
-    assert _eager.quiet(())
-    assert _eager.quiet((lambda: 0, lambda: None))
-    assert not _eager.quiet((lambda: 0, lambda: 1))
-    with pytest.raises(ZeroDivisionError):
-        _eager.quiet((lambda: 1 / 0,))
-    with pytest.raises(TypeError):
-        _eager.current({})
+@pytest.mark.parametrize("name", LISTENERS)
+def test_who_listens_is_asked_each_time(name):
+    """Function modes and profilers are told of torch's functions, not by its dispatcher."""
+    fast = CASE.fast()
+    fast(CASE.x())
+    assert _eager.quiet()
+    with LISTENERS[name]():
+        assert _eager.quiet() == (name in ("function mode", "profiler"))
+        fast(CASE.x())
+    assert _eager.quiet()
     assert ops.least_lstm() is ops.plain_lstm
+
+
+def test_a_torch_that_keeps_its_level_elsewhere(monkeypatch):
+    fast, x = CASE.fast(), CASE.x()
+    fast(x)
+    monkeypatch.delattr(forward_ad, "_current_level")
+    assert not _eager.quiet()
+    assert not goes_short(fast, x)
+
+
+def test_misuse_of_the_binding():
+    with pytest.raises(TypeError, match="PackedLSTM"):
+        _eager.current({})
+    with pytest.raises(TypeError, match="arguments"):
+        _eager.connect(0)
+
+
+@pytest.mark.parametrize("hidden_size", [1, 7, 129, 300])
+def test_outputs_are_aligned_as_those_of_torch(hidden_size):
+    fast, x = lfk.FastQuantLSTM(9, hidden_size), CASE.x()
+    fast(x)
+    kept = []
+    for _ in range(5):
+        assert goes_short(fast, x)
+        y, (h, c) = fast(x)
+        kept.append((y, h, c))
+        assert all(tensor.data_ptr() % 64 == 0 for tensor in (y, h, c))
+    first = kept[0]
+    assert all(torch.equal(a, b) for later in kept for a, b in zip(later, first, strict=True))
+
+
+def test_weights_that_another_thread_packs_anew_during_a_call():
+    """A call holds those that it began with, wherever the module's have gone."""
+    import threading
+
+    fast, x = lfk.FastQuantLSTM(64, 256), torch.randn(100, 1, 64)
+    expected, done = fast(x), threading.Event()
+
+    def pack_anew():
+        while not done.is_set():
+            fast.repack_()
+            ops.release_memory()
+
+    thread = threading.Thread(target=pack_anew)
+    thread.start()
+    try:
+        for _ in range(50):
+            assert_same(fast(x), expected)
+    finally:
+        done.set()
+        thread.join()

@@ -4,20 +4,24 @@
 #include <array>
 #include <new>
 
+#include "bindings/eager/listeners.h"
 #include "bindings/eager/watch.h"
 
 namespace lstm_fastkernels {
 namespace {
 
-const EagerFunctions *functions; // null: there is no short way
-PyObject *listeners;
+const EagerFunctions *functions;
 PyObject *floats_name, *batch_first_name;
+
+// Bytes of weights times time steps and rows, of calls so short, 2 us or less, that they keep the
+// GIL: to give it away and to take it back costs more than others could do meanwhile.
+constexpr int64_t kShortCall = 1 << 17;
 
 // With tensors of the plain class.
 bool derivative_is_asked(PyObject *module_dict, const Arguments &given) {
   if (!functions->grad_enabled())
     return false;
-  PyObject *const floats = PyDict_GetItem(module_dict, floats_name);
+  PyObject *const floats = PyDict_GetItemWithError(module_dict, floats_name);
   if (!floats || !PyList_Check(floats))
     return true;
   for (Py_ssize_t i = 0; i < PyList_Size(floats); ++i)
@@ -31,20 +35,11 @@ bool derivative_is_asked(PyObject *module_dict, const Arguments &given) {
 
 } // namespace
 
-bool connect_calls(const EagerFunctions *given, PyObject *heard) {
+bool connect_calls(const EagerFunctions *given) {
   functions = given;
-  listeners = Py_NewRef(heard);
   floats_name = PyUnicode_InternFromString("_floats");
   batch_first_name = PyUnicode_InternFromString("batch_first");
   return floats_name && batch_first_name;
-}
-
-int anyone_hears(PyObject *asked) {
-  const Py_ssize_t count = PyTuple_Size(asked);
-  for (Py_ssize_t i = 0; i < count; ++i)
-    if (const int heard = is_true(PyObject_CallNoArgs(PyTuple_GetItem(asked, i))))
-      return heard;
-  return count < 0 ? -1 : 0;
 }
 
 bool Arguments::take_states(PyObject *hx) {
@@ -57,12 +52,17 @@ bool Arguments::take_states(PyObject *hx) {
   return true;
 }
 
+Call::~Call() {
+  if (held_)
+    functions->drop(&lstm_);
+}
+
 bool Call::take(const Arguments &given, Form form) {
   for (PyObject *const tensor : {given.x, given.h, given.c, given.out})
     if (tensor && !is_plain_class(tensor))
       return false;
   // x first: on another device the call ends here.
-  if (!functions || !x.take(given.x) || anyone_hears(listeners))
+  if (!functions || !x.take(given.x) || anyone_hears())
     return false;
   PyObject *const dict = PyObject_GenericGetDict(given.module, nullptr);
   const bool taken = dict && take_module(dict, given);
@@ -72,10 +72,11 @@ bool Call::take(const Arguments &given, Form form) {
 
 bool Call::take_module(PyObject *dict, const Arguments &given) {
   PyObject *const packed = current_packed(dict);
-  batch_first_ = PyDict_GetItem(dict, batch_first_name) == Py_True;
-  return packed && !derivative_is_asked(dict, given) && packed_.take_own(packed) &&
-         packed_.dims() == 1 &&
-         functions->shape_of(packed_.data(), packed_.size(0), &shape_, &takes_ids_);
+  batch_first_ = PyDict_GetItemWithError(dict, batch_first_name) == Py_True;
+  held_ = packed && !derivative_is_asked(dict, given) && packed_.take_own(packed) &&
+          packed_.dims() == 1 &&
+          functions->hold(packed_.data(), packed_.size(0), &lstm_, &shape_, &takes_ids_);
+  return held_;
 }
 
 bool Call::lay_out(Form form) {
@@ -196,10 +197,17 @@ bool Call::put_in_place() {
   return true;
 }
 
+bool Call::is_short() const {
+  int64_t work;
+  return !__builtin_mul_overflow(a_.time_steps, a_.batch_size, &work) &&
+         !__builtin_mul_overflow(work, packed_.size(0), &work) && work <= kShortCall;
+}
+
 bool Call::run() const {
-  PyThreadState *const thread = PyEval_SaveThread();
-  const bool done = functions->run(packed_.data(), packed_.size(0), a_);
-  PyEval_RestoreThread(thread);
+  PyThreadState *const thread = is_short() ? nullptr : PyEval_SaveThread();
+  const bool done = functions->run(&lstm_, a_);
+  if (thread)
+    PyEval_RestoreThread(thread);
   return done;
 }
 

@@ -11,12 +11,8 @@
 
 namespace lstm_fastkernels {
 
-// What connect() gives. `listeners`: a tuple of functions, which say whether someone listens to
-// torch's dispatcher.
-bool connect_calls(const EagerFunctions *functions, PyObject *listeners);
-
-// 1, 0; -1 with an exception set.
-int anyone_hears(PyObject *listeners);
+// null: there is no short way.
+bool connect_calls(const EagerFunctions *functions);
 
 // A call's arguments, borrowed; those that are null were not given.
 struct Arguments {
@@ -32,6 +28,10 @@ enum class Form { sequence, cell, step };
 // Whatever gives false is not for the short way, and has left no trace but perhaps an exception.
 class Call {
 public:
+  Call() = default;
+  Call(const Call &) = delete;
+  ~Call();
+
   bool take(const Arguments &given, Form form);
 
   // Outputs of the call: `y`, or for y what was given as one; h_n and c_n.
@@ -63,7 +63,11 @@ private:
 
   int64_t state_batch() const { return a_.state_rows ? a_.state_batch : a_.batch_size; }
 
+  bool is_short() const;
+
   TorchTensor packed_;
+  HeldLstm lstm_;
+  bool held_ = false;
   LstmShape shape_;
   LstmArguments a_;
   std::unique_ptr<int64_t[]> state_rows_;

@@ -1,15 +1,17 @@
-// The short way of eager calls: forward of the module and of its cell, and step. `lstm`, `cell` and
-// `step` give None where a call is not for it, and have then changed nothing: the op takes it, with
-// its checks and messages. All is done under the GIL but the kernels.
+// The short way of eager calls: forward of the module and of its cell, and step. `lstm`, `cell`
+// and `step` give None where a call is not for it, and have then changed nothing: the op
+// takes it, with its checks and messages. All is done under the GIL but kernels that take long.
 #include <Python.h>
 
 #include "bindings/eager/call.h"
+#include "bindings/eager/function.h"
+#include "bindings/eager/listeners.h"
 #include "bindings/eager/watch.h"
 
 namespace lstm_fastkernels {
 namespace {
 
-PyObject *inference_mode_enabled, *increment_version;
+Function inference_mode_enabled, increment_version;
 
 // Not the short way.
 PyObject *none() {
@@ -61,30 +63,25 @@ PyObject *cell(PyObject *, PyObject *const *args, Py_ssize_t count) {
   return release(h, c);
 }
 
-// Whether a tensor made in inference mode, where alone it may be written, has no version to count;
-// -1 with an exception set. Outside, asking for its version is that exception, and quicker.
-int is_unversioned(PyObject *tensor, int inference) {
-  if (inference)
-    return inference < 0 ? -1 : is_inference(tensor);
-  return version_of(tensor) < 0 ? -1 : 0;
-}
-
-// Tells autograd that tensors were written; false if they may not be.
+// Tells autograd that tensors were written; false if they may not be. Those made in inference mode
+// may be written in that alone: outside, asking for the version that they do not have is an
+// exception, and quicker than asking what they are.
 bool note_writes(std::initializer_list<PyObject *> tensors) {
-  const int inference = is_true(PyObject_CallNoArgs(inference_mode_enabled));
-  PyObject *const versioned = PyList_New(0);
-  bool noted = versioned;
+  const int inference = is_true(inference_mode_enabled());
+  if (inference < 0)
+    return false;
+  PyObject *const written = PyTuple_New(static_cast<Py_ssize_t>(tensors.size()));
+  Py_ssize_t count = 0;
   for (PyObject *const tensor : tensors) {
-    const int unversioned = noted ? is_unversioned(tensor, inference) : -1;
-    noted = unversioned >= 0 && (unversioned || PyList_Append(versioned, tensor) == 0);
+    if (!written || (!inference && version_of(tensor) < 0))
+      break;
+    PyTuple_SetItem(written, count++, Py_NewRef(tensor));
   }
-  if (noted && PyList_Size(versioned)) {
-    PyObject *const done = PyObject_CallFunctionObjArgs(increment_version, versioned, nullptr);
-    noted = done;
-    Py_XDECREF(done);
-  }
-  Py_XDECREF(versioned);
-  return noted;
+  const bool all = static_cast<size_t>(count) == tensors.size();
+  PyObject *const done = all ? increment_version(written) : nullptr;
+  Py_XDECREF(done);
+  Py_XDECREF(written);
+  return done;
 }
 
 PyObject *step(PyObject *, PyObject *const *args, Py_ssize_t count) {
@@ -115,34 +112,34 @@ PyObject *current(PyObject *, PyObject *module_dict) {
   return packed || !PyErr_Occurred() ? Py_NewRef(packed ? packed : Py_None) : nullptr;
 }
 
-PyObject *quiet(PyObject *, PyObject *listeners) {
-  const int heard = anyone_hears(listeners);
+PyObject *quiet(PyObject *, PyObject *) {
+  const int heard = dispatcher_is_heard();
   return heard < 0 ? nullptr : PyBool_FromLong(!heard);
 }
 
 PyObject *connect(PyObject *, PyObject *const *args, Py_ssize_t count) {
-  if (!has(count, 5))
+  if (!has(count, 7))
     return nullptr;
   const void *const address = PyLong_AsVoidPtr(args[0]);
-  if (!address)
+  if (!address || !connect_listeners(args[2], args[3], args[4]))
     return nullptr;
   const auto *functions = static_cast<const EagerFunctions *>(address);
   if (!connect_tensors(args[1]))
     functions = nullptr;
-  inference_mode_enabled = Py_NewRef(args[3]);
-  increment_version = Py_NewRef(args[4]);
-  return connect_calls(functions, args[2]) ? PyBool_FromLong(functions != nullptr) : nullptr;
+  inference_mode_enabled = Function(args[5]);
+  increment_version = Function(args[6]);
+  return connect_calls(functions) ? PyBool_FromLong(functions != nullptr) : nullptr;
 }
 
-template <class Function> PyCFunction as_method(Function *function) {
+template <class Called> PyCFunction as_method(Called *function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
 PyMethodDef methods[] = {
     {"connect", as_method(connect), METH_FASTCALL,
-     "connect(functions, tensor_class, listeners, inference_mode_enabled, increment_version)\n"
-     "--\n\nWhat calls need of the ops and of torch. Whether there is a short way with this "
-     "torch."},
+     "connect(functions, tensor_class, listeners, others, forward_ad, inference_mode_enabled, "
+     "increment_version)\n--\n\n"
+     "What calls need of the ops and of torch. Whether there is a short way with this torch."},
     {"lstm", as_method(lstm), METH_FASTCALL, "lstm(module, x, hx)\n--\n\ny, (h, c)."},
     {"cell", as_method(cell), METH_FASTCALL, "cell(module, x, hx)\n--\n\n(h, c)."},
     {"step", as_method(step), METH_FASTCALL,
@@ -154,8 +151,7 @@ PyMethodDef methods[] = {
      "of parameters and buffers held when it was packed, and the sum of the versions then. None "
      "if\n"
      "they hold something else now."},
-    {"quiet", quiet, METH_O,
-     "quiet(listeners)\n--\n\nWhether all of these functions return something false."},
+    {"quiet", quiet, METH_NOARGS, "quiet()\n--\n\nWhether nobody listens to torch's dispatcher."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef definition = {

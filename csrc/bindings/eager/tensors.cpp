@@ -5,8 +5,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <new>
 #include <utility>
+
+#include "bindings/eager/function.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -40,15 +43,9 @@ private:
 };
 
 // A view of a conjugate's imaginary part is negated when it is read: is_neg.
-Question version_question, requires_grad_question, is_inference_question, is_neg_question;
+Question version_question, requires_grad_question, is_neg_question;
 
 } // namespace
-
-int is_true(PyObject *answer) {
-  const int yes = answer ? PyObject_IsTrue(answer) : -1;
-  Py_XDECREF(answer);
-  return yes;
-}
 
 long long version_of(PyObject *tensor) {
   PyObject *const answer = version_question(tensor);
@@ -58,7 +55,6 @@ long long version_of(PyObject *tensor) {
 }
 
 int requires_grad(PyObject *tensor) { return is_true(requires_grad_question(tensor)); }
-int is_inference(PyObject *tensor) { return is_true(is_inference_question(tensor)); }
 
 bool connect_tensors(PyObject *given_class) {
   tensor_class = reinterpret_cast<PyTypeObject *>(Py_NewRef(given_class));
@@ -72,7 +68,6 @@ bool connect_tensors(PyObject *given_class) {
   auto *const base = static_cast<PyTypeObject *>(PyType_GetSlot(tensor_class, Py_tp_base));
   const bool found = base && version_question.find(base, "_version") &&
                      requires_grad_question.find(base, "requires_grad") &&
-                     is_inference_question.find(base, "is_inference") &&
                      is_neg_question.find(base, "is_neg");
   PyErr_Clear();
   return found && exchange;
@@ -141,9 +136,17 @@ bool TorchTensor::overlaps(const TorchTensor &other) const {
 struct alignas(64) NewTensor::Block {
   DLManagedTensorVersioned managed; // the first: its address is the block's
   std::array<int64_t, kMostDims> sizes, strides;
+  void *memory; // that the block lies in: malloc's, which is quicker than an aligned allocation
+
+  static void free(DLManagedTensorVersioned *self) {
+    std::free(reinterpret_cast<Block *>(self)->memory);
+  }
 };
 
-NewTensor::~NewTensor() { std::free(block_); }
+NewTensor::~NewTensor() {
+  if (block_)
+    Block::free(&block_->managed);
+}
 
 bool NewTensor::allocate(DLDataType type, int dims, const int64_t *sizes) {
   std::array<int64_t, kMostDims> strides{};
@@ -155,17 +158,21 @@ bool NewTensor::allocate(DLDataType type, int dims, const int64_t *sizes) {
   }
   size_t bytes;
   if (__builtin_mul_overflow(static_cast<size_t>(count), type.bits / 8u, &bytes) ||
-      __builtin_add_overflow(bytes, sizeof(Block) + alignof(Block) - 1, &bytes))
+      __builtin_add_overflow(bytes, sizeof(Block), &bytes))
     return false;
-  void *const memory = std::aligned_alloc(alignof(Block), bytes / alignof(Block) * alignof(Block));
+  size_t space;
+  if (__builtin_add_overflow(bytes, alignof(Block) - 1, &space))
+    return false;
+  void *const memory = std::malloc(space), *aligned = memory;
   if (!memory)
     return false;
-  block_ = new (memory) Block{};
+  block_ = new (std::align(alignof(Block), bytes, aligned, space)) Block{};
+  block_->memory = memory;
   std::copy(sizes, sizes + dims, block_->sizes.begin());
   block_->strides = strides;
   DLManagedTensorVersioned &managed = block_->managed;
   managed.version = {DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION};
-  managed.deleter = [](DLManagedTensorVersioned *self) { std::free(self); };
+  managed.deleter = &Block::free;
   managed.dl_tensor = {
       block_ + 1, {kDLCPU, 0}, dims, type, block_->sizes.data(), block_->strides.data(), 0};
   return true;

@@ -15,9 +15,6 @@ namespace lstm_fastkernels {
 // Whether torch has the table, and what is asked below. `tensor_class` is torch.Tensor.
 bool connect_tensors(PyObject *tensor_class);
 
-// Of an answer that is given away: 1, 0; -1 with an exception set.
-int is_true(PyObject *answer);
-
 // Whether it is of the class torch.Tensor, not of one derived from it.
 bool is_plain_class(PyObject *tensor);
 
@@ -25,7 +22,6 @@ bool is_plain_class(PyObject *tensor);
 // exception set.
 long long version_of(PyObject *tensor);
 int requires_grad(PyObject *tensor);
-int is_inference(PyObject *tensor);
 
 // A tensor that is what it looks like: of the class torch.Tensor itself, on the CPU, of a plain
 // layout, with no lazy bit. Its memory is the tensor's.
@@ -53,8 +49,8 @@ private:
   static bool is_negated(PyObject *tensor);
 };
 
-// A new tensor on the CPU, contiguous and not initialized, whose memory torch gets with it: half of
-// the time that torch's own allocation takes.
+// A new tensor on the CPU, contiguous and not initialized, whose memory, aligned as torch's is,
+// torch gets with it: half of the time that torch's own allocation takes.
 class NewTensor {
 public:
   static constexpr int kMostDims = 3;

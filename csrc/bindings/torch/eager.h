@@ -7,13 +7,21 @@
 
 namespace lstm_fastkernels {
 
+// A packed LSTM of the ops, which alone look into it.
+struct HeldLstm {
+  void *words[2];
+};
+
 // Functions throw nothing.
 struct EagerFunctions {
   bool (*grad_enabled)();
-  // Of packed weights for the CPU that the op has run before; false for any others.
-  bool (*shape_of)(const void *packed, int64_t bytes, LstmShape *shape, bool *takes_ids);
-  // As lstm_forward, on as many threads as torch has; false where it fails or they are forgotten.
-  bool (*run)(const void *packed, int64_t bytes, LstmArguments arguments);
+  // Packed weights for the CPU that the op has run before, until they are dropped; false for any
+  // others.
+  bool (*hold)(const void *packed, int64_t bytes, HeldLstm *lstm, LstmShape *shape,
+               bool *takes_ids);
+  void (*drop)(HeldLstm *lstm);
+  // As lstm_forward, on as many threads as torch has; false where it fails.
+  bool (*run)(const HeldLstm *lstm, LstmArguments arguments);
 };
 
 } // namespace lstm_fastkernels

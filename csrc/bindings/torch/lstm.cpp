@@ -1,6 +1,7 @@
 #include "lstm_fastkernels/lstm.h"
 
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "bindings/torch/eager.h"
@@ -231,34 +232,34 @@ std::string explain_lstm(Tensor x, std::optional<Tensor> h0, std::optional<Tenso
 
 namespace {
 
-const PackedStack *on_cpu(const std::shared_ptr<const ParsedStack> &known) {
-  return known && known->on_cpu ? &*known->on_cpu : nullptr;
+using Held = std::shared_ptr<const ParsedStack>;
+static_assert(sizeof(Held) == sizeof(HeldLstm) && alignof(Held) == alignof(HeldLstm));
+
+bool eager_hold(const void *packed, int64_t bytes, HeldLstm *lstm, LstmShape *shape,
+                bool *takes_ids) {
+  Held known = stacks().known(packed, bytes);
+  if (!known || !known->on_cpu)
+    return false;
+  *shape = known->shape();
+  *takes_ids = known->takes_ids();
+  new (lstm) Held(std::move(known));
+  return true;
 }
 
-bool eager_shape_of(const void *packed, int64_t bytes, LstmShape *shape, bool *takes_ids) {
-  const auto known = stacks().known(packed, bytes);
-  const PackedStack *const stack = on_cpu(known);
-  if (stack) {
-    *shape = stack->shape;
-    *takes_ids = stack->takes_ids();
-  }
-  return stack;
-}
+void eager_drop(HeldLstm *lstm) { std::launder(reinterpret_cast<Held *>(lstm))->~Held(); }
 
-bool eager_run(const void *packed, int64_t bytes, LstmArguments a) {
-  const auto known = stacks().known(packed, bytes);
-  const PackedStack *const stack = on_cpu(known);
+bool eager_run(const HeldLstm *lstm, LstmArguments a) {
   try {
     a.threads = thread_count();
-    if (stack)
-      run_stack(*stack, a);
-    return stack;
+    run_stack(*(*std::launder(reinterpret_cast<const Held *>(lstm)))->on_cpu, a);
+    return true;
   } catch (const std::exception &) {
     return false;
   }
 }
 
-constexpr EagerFunctions kEager{&aoti_torch_grad_mode_is_enabled, &eager_shape_of, &eager_run};
+constexpr EagerFunctions kEager{&aoti_torch_grad_mode_is_enabled, &eager_hold, &eager_drop,
+                                &eager_run};
 
 } // namespace
 
