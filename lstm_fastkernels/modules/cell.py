@@ -10,6 +10,7 @@ from torch.compiler import is_dynamo_compiling
 from lstm_fastkernels import _eager
 from lstm_fastkernels.modules.calls import CellCalls
 from lstm_fastkernels.modules.fast import FastModule
+from lstm_fastkernels.modules.forward_alone import shorten_calls
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.modules.states import State, States, zero_state
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
@@ -87,6 +88,7 @@ class FastLSTMCell(CellCalls, FastModule):
         return ", ".join([*sizes, *bias, *self._options_repr()])
 
 
+@shorten_calls(is_cell=True)
 class FastQuantLSTMCell(FastLSTMCell):
     """An nn.LSTMCell with int8 weights; see FastQuantLSTM.
 
@@ -108,6 +110,7 @@ class FastQuantLSTMCell(FastLSTMCell):
         return self.to_float()
 
 
+@shorten_calls(is_cell=True)
 class FastSparseLSTMCell(FastLSTMCell):
     """An nn.LSTMCell with float32 weights on kernels that skip zeros; see FastSparseLSTM."""
 

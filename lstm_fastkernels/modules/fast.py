@@ -18,6 +18,7 @@ from lstm_fastkernels.modules.float_lstm import (
     prepared_fault,
     weights_of,
 )
+from lstm_fastkernels.modules.forward_alone import ForwardAlone
 from lstm_fastkernels.modules.low_rank import low_rank_factors
 from lstm_fastkernels.modules.quantized_lstm import quantized_classes, quantized_tensors
 from lstm_fastkernels.modules.refusals import explain_refusal
@@ -36,7 +37,7 @@ from lstm_fastkernels.weights.structures import LayoutConfig
 _Twin = TypeVar("_Twin", nn.LSTM, nn.LSTMCell)
 
 
-class FastModule(StatefulLSTM):
+class FastModule(StatefulLSTM, ForwardAlone):
     """A module that stands in the place of its float twin and is called as that is."""
 
     float_class: ClassVar[type[nn.LSTM] | type[nn.LSTMCell]]

@@ -12,6 +12,7 @@ from lstm_fastkernels import _eager
 from lstm_fastkernels.modules.calls import LstmCalls
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.float_lstm import LSTM_OPTIONS
+from lstm_fastkernels.modules.forward_alone import shorten_calls
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, States, two_states, zero_state
 from lstm_fastkernels.weights.formats import TABLES
@@ -164,6 +165,7 @@ class FastLSTM(LstmCalls, FastModule):
         return ", ".join([*sizes, *changed, *self._options_repr()])
 
 
+@shorten_calls()
 class FastQuantLSTM(FastLSTM):
     """An nn.LSTM with int8 weights on fused kernels, for inference.
 
@@ -217,6 +219,7 @@ class FastQuantLSTM(FastLSTM):
         return self.to_float()
 
 
+@shorten_calls()
 class FastSparseLSTM(FastLSTM):
     """An nn.LSTM with float32 weights on fused kernels that skip zeros, for inference.
 

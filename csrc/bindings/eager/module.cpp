@@ -1,11 +1,12 @@
-// The short way of eager calls: forward of the module and of its cell, and step. `lstm`, `cell`
-// and `step` give None where a call is not for it, and have then changed nothing: the op
+// The short way of eager calls: forward of the module and of its cell, and step. `lstm`, `cell`,
+// `call` and `step` give None where a call is not for it, and have then changed nothing: the op
 // takes it, with its checks and messages. All is done under the GIL but kernels that take long.
 #include <Python.h>
 
 #include "bindings/eager/call.h"
 #include "bindings/eager/function.h"
 #include "bindings/eager/listeners.h"
+#include "bindings/eager/module_call.h"
 #include "bindings/eager/watch.h"
 
 namespace lstm_fastkernels {
@@ -61,6 +62,19 @@ PyObject *cell(PyObject *, PyObject *const *args, Py_ssize_t count) {
       !call.put_h_for_y(h) || !call.run())
     return none();
   return release(h, c);
+}
+
+PyObject *call(PyObject *, PyObject *const *args, Py_ssize_t count) {
+  if (!has(count, 2))
+    return nullptr;
+  PyObject *const module = args[0], *const given = args[1];
+  const Py_ssize_t inputs = PyTuple_Check(given) ? PyTuple_Size(given) : 0;
+  const FastFunction forward = inputs == 1 || inputs == 2 ? forward_alone(module) : nullptr;
+  if (!forward)
+    return none();
+  PyObject *const arguments[] = {module, PyTuple_GetItem(given, 0),
+                                 inputs == 2 ? PyTuple_GetItem(given, 1) : Py_None};
+  return forward(nullptr, arguments, 3);
 }
 
 // Tells autograd that tensors were written; false if they may not be. Those made in inference mode
@@ -131,6 +145,15 @@ PyObject *connect(PyObject *, PyObject *const *args, Py_ssize_t count) {
   return connect_calls(functions) ? PyBool_FromLong(functions != nullptr) : nullptr;
 }
 
+PyObject *shorten(PyObject *, PyObject *const *args, Py_ssize_t count) {
+  if (!has(count, 7))
+    return nullptr;
+  const FastFunction function = args[1] == Py_True ? &cell : &lstm;
+  return connect_module_call(args[0], function, {args[2], args[3], args[4], args[5], args[6]})
+             ? Py_NewRef(Py_None)
+             : nullptr;
+}
+
 template <class Called> PyCFunction as_method(Called *function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
@@ -140,8 +163,14 @@ PyMethodDef methods[] = {
      "connect(functions, tensor_class, listeners, others, forward_ad, inference_mode_enabled, "
      "increment_version)\n--\n\n"
      "What calls need of the ops and of torch. Whether there is a short way with this torch."},
+    {"shorten", as_method(shorten), METH_FASTCALL,
+     "shorten(module_class, is_cell, base, hooks, global_hooks, globals, compiler)\n--\n\n"
+     "`call` knows this class from now on; see module_call.h."},
     {"lstm", as_method(lstm), METH_FASTCALL, "lstm(module, x, hx)\n--\n\ny, (h, c)."},
     {"cell", as_method(cell), METH_FASTCALL, "cell(module, x, hx)\n--\n\n(h, c)."},
+    {"call", as_method(call), METH_FASTCALL,
+     "call(module, inputs)\n--\n\n"
+     "What the module's __call__ gives for this tuple, where that is forward and nothing else."},
     {"step", as_method(step), METH_FASTCALL,
      "step(module, x, state, out, state_rows)\n--\n\n"
      "y, or out, of one step; the state is changed, in these rows or in all."},
