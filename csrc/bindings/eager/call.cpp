@@ -13,9 +13,10 @@ namespace {
 const EagerFunctions *functions;
 PyObject *floats_name, *batch_first_name;
 
-// Bytes of weights times time steps and rows, of calls so short, 2 us or less, that they keep the
-// GIL: to give it away and to take it back costs more than others could do meanwhile.
-constexpr int64_t kShortCall = 1 << 17;
+// A step of a row reads the weights, and takes as long as so many bytes more of them beside. Calls
+// of so few bytes, some 2 us, keep the GIL: to give it away and to take it back costs more than
+// others could do meanwhile.
+constexpr int64_t kBytesOfStep = 1 << 14, kShortCall = 1 << 17;
 
 // With tensors of the plain class.
 bool derivative_is_asked(PyObject *module_dict, const Arguments &given) {
@@ -200,7 +201,7 @@ bool Call::put_in_place() {
 bool Call::is_short() const {
   int64_t work;
   return !__builtin_mul_overflow(a_.time_steps, a_.batch_size, &work) &&
-         !__builtin_mul_overflow(work, packed_.size(0), &work) && work <= kShortCall;
+         !__builtin_mul_overflow(work, packed_.size(0) + kBytesOfStep, &work) && work <= kShortCall;
 }
 
 bool Call::run() const {
