@@ -16,7 +16,7 @@ _Class = TypeVar("_Class", bound=type[nn.Module])
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
 _GLOBALS = vars(torch_modules)
-_frames: Any = torch._C._dynamo.eval_frame
+_frames: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)
 
 
 class ForwardAlone(nn.Module):
