@@ -23,9 +23,7 @@ std::string at_block(int64_t block, int64_t block_row) {
 void check_block_shape(const WeightMatrix &source, const std::string &name) {
   if (source.num_blocks < 0)
     fail(name + ": the number of blocks must not be negative");
-  if (source.block_rows % kStripRows || source.block_columns % kBlockColumns ||
-      source.block_rows < 1 || source.block_columns < 1 || source.block_rows > kMaxBlock ||
-      source.block_columns > kMaxBlock)
+  if (!is_block_shape(source.block_rows, source.block_columns))
     fail(name + ": blocks must have a multiple of 8 rows and a multiple of 4 columns, got " +
          std::to_string(source.block_rows) + " x " + std::to_string(source.block_columns));
 }
@@ -57,7 +55,7 @@ void check_indices(const BlockGrid &grid, const WeightMatrix &source, const std:
 // Refuses bad blocks and indices, and padding that is not zero.
 void check_blocks(const MatrixShape &shape, const WeightMatrix &source, int64_t size,
                   const std::string &name) {
-  const BlockGrid grid(shape, source);
+  const BlockGrid grid(shape, source.block_rows, source.block_columns);
   check_indices(grid, source, name);
   const uint8_t *row = static_cast<const uint8_t *>(source.weights);
   for (int64_t r = 0; r < grid.block_rows(); ++r) {
@@ -75,6 +73,11 @@ void check_blocks(const MatrixShape &shape, const WeightMatrix &source, int64_t 
 }
 
 } // namespace
+
+bool is_block_shape(int64_t rows, int64_t columns) {
+  return rows >= 1 && rows <= kMaxBlock && rows % kStripRows == 0 && columns >= 1 &&
+         columns <= kMaxBlock && columns % kBlockColumns == 0;
+}
 
 int32_t activation_max(Precision precision, const Proof &proof) {
   if (precision.weights == WeightType::float32 || is_table(precision))
@@ -124,7 +127,7 @@ MatrixSource::MatrixSource(const MatrixShape &shape, const WeightMatrix &source,
 
 void MatrixSource::copy_indices(const std::string &name) {
   check_block_shape(source_, name);
-  const int64_t block_rows = BlockGrid(shape_, source_).block_rows();
+  const int64_t block_rows = block_grid().block_rows();
   crow_indices_.assign(source_.crow_indices, source_.crow_indices + block_rows + 1);
   col_indices_.assign(source_.col_indices, source_.col_indices + source_.num_blocks);
   source_.crow_indices = crow_indices_.data();

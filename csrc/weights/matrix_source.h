@@ -55,14 +55,17 @@ template <class Cell> auto &matrix_of(Cell &cell, MatrixKind kind) {
   return kind == MatrixKind::ih ? cell.ih : kind == MatrixKind::hh ? cell.hh : cell.hr;
 }
 
+// Whether blocks can have so many rows and columns.
+bool is_block_shape(int64_t rows, int64_t columns);
+
 // A matrix in blocks has its gates padded to whole blocks, each by itself.
 struct BlockGrid {
   int64_t gates, gate_rows, block_rows_a_gate, blocks_a_row;
 
-  BlockGrid(const MatrixShape &shape, const WeightMatrix &source)
+  BlockGrid(const MatrixShape &shape, int64_t rows, int64_t columns)
       : gates(shape.gates ? 4 : 1), gate_rows(shape.rows / gates),
-        block_rows_a_gate(divide_up(gate_rows, source.block_rows)),
-        blocks_a_row(divide_up(shape.columns, source.block_columns)) {}
+        block_rows_a_gate(divide_up(gate_rows, rows)),
+        blocks_a_row(divide_up(shape.columns, columns)) {}
   int64_t block_rows() const { return gates * block_rows_a_gate; }
 };
 
@@ -133,6 +136,7 @@ public:
   template <class Visit> void for_each_block(int64_t strip, const Visit &visit) const;
 
 private:
+  BlockGrid block_grid() const { return {shape_, source_.block_rows, source_.block_columns}; }
   void copy_indices(const std::string &name);
   void expand(const std::string &name);
   void examine(const std::string &name);
@@ -157,7 +161,7 @@ template <class Visit> void MatrixSource::for_each_panel(int64_t strip, const Vi
   const uint8_t *weights = static_cast<const uint8_t *>(source_.weights);
   if (!in_blocks())
     return visit(Panel{weights + row * stride_ * weight_bytes(), row, rows, 0, shape_.columns});
-  const BlockGrid grid(shape_, source_);
+  const BlockGrid grid = block_grid();
   const int64_t gate = row / grid.gate_rows, row_of_gate = row % grid.gate_rows;
   const int64_t r = gate * grid.block_rows_a_gate + row_of_gate / source_.block_rows;
   for (int64_t b = source_.crow_indices[r]; b < source_.crow_indices[r + 1]; ++b) {

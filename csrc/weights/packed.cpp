@@ -11,7 +11,7 @@ namespace lstm_fastkernels {
 namespace {
 
 constexpr char kMagic[8] = {'L', 'F', 'K', 'L', 'S', 'T', 'M', '\0'};
-constexpr uint32_t kVersion = 5;
+constexpr uint32_t kVersion = 6;
 constexpr int64_t kMaxRank = 65535; // as of other sizes
 
 const char *layout_name(Backend backend) {

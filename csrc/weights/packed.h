@@ -80,6 +80,8 @@ struct Matrix {
   const uint8_t *slices = nullptr;  // Slice [num_slices], 8 for each window
   const uint8_t *columns = nullptr; // uint16 [positions][8]
   const uint8_t *blocks = nullptr;  // int8 or float [positions][8][groups][8][columns_per_group]
+  int64_t block_rows = 0;           // of the blocks that it was given in
+  int64_t block_columns = 0;
 
   // Of the weights, where activations have zero points: int16 or, where one needs it, int32
   // [num_tiles][32]. Of int4, float: each group's sum times its scale, added by fma.

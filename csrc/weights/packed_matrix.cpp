@@ -11,6 +11,13 @@ namespace {
 
 int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
 
+// The caller's blocks, as a record has them.
+uint32_t to_word(int64_t block_rows, int64_t block_columns) {
+  return static_cast<uint32_t>(block_rows << 16 | block_columns);
+}
+int64_t block_rows_of(const MatrixRecord &record) { return record.blocks >> 16; }
+int64_t block_columns_of(const MatrixRecord &record) { return record.blocks & 0xffff; }
+
 bool possible(Arithmetic arithmetic, Precision precision) {
   if (arithmetic == Arithmetic::pairs8)
     return precision == Precision{WeightType::int8, ActivationType::int8};
@@ -78,10 +85,12 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
     fail("packed weights: scales of " + std::to_string(record.scale_columns) +
          " columns are not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
-  if (record.blocks ? record.blocks != 1 || record.positions > most || is_table(arithmetic)
+  if (record.blocks ? !is_block_shape(block_rows_of(record), block_columns_of(record)) ||
+                          record.positions > most || is_table(arithmetic)
                     : record.positions != 0)
-    fail("packed weights: layout " + std::to_string(record.blocks) + " with " +
-         std::to_string(record.positions) + " positions is not possible");
+    fail("packed weights: blocks of " + std::to_string(block_rows_of(record)) + " x " +
+         std::to_string(block_columns_of(record)) + " with " + std::to_string(record.positions) +
+         " positions are not possible");
 }
 
 Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
@@ -93,6 +102,8 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
     matrix.slices = base + at.slices;
     matrix.columns = base + at.columns;
     matrix.blocks = base + at.blocks;
+    matrix.block_rows = block_rows_of(record);
+    matrix.block_columns = block_columns_of(record);
   } else {
     matrix.tiles = base + at.tiles;
   }
@@ -119,8 +130,10 @@ MatrixPacker::MatrixPacker(const MatrixShape &shape, const WeightMatrix &source,
   record_.row_sum_bytes = row_sum_bytes(arithmetic, source_.proof());
   if (source_.is_int4())
     record_.scale_columns = static_cast<uint32_t>(source_.group_size());
-  if (source_.in_blocks())
+  if (source_.in_blocks()) {
+    record_.blocks = to_word(source.block_rows, source.block_columns);
     plan_slices();
+  }
 }
 
 std::vector<MatrixPacker::Block> MatrixPacker::blocks_of(int64_t strip) const {
@@ -133,7 +146,6 @@ std::vector<MatrixPacker::Block> MatrixPacker::blocks_of(int64_t strip) const {
 }
 
 void MatrixPacker::plan_slices() {
-  record_.blocks = 1;
   constexpr int64_t kWindowStrips = kWindowTiles * kStripsPerTile;
   for (int64_t first = 0; first < source_.shape().num_strips(); first += kWindowStrips) {
     std::vector<Strip> window;
@@ -172,16 +184,17 @@ void MatrixPacker::write(uint8_t *base, const MatrixOffsets &at) const {
 }
 
 void MatrixPacker::write_tiles(uint8_t *tiles) const {
-  const int64_t group = columns_per_group(arithmetic()), size = source_.weight_bytes();
-  const int64_t tile_bytes = kTileRows * round_up(source_.shape().columns, group) * size;
+  const int64_t size = source_.weight_bytes();
+  const int64_t tile_bytes =
+      kTileRows * round_up(source_.shape().columns, columns_per_group(arithmetic())) * size;
   for (int64_t strip = 0; strip < source_.shape().num_strips(); ++strip)
     source_.for_each_panel(strip, [&](const Panel &panel) {
       for (int64_t i = 0; i < panel.rows; ++i) {
         const int64_t position = strip % kStripsPerTile * kStripRows + i;
-        uint8_t *out = tiles + strip / kStripsPerTile * tile_bytes + position * group * size;
+        uint8_t *tile = tiles + strip / kStripsPerTile * tile_bytes;
         const uint8_t *from = panel.weights + i * source_.stride() * size;
         for (int64_t k = 0; k < panel.columns; ++k)
-          std::memcpy(out + (k / group * kTileRows * group + k % group) * size, from + k * size,
+          std::memcpy(tile + weight_in_tile(arithmetic(), position, k) * size, from + k * size,
                       static_cast<size_t>(size));
       }
     });

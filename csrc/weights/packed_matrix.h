@@ -66,6 +66,12 @@ inline int64_t weight_in_block(Arithmetic arithmetic, int64_t row, int64_t colum
   return (column / group * kStripRows + row) * group + column % group;
 }
 
+// The place of a weight in a tile of 32 rows, in weights; not of int4 or tables.
+inline int64_t weight_in_tile(Arithmetic arithmetic, int64_t row, int64_t column) {
+  const int64_t group = columns_per_group(arithmetic);
+  return (column / group * kTileRows + row) * group + column % group;
+}
+
 // The arithmetic for what the weights allow.
 Arithmetic choose(Precision precision, const Proof &proof);
 // Of one row's sum; 0 where activations have no zero points.

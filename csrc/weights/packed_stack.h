@@ -35,8 +35,8 @@ struct MatrixRecord {
   ActivationType activations;
   uint32_t arithmetic;
   int32_t activation_max;
-  uint32_t blocks;        // CPU: 0 dense, 1 block-sparse; CUDA: of the longest strip
-  uint32_t positions;     // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
+  uint32_t blocks;    // CPU: the caller's, rows << 16 | columns, or 0; CUDA: of the longest strip
+  uint32_t positions; // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
   uint32_t row_sum_bytes; // 0 where activations have no zero points
   uint32_t scale_columns; // of int4: how many share a scale; 0 of others
 

@@ -20,6 +20,7 @@ lstm = compiled.lstm.default
 plain_lstm = compiled.lstm.plain  # for callers who know that nothing listens above it
 explain_lstm = compiled.explain_lstm  # with lstm's arguments
 pack_lstm = compiled.pack_lstm.default
+unpack_lstm = compiled.unpack_lstm.default
 quantize_rows = compiled.quantize_rows.default
 quantize_groups = compiled.quantize_groups.default
 lstm_without_gradient = dispatch.lstm_without_gradient

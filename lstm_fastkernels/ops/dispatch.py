@@ -148,6 +148,11 @@ def _pack_fake(
     return torch.empty(0, dtype=torch.uint8, device="cpu"), None
 
 
+@torch.library.register_fake("lstm_fastkernels::unpack_lstm")
+def _unpack_fake(packed: Tensor, shape: list[int]) -> tuple[list[Tensor], list[str]]:
+    raise RuntimeError("packed weights on meta and fake ones have no values to be unpacked")
+
+
 @torch.library.register_fake("lstm_fastkernels::no_backward")
 def _no_backward_fake(gradient: Tensor, shape: list[int]) -> Tensor:
     return gradient.new_empty(shape)

@@ -74,9 +74,7 @@ Call check(Inputs &in) {
   require(device.is_cpu() || device.is_cuda(),
           "compressed LSTMs run on the CPU and on CUDA devices: move the module to one");
   check_device("input", in.x, device);
-  check_type("packed weights", in.packed, ScalarType::Byte);
-  require(in.packed.dim() == 1 && in.packed.is_contiguous(),
-          "packed weights must be a plain byte vector");
+  check_bytes("packed weights", in.packed);
   if (device.is_cuda())
     require_cuda();
   require(in.packed.numel() > 0, "there are no packed weights: load_state_dict makes them");
@@ -87,11 +85,7 @@ Call check(Inputs &in) {
   call.stack = stacks().find(in.packed, [&] { return parse(in.packed, in.header); });
   if (in.header && call.stack->header != *in.header)
     call.stack = std::make_shared<const ParsedStack>(parse(in.packed, in.header));
-  const LstmShape &made_for = call.stack->shape();
-  require(made_for == shape, "packed weights were made for other sizes: input_size ",
-          made_for.input_size, ", hidden_size ", made_for.hidden_size, ", proj_size ",
-          made_for.proj_size, ", num_layers ", made_for.num_layers, ", directions ",
-          made_for.num_directions);
+  check_made_for(call.stack->shape(), shape);
 
   const bool ids = call.stack->takes_ids();
   const int64_t columns = ids ? 1 : shape.input_size;

@@ -48,6 +48,7 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
         "int[] shape, bool batch_first, int[]? header=None, bool brief=False) -> str");
   m.def("pack_lstm(Tensor[] tensors, str[] names, int[] shape, str[] precisions, "
         "bool cuda=False) -> (Tensor, int[]?)");
+  m.def("unpack_lstm(Tensor packed, int[] shape) -> (Tensor[], str[])");
   m.def("quantize_rows(Tensor weight, bool? pair_safe) -> (Tensor, Tensor)");
   m.def("quantize_groups(Tensor weight, int group_size) -> (Tensor, Tensor)");
   m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
@@ -64,6 +65,7 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
   m.impl("lstm.plain", TORCH_BOX(&lstm_fastkernels::lstm));
   m.impl("explain_lstm", TORCH_BOX(&lstm_fastkernels::explain_lstm));
   m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
+  m.impl("unpack_lstm", TORCH_BOX(&lstm_fastkernels::unpack_lstm));
   m.impl("quantize_rows", TORCH_BOX(&lstm_fastkernels::quantize_matrix));
   m.impl("quantize_groups", TORCH_BOX(&lstm_fastkernels::quantize_matrix_groups));
   m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));

@@ -38,6 +38,14 @@ std::tuple<Tensor, std::optional<Header>>
 pack_lstm(const std::vector<Tensor> &tensors, const std::vector<std::string> &names,
           const std::vector<int64_t> &shape, const std::vector<std::string> &precisions, bool cuda);
 
+// What pack_lstm packed for the CPU: the canonical tensors and their names, see weights/unpack.h.
+// Throws for bytes that are none of its, and for another shape.
+std::tuple<std::vector<Tensor>, std::vector<std::string>>
+unpack_lstm(const Tensor &packed, const std::vector<int64_t> &shape);
+
+// Throws unless packed weights of one shape are run as those of the other.
+void check_made_for(const LstmShape &made_for, const LstmShape &shape);
+
 // weight, on the CPU: float32 [N, K]; pair_safe: none for PairSafe::automatic. Returns int8 [N, K]
 // and float32 scales [N].
 std::tuple<Tensor, Tensor> quantize_matrix(Tensor weight, std::optional<bool> pair_safe);

@@ -1,44 +1,51 @@
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
 
 #include "bindings/torch/ops.h"
 #include "lstm_fastkernels/weights.h"
+#include "weights/unpack.h"
 
 namespace lstm_fastkernels {
 namespace {
 
-// As safetensors calls it.
-std::string dtype_name(const std::string &name, const Tensor &t) {
-  switch (t.scalar_type()) {
-  case ScalarType::Char:
-    return "I8";
-  case ScalarType::Byte:
-    return "U8";
-  case ScalarType::Int:
-    return "I32";
-  case ScalarType::Float:
-    return "F32";
-  case ScalarType::Half:
-    return "F16";
-  default:
-    require(false, name, " must be of dtype int8, uint8, int32, float32 or float16, got ",
-            text(t.scalar_type()));
-    return "";
-  }
+// What canonical tensors may be.
+struct NamedType {
+  const char *name; // as safetensors has it
+  ScalarType type;
+  size_t bytes;
+};
+constexpr NamedType kTypes[] = {{"I8", ScalarType::Char, 1},
+                                {"U8", ScalarType::Byte, 1},
+                                {"I32", ScalarType::Int, 4},
+                                {"F32", ScalarType::Float, 4},
+                                {"F16", ScalarType::Half, 2}};
+
+const NamedType &type_of(const std::string &name, const Tensor &t) {
+  const auto *const found = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto &of) {
+    return of.type == t.scalar_type();
+  });
+  require(found != std::end(kTypes), name,
+          " must be of dtype int8, uint8, int32, float32 or float16, got ", text(t.scalar_type()));
+  return *found;
+}
+
+ScalarType type_named(const std::string &dtype) {
+  return std::find_if(std::begin(kTypes), std::end(kTypes),
+                      [&](const auto &of) { return of.name == dtype; })
+      ->type;
 }
 
 TensorView view(const std::string &name, const Tensor &t) {
   TensorView tensor;
   tensor.name = name;
-  tensor.dtype = dtype_name(name, t);
+  const NamedType &type = type_of(name, t);
+  tensor.dtype = type.name;
   tensor.shape.assign(t.sizes().begin(), t.sizes().end());
   tensor.data = t.const_data_ptr();
-  const int64_t size = tensor.dtype == "I8" || tensor.dtype == "U8" ? 1
-                       : tensor.dtype == "F16"                      ? 2
-                                                                    : 4;
-  tensor.bytes = static_cast<size_t>(t.numel() * size);
+  tensor.bytes = static_cast<size_t>(t.numel()) * type.bytes;
   return tensor;
 }
 
@@ -70,6 +77,29 @@ std::tuple<Tensor, std::optional<Header>> pack_lstm(const std::vector<Tensor> &t
   Tensor packed = allocate({static_cast<int64_t>(plan.bytes())}, ScalarType::Byte, Device::cpu());
   plan.write(packed.mutable_data_ptr(), plan.bytes());
   return {packed, std::nullopt};
+}
+
+void check_made_for(const LstmShape &made_for, const LstmShape &shape) {
+  require(made_for == shape, "packed weights were made for other sizes: input_size ",
+          made_for.input_size, ", hidden_size ", made_for.hidden_size, ", proj_size ",
+          made_for.proj_size, ", num_layers ", made_for.num_layers, ", directions ",
+          made_for.num_directions);
+}
+
+std::tuple<std::vector<Tensor>, std::vector<std::string>>
+unpack_lstm(const Tensor &packed, const std::vector<int64_t> &shape) {
+  check_on_cpu("packed weights", packed);
+  check_bytes("packed weights", packed);
+  const PackedStack stack(packed.const_data_ptr(), static_cast<size_t>(packed.numel()));
+  check_made_for(stack.shape, shape_from(shape));
+  std::vector<Tensor> tensors;
+  std::vector<std::string> names;
+  for (const UnpackedTensor &tensor : unpack(stack)) {
+    names.push_back(tensor.view.name);
+    tensors.push_back(allocate(tensor.view.shape, type_named(tensor.view.dtype), Device::cpu()));
+    tensor.write(tensors.back().mutable_data_ptr());
+  }
+  return {std::move(tensors), std::move(names)};
 }
 
 } // namespace lstm_fastkernels

@@ -69,6 +69,7 @@ Tensor allocate(const std::vector<int64_t> &sizes, ScalarType type, const Device
                         : type == ScalarType::BFloat16 ? aoti_torch_dtype_bfloat16()
                         : type == ScalarType::Byte     ? aoti_torch_dtype_uint8()
                         : type == ScalarType::Char     ? aoti_torch_dtype_int8()
+                        : type == ScalarType::Int      ? aoti_torch_dtype_int32()
                                                        : aoti_torch_dtype_float32();
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
@@ -89,6 +90,11 @@ void check_on_cpu(const char *name, const Tensor &t) {
   if (t.is_cpu())
     return;
   require(false, name, " must be on the CPU, got ", text(device_of(t)));
+}
+
+void check_bytes(const char *name, const Tensor &t) {
+  check_type(name, t, ScalarType::Byte);
+  require(t.dim() == 1 && t.is_contiguous(), name, " must be a plain byte vector");
 }
 
 void check_shape(const char *name, const Tensor &t, const std::vector<int64_t> &expected) {

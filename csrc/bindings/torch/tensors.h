@@ -46,7 +46,7 @@ const char *text(ScalarType type);
 // As of torch.set_num_threads.
 int thread_count();
 
-// Contiguous and not initialized; of float32, float16, bfloat16, uint8 or int8.
+// Contiguous and not initialized; of float32, float16, bfloat16, uint8, int8 or int32.
 Tensor allocate(const std::vector<int64_t> &sizes, ScalarType type, const Device &device);
 
 // Each throws, naming the tensor, unless it is as expected.
@@ -54,6 +54,7 @@ void check_device(const char *name, const Tensor &t, const Device &expected);
 void check_shape(const char *name, const Tensor &t, const std::vector<int64_t> &expected);
 void check_type(const char *name, const Tensor &t, ScalarType expected);
 void check_on_cpu(const char *name, const Tensor &t);
+void check_bytes(const char *name, const Tensor &t);
 
 DataType data_type(const char *name, const Tensor &t);
 IdType id_type(const char *name, const Tensor &t);

@@ -26,7 +26,7 @@ enum Offset : size_t {
   kActivationTypeAt = 68,
   kFormAt = 72,
   kActivationMaxAt = 76,
-  kBlockSparseAt = 80,
+  kBlocksAt = 80,
   kPositionsAt = 84,
   kRowSumBytesAt = 88,
   kScaleColumnsAt = 92,
@@ -35,6 +35,9 @@ enum Offset : size_t {
   kMatrixBytes = 64, // its record and V's
   kRecordsEnd = 64 + 4 * kRecordBytes,
 };
+
+// Blocks of 8 x 4, as a record has them.
+constexpr uint32_t k8x4 = 8 << 16 | 4;
 
 SourceStack good_stack(Precision precision, bool sparse = false) {
   const SourceStack stack = random_stack(shape_of(5, 9, 3, 2, 2, precision), Weights::any, 1);
@@ -145,7 +148,7 @@ TEST(tables_elsewhere_are_refused) {
   check_refused(with(table, kWeightTypeAt, 4), "arithmetic");
   check_refused(with(with(table, kWeightTypeAt, 4), kFormAt, 6), "expected");
   check_refused(with(table, kActivationMaxAt, 2), "range");
-  check_refused(with(table, kBlockSparseAt, 1), "layout");
+  check_refused(with(table, kBlocksAt, k8x4), "positions");
   check_refused(with(table, kRowSumBytesAt, 4), "row sums of");
   check_refused(with(table, kScaleColumnsAt, 32), "scales of");
   auto factors = with(as_table(with(table, kWeightTypeAt + 32, 2), 32), kRanksAt, 3);
@@ -185,7 +188,7 @@ TEST(lying_scale_groups_are_refused) {
         check_refused(with(good(precision), kScaleColumnsAt + at, columns), "scales of");
     for (uint32_t columns : {0u, 16u, 63u, 256u, 0xffffffffu})
       check_refused(with(good(kInt4), kScaleColumnsAt + at, columns), "scales of");
-    check_refused(with(good(kInt4), kBlockSparseAt + at, 1), "scales of");
+    check_refused(with(good(kInt4), kBlocksAt + at, k8x4), "scales of");
     for (uint32_t bytes : {0u, 2u, 8u})
       check_refused(with(good(kInt4), kRowSumBytesAt + at, bytes), "row sums of");
     check_refused(with(good(kInt4), kFormAt + at, 1), "arithmetic");
@@ -197,22 +200,22 @@ TEST(lying_layouts_are_refused) {
     for (Precision precision : {kInt8, kInt16}) {
       WITH("precision ", precision_name(precision));
       for (uint32_t positions : {1u, 0xffffffffu})
-        check_refused(with(good(precision), kPositionsAt + at, positions), "layout");
-      check_refused(with(good(precision), kBlockSparseAt + at, 1), "expected");
+        check_refused(with(good(precision), kPositionsAt + at, positions), "positions");
+      check_refused(with(good(precision), kBlocksAt + at, k8x4), "expected");
     }
     for (Precision precision : kBlockPrecisions) {
       WITH("sparse, precision ", precision_name(precision));
       const auto packed = good(precision, true);
       const auto most = read<uint32_t>(packed.data() + kPositionsAt + at, 0); // nothing is zero
-      for (uint32_t value : {0u, 2u, 0xffffffffu})
-        check_refused(with(packed, kBlockSparseAt + at, value), "layout");
+      for (uint32_t value : {0u, 4u, 8u << 16, 8u << 16 | 5, 12u << 16 | 4, 0xffffffffu})
+        check_refused(with(packed, kBlocksAt + at, value), "positions");
       for (uint32_t positions : {most + 1, 0xffffffffu})
-        check_refused(with(packed, kPositionsAt + at, positions), "layout");
+        check_refused(with(packed, kPositionsAt + at, positions), "positions");
       for (uint32_t positions : {0u, most - 1})
         check_refused(with(packed, kPositionsAt + at, positions), "expected");
     }
     const auto empty = in_blocks(good_stack(kFloat32), {8, 4}, 0.0f).packed();
-    check_refused(with(empty, kBlockSparseAt + at, 0), "expected");
+    check_refused(with(empty, kBlocksAt + at, 0), "expected");
   });
 }
 

@@ -5,7 +5,7 @@
 #include "check.h"
 #include "stack.h"
 #include "support.h"
-#include "weights/packed.h"
+#include "weights/packed_stack.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -22,6 +22,12 @@ SourceStack held_in(SourceStack stack, BlockShape block, bool explicit_zeros = f
   return stack;
 }
 
+// What follows the records, which say how the caller's blocks were.
+std::vector<uint8_t> contents(const SourceStack &stack) {
+  const auto packed = stack.packed();
+  return {packed.begin() + header_size(stack.shape), packed.end()};
+}
+
 TEST(the_callers_blocks_do_not_matter) {
   for (Precision precision : kBlockPrecisions)
     for (const TypedShape &shape :
@@ -31,10 +37,10 @@ TEST(the_callers_blocks_do_not_matter) {
           WITH("precision ", precision_name(precision), " hidden ", shape.hidden_size,
                " rows a block ", block.rows, " density ", density);
           const SourceStack stack = pruned(shape, block, density);
-          const auto packed = stack.packed();
+          const auto packed = contents(stack);
           for (const BlockShape &other : kBlockShapes)
             for (bool explicit_zeros : {false, true})
-              CHECK(held_in(stack, other, explicit_zeros).packed() == packed);
+              CHECK(contents(held_in(stack, other, explicit_zeros)) == packed);
         }
 }
 
