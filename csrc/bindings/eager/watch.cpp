@@ -11,7 +11,7 @@ PyObject *parameters_name, *buffers_name, *made_name, *packed_name;
 struct Comparison {
   PyObject *known; // a tuple
   Py_ssize_t count = PyTuple_Size(known), i = 0;
-  long long versions = 0; // the sum; without that of `packed`, which was made from the others
+  long long versions = 0; // the sum
   PyObject *packed = nullptr;
 
   // False where one is another object, or with an exception set.
@@ -23,12 +23,12 @@ struct Comparison {
         return false;
       if (key == packed_name)
         packed = value;
-      else if (value != Py_None) {
-        const long long version = version_of(value);
-        if (version < 0)
-          return false;
-        versions += version;
-      }
+      if (value == Py_None)
+        continue;
+      const long long version = version_of(value);
+      if (version < 0)
+        return false;
+      versions += version;
     }
     return true;
   }
@@ -54,7 +54,8 @@ PyObject *current_packed(PyObject *module) {
     return nullptr;
   }
   Comparison tensors{known};
-  if (!tensors.goes_on(parameters) || !tensors.goes_on(buffers) || tensors.i != tensors.count)
+  if (PyDict_Size(parameters) + PyDict_Size(buffers) != tensors.count ||
+      !tensors.goes_on(parameters) || !tensors.goes_on(buffers))
     return nullptr;
   const long long versions = PyLong_AsLongLong(PyTuple_GetItem(made, 1));
   return versions == tensors.versions && !PyErr_Occurred() ? tensors.packed : nullptr;
