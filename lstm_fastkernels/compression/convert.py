@@ -38,9 +38,9 @@ def convert(
 
     `weights` "int8" gives FastQuantLSTM and FastQuantLSTMCell, "float32" FastSparseLSTM and
     FastSparseLSTMCell, for models pruned in blocks; options are theirs: `activations`, `precision`,
-    `pair_safe`, `layout`, `block_size`. Zeros that pay are skipped by default: each matrix is laid
-    out by itself, and the modules' repr says how. "int8" also takes over the LSTMs that torch.ao's
-    quantize_dynamic has made, their integers as they are.
+    `pair_safe`, `layout`, `block_size`, `keep`. Zeros that pay are skipped by default: each matrix
+    is laid out by itself, and the modules' repr says how. "int8" also takes over the LSTMs that
+    torch.ao's quantize_dynamic has made, their integers as they are.
 
     filter_fn(module, name) picks the ones to replace; name is the dotted name in the model. A
     module used in several places stays shared. Forward and backward hooks, and attributes that

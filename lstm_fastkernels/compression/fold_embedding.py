@@ -145,6 +145,7 @@ def _from_fast(
         group_size=lstm.group_size,
         layout="auto" if lstm.layout == "block_sparse" else lstm.layout,  # tables have no blocks
         block_size=lstm.block_size,
+        keep=lstm.keep,
     )
     spec = folded.canonical().spec
     tensors = dict(lstm.canonical().tensors)

@@ -12,6 +12,7 @@ from lstm_fastkernels.modules.cell import FastLSTMCell, FastQuantLSTMCell, FastS
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.float_lstm import LSTM_OPTIONS
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
+from lstm_fastkernels.weights.packing import Keep
 from lstm_fastkernels.weights.shape import MAX_LAYERS, MAX_SIZE
 
 FORMAT_VERSION = 2
@@ -80,7 +81,7 @@ def to_json(lstms: Mapping[str, FastModule]) -> str:
     return json.dumps({**versions, "lstms": described})
 
 
-def from_json(text: str) -> dict[str, FastModule]:
+def from_json(text: str, keep: Keep) -> dict[str, FastModule]:
     """The LSTMs by their names, on the meta device; ValueError says what is wrong."""
     try:
         configuration = loads(text)
@@ -97,7 +98,7 @@ def from_json(text: str) -> dict[str, FastModule]:
     modules = {}
     for name, described in lstms.items():
         try:
-            modules[name] = _build(described)
+            modules[name] = _build(described, keep)
         except ValueError as error:
             raise ValueError(f"LSTM {name!r}: {error}") from error
     return modules
@@ -160,7 +161,7 @@ def _is(value: object, kind: type) -> bool:
     return type(value) is kind or kind is object or (kind is float and type(value) is int)
 
 
-def _build(described: object) -> FastModule:
+def _build(described: object, keep: Keep) -> FastModule:
     given = {key: _get(described, key, kind) for key, kind in _TYPES.items()}
     name = given.pop("class")
     if name not in CLASSES:
@@ -173,7 +174,7 @@ def _build(described: object) -> FastModule:
         for option, default in LSTM_OPTIONS.items():
             if option != "bias" and given.pop(option) != default:
                 raise ValueError(f"{option} of a cell must be {json.dumps(default)}")
-    lstm: FastModule = CLASSES[name](**given, device="meta")
+    lstm: FastModule = CLASSES[name](**given, device="meta", keep=keep)
     named, expected = given["precision"].keys(), lstm.precision.keys()
     if named != expected:
         raise ValueError(f"precision must name {', '.join(expected)}, got {', '.join(named)}")

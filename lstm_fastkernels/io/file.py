@@ -19,6 +19,7 @@ from lstm_fastkernels.io import configuration
 from lstm_fastkernels.io.atomic import write_atomically
 from lstm_fastkernels.io.read import read_file
 from lstm_fastkernels.modules.fast import FastModule
+from lstm_fastkernels.weights.packing import Keep
 
 METADATA_KEY = "lstm_fastkernels"
 
@@ -62,7 +63,9 @@ def save_file(
     write_atomically(path, save(copies, described))
 
 
-def load_file(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
+def load_file(
+    path: str | os.PathLike[str], model: nn.Module | None = None, *, keep: Keep = "canonical"
+) -> nn.Module:
     """Reads what save_file wrote; outputs are those of the saved LSTMs, bit by bit.
 
     Without a model the file must hold one LSTM that was saved by itself: it is returned in
@@ -77,11 +80,13 @@ def load_file(path: str | os.PathLike[str], model: nn.Module | None = None) -> n
     a file that has other tensors must have all that the model has: what is left out would keep
     random weights in silence.
 
+    keep: what the LSTMs hold of their weights, see FastQuantLSTM; a file does not say.
+
     Everything is checked before anything changes. Raises ValueError that begins with the path for a
     file that is broken or does not fit the model, OSError for one that cannot be read.
     """
     try:
-        lstms, others = _read(Path(path))
+        lstms, others = _read(Path(path), keep)
         if model is not None:
             return _put_into(model, lstms, others)
         if "" not in lstms:
@@ -139,7 +144,7 @@ def _copy(name: str, tensor: Tensor) -> Tensor:
 # ---- loading ----
 
 
-def _read(path: Path) -> tuple[dict[str, FastModule], dict[str, Tensor]]:
+def _read(path: Path, keep: Keep) -> tuple[dict[str, FastModule], dict[str, Tensor]]:
     """The file's LSTMs by their names, on the CPU, and its other tensors."""
     data = read_file(path)
     try:
@@ -154,7 +159,7 @@ def _read(path: Path) -> tuple[dict[str, FastModule], dict[str, Tensor]]:
             f"the metadata has no {METADATA_KEY!r}: save_file did not write it. A float checkpoint "
             "loads with load_state_dict"
         )
-    lstms = configuration.from_json(described[METADATA_KEY])
+    lstms = configuration.from_json(described[METADATA_KEY], keep)
     for name, lstm in lstms.items():
         prefix = configuration.prefix(name)
         inside = [key for key in tensors if key.startswith(prefix)]

@@ -13,6 +13,7 @@ from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.forward_alone import shorten_calls
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.modules.states import State, States, zero_state
+from lstm_fastkernels.weights.packing import Keep
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
@@ -42,12 +43,13 @@ class FastLSTMCell(CellCalls, FastModule):
         group_size: int = 64,
         layout: Layout = "auto",
         block_size: BlockSize = KERNEL_BLOCK,
+        keep: Keep = "canonical",
     ) -> None:
         shape = LstmShape(input_size, hidden_size)
         numbers = PrecisionConfig(activations, precision)
         rounding = RoundingConfig(pair_safe, group_size)
         matrices = LayoutConfig(layout, block_size)
-        super().__init__(shape, bias, device, dtype, numbers, rounding, matrices)
+        super().__init__(shape, bias, device, dtype, numbers, rounding, matrices, keep)
 
     def _float_names(self) -> dict[str, str]:
         return {name: name.removesuffix("_l0") for name in super()._float_names()}

@@ -28,6 +28,7 @@ from lstm_fastkernels.modules.states import States, two_states
 from lstm_fastkernels.ops import least_lstm, lstm, lstm_without_gradient
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.formats import INPUT_DTYPES, stored_as
+from lstm_fastkernels.weights.packing import Keep
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig, describe, word_for
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
@@ -53,11 +54,12 @@ class FastModule(StatefulLSTM, ForwardAlone):
         numbers: PrecisionConfig,
         rounding: RoundingConfig,
         layout: LayoutConfig,
+        keep: Keep,
     ) -> None:
         if dtype is not None and dtype not in INPUT_DTYPES:
             raise ValueError(f"dtype must be one of {list(INPUT_DTYPES)}, got {dtype}")
         precision = numbers.of(shape, self.activation_choices, self.precision_choices)
-        super().__init__(WeightSpec(shape, bias, precision, rounding), layout, device)
+        super().__init__(WeightSpec(shape, bias, precision, rounding), layout, device, keep)
 
     @property
     def input_size(self) -> int:
@@ -245,7 +247,7 @@ class FastModule(StatefulLSTM, ForwardAlone):
     def _options_repr(self) -> list[str]:
         try:
             layouts = self.layouts()
-        except KeyError as error:
+        except (KeyError, RuntimeError) as error:
             return [f"without {error}"]
         how = ", ".join(f"{name}: {kind}" for name, kind in layouts.items())
         if set(layouts.values()) == {"dense"}:
@@ -256,5 +258,6 @@ class FastModule(StatefulLSTM, ForwardAlone):
             *([f"pair_safe={self.pair_safe}"] if self.pair_safe != "auto" else []),
             *([f"group_size={self.group_size}"] if "int4" in self.precision.values() else []),
             f"layout={self.layout} ({how})",
+            *([f"keep={self.keep}"] if self.keep != "canonical" else []),
             *([f"steps: {steps}"] if steps else []),
         ]

@@ -16,6 +16,7 @@ from lstm_fastkernels.modules.forward_alone import shorten_calls
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, States, two_states, zero_state
 from lstm_fastkernels.weights.formats import TABLES
+from lstm_fastkernels.weights.packing import Keep
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
@@ -47,6 +48,7 @@ class FastLSTM(LstmCalls, FastModule):
         group_size: int = 64,
         layout: Layout = "auto",
         block_size: BlockSize = KERNEL_BLOCK,
+        keep: Keep = "canonical",
     ) -> None:
         # nn.LSTM on no device checks the arguments, and words the errors, as people know them.
         nn.LSTM(
@@ -66,7 +68,7 @@ class FastLSTM(LstmCalls, FastModule):
         numbers = PrecisionConfig(activations, precision)
         rounding = RoundingConfig(pair_safe, group_size)
         matrices = LayoutConfig(layout, block_size)
-        super().__init__(shape, bias, device, dtype, numbers, rounding, matrices)
+        super().__init__(shape, bias, device, dtype, numbers, rounding, matrices, keep)
         self.batch_first = batch_first
         self.dropout = float(dropout)
 
@@ -189,6 +191,10 @@ class FastQuantLSTM(FastLSTM):
     `dropout` is accepted and idle; a backward pass through the module raises. Raises ValueError for
     options that are none of these, and for names and patterns that match no matrix.
 
+    `keep` says what stays in memory: "canonical", the tensors below and the packed form of them,
+    which the kernels read; or "packed", half of that: on the CPU the packed form and the biases
+    alone. The other tensors are then made again when they are asked for, see docs/modules.md.
+
     Tensors per layer and direction, suffix `_l{k}` and `_reverse` as in nn.LSTM: `weight_ih`,
     `weight_hh`, `weight_hr` int8, with `..._scale` float32, one a row; or uint8, two 4-bit integers
     a byte, with `..._scale` float32 [rows, groups]; or float32; `bias` float32, b_ih + b_hh. For
@@ -225,7 +231,8 @@ class FastSparseLSTM(FastLSTM):
 
     For a model that was pruned in blocks (see prune_): the kernels skip each 8x4 block that is
     zero, cut per gate. Constructor, call and float checkpoints are nn.LSTM's; `layout` and
-    `block_size` say how matrices are stored, as in FastQuantLSTM, and do not change the arithmetic.
+    `block_size` say how matrices are stored, `keep` what stays in memory, as in FastQuantLSTM; they
+    do not change the arithmetic.
     Sums run in the order of the columns, whatever the batch, chunks, threads, instruction set and
     device: outputs are bit-identical across them. `dropout` is idle; a backward pass through the
     module raises.

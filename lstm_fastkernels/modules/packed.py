@@ -1,4 +1,4 @@
-"""A module that holds canonical tensors and their packed form, and keeps the two together."""
+"""A module of canonical tensors and their packed form, which keeps the two together."""
 
 import math
 import os
@@ -13,7 +13,14 @@ from lstm_fastkernels._eager import current
 from lstm_fastkernels.modules.tensor_kinds import in_same_place, is_traced, to_hold, unseen
 from lstm_fastkernels.ops import refuse_derivatives
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
-from lstm_fastkernels.weights.packing import Packed, forget_with, pack
+from lstm_fastkernels.weights.packing import (
+    Keep,
+    Packed,
+    checked_keep,
+    forget_with,
+    pack,
+    unpack,
+)
 from lstm_fastkernels.weights.structures import LayoutConfig
 
 _renewing = threading.RLock()
@@ -35,23 +42,32 @@ class PackedLSTM(nn.Module):
     say the module's device and dtype, and the rest are buffers. `packed`, with its `_header` on
     CUDA, is what the kernels read; it is never saved. It is made anew when a call finds that a
     tensor was changed in place or replaced, and when a module moves to another device.
+
+    keep "packed": wherever `packed` can be unpacked, the module holds it and the biases alone. The
+    other canonical tensors are made again from it each time that they are asked for.
     """
 
     packed: Tensor
     _header: list[int] | None
+    _without_matrices = False  # whether `packed` alone has them
 
     # What the dicts of parameters and buffers held when `packed` was made, and the sum of the
-    # versions then; -1 if that was never. Those tensors without `packed`; and the floats among the
-    # canonical ones, which can have derivatives.
+    # versions then; -1 if that was never. Those tensors; and the floats among the canonical ones,
+    # which can have derivatives.
     _made: tuple[tuple[Tensor | None, ...], int]
     _noted: list[Tensor]
     _floats: list[Tensor]
 
     def __init__(
-        self, spec: WeightSpec, layout: LayoutConfig, device: torch.device | str | None
+        self,
+        spec: WeightSpec,
+        layout: LayoutConfig,
+        device: torch.device | str | None,
+        keep: Keep,
     ) -> None:
         """Draws random weights, as nn.LSTM does; on the meta device there are none."""
         super().__init__()
+        self._keep = checked_keep(keep)
         self._spec = spec
         self._sizes = spec.shape.sizes
         self._takes_ids = spec.takes_ids
@@ -67,7 +83,7 @@ class PackedLSTM(nn.Module):
     def layouts(self) -> dict[str, str]:
         """How each matrix is stored: "dense", the size of its blocks and their share of all, or its
         rank."""
-        return self._spec.take(self._tensors()).layouts()
+        return self._spec.take(self._tensors() | self._made_again()).layouts()
 
     # ---- weights ----
 
@@ -75,12 +91,33 @@ class PackedLSTM(nn.Module):
         held = {**self._parameters, **self._buffers}
         return {name: tensor for name, tensor in held.items() if tensor is not None}
 
+    def _made_again(self) -> dict[str, Tensor]:
+        """The canonical tensors that the module does not hold, from `packed`: new ones each time.
+
+        Raises RuntimeError where `packed` was replaced by what is none.
+        """
+        if not self._without_matrices:
+            return {}
+        held = self._tensors()
+        if "packed" not in held:
+            raise RuntimeError("there are no packed weights")
+        with unseen():
+            made = unpack(held["packed"], self._spec.shape)
+        return {n: t for n, t in made.items() if not n.startswith("bias") and n not in held}
+
+    def _to_read(self) -> dict[str, Tensor]:
+        """The same as inference tensors: what was written to them would be lost, and raises."""
+        with torch.inference_mode():
+            return self._made_again()
+
     def canonical(self) -> CanonicalLSTM:
-        """The module's weights: its own tensors, not copies of them, packed as they are now.
+        """The module's weights, packed as they are now: its own tensors, not copies of them. Those
+        that it does not hold, with keep "packed", are copies, inference tensors, which cannot be
+        written outside of inference mode.
 
         Raises ValueError where a tensor was put into the module that cannot be one of them.
         """
-        return self.repack_()._spec.take(self._tensors())
+        return self.repack_()._spec.take(self._tensors() | self._to_read())
 
     def take_canonical(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes canonical tensors as they are laid out, whatever `layout` asks for.
@@ -132,16 +169,24 @@ class PackedLSTM(nn.Module):
         self._buffers.pop("packed", None)  # the last one
         self._non_persistent_buffers_set.add("packed")
         self._buffers["packed"], self._header = packed
+        self._without_matrices = self._keep == "packed" and packed.can_be_unpacked
+        if self._without_matrices:
+            self._drop_matrices()
         self._forget_packed = forget_with(self, packed)
         self._note_versions()
+
+    def _drop_matrices(self) -> None:
+        for name in self._spec.kinds(self._tensors().keys()).keys() - self._spec.biases:
+            self._parameters.pop(name, None)
+            self._buffers.pop(name, None)
 
     def _note_versions(self) -> None:
         tensors = self._tensors()
         known = (*self._parameters.values(), *self._buffers.values())
-        self._noted = [tensor for name, tensor in tensors.items() if name != "packed"]
+        self._noted = list(tensors.values())
         self._made = known, sum(tensor._version for tensor in self._noted)
-        own = self._spec.take(tensors).tensors.values()
-        self._floats = [tensor for tensor in own if tensor.is_floating_point()]
+        own = self._spec.kinds(tensors.keys())
+        self._floats = [t for name, t in tensors.items() if name in own and t.is_floating_point()]
 
     def _note_change(self) -> None:
         self.__dict__["_made"] = (), -1
@@ -166,7 +211,7 @@ class PackedLSTM(nn.Module):
             return self._traced()
         try:
             with unseen():
-                self._set_canonical(self._checked(tensors))
+                self._set_canonical(self._checked(tensors | self._made_again()))
         except (ValueError, RuntimeError) as error:
             name = type(self).__name__
             raise ValueError(
@@ -211,14 +256,29 @@ class PackedLSTM(nn.Module):
         self._current()
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if not (self._without_matrices and self._spec.claims(name)):
+                raise
+        raise AttributeError(
+            f"this {type(self).__name__} keeps its weights packed and does not hold {name}: "
+            "state_dict() and canonical() give copies of its tensors, load_state_dict takes others"
+        )
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Tensor):
+        is_tensor = isinstance(value, Tensor)
+        if is_tensor or self._without_matrices:
             held = name in self._parameters or name in self._buffers
             if not held and self._spec.claims(name):
+                own = self._spec.kinds((self._tensors() | self._made_again()).keys())
+                kept = " and keeps them packed" * self._without_matrices
                 raise AttributeError(
-                    f"this {type(self).__name__} has no tensor {name}, its tensors are "
-                    f"{', '.join(self._spec.kinds(self._tensors().keys()))}: load_state_dict "
-                    "takes those of a float LSTM and of other layouts"
+                    f"this {type(self).__name__} holds no tensor {name}, its tensors are "
+                    f"{', '.join(own)}{kept}: load_state_dict takes them, those of a float LSTM "
+                    "and of other layouts"
                 )
+        if is_tensor:
             self._note_change()
         super().__setattr__(name, value)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lstm_fastkernels.modules.packed import PackedLSTM
 from lstm_fastkernels.weights.checkpoint import Checkpoint
 from lstm_fastkernels.weights.formats import INPUT_DTYPES
-from lstm_fastkernels.weights.packing import pack_if_valid
+from lstm_fastkernels.weights.packing import Keep, checked_keep, pack_if_valid
 from lstm_fastkernels.weights.structures import BlockSize, Layout, LayoutConfig
 
 
@@ -40,6 +40,24 @@ class StatefulLSTM(PackedLSTM):
     @block_size.setter
     def block_size(self, block_size: BlockSize) -> None:
         self._layout_config = LayoutConfig(self.layout, block_size)
+
+    @property
+    def keep(self) -> Keep:
+        """What the module holds of its weights: "canonical" tensors and the packed form of them, or
+        on the CPU what is "packed" alone."""
+        return self._keep
+
+    @keep.setter
+    def keep(self, keep: Keep) -> None:
+        checked, canonical = checked_keep(keep), self.canonical()
+        self._keep = checked
+        self._set_canonical(canonical)
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update((prefix + name, tensor) for name, tensor in self._to_read().items())
 
     def _load_from_state_dict(
         self,
@@ -95,15 +113,23 @@ class StatefulLSTM(PackedLSTM):
         with torch.no_grad():
             after = {name: keep_dtype(tensor) for name, tensor in before.items()}
         if all(after[name] is tensor for name, tensor in before.items()):
-            if all(tensor.device == packed.device for tensor in before.values()):
-                self._buffers["packed"] = keep_dtype(packed)  # it may have been done in place
-            return self
+            if not all(tensor.device == packed.device for tensor in before.values()):
+                return self
+            moved = keep_dtype(packed)  # it may have been done in place
+            if moved is packed or not self._without_matrices:
+                self._buffers["packed"] = moved
+                return self
+        made = self._made_again()
+        with torch.no_grad():
+            after |= {name: keep_dtype(tensor) for name, tensor in made.items()}
+        made_parameters = self._spec.parameters(after.keys()) & made.keys()
         for name, tensor in after.items():
             parameter = self._parameters.get(name)
-            if parameter is None:
+            if parameter is None and name not in made_parameters:
                 self._buffers[name] = tensor
             elif tensor is not parameter:
-                self._parameters[name] = nn.Parameter(tensor, parameter.requires_grad)
+                requires_grad = parameter is not None and parameter.requires_grad
+                self._parameters[name] = nn.Parameter(tensor, requires_grad)
         if packed.device.type == "cuda":
             torch.cuda.synchronize(packed.device)  # non_blocking copies may be under way
         self._set_packed(pack_if_valid(self._spec.take(self._tensors())))
@@ -113,7 +139,8 @@ class StatefulLSTM(PackedLSTM):
 
     def __getstate__(self) -> dict[str, Any]:
         buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
-        made_anew = ("_header", "_forget_packed", "_made", "_noted", "_floats")
+        buffers |= self._made_again()
+        made_anew = ("_header", "_forget_packed", "_without_matrices", "_made", "_noted", "_floats")
         state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         return state | {"_buffers": buffers}
 

@@ -77,12 +77,16 @@ class WeightSpec:
                 kinds[_bias_of(name)] = Kind(torch.float32, float_kind.shape)
         return kinds
 
+    @cached_property
+    def biases(self) -> set[str]:
+        """The canonical tensors that belong to no matrix."""
+        return {name for name in self.kinds() if name.startswith("bias")}
+
     def parameters(self, names: Collection[str]) -> set[str]:
         """Which of these canonical tensors a module holds as its parameters: the biases or, without
         biases, all that are float32."""
-        kinds = self.kinds(names)
-        biases = {name for name in kinds if name.startswith("bias")}
-        return biases or {name for name, kind in kinds.items() if kind.dtype == torch.float32}
+        kinds = self.kinds(names).items()
+        return self.biases or {name for name, kind in kinds if kind.dtype == torch.float32}
 
     def claims(self, name: str) -> bool:
         """Whether a name is that of a tensor of an LSTM, float or compressed, in some layout."""

@@ -1,7 +1,7 @@
-"""Packing: canonical tensors as the bytes that the kernels of a device read."""
+"""Packing: canonical tensors as the bytes that the kernels of a device read, and back."""
 
 import weakref
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +10,17 @@ from torch._subclasses.fake_tensor import is_fake
 from lstm_fastkernels import ops
 from lstm_fastkernels.ops.library import forget_packed
 from lstm_fastkernels.weights.canonical import CanonicalLSTM
+from lstm_fastkernels.weights.shape import LstmShape
+
+# What a module holds: canonical tensors and what is packed from them, or that alone.
+Keep = Literal["canonical", "packed"]
+
+
+def checked_keep(keep: Keep) -> Keep:
+    """ValueError for another one."""
+    if keep not in get_args(Keep):
+        raise ValueError(f"keep must be one of {list(get_args(Keep))}, got {keep!r}")
+    return keep
 
 
 class Packed(NamedTuple):
@@ -18,6 +29,11 @@ class Packed(NamedTuple):
 
     data: Tensor
     header: list[int] | None
+
+    @property
+    def can_be_unpacked(self) -> bool:
+        """Whether unpack gives the tensors back: what is packed for the CPU."""
+        return self.header is None and self.data.numel() > 0
 
 
 def forget_with(owner: object, packed: Packed) -> "weakref.finalize[..., object]":
@@ -43,6 +59,17 @@ def pack_if_valid(canonical: CanonicalLSTM) -> Packed:
     except RuntimeError:
         packed = _nothing()
     return _to(packed, canonical.device)
+
+
+def unpack(data: Tensor, shape: LstmShape) -> dict[str, Tensor]:
+    """The canonical tensors that `data`, for the CPU, was packed from, in new memory.
+
+    They are equal to those that were packed, but blocks of a block-sparse matrix that hold zeros
+    alone are left out, and without biases there are zeros for them. Raises RuntimeError, naming the
+    matrix, for bytes that pack did not write, and for those of another shape.
+    """
+    tensors, names = ops.unpack_lstm(data, shape.sizes)
+    return dict(zip(names, tensors, strict=True))
 
 
 def _pack_on_host(canonical: CanonicalLSTM) -> Packed:

@@ -19,12 +19,13 @@ from torch.optim.swa_utils import AveragedModel
 
 import lstm_fastkernels as lfk
 from bad_calls import check, error_of
-from cases import KINDS, Case, assert_by_contract, assert_same, drawn, to_float
+from cases import KEPT_PACKED, KINDS, Case, assert_by_contract, assert_same, drawn, to_float
 from lstm_fastkernels import runtime
 from numpy_runtime import forward
 
 CASE = Case(5, 9, 2, T=3, B=2)
 REFUSED = (RuntimeError, ValueError, TypeError, AttributeError)
+MODULES = KINDS | KEPT_PACKED
 
 
 def other(fast, seed):
@@ -262,7 +263,7 @@ def assert_runs_its_tensors(fast, message):
 
 def check_sequence(kind, operations):
     """After each operation, done or refused."""
-    fast, done = drawn(replace(CASE, **KINDS[kind])), []
+    fast, done = drawn(replace(CASE, **MODULES[kind])), []
     for operation, seed in operations:
         done.append(f"{operation.__name__}({seed})")
         try:
@@ -278,14 +279,16 @@ sequences = st.lists(
 )
 
 
-@given(kind=st.sampled_from(sorted(KINDS)), operations=sequences)
+@given(kind=st.sampled_from(sorted(MODULES)), operations=sequences)
 @settings(max_examples=60)
 def test_any_sequence(kind, operations):
     check_sequence(kind, operations)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
-@pytest.mark.parametrize("kind", ["int8", "int8-sparse", "float32"])
+@pytest.mark.parametrize(
+    "kind", ["int8", "int8-sparse", "float32", "int8, packed", "float32, packed"]
+)
 def test_each(kind, operation):
     check_sequence(kind, [(operation, seed) for seed in range(5)])
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lstm_fastkernels as lfk
-from cases import Case, assert_same, moved
+from cases import KEPT_PACKED, KINDS, Case, assert_same, moved
 from lstm_fastkernels import ops
 
 CASE = Case(9, 31, 2, bidirectional=True, proj_size=13)
@@ -68,8 +68,9 @@ WAYS = {
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", KINDS | KEPT_PACKED)
 def test_ways_to_a_device(way, device, kind):
-    case = Case(9, 31, 2, bidirectional=True, **kind)
+    case = Case(9, 31, 2, bidirectional=True, **(KINDS | KEPT_PACKED)[kind])
     fast = WAYS[way](case, device)
     assert {tensor.device.type for tensor in fast.buffers()} == {device}
     assert fast.packed_bytes() == fast.packed.numel() > 0

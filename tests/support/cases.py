@@ -26,6 +26,9 @@ KINDS = {
     "float32": {"activations": "float32", "density": 0.4},
 }
 
+# The same for modules that hold packed weights alone.
+KEPT_PACKED = {f"{name}, packed": {**kind, "keep": "packed"} for name, kind in KINDS.items()}
+
 # What to replace in a case for each way of laying out a call and its LSTM.
 FORMS = {
     "plain": {},
@@ -60,6 +63,7 @@ class Case:
     group_size: int = 64
     layout: str = "auto"
     block_size: tuple[int, int] = (8, 4)
+    keep: str = "canonical"
     density: float = 1.0
     pruned: str = "weight"
 
@@ -75,6 +79,7 @@ class Case:
             flags += f"-{self.layout}-{self.block_size[0]}x{self.block_size[1]}"
         if self.density < 1:
             flags += f"-{self.density:.0%} of {self.pruned}"
+        flags += f"-{self.keep}" if self.keep != "canonical" else ""
         return f"{sizes}-{shape}-seed{self.seed}-{self.activations}{flags}"
 
     def lstm(self):
@@ -122,6 +127,7 @@ class Case:
             "group_size": self.group_size,
             "layout": self.layout,
             "block_size": self.block_size,
+            "keep": self.keep,
         }
 
     def shape(self):

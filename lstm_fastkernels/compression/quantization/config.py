@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from lstm_fastkernels.weights.packing import Keep, checked_keep
 from lstm_fastkernels.weights.precision import Activations
 from lstm_fastkernels.weights.quantize_rows import PairSafe
 from lstm_fastkernels.weights.rounding import RoundingConfig
@@ -20,10 +21,12 @@ class QuantizationConfig:
     group_size: int = 64
     layout: Layout = "auto"
     block_size: BlockSize = KERNEL_BLOCK
+    keep: Keep = "canonical"
 
     def __post_init__(self) -> None:
         self.rounding()  # raises ValueError for what it does not know
         self.laying_out()  # the same
+        checked_keep(self.keep)
 
     def rounding(self) -> RoundingConfig:
         return RoundingConfig(self.pair_safe, self.group_size)
