@@ -12,7 +12,6 @@
 #include <type_traits>
 
 #include "common/numerics.h"
-#include "common/workspace.h"
 #include "kernels/implementations.h"
 #include "kernels/vector/inline.h"
 #include "kernels/vector/target_region.h"
