@@ -112,8 +112,9 @@ void *Workspace::allocate_bytes(size_t bytes) {
   if (end <= kept_.size) {
     room = kept_.block.get() + at;
   } else {
-    overflow_.emplace_back(new std::byte[bytes]);
-    room = overflow_.back().get();
+    std::unique_ptr<std::byte[]> block(new std::byte[bytes]);
+    room = block.get();
+    overflow_.push_back(std::move(block));
   }
   kept_.used = end;
   kept_.peak = std::max(kept_.peak, end);

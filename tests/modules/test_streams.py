@@ -36,7 +36,7 @@ def goes_short(batch, x, rows):
 
 
 @pytest.mark.parametrize(
-    "make, dtype",
+    ("make", "dtype"),
     [(CASE.fast, torch.float32), (CASE.fast, torch.float16), (OTHERS["token ids"], None)],
     ids=["float32", "float16", "ids"],
 )

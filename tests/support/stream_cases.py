@@ -42,7 +42,8 @@ def random_input(fast, count, dtype=torch.float32, generator=None):
 class Schedule:
     """A batch and, beside it, each of its streams alone, by `step` of the module.
 
-    The batch has the methods of lfk.StreamBatch, on torch's tensors. dtype: x's, where it is values.
+    The batch has the methods of lfk.StreamBatch, on torch's tensors. dtype: that of x, where the
+    module takes no ids.
     """
 
     def __init__(self, fast, batch, dtype, seed):

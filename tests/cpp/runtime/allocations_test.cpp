@@ -166,7 +166,9 @@ void check_failures(const SourceStack &stack, int64_t batch_size, int members) {
   const Result expected = forward(packed, s);
   for_each_isa([&](std::string_view) {
     int failures = 0;
-    for (int64_t n = 1, made = 1; made >= n; ++n) {
+    int64_t n = 0, made = 0;
+    do {
+      ++n;
       WITH("allocation ", n);
       Result result;
       bool failed = false;
@@ -186,7 +188,7 @@ void check_failures(const SourceStack &stack, int64_t batch_size, int members) {
       failures += failed;
       if (!failed)
         check_same(result, expected);
-    }
+    } while (made >= n);
     CHECK(failures > 5);
   });
 }
