@@ -40,6 +40,7 @@ SEQUENCES = {
     # Of every instruction set: the kernels have no float32 products that are wider.
     "float32": (["float32_fma"], ["float32_fma"]),
 }
+SEQUENCES["int16 amx"] = SEQUENCES["int16 avx512vnni"]  # the same kernels
 
 
 @dataclass(frozen=True)

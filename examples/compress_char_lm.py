@@ -10,10 +10,11 @@ package, the NumPy runtime or C++.
 """
 
 import argparse
+import contextlib
 import copy
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,13 @@ from train_char_lm import Options, add_options, options_from, progress
 
 FLOAT = Path(__file__).with_name("char_lm.safetensors")
 DEFAULTS = Options(
-    steps=1500, warmup=20, batch_size=128, learning_rate=5e-4, weight_decay=0.0, beta2=0.99
+    steps=600,
+    warmup=20,
+    batch_size=128,
+    learning_rate=5e-4,
+    scale_rate=6.0,
+    weight_decay=0.0,
+    beta2=0.99,
 )
 
 
@@ -87,11 +94,26 @@ def trained(recipe: Recipe, model: CharLM, options: Options, taught: bool) -> Ch
     lfk.quantize_(student, lfk.QATConfig(recipe.base, "prepare"), calibration=calibration())
     teacher = model if taught else None
     training, _ = load_corpus()
-    for _ in progress(student, training, options, "training", teacher=teacher):
-        if pruner:
-            pruner.step()
+    with bfloat16_products(options.bfloat16):
+        options = replace(options, bfloat16=False)  # autocast would round what is not multiplied
+        for _ in progress(student, training, options, "training", teacher=teacher):
+            if pruner:
+                pruner.step()
     lfk.quantize_(student, lfk.QATConfig(recipe.base, "convert"))
     return student.eval()
+
+
+@contextlib.contextmanager
+def bfloat16_products(enabled: bool) -> Iterator[None]:
+    """Round the operands of float32 matrix products to bfloat16: the gradients', not the LSTM's."""
+    settings = torch.backends.mkldnn.matmul
+    before = settings.fp32_precision
+    if enabled:
+        settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def calibration() -> Sequence[torch.Tensor]:
@@ -111,7 +133,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     options = options_from(arguments)
     _, held_out = load_corpus()
-    sample = text_sample(held_out)
+    sample = text_sample(held_out, streams=120)
     model, _ = load_model(FLOAT)
     print(f"float32: {bits_per_character(model, sample):.4f} bits per character", flush=True)
     last = model

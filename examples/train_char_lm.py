@@ -45,6 +45,7 @@ class Options:
     batch_size: int = 32
     sequence_length: int = 100
     learning_rate: float = 3e-3
+    scale_rate: float = 1.0
     weight_decay: float = 0.01
     beta2: float = 0.999
     clip: float = 1.0
@@ -64,6 +65,12 @@ def add_options(parser: argparse.ArgumentParser, defaults: Options) -> None:
         help="characters of each stream in a step",
     )
     add("--learning-rate", type=float, default=defaults.learning_rate, help="its peak")
+    add(
+        "--scale-rate",
+        type=float,
+        default=defaults.scale_rate,
+        help="how much faster scales of quantized weights are learned",
+    )
     add("--weight-decay", type=float, default=defaults.weight_decay, help="of AdamW")
     add("--beta2", type=float, default=defaults.beta2, help="of AdamW")
     add("--clip", type=float, default=defaults.clip, help="largest norm of the gradient")
@@ -120,9 +127,15 @@ def train(
     With a teacher the loss is the distance from its distributions, without labels.
     """
     device = model.output.weight.device
+    scales, others = [], []
+    for name, parameter in model.named_parameters():
+        (scales if name.endswith("log2_gain") else others).append(parameter)
+    rate = options.learning_rate
     optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=options.learning_rate,
+        [
+            {"params": others, "lr": rate},
+            {"params": scales, "lr": rate * options.scale_rate},
+        ],
         betas=(0.9, options.beta2),
         weight_decay=options.weight_decay,
     )
