@@ -39,12 +39,17 @@ def step(lstm: Any) -> Callable[[], object]:
     return partial(_eager.step, lstm, x, state, None, None)
 
 
+def call(lstm: Any) -> Callable[[], object]:
+    return partial(_eager.call, lstm, (torch.randn(1, 1, lstm.input_size),))
+
+
 def calls() -> dict[str, Callable[[], object]]:
     """By name; sizes are inputs -> hidden units."""
     int8 = module(40, 128, pair_safe=True)
     return {
         "step, 3 -> 8": step(module(3, 8)),
         "step, 40 -> 128": step(int8),
+        "call, beside forward": call(int8),
         "forward, 40 -> 128, 1 step": forward(int8, steps=1),
         "forward, 40 -> 128, 20 steps": forward(int8),
         "forward, 40 -> 128, 20 steps, 8 rows": forward(int8, rows=8),
