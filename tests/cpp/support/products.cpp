@@ -24,11 +24,12 @@ struct Activations {
 };
 
 // All the largest, all the smallest, alternating, zeros and random, from row to row.
-Activations extreme_rows(int64_t columns, const Matrix &matrix) {
+Activations extreme_rows(int64_t count, int64_t columns, const Matrix &matrix) {
   Random random(2);
-  Activations rows{std::vector<std::vector<int32_t>>(kRows), std::vector<int32_t>(kRows)};
+  Activations rows{std::vector<std::vector<int32_t>>(static_cast<size_t>(count)),
+                   std::vector<int32_t>(static_cast<size_t>(count))};
   const bool shifted = has_zero_points(matrix.arithmetic);
-  for (int64_t row = 0; row < kRows; ++row) {
+  for (int64_t row = 0; row < count; ++row) {
     const auto at = static_cast<size_t>(row);
     const int32_t zero_points[] = {0, 255, 128, static_cast<int32_t>(random.integer(0, 255))};
     rows.zero_points[at] = shifted ? zero_points[row % 4] : 0;
@@ -82,7 +83,7 @@ SourceStack patterned_stack(const TypedShape &shape, Pattern pattern) {
 }
 
 void check_products(const SourceMatrix &source, const Matrix &packed, const uint8_t *bias) {
-  const Activations all = extreme_rows(source.columns, packed);
+  const Activations all = extreme_rows(kRows, source.columns, packed);
   std::vector<float> expected;
   for (int64_t rows = 1; rows <= kRows; ++rows) {
     const Activations taken = all.first(rows);
@@ -117,7 +118,7 @@ Stepped step(std::string_view isa, const Matrix &hh, HeldRows h_in, const std::v
 } // namespace
 
 void check_step(const SourceMatrix &source, const Matrix &hh, int64_t rows) {
-  const Activations taken = extreme_rows(source.columns, hh).first(rows);
+  const Activations taken = extreme_rows(rows, source.columns, hh);
   HeldRows h_in(hh, taken.values, taken.zero_points);
   const float scale = 1.0f / static_cast<float>(source.columns * hh.activation_max);
   std::fill_n(h_in.view().scales, rows, scale);
