@@ -7,11 +7,15 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels.compression.lstms import FilterFn, find_lstms, label_of, unregistered
+from lstm_fastkernels.compression.lstms import (
+    FLOAT_LSTMS,
+    FilterFn,
+    find_lstms,
+    label_of,
+    unregistered,
+)
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.quantized_lstm import quantized_classes
-
-_LSTMS = (nn.LSTM, nn.LSTMCell)
 
 
 class _Leftover(NamedTuple):
@@ -50,7 +54,7 @@ def _resembling(model: nn.Module, converted: Collection[nn.Module]) -> list[_Lef
         for module in model.modules()
         if module not in inside
     }
-    lstms = {m for m in reasons if m in converted or isinstance(m, (FastModule, *_LSTMS))}
+    lstms = {m for m in reasons if m in converted or isinstance(m, (FastModule, *FLOAT_LSTMS))}
     alike = lstms | {module for module, reason in reasons.items() if reason}
     found = [
         _Leftover(name, module, reason)
@@ -62,7 +66,7 @@ def _resembling(model: nn.Module, converted: Collection[nn.Module]) -> list[_Lef
     return found + [
         _Leftover(place, module, "kept outside nn.Module's registry: use nn.ModuleList")
         for place, module in unregistered(model)
-        if isinstance(module, _LSTMS) and module not in reasons
+        if isinstance(module, FLOAT_LSTMS) and module not in reasons
     ]
 
 
@@ -72,7 +76,7 @@ def _reason(module: nn.Module) -> str | None:
     if isinstance(module, torch.jit.ScriptModule):
         scripted = "scripted: convert before torch.jit.script or torch.jit.trace"
         return scripted if "lstm" in module.original_name.lower() else None
-    for cls in _LSTMS:
+    for cls in FLOAT_LSTMS:
         if type_before_parametrizations(module) is cls:
             return None
         if isinstance(module, cls):
@@ -104,7 +108,7 @@ def _reason_alone(module: nn.Module) -> str | None:
         return "compressed already"
     if isinstance(module, torch.jit.ScriptModule):
         return "scripted, which hides what is inside: convert before"
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase) and not isinstance(module, _LSTMS):
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase) and not isinstance(module, FLOAT_LSTMS):
         return "no LSTM"
     return None
 

@@ -26,6 +26,8 @@ from lstm_fastkernels.weights.checks import Kind
 
 FilterFn = Callable[[nn.Module, str], bool]
 
+FLOAT_LSTMS = (nn.LSTM, nn.LSTMCell)
+
 # Classes that keep the parameters they were made with, by name since importing them costs seconds.
 SHARDING = {
     "FullyShardedDataParallel": "by FSDP: gather the weights into a model without it first",
@@ -51,7 +53,7 @@ def find_lstms(
     model: nn.Module,
     filter_fn: FilterFn | None = None,
     *,
-    classes: Collection[type[nn.Module]] = (nn.LSTM, nn.LSTMCell),
+    classes: Collection[type[nn.Module]] = FLOAT_LSTMS,
 ) -> Iterator[tuple[str, nn.Module]]:
     """Every module of these classes that filter_fn(module, name) picks, and its dotted name.
 

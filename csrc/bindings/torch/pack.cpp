@@ -15,21 +15,20 @@ namespace {
 struct NamedType {
   const char *name; // as safetensors has it
   ScalarType type;
-  size_t bytes;
 };
-constexpr NamedType kTypes[] = {{"I8", ScalarType::Char, 1},
-                                {"U8", ScalarType::Byte, 1},
-                                {"I32", ScalarType::Int, 4},
-                                {"F32", ScalarType::Float, 4},
-                                {"F16", ScalarType::Half, 2}};
+constexpr NamedType kTypes[] = {{"I8", ScalarType::Char},
+                                {"U8", ScalarType::Byte},
+                                {"I32", ScalarType::Int},
+                                {"F32", ScalarType::Float},
+                                {"F16", ScalarType::Half}};
 
-const NamedType &type_of(const std::string &name, const Tensor &t) {
+const char *dtype_name(const std::string &name, const Tensor &t) {
   const auto *const found = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto &of) {
     return of.type == t.scalar_type();
   });
   require(found != std::end(kTypes), name,
           " must be of dtype int8, uint8, int32, float32 or float16, got ", text(t.scalar_type()));
-  return *found;
+  return found->name;
 }
 
 ScalarType type_named(const std::string &dtype) {
@@ -41,11 +40,10 @@ ScalarType type_named(const std::string &dtype) {
 TensorView view(const std::string &name, const Tensor &t) {
   TensorView tensor;
   tensor.name = name;
-  const NamedType &type = type_of(name, t);
-  tensor.dtype = type.name;
+  tensor.dtype = dtype_name(name, t);
   tensor.shape.assign(t.sizes().begin(), t.sizes().end());
   tensor.data = t.const_data_ptr();
-  tensor.bytes = static_cast<size_t>(t.numel()) * type.bytes;
+  tensor.bytes = static_cast<size_t>(t.numel()) * t.element_size();
   return tensor;
 }
 

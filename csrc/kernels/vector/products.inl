@@ -26,6 +26,7 @@
 //   int4_sums<R>(weights of 32 rows, activations, bytes from row to row of them, groups of 4
 //     columns, an offset for each row, sums): the exact sums of weights as they are stored, which
 //     are 8 larger, less the offsets
+// Dot::kDensePairs and Dot::kLeastTiles: what a step multiplies at a time (lstm.inl).
 // Dot::kPairs8 is how pair-safe weights are multiplied. StripDot::strips<arithmetic>() of one row
 // run side by side; StripDot::kPaired: several rows go by pairs (x86/paired.inl).
 

@@ -153,9 +153,10 @@ void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRow
         tile_sums<2>(w, m.tile_bytes(), q, x.stride, m.groups, sums);
       else
         tile_sums<1>(w, m.tile_bytes(), q, x.stride, m.groups, sums);
-      for (int64_t half = 0; half < 2 * together; ++half)
-        put(m, first * kTileRows + t * kTileRows + half * kHalf, sums[half], x, row, count, target,
-            t * kTileRows + half * kHalf);
+      for (int64_t half = 0; half < 2 * together; ++half) {
+        const int64_t at = t * kTileRows + half * kHalf;
+        put(m, first * kTileRows + at, sums[half], x, row, count, target, at);
+      }
     }
   }
 }

@@ -8,6 +8,7 @@ from torch import nn
 
 from lstm_fastkernels.compression.following import Following, readers_of
 from lstm_fastkernels.compression.lstms import (
+    FLOAT_LSTMS,
     FilterFn,
     check_unwrapped,
     find_lstms,
@@ -15,8 +16,6 @@ from lstm_fastkernels.compression.lstms import (
     replace_modules,
 )
 from lstm_fastkernels.modules.float_lstm import new_like, shape_of
-
-_LSTMS = (nn.LSTM, nn.LSTMCell)
 
 
 def student_like(
@@ -53,7 +52,7 @@ def student_like(
     if not lstms:
         raise ValueError("found no nn.LSTM or nn.LSTMCell in the teacher")
     check_unwrapped(teacher, lstms)
-    readers = readers_of(teacher, following or {}, _LSTMS)
+    readers = readers_of(teacher, following or {}, FLOAT_LSTMS)
     widths = _widths_of_readers(teacher, lstms, hidden_size, readers)
     names = {module: name for name, module in teacher.named_modules()}
     replacements = {}

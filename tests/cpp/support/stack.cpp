@@ -282,6 +282,18 @@ SourceStack in_blocks(SourceStack stack, BlockShape block, float density) {
   return stack;
 }
 
+void for_each_stack_in_blocks(const std::function<void(const SourceStack &)> &visit) {
+  for (Precision precision : kBlockPrecisions)
+    for (const TypedShape &shape :
+         {shape_of(5, 9, 3, 2, 2, precision), shape_of(9, 137, 20, 1, 1, precision)})
+      for (const BlockShape &block : kBlockShapes)
+        for (float density : {0.0f, 0.05f, 0.5f, 1.0f}) {
+          WITH("precision ", precision_name(precision), " hidden ", shape.hidden_size,
+               " rows a block ", block.rows, " density ", density);
+          visit(in_blocks(random_stack(shape, Weights::any, 51), block, density));
+        }
+}
+
 SourceStack in_factors(SourceStack stack, uint64_t seed) {
   Random random(seed);
   stack.for_each_matrix([&](SourceMatrix &m) {

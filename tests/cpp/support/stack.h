@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "lstm_fastkernels/lstm.h"
@@ -139,6 +140,9 @@ inline const std::vector<BlockShape> kBlockShapes = {{8, 4}, {16, 32}, {24, 8}};
 
 // Pruned and held in blocks of this shape, but for int4.
 SourceStack in_blocks(SourceStack stack, BlockShape block, float density);
+// Calls visit(stack) for stacks of awkward sizes, with any weights, in blocks of every precision
+// and shape and of several densities.
+void for_each_stack_in_blocks(const std::function<void(const SourceStack &)> &visit);
 // The same with a shape and a density for each matrix, of which some stay dense.
 SourceStack in_mixed_blocks(SourceStack stack, uint64_t seed);
 // Low-rank matrices of random factors, one in four of them left as it is.

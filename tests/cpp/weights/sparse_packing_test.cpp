@@ -29,19 +29,12 @@ std::vector<uint8_t> contents(const SourceStack &stack) {
 }
 
 TEST(the_callers_blocks_do_not_matter) {
-  for (Precision precision : kBlockPrecisions)
-    for (const TypedShape &shape :
-         {shape_of(5, 9, 3, 2, 2, precision), shape_of(9, 137, 20, 1, 1, precision)})
-      for (const BlockShape &block : kBlockShapes)
-        for (float density : {0.0f, 0.05f, 0.5f, 1.0f}) {
-          WITH("precision ", precision_name(precision), " hidden ", shape.hidden_size,
-               " rows a block ", block.rows, " density ", density);
-          const SourceStack stack = pruned(shape, block, density);
-          const auto packed = contents(stack);
-          for (const BlockShape &other : kBlockShapes)
-            for (bool explicit_zeros : {false, true})
-              CHECK(contents(held_in(stack, other, explicit_zeros)) == packed);
-        }
+  for_each_stack_in_blocks([](const SourceStack &stack) {
+    const auto packed = contents(stack);
+    for (const BlockShape &other : kBlockShapes)
+      for (bool explicit_zeros : {false, true})
+        CHECK(contents(held_in(stack, other, explicit_zeros)) == packed);
+  });
 }
 
 // A mask leaves -0 where it takes a negative weight away.

@@ -77,19 +77,12 @@ TEST(dense_tensors_come_back) {
 }
 
 TEST(blocks_come_back) {
-  for (Precision precision : kBlockPrecisions)
-    for (const TypedShape &shape :
-         {shape_of(5, 9, 3, 2, 2, precision), shape_of(9, 137, 20, 1, 1, precision)})
-      for (const BlockShape &block : kBlockShapes)
-        for (float density : {0.0f, 0.05f, 0.5f, 1.0f}) {
-          WITH("precision ", precision_name(precision), " hidden ", shape.hidden_size,
-               " rows a block ", block.rows, " density ", density);
-          SourceStack stack = in_blocks(random_stack(shape, Weights::any, 62), block, density);
-          check_comes_back(stack);
-          const auto without_zeros = stored(stack.held()).tensors;
-          stack.for_each_matrix([](SourceMatrix &m) { m.explicit_zeros = true; });
-          check_tensors(Unpacked(stack.packed()), without_zeros);
-        }
+  for_each_stack_in_blocks([](SourceStack stack) {
+    check_comes_back(stack);
+    const auto without_zeros = stored(stack.held()).tensors;
+    stack.for_each_matrix([](SourceMatrix &m) { m.explicit_zeros = true; });
+    check_tensors(Unpacked(stack.packed()), without_zeros);
+  });
 }
 
 TEST(factors_come_back) {
