@@ -13,6 +13,9 @@ CMAKE = $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
 JSON  = $(shell $(BIN)/python -c "import nlohmann_json as m; print(*m.__path__)")/include
 CORE  = $(CMAKE) -S csrc -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
 
+# Seconds for one program of tests: one that hangs is ended, and its last line names the test.
+CTEST = $(BIN)/ctest --timeout 1200
+
 FUZZ_SECONDS ?= 30
 FUZZ         := -rss_limit_mb=2048 -timeout=10 -seed=1 -artifact_prefix=build/fuzz/ \
   -print_final_stats=1 -max_total_time=$(shell expr $(FUZZ_SECONDS) / 2)
@@ -54,7 +57,7 @@ test-python: build
 test-cpp: $(VENV)/.tools
 	$(CORE) --preset asan -B build/asan
 	$(BIN)/cmake --build build/asan
-	$(BIN)/ctest --test-dir build/asan --verbose --parallel $$(nproc)
+	$(CTEST) --test-dir build/asan --verbose --parallel $$(nproc)
 
 # What has threads, under ThreadSanitizer.
 test-tsan: $(VENV)/.tools
@@ -71,7 +74,7 @@ test-arm:
 arm: $(VENV)/.tools
 	$(CORE) --preset arm -B build/arm
 	$(BIN)/cmake --build build/arm
-	$(BIN)/ctest --test-dir build/arm --output-on-failure --parallel $$(nproc)
+	$(CTEST) --test-dir build/arm --output-on-failure --parallel $$(nproc)
 
 test-fuzz:
 	@mkdir -p build

@@ -17,7 +17,9 @@ void pause() {
 } // namespace
 
 void Signal::set(uint64_t value) {
-  value_.store(value); // before parked_ is read: one of both sides sees the other
+  // Before parked_ is read: one of both sides sees the other. A store would do by the language's
+  // rules, but QEMU, as AArch64, lets the load behind it come first.
+  value_.exchange(value);
   if (parked_.load() > 0) {
     const std::lock_guard<std::mutex> lock(mutex_);
     changed_.notify_all();

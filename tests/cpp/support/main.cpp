@@ -1,5 +1,6 @@
 // Runs every test, or those whose name contains the first argument; with a minus ahead of it, the
 // others.
+#include <chrono>
 #include <cstdio>
 #include <string>
 
@@ -17,7 +18,12 @@ int main(int count, char **arguments) {
   for (const check::Test &test : check::tests()) {
     if ((std::string(test.name).find(part) == std::string::npos) != others)
       continue;
+    std::printf("%s ", test.name);
+    std::fflush(stdout); // the one that hangs is the last one named
+    const auto begun = std::chrono::steady_clock::now();
     const std::string wrong = check::run(test);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begun;
+    std::printf("%.2f s\n", seconds.count());
     ++(wrong.empty() ? passed : failed);
     if (!wrong.empty())
       std::printf("FAILED %s\n  %s\n", test.name, wrong.c_str());
