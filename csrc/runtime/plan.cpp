@@ -126,12 +126,16 @@ std::string threads_text(const CallPlan &plan) {
       std::to_string(plan.threads) + " of " + std::to_string(plan.threads_allowed) + ": ";
   if (plan.products < plan.products_for_threads)
     threads += std::to_string(plan.products) + " products, a second one pays from " +
-               std::to_string(plan.products_for_threads) + " on";
+               std::to_string(plan.products_for_threads) + " on, from " +
+               std::to_string(plan.products_for_awake_threads) + " on in calls without a pause";
   else
-    threads += (plan.directions == 2 ? "two directions, " : "one direction, ") +
-               std::to_string(plan.rows) + " rows in " + std::to_string(plan.row_ranges) +
-               (plan.row_ranges == 1 ? " part" : " parts") +
-               (plan.team == 1 ? "" : ", weights shared by " + std::to_string(plan.team));
+    threads +=
+        (plan.directions == 2 ? "two directions, " : "one direction, ") +
+        std::to_string(plan.rows) + " rows in " + std::to_string(plan.row_ranges) +
+        (plan.row_ranges == 1 ? " part" : " parts") +
+        (plan.team == 1 ? "" : ", weights shared by " + std::to_string(plan.team)) +
+        (plan.layers_at_once == 1 ? ""
+                                  : ", " + std::to_string(plan.layers_at_once) + " layers at once");
   return capped ? threads + "; " + processors : threads;
 }
 
@@ -145,7 +149,7 @@ CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
   plan.empty = arguments.batch_size == 0;
   if (plan.empty)
     return plan;
-  const Split split = split_of(stack, arguments);
+  const Split split = split_of(stack, arguments, [] { return false; });
   plan.isa = active_isa();
   plan.best_isa = plan.isa == supported_isas().back();
   plan.threads = split.threads;
@@ -155,8 +159,10 @@ CallPlan plan_call(const PackedStack &stack, const LstmArguments &arguments) {
   plan.rows = arguments.batch_size;
   plan.row_ranges = split.ranges;
   plan.team = split.members;
+  plan.layers_at_once = split.layers;
   plan.products = split.products;
   plan.products_for_threads = kProductsWorthAThread;
+  plan.products_for_awake_threads = kProductsWorthAnAwakeThread;
   for (const MatrixName &of : matrix_names(stack.shape)) {
     const PackedMatrix &matrix = matrix_of(stack.layers[static_cast<size_t>(of.cell)], of.kind);
     for (int part = 0; part < num_parts(matrix.rank); ++part)

@@ -1,20 +1,8 @@
 #include "runtime/team.h"
 
+#include "runtime/spin.h"
+
 namespace lstm_fastkernels {
-namespace {
-
-// Some 50 microseconds: longer than a step, shorter than what a parked thread takes to wake.
-constexpr int kSpins = 1000;
-
-void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb");
-#endif
-}
-
-} // namespace
 
 void Signal::set(uint64_t value) {
   // Before parked_ is read: one of both sides sees the other. A store would do by the language's
@@ -27,9 +15,8 @@ void Signal::set(uint64_t value) {
 }
 
 uint64_t Signal::wait_for_change_of(uint64_t old) {
-  for (int i = 0; i < kSpins; ++i, pause())
-    if (const uint64_t now = value(); now != old)
-      return now;
+  if (spin_until([&] { return value() != old; }))
+    return value();
   std::unique_lock<std::mutex> lock(mutex_);
   ++parked_;
   changed_.wait(lock, [&] { return value_.load() != old; });

@@ -14,6 +14,8 @@
 #include <system_error>
 #include <thread>
 
+#include "runtime/spin.h"
+
 namespace lstm_fastkernels {
 namespace {
 
@@ -23,9 +25,12 @@ thread_local bool inside_a_task = false;
 // One parallel_for, on its caller's stack.
 class Job {
 public:
-  Job(int count, TaskReference task) : count_(count), task_(task) {
+  // `soon`: after the last one.
+  Job(int count, TaskReference task, bool soon) : soon(soon), count_(count), task_(task) {
     std::fegetenv(&floating_point_mode_);
   }
+
+  const bool soon;
 
   void work() {
     inside_a_task = true;
@@ -61,27 +66,34 @@ private:
 };
 
 class Pool {
+  using Clock = std::chrono::steady_clock;
+
 public:
   // False where another caller has the pool.
   bool run(int count, int threads, TaskReference task) {
     const std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
     if (!mine)
       return false;
-    Job job(count, task);
+    Job job(count, task, Clock::now() - ended_ < kSoon);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       start_workers(threads - 1);
       job_ = &job;
       places_ = threads - 1;
     }
+    ++jobs_; // behind the lock, which those who spin would run into
     wake_.notify_all();
     job.work();
     {
       // No task is left to start. Workers waking now see no place; those inside finish theirs.
-      std::unique_lock<std::mutex> lock(mutex_);
+      const std::lock_guard<std::mutex> lock(mutex_);
       places_ = 0;
+    }
+    if (!spin_until([this] { return at_work_ == 0; })) {
+      std::unique_lock<std::mutex> lock(mutex_);
       left_.wait(lock, [this] { return at_work_ == 0; });
     }
+    ended_ = Clock::now();
     job.rethrow();
     return true;
   }
@@ -108,7 +120,8 @@ private:
     }
   }
 
-  // Until there was nothing to do for a while.
+  // Until there was nothing to do for a while. Behind a job that has come soon after the last one a
+  // worker spins for the next, before it parks.
   void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     while (wake_.wait_for(lock, std::chrono::milliseconds(worker_patience_ms), [this] {
@@ -119,20 +132,29 @@ private:
       Job *const job = job_;
       lock.unlock();
       job->work_in_callers_mode();
+      const bool soon = job->soon;
+      const uint64_t jobs = jobs_; // there is no other job before this one's workers have left it
       lock.lock();
       if (--at_work_ == 0)
         left_.notify_one();
+      if (soon) {
+        lock.unlock();
+        spin_until([&] { return jobs_ != jobs; });
+        lock.lock();
+      }
     }
     if (--started_ == 0)
       left_.notify_one();
   }
 
   std::mutex busy_;
+  Clock::time_point ended_{}; // when the last job has, for who has busy_
   std::mutex mutex_;
   std::condition_variable wake_, left_;
-  Job *job_ = nullptr; // while there are places
-  int places_ = 0;     // for workers who may still come to it
-  int at_work_ = 0;    // workers that have it
+  Job *job_ = nullptr;          // while there are places
+  int places_ = 0;              // for workers who may still come to it
+  std::atomic<int> at_work_{0}; // workers that have it
+  std::atomic<uint64_t> jobs_{0};
   int started_ = 0;
   bool leaving_ = false;
 };

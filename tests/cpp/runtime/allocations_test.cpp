@@ -157,12 +157,13 @@ TEST(steps_on_two_threads_allocate_nothing) {
 }
 
 // Each allocation of a call, on threads that keep no memory yet.
-void check_failures(const SourceStack &stack, int64_t batch_size, int members) {
-  WITH("batch ", batch_size, " members ", members);
+void check_failures(const SourceStack &stack, int64_t batch_size, int members, int layers = 1) {
+  WITH("batch ", batch_size, " members ", members, " layers at once ", layers);
   const auto packed = stack.packed();
   const PackedStack parsed(packed.data(), packed.size());
   const Sequence s = random_sequence(stack.shape, 3, batch_size, 158);
-  const Split split{0, 1, members, members * static_cast<int>(stack.shape.num_directions)};
+  const int threads = members * layers * static_cast<int>(stack.shape.num_directions);
+  const Split split{0, 1, members, threads, layers};
   const Result expected = forward(packed, s);
   for_each_isa([&](std::string_view) {
     int failures = 0;
@@ -201,6 +202,7 @@ TEST(allocations_that_fail_are_thrown) {
       check_failures(in_blocks(random_stack(shape_of(40, 151), Weights::any, 160), {8, 4}, 0.3f),
                      batch_size, members);
     }
+  check_failures(random_stack(shape_of(7, 33, 9, 3), Weights::any, 161), 2, 1, 3);
 }
 
 } // namespace

@@ -112,7 +112,9 @@ TEST(no_more_threads_than_processors) {
   check(one, 131, 2, 1, "1: 2" + asked + "1");
   check(one, 131, 1, 1, "1: no more allowed");
   check(one, 1, 4000, 3,
-        "1 of 3: 774144 products, a second one pays from 33554432 on; 4000" + asked + "3");
+        "1 of 3: 774144 products, a second one pays from 33554432 on, from 1048576 on in calls "
+        "without a pause; 4000" +
+            asked + "3");
 }
 
 // A step of a row is 4 * 256 * (128 + 256) = 393,216 products: for 6 members at most, and less than

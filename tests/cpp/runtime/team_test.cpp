@@ -1,6 +1,7 @@
 // Teams: who is in one does not show in the results, whenever they come; waiting ends.
 #include "runtime/team.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
@@ -9,7 +10,6 @@
 #include <vector>
 
 #include "check.h"
-#include "runtime/stack.h"
 #include "runtime/thread_pool.h"
 #include "stack.h"
 #include "support.h"
@@ -145,16 +145,10 @@ TEST(waiting_threads_park_and_wake) {
 
 // ---- sequences ----
 
-Result run_split(const std::vector<uint8_t> &packed, const Sequence &sequence, int64_t ranges,
-                 int64_t members, const std::vector<int64_t> &lengths = {}) {
-  const PackedStack stack(packed.data(), packed.size());
-  Result result;
-  LstmArguments a = arguments_for(sequence, result);
-  a.lengths = lengths.empty() ? nullptr : lengths.data();
-  const int64_t threads = ranges * members * stack.shape.num_directions;
-  const Split split{0, ranges, members, static_cast<int>(threads)};
-  run_stack(stack, a, &split);
-  return result;
+Result run_team(const std::vector<uint8_t> &packed, const Sequence &sequence, int64_t ranges,
+                int64_t members, const std::vector<int64_t> &lengths = {}) {
+  const int64_t threads = ranges * members * sequence.shape.num_directions;
+  return forward(packed, sequence, Split{0, ranges, members, static_cast<int>(threads)}, lengths);
 }
 
 void check_teams(const SourceStack &stack, int64_t T, int64_t B) {
@@ -169,8 +163,8 @@ void check_teams(const SourceStack &stack, int64_t T, int64_t B) {
     for (const auto [members, most] : {std::pair{5, 1}, {3, 2}, {2, 7}}) {
       const int64_t ranges = std::min<int64_t>(B, most);
       WITH("members ", members, " ranges ", ranges, " T ", T, " B ", B);
-      check_same(run_split(packed, sequence, ranges, members), expected);
-      check_same(run_split(packed, sequence, ranges, members, lengths), shorter);
+      check_same(run_team(packed, sequence, ranges, members), expected);
+      check_same(run_team(packed, sequence, ranges, members, lengths), shorter);
     }
   });
 }
@@ -232,7 +226,7 @@ TEST(a_team_in_a_busy_pool_is_its_leader) {
   const Result expected = forward(packed, sequence);
   std::vector<Result> found(6);
   parallel_for(6, 3,
-               [&](int i) { found[static_cast<size_t>(i)] = run_split(packed, sequence, 1, 2); });
+               [&](int i) { found[static_cast<size_t>(i)] = run_team(packed, sequence, 1, 2); });
   for (const Result &result : found)
     check_same(result, expected);
 }
@@ -246,12 +240,50 @@ TEST(many_callers_have_teams_at_once) {
   for (Result &result : found)
     callers.emplace_back([&] {
       for (int i = 0; i < 10; ++i)
-        result = run_split(packed, sequence, 1, 2);
+        result = run_team(packed, sequence, 1, 2);
     });
   for (std::thread &caller : callers)
     caller.join();
   for (const Result &result : found)
     check_same(result, expected);
+}
+
+// ---- steps ----
+
+Split split_of_a_step(const SourceStack &stack, bool follows_closely) {
+  const auto packed = stack.packed();
+  LstmArguments a;
+  a.time_steps = a.batch_size = 1;
+  a.threads = 2;
+  return split_of(
+      PackedStack(packed.data(), packed.size()), a,
+      follows_closely ? [] { return true; } : [] { return false; });
+}
+
+TEST(steps_are_shared_where_others_are_awake) {
+  const SourceStack small = random_stack(shape_of(128, 256), Weights::any, 45),
+                    large = random_stack(shape_of(256, 512), Weights::any, 46);
+  CHECK(split_of_a_step(large, true).members == 2);
+  CHECK(split_of_a_step(large, false).threads == 1);
+  CHECK(split_of_a_step(small, true).threads == 1);
+}
+
+TEST(steps_that_follow_closely_have_the_bits_of_one_thread) {
+  const SourceStack stack = random_stack(shape_of(256, 512), Weights::any, 47);
+  const auto packed = stack.packed();
+  const HeldStack held = stack.held();
+  const Lstm lstm(held.shape, held.views().data());
+  const Sequence s = random_sequence(stack.shape, 60, 1, 48);
+  const Result expected = forward(packed, s);
+  State state(stack.shape, 1);
+  std::copy(s.h0.begin(), s.h0.end(), state.h());
+  std::copy(s.c0.begin(), s.c0.end(), state.c());
+  std::vector<float> y(expected.y.size());
+  ForwardOptions options;
+  options.threads = 2;
+  for (int64_t t = 0; t < s.T; ++t)
+    lstm.forward(s.x.data() + t * 256, 1, 1, state, y.data() + t * 512, options);
+  CHECK(y == expected.y);
 }
 
 } // namespace

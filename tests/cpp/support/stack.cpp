@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "check.h"
+#include "runtime/stack.h"
 #include "support.h"
 #include "weights/packed.h"
 
@@ -448,6 +449,13 @@ Result forward(const std::vector<uint8_t> &packed, const Sequence &sequence, int
                const std::vector<int64_t> &lengths) {
   const auto run = [&](const LstmArguments &a) { lstm_forward(packed.data(), packed.size(), a); };
   return result_of(run, sequence, threads, lengths);
+}
+
+Result forward(const std::vector<uint8_t> &packed, const Sequence &sequence, const Split &split,
+               const std::vector<int64_t> &lengths) {
+  const PackedStack stack(packed.data(), packed.size());
+  return result_of([&](const LstmArguments &a) { run_stack(stack, a, &split); }, sequence,
+                   split.threads, lengths);
 }
 
 Result forward(const Lstm &lstm, const Sequence &sequence, int threads,

@@ -7,6 +7,7 @@
 
 #include "lstm_fastkernels/lstm.h"
 #include "lstm_fastkernels/model.h"
+#include "runtime/split.h"
 
 namespace lstm_fastkernels {
 
@@ -184,6 +185,9 @@ struct Result {
 LstmArguments arguments_for(const Sequence &sequence, Result &result);
 
 Result forward(const std::vector<uint8_t> &packed, const Sequence &sequence, int threads = 1,
+               const std::vector<int64_t> &lengths = {});
+// Split over threads as told.
+Result forward(const std::vector<uint8_t> &packed, const Sequence &sequence, const Split &split,
                const std::vector<int64_t> &lengths = {});
 Result forward(const Lstm &lstm, const Sequence &sequence, int threads = 1,
                const std::vector<int64_t> &lengths = {});

@@ -1,0 +1,36 @@
+// Waiting for what comes within some microseconds, without parking.
+#pragma once
+
+#include <chrono>
+
+namespace lstm_fastkernels {
+
+// Longer than a step, shorter than what a parked thread takes to wake. What comes within this time
+// of the last one is worth spinning for.
+constexpr std::chrono::microseconds kSoon{50};
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
+}
+
+// Whether met() has become true by then.
+template <class Met> bool spin_until(const Met &met, std::chrono::microseconds most = kSoon) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kSpinsAClock = 16; // some 0.5 microseconds
+  for (Clock::time_point end{};;) {
+    for (int i = 0; i < kSpinsAClock; ++i, pause())
+      if (met())
+        return true;
+    const Clock::time_point now = Clock::now();
+    if (end == Clock::time_point{})
+      end = now + most;
+    else if (now >= end)
+      return false;
+  }
+}
+
+} // namespace lstm_fastkernels
