@@ -14,7 +14,7 @@ JSON  = $(shell $(BIN)/python -c "import nlohmann_json as m; print(*m.__path__)"
 CORE  = $(CMAKE) -S csrc -DNLOHMANN_JSON_INCLUDE_DIR=$(JSON)
 
 # Seconds for one program of tests: one that hangs is ended, and its last line names the test.
-CTEST = $(BIN)/ctest --timeout 1200
+CTEST = $(BIN)/ctest --timeout 2400
 
 FUZZ_SECONDS ?= 30
 FUZZ         := -rss_limit_mb=2048 -timeout=10 -seed=1 -artifact_prefix=build/fuzz/ \
