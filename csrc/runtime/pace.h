@@ -1,10 +1,16 @@
-// How closely the calls of a thread that may use others follow each other.
+// Whether others can be expected to help at once with a thread's next call: how closely its calls
+// follow each other, and how it went the last times.
 #pragma once
 
 namespace lstm_fastkernels {
 
 // Whether the thread's last call has ended so shortly before that others still spin for the next.
+// Not in the calls behind one that others held up, by coming late or by losing their processor.
 bool follows_closely();
+
+// Of what happens in a call:
+void note_arrival(bool in_time); // of all who could help
+void note_sleep();               // the thread had to, to wait for others
 
 // At the end of a call that others may have helped with.
 void note_end_of_call();

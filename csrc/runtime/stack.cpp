@@ -200,7 +200,7 @@ template <class Lead> void run_teams(const Split &split, int64_t count, const Le
       Team &team;
       ~Closing() { team.close(); }
     } closing{team};
-    spin_until([&] { return team.is_complete(); }, kArrival);
+    note_arrival(spin_until([&] { return team.is_complete(); }, kArrival));
     lead(i, team);
   });
 }

@@ -1,5 +1,6 @@
 #include "runtime/team.h"
 
+#include "runtime/pace.h"
 #include "runtime/spin.h"
 
 namespace lstm_fastkernels {
@@ -17,6 +18,7 @@ void Signal::set(uint64_t value) {
 uint64_t Signal::wait_for_change_of(uint64_t old) {
   if (spin_until([&] { return value() != old; }))
     return value();
+  note_sleep();
   std::unique_lock<std::mutex> lock(mutex_);
   ++parked_;
   changed_.wait(lock, [&] { return value_.load() != old; });

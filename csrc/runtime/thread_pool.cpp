@@ -14,6 +14,7 @@
 #include <system_error>
 #include <thread>
 
+#include "runtime/pace.h"
 #include "runtime/spin.h"
 
 namespace lstm_fastkernels {
@@ -90,6 +91,7 @@ public:
       places_ = 0;
     }
     if (!spin_until([this] { return at_work_ == 0; })) {
+      note_sleep();
       std::unique_lock<std::mutex> lock(mutex_);
       left_.wait(lock, [this] { return at_work_ == 0; });
     }
