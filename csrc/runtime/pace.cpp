@@ -1,7 +1,6 @@
 #include "runtime/pace.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "runtime/spin.h"
 
@@ -10,22 +9,38 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How many calls a thread makes alone behind one that was held up: twice as many each time, and one
-// less again for each call that was not.
+// What calls have cost lately, of which each that went well takes one off. The first ones of
+// several are late, for the others have to wake, and then slow, for their caches are cold: that
+// alone must not be too much.
+constexpr int kLateCall = 1, kHeldUpCall = 4, kTooMuch = 8;
+
+// A call is held up where its thread has slept for a third of it. Halves of large weights may
+// differ by as much as makes one sleep.
+constexpr int kSleptOfACall = 3;
+
+// How many calls a thread makes alone when it was too much: twice as many each time, and one less
+// again for each call that went well.
 constexpr int kLeastAlone = 4, kMostAlone = 512;
-// The first call of several has to wake the others, which takes them too long.
-constexpr int kLateArrivals = 4;
 
 struct Pace {
-  Clock::time_point last_end{};
-  int late = 0;  // in a row
+  Clock::time_point last_end{}, begin{}; // of this call, where it was asked for help with it
+  Clock::duration slept{};               // since then
+  bool in_time = false;
+  int cost = 0;
   int alone = 0; // calls to come
   int next_alone = kLeastAlone;
 
-  void was_held_up() {
-    late = 0;
+  void add(int more) {
+    cost += more;
+    if (cost < kTooMuch)
+      return;
+    cost = 0;
     alone = next_alone;
     next_alone = std::min(2 * next_alone, kMostAlone);
+  }
+  void went_well() {
+    cost = std::max(cost - 1, 0);
+    next_alone = std::max(next_alone - 1, kLeastAlone);
   }
 };
 thread_local Pace pace;
@@ -37,19 +52,27 @@ bool follows_closely() {
     --pace.alone;
     return false;
   }
-  return Clock::now() - pace.last_end < kSoon;
+  pace.begin = Clock::now();
+  pace.slept = {};
+  return pace.begin - pace.last_end < kSoon;
 }
 
 void note_arrival(bool in_time) {
-  pace.late = in_time ? 0 : pace.late + 1;
-  if (pace.late == kLateArrivals)
-    pace.was_held_up();
-  else if (in_time)
-    pace.next_alone = std::max(pace.next_alone - 1, kLeastAlone);
+  pace.in_time = in_time;
+  if (!in_time)
+    pace.add(kLateCall);
 }
 
-void note_sleep() { pace.was_held_up(); }
+void note_sleep(Clock::time_point since) { pace.slept += Clock::now() - since; }
 
-void note_end_of_call() { pace.last_end = Clock::now(); }
+void note_end_of_call() {
+  pace.last_end = Clock::now();
+  if (pace.slept * kSleptOfACall > pace.last_end - pace.begin)
+    pace.add(kHeldUpCall);
+  else if (pace.in_time)
+    pace.went_well();
+  pace.slept = {};
+  pace.in_time = false;
+}
 
 } // namespace lstm_fastkernels

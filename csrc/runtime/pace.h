@@ -2,6 +2,8 @@
 // follow each other, and how it went the last times.
 #pragma once
 
+#include <chrono>
+
 namespace lstm_fastkernels {
 
 // Whether the thread's last call has ended so shortly before that others still spin for the next.
@@ -9,8 +11,8 @@ namespace lstm_fastkernels {
 bool follows_closely();
 
 // Of what happens in a call:
-void note_arrival(bool in_time); // of all who could help
-void note_sleep();               // the thread had to, to wait for others
+void note_arrival(bool in_time);                        // of all who could help
+void note_sleep(std::chrono::steady_clock::time_point); // the thread slept since then for others
 
 // At the end of a call that others may have helped with.
 void note_end_of_call();

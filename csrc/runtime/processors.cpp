@@ -1,9 +1,5 @@
 #include "runtime/processors.h"
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -16,18 +12,16 @@
 #include <thread>
 #include <vector>
 
+#include "runtime/affinity.h"
+
 namespace lstm_fastkernels {
 namespace {
 
 std::atomic<int> assumed{0};
 
 int affinity() {
-#if defined(__linux__)
-  cpu_set_t sets[8]; // of 1024 processors each
-  if (sched_getaffinity(0, sizeof sets, sets) == 0)
-    return CPU_COUNT_S(sizeof sets, sets);
-#endif
-  return static_cast<int>(std::thread::hardware_concurrency());
+  const int known = Affinity::of_this_thread().count();
+  return known >= 0 ? known : static_cast<int>(std::thread::hardware_concurrency());
 }
 
 // A hierarchy of cgroups.

@@ -53,7 +53,8 @@ void for_each_chunk(const Call &call, const Direction &first, int64_t most_rows,
   for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps;) {
     const bool waiting = !team.is_complete() && short_chunks-- > 0;
     chunk = first.next_chunk(chunk.end, waiting ? std::min(most_rows, kShortChunkRows) : most_rows);
-    team.run([&](const Member &member) { run(chunk, member); });
+    team.run([&](const Member &member) { run(chunk, member); },
+             chunk.end == call.arguments.time_steps);
   }
 }
 

@@ -18,11 +18,12 @@ void Signal::set(uint64_t value) {
 uint64_t Signal::wait_for_change_of(uint64_t old) {
   if (spin_until([&] { return value() != old; }))
     return value();
-  note_sleep();
+  const auto asleep_since = std::chrono::steady_clock::now();
   std::unique_lock<std::mutex> lock(mutex_);
   ++parked_;
   changed_.wait(lock, [&] { return value_.load() != old; });
   --parked_;
+  note_sleep(asleep_since);
   return value();
 }
 

@@ -62,12 +62,16 @@ public:
   bool is_complete() const { return joined_.load(std::memory_order_relaxed) >= most_; }
 
   // The leader: calls work(member) on all who are there, and returns when all have done it. It must
-  // not throw. All members have to meet equally often in it.
-  template <class Work> void run(const Work &work) {
+  // not throw. All members have to meet equally often in it. The last piece of work is nothing to
+  // wait for: who comes during it finds the team closed.
+  template <class Work> void run(const Work &work, bool is_last = false) {
     const int joined = joined_.load();
     const Member leader(*this, 0, joined < most_ ? joined : most_);
-    if (leader.size() == 1)
+    if (leader.size() == 1) {
+      if (is_last && most_ > 1)
+        close();
       return work(leader);
+    }
     work_ = &work;
     call_ = [](const void *of, const Member &member) { (*static_cast<const Work *>(of))(member); };
     begin(leader.size());

@@ -14,6 +14,7 @@
 #include <system_error>
 #include <thread>
 
+#include "runtime/affinity.h"
 #include "runtime/pace.h"
 #include "runtime/spin.h"
 
@@ -26,12 +27,9 @@ thread_local bool inside_a_task = false;
 // One parallel_for, on its caller's stack.
 class Job {
 public:
-  // `soon`: after the last one.
-  Job(int count, TaskReference task, bool soon) : soon(soon), count_(count), task_(task) {
+  Job(int count, TaskReference task) : count_(count), task_(task) {
     std::fegetenv(&floating_point_mode_);
   }
-
-  const bool soon;
 
   void work() {
     inside_a_task = true;
@@ -66,6 +64,16 @@ private:
   std::exception_ptr error_;
 };
 
+// A worker that has come too late for a job of this length can be in time for the next one.
+constexpr std::chrono::microseconds kLongestShortJob{2000};
+
+struct Worker {
+  int thread;
+  int kept_from = -1; // a processor
+  // In a list of those that are parked: the next one, and what points to this one.
+  Worker *next = nullptr, **place = nullptr;
+};
+
 class Pool {
   using Clock = std::chrono::steady_clock;
 
@@ -75,11 +83,15 @@ public:
     const std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
     if (!mine)
       return false;
-    Job job(count, task, Clock::now() - ended_ < kSoon);
+    Job job(count, task);
+    const bool soon = Clock::now() - ended_ < kSoon;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       start_workers(threads - 1);
+      keep_parked_from_here();
       job_ = &job;
+      running_ = true;
+      soon_ = soon;
       places_ = threads - 1;
     }
     ++jobs_; // behind the lock, which those who spin would run into
@@ -91,10 +103,12 @@ public:
       places_ = 0;
     }
     if (!spin_until([this] { return at_work_ == 0; })) {
-      note_sleep();
+      const auto asleep_since = Clock::now();
       std::unique_lock<std::mutex> lock(mutex_);
       left_.wait(lock, [this] { return at_work_ == 0; });
+      note_sleep(asleep_since);
     }
+    running_ = false;
     ended_ = Clock::now();
     job.rethrow();
     return true;
@@ -122,28 +136,67 @@ private:
     }
   }
 
-  // Until there was nothing to do for a while. Behind a job that has come soon after the last one a
-  // worker spins for the next, before it parks.
+  // The kernel may wake a thread on the processor of the one that wakes it, which does not leave it
+  // soon, while others are idle.
+  void keep_parked_from_here() {
+    const int here = this_processor();
+    for (Worker *worker = parked_; worker; worker = worker->next)
+      if (worker->kept_from != here) {
+        Affinity::of_this_thread().without(here).give_to(worker->thread);
+        worker->kept_from = here;
+      }
+  }
+
+  bool is_wanted() const { return places_ > 0 || leaving_; }
+
+  // Until there is a job, or the worker is to leave; false where neither was for a while. It spins
+  // before it parks where jobs follow each other soon, though it may have come too late for the
+  // last one.
+  bool wait(Worker &self, std::unique_lock<std::mutex> &lock) {
+    const auto end = Clock::now() + std::chrono::milliseconds(worker_patience_ms);
+    do {
+      if (!is_wanted() && soon_) {
+        const uint64_t jobs = jobs_;
+        const auto next = [&] { return jobs_ != jobs; };
+        lock.unlock();
+        // One that has come too late for a job waits for its end, too.
+        if (!spin_until([&] { return !running_ || next(); }, kLongestShortJob) || !next())
+          spin_until(next);
+        lock.lock();
+      }
+      if (is_wanted())
+        return true;
+    } while (park_until(end, self, lock));
+    return is_wanted();
+  }
+
+  // False at the end.
+  bool park_until(Clock::time_point end, Worker &self, std::unique_lock<std::mutex> &lock) {
+    self.next = parked_;
+    self.place = &parked_;
+    if (parked_)
+      parked_->place = &self.next;
+    parked_ = &self;
+    const bool woken = wake_.wait_until(lock, end) == std::cv_status::no_timeout;
+    *self.place = self.next;
+    if (self.next)
+      self.next->place = self.place;
+    return woken;
+  }
+
+  // Until there was nothing to do for a while.
   void serve() {
+    Worker self{number_of_this_thread()};
     std::unique_lock<std::mutex> lock(mutex_);
-    while (wake_.wait_for(lock, std::chrono::milliseconds(worker_patience_ms), [this] {
-      return places_ > 0 || leaving_;
-    }) && !leaving_) {
+    while (wait(self, lock) && !leaving_) {
       --places_;
       ++at_work_;
       Job *const job = job_;
       lock.unlock();
       job->work_in_callers_mode();
-      const bool soon = job->soon;
-      const uint64_t jobs = jobs_; // there is no other job before this one's workers have left it
       lock.lock();
       if (--at_work_ == 0)
         left_.notify_one();
-      if (soon) {
-        lock.unlock();
-        spin_until([&] { return jobs_ != jobs; });
-        lock.lock();
-      }
     }
     if (--started_ == 0)
       left_.notify_one();
@@ -153,12 +206,15 @@ private:
   Clock::time_point ended_{}; // when the last job has, for who has busy_
   std::mutex mutex_;
   std::condition_variable wake_, left_;
+  Worker *parked_ = nullptr;
   Job *job_ = nullptr;          // while there are places
   int places_ = 0;              // for workers who may still come to it
   std::atomic<int> at_work_{0}; // workers that have it
   std::atomic<uint64_t> jobs_{0};
+  std::atomic<bool> running_{false};
   int started_ = 0;
   bool leaving_ = false;
+  bool soon_ = false; // the last job came soon after the one before
 };
 
 // Never destroyed: its workers may outlive static destructors. A forked child has no workers and

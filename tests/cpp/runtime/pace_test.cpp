@@ -7,6 +7,8 @@
 #include <functional>
 #include <limits>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "check.h"
 
@@ -39,34 +41,60 @@ TEST(calls_that_follow_at_once_expect_help) {
   CHECK(!first && !behind_a_pause);
 }
 
-TEST(calls_behind_one_that_was_held_up_are_made_alone) {
-  CHECK(fewest_calls_alone(&note_sleep) == 4);
-  const auto sleeps = [](int count) {
-    return [=] {
-      for (int i = 0; i < count; ++i)
-        note_sleep();
-    };
-  };
-  CHECK(fewest_calls_alone(sleeps(2)) == 8);
-  CHECK(fewest_calls_alone(sleeps(9)) == 512 && fewest_calls_alone(sleeps(30)) == 512);
-  CHECK(fewest_calls_alone([&] {
-          sleeps(30)();
-          for (int i = 0; i < 505; ++i)
-            note_arrival(true);
-          note_sleep();
-        }) == 7);
+using Clock = std::chrono::steady_clock;
+
+// Of calls with help: late, held up for all of it, or as they should be.
+void be_late() { note_arrival(false); }
+void be_held_up() {
+  note_arrival(true);
+  note_sleep(Clock::now() - std::chrono::seconds(1));
+  note_end_of_call();
+}
+void go_well() {
+  note_arrival(true);
+  note_end_of_call();
 }
 
-TEST(help_that_comes_late_each_time_is_not_expected) {
-  const auto arrivals = [](std::initializer_list<bool> in_time) {
-    return [list = std::vector<bool>(in_time)] {
-      for (const bool arrival : list)
-        note_arrival(arrival);
-    };
+std::function<void()> calls(std::vector<std::pair<int, void (*)()>> kinds) {
+  return [=] {
+    follows_closely(); // from here on, a second is longer than the call
+    for (const auto &[count, call] : kinds)
+      for (int i = 0; i < count; ++i)
+        call();
   };
-  CHECK(fewest_calls_alone(arrivals({false, false, false})) == 0);
-  CHECK(fewest_calls_alone(arrivals({false, false, false, true, false})) == 0);
-  CHECK(fewest_calls_alone(arrivals({false, false, false, false})) == 4);
+}
+
+TEST(calls_that_cost_too_much_are_followed_by_some_alone) {
+  CHECK(fewest_calls_alone(calls({{2, be_held_up}})) == 4);
+  CHECK(fewest_calls_alone(calls({{8, be_late}})) == 4);
+  CHECK(fewest_calls_alone(calls({{4, be_late}, {1, be_held_up}})) == 4);
+  CHECK(fewest_calls_alone(calls({{4, be_held_up}})) == 8);
+  CHECK(fewest_calls_alone(calls({{16, be_held_up}})) == 512);
+  CHECK(fewest_calls_alone(calls({{40, be_held_up}})) == 512);
+}
+
+// To wake the others, and to fill their caches.
+TEST(the_first_calls_of_several_may_cost_something) {
+  CHECK(fewest_calls_alone(calls({{3, be_late}, {1, be_held_up}})) == 0);
+}
+
+TEST(calls_that_go_well_make_up_for_others) {
+  CHECK(fewest_calls_alone(calls({{7, be_late}, {5, go_well}, {1, be_held_up}})) == 0);
+  CHECK(fewest_calls_alone(calls({{7, be_late}, {2, go_well}, {1, be_held_up}})) == 4);
+  CHECK(fewest_calls_alone(calls({{16, be_held_up}, {505, go_well}, {2, be_held_up}})) == 7);
+}
+
+// Halves of a large layer that are not equal.
+TEST(short_sleeps_cost_nothing) {
+  CHECK(fewest_calls_alone([] {
+          for (int i = 0; i < 8; ++i) {
+            follows_closely();
+            note_arrival(true);
+            std::this_thread::sleep_for(std::chrono::milliseconds(4));
+            note_sleep(Clock::now() - std::chrono::milliseconds(1));
+            note_end_of_call();
+          }
+        }) == 0);
 }
 
 } // namespace

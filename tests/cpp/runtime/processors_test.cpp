@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "check.h"
+#include "runtime/affinity.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
@@ -122,6 +123,23 @@ TEST(affinity_counts) {
   CHECK(all >= 1);
   CHECK(bound == 1);
   CHECK(usable_processors() == kManyProcessors);
+}
+
+TEST(a_thread_can_be_kept_from_a_processor) {
+  const Affinity before = Affinity::of_this_thread();
+  int from = -1, to = -1;
+  Affinity kept = before, all = before;
+  std::thread([&] {
+    from = this_processor();
+    before.without(from).give_to(number_of_this_thread());
+    to = this_processor();
+    kept = Affinity::of_this_thread();
+    before.without(-1).give_to(0);
+    all = Affinity::of_this_thread();
+  }).join();
+  const bool can_leave = before.count() > 1;
+  CHECK((to != from) == can_leave);
+  CHECK(kept.count() == before.count() - can_leave && all.count() == before.count());
 }
 
 } // namespace

@@ -20,6 +20,7 @@
 #endif
 
 #include "check.h"
+#include "runtime/affinity.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -145,6 +146,25 @@ int64_t threads_without_workers() {
     least = std::min(least, now);
   }
   return least;
+}
+
+// Where it would wait until the caller has nothing more to do.
+TEST(a_parked_worker_does_not_wake_on_its_callers_processor) {
+  if (Affinity::of_this_thread().count() < 2)
+    return;
+  constexpr int kTries = 20;
+  int beside = 0;
+  for (int i = 0; i < kTries; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    int processors[2] = {-1, -1};
+    Meeting meeting(2);
+    parallel_for(2, 2, [&](int task) {
+      processors[task] = this_processor();
+      meeting.meet();
+    });
+    beside += processors[0] != processors[1];
+  }
+  CHECK(beside > kTries / 2); // the caller may be moved at any time
 }
 
 TEST(workers_end_on_request) {
