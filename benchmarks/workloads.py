@@ -162,6 +162,7 @@ def _all_workloads() -> list[Workload]:
         *(streaming(*sizes) for sizes in SIZES),
         *(sequence(*sizes) for sizes in SIZES),
         *(batched(batch, *sizes) for batch in (8, 32) for sizes in SIZES[2:4]),
+        Workload("D_256_256", 256, 256, batch=1, steps=100, num_layers=2),
         Workload("L_128_256", 128, 256, batch=1, steps=100, num_layers=2, bidirectional=True),
     ]
 
