@@ -69,7 +69,7 @@ constexpr std::chrono::microseconds kLongestShortJob{2000};
 
 struct Worker {
   int thread;
-  int kept_from = -1; // a processor
+  bool is_kept_away = false; // from its caller's processor
   // In a list of those that are parked: the next one, and what points to this one.
   Worker *next = nullptr, **place = nullptr;
 };
@@ -137,14 +137,16 @@ private:
   }
 
   // The kernel may wake a thread on the processor of the one that wakes it, which does not leave it
-  // soon, while others are idle.
+  // soon, while others are idle. Where they go on from there is the kernel's concern.
   void keep_parked_from_here() {
-    const int here = this_processor();
-    for (Worker *worker = parked_; worker; worker = worker->next)
-      if (worker->kept_from != here) {
-        Affinity::of_this_thread().without(here).give_to(worker->thread);
-        worker->kept_from = here;
-      }
+    if (!parked_)
+      return;
+    callers_ = Affinity::of_this_thread();
+    const Affinity others = callers_.without(this_processor());
+    for (Worker *worker = parked_; worker; worker = worker->next) {
+      others.give_to(worker->thread);
+      worker->is_kept_away = true;
+    }
   }
 
   bool is_wanted() const { return places_ > 0 || leaving_; }
@@ -181,6 +183,9 @@ private:
     *self.place = self.next;
     if (self.next)
       self.next->place = self.place;
+    if (self.is_kept_away)
+      callers_.give_to(0);
+    self.is_kept_away = false;
     return woken;
   }
 
@@ -207,6 +212,7 @@ private:
   std::mutex mutex_;
   std::condition_variable wake_, left_;
   Worker *parked_ = nullptr;
+  Affinity callers_{};
   Job *job_ = nullptr;          // while there are places
   int places_ = 0;              // for workers who may still come to it
   std::atomic<int> at_work_{0}; // workers that have it
