@@ -68,6 +68,16 @@ void check_later_weights(const json &from, const std::string &what) {
                 std::to_string(kLargestBlock));
 }
 
+// "" where it is not there.
+std::string packed_from(const json &from, const std::string &what) {
+  if (!from.contains("packed_from"))
+    return "";
+  const std::string hash = text(from, "packed_from", what);
+  if (hash.size() != 16 || hash.find_first_not_of("0123456789abcdef") != hash.npos)
+    refuse_file(what + ": 'packed_from' must be 16 hexadecimal digits");
+  return hash;
+}
+
 } // namespace
 
 LstmConfiguration read_configuration(const json &from, const std::string &what) {
@@ -80,6 +90,7 @@ LstmConfiguration read_configuration(const json &from, const std::string &what) 
   c.shape.num_directions = boolean(from, "bidirectional", what) ? 2 : 1;
   c.bias = boolean(from, "bias", what);
   c.batch_first = boolean(from, "batch_first", what);
+  c.packed_from = packed_from(from, what);
   const double idle = dropout(from, what);
   check_later_weights(from, what);
   const json &named = member(from, "precision", what);

@@ -1,15 +1,11 @@
 // safetensors: the length of a JSON header as 8 little-endian bytes, the header, the tensors.
 #include "lstm_fastkernels/file.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <limits>
 
 #include "file/configuration.h"
+#include "file/disk.h"
 #include "file/json.h"
 
 namespace lstm_fastkernels {
@@ -21,6 +17,7 @@ constexpr size_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000; // as the safetensors library has it
 constexpr char kMetadata[] = "__metadata__";
 constexpr char kOurKey[] = "lstm_fastkernels";
+constexpr char kPacked[] = "packed";
 constexpr int64_t kFormatVersion = 2;
 
 // 0 for an unknown one.
@@ -33,32 +30,6 @@ int64_t element_bytes(const std::string &dtype) {
   };
   const auto found = sizes.find(dtype);
   return found == sizes.end() ? 0 : found->second;
-}
-
-[[noreturn]] void fail_to_read(const std::string &path, const std::string &why) {
-  throw Error(ErrorCode::io, path + ": " + why);
-}
-
-// Opening a FIFO waits for a writer, and a device may do anything: it is looked at first, and again
-// once it is open.
-std::vector<uint8_t> read_file(const std::string &path) {
-  struct stat status{};
-  if (path.find('\0') != path.npos) // the system would take what stands before it
-    fail_to_read(path.c_str(), "a path has no zero bytes");
-  if (stat(path.c_str(), &status) != 0)
-    fail_to_read(path, std::strerror(errno));
-  if (!S_ISREG(status.st_mode))
-    fail_to_read(path, "not a regular file");
-  const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(path.c_str(), "rb"),
-                                                              &std::fclose);
-  if (!file || fstat(fileno(file.get()), &status) != 0)
-    fail_to_read(path, std::strerror(errno));
-  if (!S_ISREG(status.st_mode))
-    fail_to_read(path, "not a regular file");
-  std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
-  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size())
-    fail_to_read(path, std::ferror(file.get()) ? std::strerror(errno) : "it was cut while read");
-  return bytes;
 }
 
 struct Entry {
@@ -98,11 +69,21 @@ Entry read_entry(const json &value, const std::string &name) {
   return entry;
 }
 
+void check_size(size_t bytes, const std::string &name) {
+  if (bytes > static_cast<size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
+    throw Error(ErrorCode::invalid_argument,
+                name + ": no memory has " + std::to_string(bytes) + " bytes");
+}
+
 } // namespace
 
 struct File::Contents {
   std::string name;
+  // What holds the bytes, unless they are the caller's: memory of its own, or memory that LSTMs may
+  // share, which may be a mapping.
   std::vector<uint8_t> owned;
+  std::shared_ptr<const void> shared;
+  std::shared_ptr<const Mapping> mapping;
   const uint8_t *data = nullptr; // behind the header
   int64_t data_bytes = 0;
   std::map<std::string, Entry, std::less<>> entries;
@@ -228,11 +209,36 @@ File File::open(const std::string &path) {
   return File(contents);
 }
 
+File File::map(const std::string &path) {
+  const Descriptor file(path);
+  return map(file.get(), path);
+}
+
+File File::map(int descriptor, const std::string &name) {
+  const auto mapping = std::make_shared<const Mapping>(descriptor, name);
+  const auto contents = std::make_shared<Contents>(name, mapping->data(), mapping->bytes());
+  contents->shared = contents->mapping = mapping;
+  return File(contents);
+}
+
 File File::from_memory(const void *data, size_t bytes, const std::string &name) {
-  if (bytes > static_cast<size_t>(std::numeric_limits<std::ptrdiff_t>::max()))
-    throw Error(ErrorCode::invalid_argument,
-                name + ": no memory has " + std::to_string(bytes) + " bytes");
+  check_size(bytes, name);
   return File(std::make_shared<const Contents>(name, static_cast<const uint8_t *>(data), bytes));
+}
+
+File File::from_memory(std::shared_ptr<const void> data, size_t bytes, const std::string &name) {
+  check_size(bytes, name);
+  const auto contents =
+      std::make_shared<Contents>(name, static_cast<const uint8_t *>(data.get()), bytes);
+  contents->shared = std::move(data);
+  return File(contents);
+}
+
+const std::shared_ptr<const void> &File::shared_memory() const { return contents_->shared; }
+
+void File::leave(const TensorView &tensor) const {
+  if (contents_->mapping)
+    contents_->mapping->leave(tensor.data, tensor.bytes);
 }
 
 const std::string &File::name() const { return contents_->name; }
@@ -300,7 +306,18 @@ std::map<std::string, TensorView> File::lstm_tensors(std::string_view name) cons
        entry != contents_->entries.end() && entry->first.compare(0, prefix.size(), prefix) == 0;
        ++entry)
     tensors.emplace(entry->first.substr(prefix.size()), tensor(entry->first));
+  if (!lstm(name).packed_from.empty())
+    tensors.erase(kPacked);
   return tensors;
+}
+
+TensorView File::packed_tensor(std::string_view name) const {
+  const std::string prefix = name.empty() ? "" : std::string(name) + ".";
+  TensorView packed = tensor(prefix + kPacked);
+  if (packed.dtype != "U8" || packed.shape.size() != 1)
+    refuse_file(contents_->name + ": " + packed.name + ": expected U8 of one dimension, got " +
+                packed.dtype + " of " + std::to_string(packed.shape.size()));
+  return packed;
 }
 
 } // namespace lstm_fastkernels

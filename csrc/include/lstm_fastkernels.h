@@ -39,6 +39,10 @@ LFK_API const char *lfk_last_error(void);
 /* ---- files ---- */
 
 LFK_API lfk_status lfk_file_open(const char *path, lfk_file **file);
+/* Maps the file: LSTMs that were saved packed run straight from its pages, which all processes that
+ * map it share, also after lfk_file_free. Until the last of them is freed it may be removed and
+ * replaced by another file, but not changed or cut in place. */
+LFK_API lfk_status lfk_file_map(const char *path, lfk_file **file);
 /* The memory must outlive the file. */
 LFK_API lfk_status lfk_file_from_memory(const void *data, size_t bytes, lfk_file **file);
 LFK_API void lfk_file_free(lfk_file *file);
@@ -72,6 +76,8 @@ LFK_API void lfk_lstm_free(lfk_lstm *lstm);
 LFK_API lfk_shape lfk_lstm_shape(const lfk_lstm *lstm);
 /* 1 if it reads token ids in 0..input_size - 1, 0 if it reads values. */
 LFK_API int lfk_lstm_takes_ids(const lfk_lstm *lstm);
+/* 1 if it runs from the pages of a mapped file, 0 if from memory of its own. */
+LFK_API int lfk_lstm_shares_file(const lfk_lstm *lstm);
 
 /* One sequence or a batch of them. Strides are in elements, the innermost dimension is contiguous,
  * and 0 stands for a stride without gaps. */

@@ -5,32 +5,49 @@
 
 #include "common/fail.h"
 #include "runtime/stack.h"
+#include "weights/packed_origin.h"
 
 namespace lstm_fastkernels {
 
 constexpr size_t kAlignment = 64;
 
 struct Lstm::Packed {
-  explicit Packed(const PackPlan &plan)
-      : bytes(plan.bytes()), memory(::operator new(bytes, std::align_val_t{kAlignment})),
-        stack((plan.write(memory.get(), bytes), memory.get()), bytes) {}
-
-  struct Delete {
-    void operator()(void *p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
-  };
+  std::shared_ptr<const void> memory;
   size_t bytes;
-  std::unique_ptr<void, Delete> memory;
-  PackedStack stack;
+  PackedStack stack; // somewhere in the memory
+  bool shares_file;
+
+  static std::shared_ptr<const Packed> make(const PackPlan &plan) {
+    const size_t bytes = plan.bytes();
+    const auto free = [](void *p) { ::operator delete(p, std::align_val_t{kAlignment}); };
+    const std::shared_ptr<void> memory(::operator new(bytes, std::align_val_t{kAlignment}), free);
+    plan.write(memory.get(), bytes);
+    return std::make_shared<const Packed>(
+        Packed{memory, bytes, PackedStack(memory.get(), bytes), false});
+  }
 };
 
 Lstm::Lstm(const LstmShape &shape, const CellWeights *cells)
-    : packed_(std::make_shared<const Packed>(PackPlan(shape, cells))) {}
+    : packed_(Packed::make(PackPlan(shape, cells))) {}
+
+std::optional<Lstm> Lstm::in_place(std::shared_ptr<const void> memory, const void *packed,
+                                   size_t bytes, const std::string &hash, const LstmShape &shape,
+                                   const std::vector<Precision> &precisions,
+                                   const std::map<std::string, TensorView> &tensors) {
+  std::optional<PackedStack> stack = packed_from(packed, bytes, hash, shape, precisions, tensors);
+  if (!stack)
+    return std::nullopt;
+  return Lstm(
+      std::make_shared<const Packed>(Packed{std::move(memory), bytes, std::move(*stack), true}));
+}
 
 const LstmShape &Lstm::shape() const { return packed_->stack.shape; }
 
 bool Lstm::takes_ids() const { return packed_->stack.takes_ids(); }
 
 size_t Lstm::packed_bytes() const { return packed_->bytes; }
+
+bool Lstm::shares_file() const { return packed_->shares_file; }
 
 void Lstm::forward(const LstmArguments &arguments) const { run_stack(packed_->stack, arguments); }
 

@@ -54,9 +54,24 @@ uint32_t rank_of(const WeightMatrix &matrix, const std::string &name) {
   return static_cast<uint32_t>(matrix.rank);
 }
 
-LstmShape read_header(const PackHeader &header, Backend backend) {
+PackHeader header_of(const void *packed, size_t bytes) {
+  PackHeader header;
+  if (bytes < sizeof header)
+    fail("packed weights: expected at least " + std::to_string(sizeof header) + " bytes, got " +
+         std::to_string(bytes));
+  std::memcpy(&header, packed, sizeof header);
   if (std::memcmp(header.magic, kMagic, sizeof kMagic) != 0)
     fail("packed weights: bad magic number");
+  return header;
+}
+
+bool is_of_this_version(const void *packed, size_t bytes) {
+  const PackHeader header = header_of(packed, bytes);
+  return header.version == kVersion && header.numeric_contract == kNumericContract &&
+         header.backend == static_cast<uint32_t>(Backend::cpu);
+}
+
+LstmShape read_header(const PackHeader &header, Backend backend) {
   if (header.version != kVersion)
     fail("packed weights: expected version " + std::to_string(kVersion) + ", got " +
          std::to_string(header.version));

@@ -137,4 +137,8 @@ struct PackedStack {
   PackedStack(const void *packed, size_t bytes);
 };
 
+// Whether a packed form is of this library's version and numeric contract, and for the CPU. Throws
+// Error for bytes that are no packed form.
+bool is_of_this_version(const void *packed, size_t bytes);
+
 } // namespace lstm_fastkernels

@@ -91,6 +91,8 @@ inline int64_t header_size(const LstmShape &shape) {
 // is this library's, and of this backend.
 PackHeader make_header(const LstmShape &shape, Backend backend, size_t total_bytes);
 LstmShape read_header(const PackHeader &header, Backend backend);
+// The header of a packed form, of any version: throws Error for other bytes.
+PackHeader header_of(const void *packed, size_t bytes);
 
 // The rank of a matrix, 0 where it is not low-rank. Throws Error, naming it, for one that is not
 // possible and for factors of different precisions.
@@ -249,11 +251,7 @@ private:
 // lies within the buffer, before the buffer's length as a whole is checked.
 template <class Layout, class Visit>
 LstmShape read_stack(const void *packed, size_t readable, size_t bytes, const Visit &visit) {
-  PackHeader header;
-  if (readable < sizeof header)
-    fail("packed weights: expected at least " + std::to_string(sizeof header) + " bytes, got " +
-         std::to_string(readable));
-  std::memcpy(&header, packed, sizeof header);
+  const PackHeader header = header_of(packed, readable);
   const LstmShape shape = read_header(header, Layout::kBackend);
   Sections sections(header_size(shape));
   std::vector<Precision> precisions;

@@ -2,9 +2,10 @@
 
 import itertools
 import json
+import re
 import reprlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -63,8 +64,17 @@ def arguments(lstm: nn.Module) -> dict[str, Any]:
     return {name: type(default)(getattr(lstm, name, default)) for name, default in defaults.items()}
 
 
-def to_json(lstms: Mapping[str, FastModule]) -> str:
-    """The configuration of the LSTMs by their names."""
+class Described(NamedTuple):
+    """An LSTM of a file. packed_from: the hash of the tensors that its `packed` was made from, if
+    there is one."""
+
+    lstm: FastModule
+    packed_from: str | None
+
+
+def to_json(lstms: Mapping[str, FastModule], packed_from: Mapping[str, str]) -> str:
+    """The configuration of the LSTMs by their names; packed_from is that of those that are packed,
+    too."""
     described = {
         name: {
             "class": type(lstm).__name__,
@@ -74,6 +84,7 @@ def to_json(lstms: Mapping[str, FastModule]) -> str:
             "group_size": lstm.group_size,
             "layout": lstm.layout,
             "block_size": lstm.block_size,
+            **({"packed_from": packed_from[name]} if name in packed_from else {}),
         }
         for name, lstm in lstms.items()
     }
@@ -81,7 +92,7 @@ def to_json(lstms: Mapping[str, FastModule]) -> str:
     return json.dumps({**versions, "lstms": described})
 
 
-def from_json(text: str, keep: Keep) -> dict[str, FastModule]:
+def from_json(text: str, keep: Keep) -> dict[str, Described]:
     """The LSTMs by their names, on the meta device; ValueError says what is wrong."""
     try:
         configuration = loads(text)
@@ -98,7 +109,7 @@ def from_json(text: str, keep: Keep) -> dict[str, FastModule]:
     modules = {}
     for name, described in lstms.items():
         try:
-            modules[name] = _build(described, keep)
+            modules[name] = Described(_build(described, keep), _packed_from(described))
         except ValueError as error:
             raise ValueError(f"LSTM {name!r}: {error}") from error
     return modules
@@ -179,6 +190,15 @@ def _build(described: object, keep: Keep) -> FastModule:
     if named != expected:
         raise ValueError(f"precision must name {', '.join(expected)}, got {', '.join(named)}")
     return lstm
+
+
+def _packed_from(described: dict[str, Any]) -> str | None:
+    if "packed_from" not in described:
+        return None
+    given: str = _get(described, "packed_from", str)
+    if not re.fullmatch("[0-9a-f]{16}", given):
+        raise ValueError(f"packed_from must be 16 hexadecimal digits, got {reprlib.repr(given)}")
+    return given
 
 
 def _block_size(given: list[Any]) -> tuple[int, int]:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
@@ -17,11 +16,12 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from lstm_fastkernels.compression.lstms import replace_modules
 from lstm_fastkernels.io import configuration
 from lstm_fastkernels.io.atomic import write_atomically
-from lstm_fastkernels.io.read import read_file
+from lstm_fastkernels.io.container import Contents, map_file, read, with_packed
 from lstm_fastkernels.modules.fast import FastModule
-from lstm_fastkernels.weights.packing import Keep
+from lstm_fastkernels.weights.packing import Keep, PackedForFile, checked_keep, pack_for_file
 
 METADATA_KEY = "lstm_fastkernels"
+PACKED = "packed"  # below the name of an LSTM
 
 
 def save_file(
@@ -29,6 +29,7 @@ def save_file(
     path: str | os.PathLike[str],
     *,
     other_tensors: bool = False,
+    packed: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a compressed LSTM, or all of those in a model, into a safetensors file.
@@ -37,6 +38,10 @@ def save_file(
     with other_tensors also every other tensor of the state_dict as it is, so that load_file gives
     the whole model back. What is used in several places is loaded so too: an LSTM is written once,
     a tensor under each of its names. `metadata` goes beside the library's own.
+
+    packed: the file also holds each LSTM packed for the CPU, which takes once more the room of its
+    weights; processes that map the file (load_file, the NumPy runtime, C++ and C) then run from its
+    pages and share them.
 
     The file appears whole or not at all: if anything fails, an old file under that name stays. One
     that is replaced keeps its mode and, where that is permitted, its owner. Raises ValueError for a
@@ -58,13 +63,23 @@ def save_file(
     described = dict(metadata or {})
     if METADATA_KEY in described:
         raise ValueError(f"the metadata key {METADATA_KEY!r} is the library's own")
-    described[METADATA_KEY] = configuration.to_json(lstms)
     copies = {name: _copy(name, tensor) for name, tensor in tensors.items()}
-    write_atomically(path, save(copies, described))
+    packings = _packings(lstms, copies) if packed else {}
+    hashes = {name: packing.packed_from for name, packing in packings.items()}
+    described[METADATA_KEY] = configuration.to_json(lstms, hashes)
+    data = save(copies, described)
+    if packed:
+        first = {configuration.prefix(n) + PACKED: packing.data for n, packing in packings.items()}
+        data = with_packed(data, first)
+    write_atomically(path, data)
 
 
 def load_file(
-    path: str | os.PathLike[str], model: nn.Module | None = None, *, keep: Keep = "canonical"
+    path: str | os.PathLike[str],
+    model: nn.Module | None = None,
+    *,
+    keep: Keep = "canonical",
+    mmap: bool = False,
 ) -> nn.Module:
     """Reads what save_file wrote; outputs are those of the saved LSTMs, bit by bit.
 
@@ -82,11 +97,22 @@ def load_file(
 
     keep: what the LSTMs hold of their weights, see FastQuantLSTM; a file does not say.
 
+    mmap, with keep="packed": LSTMs that were saved with packed=True run from the file's pages,
+    which all processes that map it share, unless another version of the library packed them or
+    their canonical tensors were changed; shares_file says which do. As long as they do, the file
+    may be removed or replaced, as save_file does, but not changed in place. What is written to
+    their tensors stays the process's own.
+
     Everything is checked before anything changes. Raises ValueError that begins with the path for a
     file that is broken or does not fit the model, OSError for one that cannot be read.
     """
+    if mmap and checked_keep(keep) != "packed":
+        raise ValueError(
+            f'mmap=True needs keep="packed", got {keep!r}: canonical tensors are memory of the '
+            "process's own"
+        )
     try:
-        lstms, others = _read(Path(path), keep)
+        lstms, others = _read(Path(path), keep, mmap)
         if model is not None:
             return _put_into(model, lstms, others)
         if "" not in lstms:
@@ -128,6 +154,19 @@ def _lstms_of(model: nn.Module) -> dict[str, FastModule]:
     return lstms
 
 
+def _packings(
+    lstms: Mapping[str, FastModule], tensors: Mapping[str, Tensor]
+) -> dict[str, PackedForFile]:
+    """The LSTMs packed, from their tensors as they will be in the file."""
+    packings = {}
+    for name, lstm in lstms.items():
+        canonical = lstm.canonical()
+        prefix = configuration.prefix(name)
+        own = {key: tensors[prefix + key] for key in canonical.tensors}
+        packings[name] = pack_for_file(canonical.spec.take(own))
+    return packings
+
+
 def _copy(name: str, tensor: Tensor) -> Tensor:
     """The tensor on the CPU, contiguous, in memory of its own, as safetensors wants it."""
     if not isinstance(tensor, Tensor):
@@ -144,30 +183,51 @@ def _copy(name: str, tensor: Tensor) -> Tensor:
 # ---- loading ----
 
 
-def _read(path: Path, keep: Keep) -> tuple[dict[str, FastModule], dict[str, Tensor]]:
+def _read(path: Path, keep: Keep, mmap: bool) -> tuple[dict[str, FastModule], dict[str, Tensor]]:
     """The file's LSTMs by their names, on the CPU, and its other tensors."""
-    data = read_file(path)
-    try:
-        tensors = load(data)
-    except (SafetensorError, KeyError, RuntimeError) as error:  # the last two name types and shapes
-        raise ValueError(f"not a safetensors file that can be read: {error}") from error
-    length = int.from_bytes(data[:8], "little")
-    header = configuration.loads(data[8 : 8 + length].decode())
-    described = header.get("__metadata__") or {}
-    if METADATA_KEY not in described:
+    contents = map_file(path) if mmap else read(path)
+    if METADATA_KEY not in contents.metadata:
         raise ValueError(
             f"the metadata has no {METADATA_KEY!r}: save_file did not write it. A float checkpoint "
             "loads with load_state_dict"
         )
-    lstms = configuration.from_json(described[METADATA_KEY], keep)
-    for name, lstm in lstms.items():
+    lstms = {}
+    others = dict(contents.tensors)
+    for name, described in configuration.from_json(contents.metadata[METADATA_KEY], keep).items():
         prefix = configuration.prefix(name)
-        inside = [key for key in tensors if key.startswith(prefix)]
+        inside = [key for key in others if key.startswith(prefix)]
+        tensors = {key.removeprefix(prefix): others.pop(key) for key in inside}
         try:
-            lstm.take_canonical({key.removeprefix(prefix): tensors.pop(key) for key in inside})
+            _give(name, described, tensors, contents)
         except ValueError as error:
             raise ValueError(f"LSTM {name!r}: {error}") from error
-    return lstms, tensors
+        lstms[name] = described.lstm
+    return lstms, others
+
+
+def _give(
+    name: str, described: configuration.Described, tensors: dict[str, Tensor], file: Contents
+) -> None:
+    """Gives an LSTM its tensors, those of the file below its name; ValueError where they are not
+    its."""
+    lstm, packed_from = described
+    if packed_from is not None:
+        if PACKED not in tensors:
+            raise ValueError(f"lacks {PACKED}")
+        packed = tensors.pop(PACKED)
+        if packed.dtype != torch.uint8 or packed.dim() != 1:
+            raise ValueError(
+                f"{PACKED}: expected torch.uint8 of one dimension, got {packed.dtype} of "
+                f"{packed.dim()}"
+            )
+    if file.is_mapped:
+        # What the LSTM holds of them must not hold the whole file.
+        tensors = {n: t.clone() if n.startswith("bias") else t for n, t in tensors.items()}
+        if packed_from is not None:
+            packed = file.in_place(configuration.prefix(name) + PACKED)
+            if lstm.take_packed(packed, packed_from, tensors):
+                return
+    lstm.take_canonical(tensors)
 
 
 def _put_into(

@@ -17,6 +17,7 @@ from lstm_fastkernels.weights.packing import (
     Keep,
     Packed,
     checked_keep,
+    fits,
     forget_with,
     pack,
     unpack,
@@ -50,6 +51,7 @@ class PackedLSTM(nn.Module):
     packed: Tensor
     _header: list[int] | None
     _without_matrices = False  # whether `packed` alone has them
+    _file_pages: int | None  # where `packed` was when it was taken from a file that is mapped
 
     # What the dicts of parameters and buffers held when `packed` was made, and the sum of the
     # versions then; -1 if that was never. Those tensors; and the floats among the canonical ones,
@@ -130,6 +132,36 @@ class PackedLSTM(nn.Module):
         except RuntimeError as error:  # block indices and scales are checked where they are packed
             raise ValueError(str(error)) from error
 
+    def take_packed(self, packed: Tensor, packed_from: str, tensors: Mapping[str, Tensor]) -> bool:
+        """Takes a file's packed weights where they lie, uint8 [bytes], and of the canonical tensors
+        the biases. For modules that keep "packed", and the CPU.
+
+        packed_from: the hash of the tensors that they were packed from. False, and nothing has
+        changed, where they are not what this version of the library packs. Raises ValueError for
+        tensors that are missing, unexpected or wrong and for damaged packed weights.
+        """
+        canonical = self._spec.check(tensors)
+        try:
+            if not fits(packed, packed_from, canonical):
+                return False
+        except RuntimeError as error:
+            raise ValueError(f"packed: {error}") from error
+        with torch.inference_mode(False), torch.no_grad():
+            self._hold({name: to_hold(tensor) for name, tensor in canonical.tensors.items()})
+        self._set_packed(Packed(packed, None))
+        self._file_pages = packed.data_ptr()
+        return True
+
+    @property
+    def shares_file(self) -> bool:
+        """Whether the packed weights are pages of the file that they were loaded from, see
+        load_file. Changes and copies of a module, other devices and share_memory() make them memory
+        of its own."""
+        packed = self._buffers.get("packed")
+        return self._file_pages is not None and (
+            packed is not None and packed.data_ptr() == self._file_pages
+        )
+
     def take_dense(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes canonical tensors of dense matrices, which it lays out as `layout` says.
 
@@ -169,6 +201,7 @@ class PackedLSTM(nn.Module):
         self._buffers.pop("packed", None)  # the last one
         self._non_persistent_buffers_set.add("packed")
         self._buffers["packed"], self._header = packed
+        self._file_pages = None
         self._without_matrices = self._keep == "packed" and packed.can_be_unpacked
         if self._without_matrices:
             self._drop_matrices()

@@ -140,7 +140,10 @@ class StatefulLSTM(PackedLSTM):
     def __getstate__(self) -> dict[str, Any]:
         buffers = {name: tensor for name, tensor in self._buffers.items() if name != "packed"}
         buffers |= self._made_again()
-        made_anew = ("_header", "_forget_packed", "_without_matrices", "_made", "_noted", "_floats")
+        made_anew = (
+            *("_header", "_file_pages", "_forget_packed", "_without_matrices"),
+            *("_made", "_noted", "_floats"),
+        )
         state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         return state | {"_buffers": buffers}
 

@@ -72,17 +72,43 @@ def unpack(data: Tensor, shape: LstmShape) -> dict[str, Tensor]:
     return dict(zip(names, tensors, strict=True))
 
 
+class PackedForFile(NamedTuple):
+    """data: packed for the CPU, uint8 [bytes]. packed_from: the hash of the canonical tensors."""
+
+    data: Tensor
+    packed_from: str
+
+
+def pack_for_file(canonical: CanonicalLSTM) -> PackedForFile:
+    """Packs for the CPU, whatever device the tensors are on."""
+    data, _ = ops.pack_lstm(*_named(canonical), *_sizes(canonical), False)
+    return PackedForFile(data, ops.hash_tensors(*_named(canonical)))
+
+
+def fits(packed: Tensor, packed_from: str, canonical: CanonicalLSTM) -> bool:
+    """Whether `packed`, uint8 [bytes], is what pack makes of these tensors, all on the CPU.
+
+    packed_from: the hash of those that it was made from. False where that is another, and where
+    another version of the library packed. Raises RuntimeError for damaged packed weights.
+    """
+    return bool(ops.packed_fits(packed, packed_from, *_named(canonical), *_sizes(canonical)))
+
+
+def _named(canonical: CanonicalLSTM) -> tuple[list[Tensor], list[str]]:
+    return [tensor.cpu() for tensor in canonical.tensors.values()], list(canonical.tensors)
+
+
+def _sizes(canonical: CanonicalLSTM) -> tuple[list[int], list[str]]:
+    spec = canonical.spec
+    return spec.shape.sizes, [spec.precision[name] for name in spec.shape.matrices]
+
+
 def _pack_on_host(canonical: CanonicalLSTM) -> Packed:
-    device, spec = canonical.device.type, canonical.spec
+    device = canonical.device.type
     if device == "meta":
         return _nothing()
-    packed, header = ops.pack_lstm(
-        [tensor.cpu() for tensor in canonical.tensors.values()],
-        list(canonical.tensors),
-        spec.shape.sizes,
-        [spec.precision[name] for name in spec.shape.matrices],
-        device == "cuda" and ops.cuda_built(),
-    )
+    for_cuda = device == "cuda" and ops.cuda_built()
+    packed, header = ops.pack_lstm(*_named(canonical), *_sizes(canonical), for_cuda)
     # For a device without kernels, packing for the CPU still checks the tensors.
     return Packed(packed, header) if device == "cpu" or header is not None else _nothing()
 

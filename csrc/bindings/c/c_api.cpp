@@ -97,6 +97,14 @@ lfk_status lfk_file_open(const char *path, lfk_file **file) {
   });
 }
 
+lfk_status lfk_file_map(const char *path, lfk_file **file) {
+  return guarded([&] {
+    require(path, "path");
+    require(file, "file");
+    *file = new lfk_file(lfk::File::map(path));
+  });
+}
+
 lfk_status lfk_file_from_memory(const void *data, size_t bytes, lfk_file **file) {
   return guarded([&] {
     require(data, "data");
@@ -144,6 +152,8 @@ lfk_shape lfk_lstm_shape(const lfk_lstm *lstm) {
 }
 
 int lfk_lstm_takes_ids(const lfk_lstm *lstm) { return lstm && lstm->lstm.takes_ids(); }
+
+int lfk_lstm_shares_file(const lfk_lstm *lstm) { return lstm && lstm->lstm.shares_file(); }
 
 lfk_status lfk_lstm_forward(const lfk_lstm *lstm, const lfk_sequence *sequence, lfk_state *state) {
   return guarded([&] {

@@ -47,6 +47,12 @@ inline py::array array_argument(const char *name, const py::object &given) {
                       : "use numpy.asarray(" + std::string(name) + ", \"float32\")");
 }
 
+inline bool flag_argument(const char *name, const py::object &given) {
+  if (!py::isinstance<py::bool_>(given))
+    fail_type(name, "True or False", given);
+  return given.is(py::bool_(true));
+}
+
 inline int64_t integer_argument(const char *name, const py::object &given) {
   const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(given.ptr()));
   if (!index) {

@@ -17,17 +17,23 @@ namespace lstm_fastkernels {
 
 class PyLstm {
 public:
-  // Reading is Python's: its errors are the ones that people know.
-  static PyLstm load(const py::object &path, const py::object &of) {
+  static PyLstm load(const py::object &path, const py::object &of, const py::object &map) {
     const std::string name = text_argument("name", of);
+    const bool mapped = flag_argument("mmap", map);
     const py::object pure = py::module_::import("pathlib").attr("Path")(path);
-    const py::bytes contents =
-        py::module_::import("lstm_fastkernels.io.read").attr("read_file")(pure);
-    const std::string_view bytes(contents);
     const std::string shown = py::bytes(py::str(pure).attr("encode")("utf-8", "replace"));
+    // Opening and reading are Python's: its errors are the ones that people know.
+    const py::module_ read = py::module_::import("lstm_fastkernels.io.read");
+    if (mapped) {
+      const Opened opened{read.attr("open_file")(pure)};
+      const int descriptor = opened.file.attr("fileno")().cast<int>();
+      const py::gil_scoped_release release;
+      return PyLstm(File::map(descriptor, shown), name);
+    }
+    const py::bytes contents = read.attr("read_file")(pure);
+    const std::string_view bytes(contents);
     const py::gil_scoped_release release;
-    const File file = File::from_memory(bytes.data(), bytes.size(), shown);
-    return PyLstm(Lstm::load(file, name), file.lstm(name).batch_first);
+    return PyLstm(File::from_memory(bytes.data(), bytes.size(), shown), name);
   }
 
   const LstmShape &shape() const { return lstm_.shape(); }
@@ -36,6 +42,7 @@ public:
   bool takes_ids() const { return lstm_.takes_ids(); }
   bool batch_first() const { return batch_first_; }
   size_t packed_bytes() const { return lstm_.packed_bytes(); }
+  bool shares_file() const { return lstm_.shares_file(); }
 
   std::unique_ptr<PyState> state(const py::object &batch_size) const {
     return std::make_unique<PyState>(State(shape(), integer_argument("batch_size", batch_size)));
@@ -70,7 +77,14 @@ public:
   }
 
 private:
-  PyLstm(Lstm lstm, bool batch_first) : lstm_(std::move(lstm)), batch_first_(batch_first) {}
+  // A Python file, closed at the end.
+  struct Opened {
+    py::object file;
+    ~Opened() { file.attr("close")(); }
+  };
+
+  PyLstm(const File &file, const std::string &name)
+      : lstm_(Lstm::load(file, name)), batch_first_(file.lstm(name).batch_first) {}
 
   // Those of x that are not columns, which ids do not have: `least` or one more.
   int outer_dimensions(const py::array &x, int least) const {

@@ -22,7 +22,8 @@ PYBIND11_MODULE(_runtime, m) {
       // A message may quote a file that is no text.
       const std::string_view what = error.what();
       PyObject *const text = PyUnicode_DecodeUTF8(what.data(), py::ssize_t(what.size()), "replace");
-      py::set_error(PyExc_ValueError, py::reinterpret_steal<py::object>(text));
+      py::set_error(error.code() == ErrorCode::io ? PyExc_OSError : PyExc_ValueError,
+                    py::reinterpret_steal<py::object>(text));
     }
   });
 
@@ -57,10 +58,14 @@ PYBIND11_MODULE(_runtime, m) {
                      "An LSTM stack from a file of lstm_fastkernels.save_file, on NumPy arrays.\n\n"
                      "Its outputs are those of the torch module, bit by bit. Any number of threads "
                      "may run it at once,\neach with states of its own; the GIL is released.")
-      .def_static("load", &PyLstm::load, py::arg("path"), py::arg("name") = "",
+      .def_static("load", &PyLstm::load, py::arg("path"), py::arg("name") = "", py::kw_only(),
+                  py::arg("mmap") = false,
                   "The LSTM of that name in the file, \"\" for one that was saved by itself.\n\n"
-                  "Raises OSError if the file cannot be read, ValueError if it is not valid: the "
-                  "message names the tensor.")
+                  "mmap: one that was saved with packed=True runs straight from the file's pages, "
+                  "which all processes that map it\nshare; shares_file says so. Until it is gone, "
+                  "the file may be removed or replaced, as save_file does, but not\nchanged in "
+                  "place. Raises OSError if the file cannot be read, ValueError if it is not "
+                  "valid: the message names the\ntensor.")
       .def_property_readonly("input_size", [](const PyLstm &l) { return l.shape().input_size; })
       .def_property_readonly("hidden_size", [](const PyLstm &l) { return l.shape().hidden_size; })
       .def_property_readonly("proj_size", [](const PyLstm &l) { return l.shape().proj_size; })
@@ -72,6 +77,8 @@ PYBIND11_MODULE(_runtime, m) {
                              "Whether x is token ids in 0..input_size - 1, see fold_embedding.")
       .def_property_readonly("packed_bytes", &PyLstm::packed_bytes,
                              "Bytes that the kernels read: weights, indices, scales, biases.")
+      .def_property_readonly("shares_file", &PyLstm::shares_file,
+                             "Whether they are pages of the file, see load.")
       .def("state", &PyLstm::state, py::arg("batch_size") = 1, "A state of zeros.")
       .def("forward", &PyLstm::forward, py::arg("x"), py::arg("state") = py::none(), py::kw_only(),
            py::arg("lengths") = py::none(), py::arg("threads") = 1,

@@ -49,6 +49,9 @@ STABLE_TORCH_LIBRARY(lstm_fastkernels, m) {
   m.def("pack_lstm(Tensor[] tensors, str[] names, int[] shape, str[] precisions, "
         "bool cuda=False) -> (Tensor, int[]?)");
   m.def("unpack_lstm(Tensor packed, int[] shape) -> (Tensor[], str[])");
+  m.def("packed_fits(Tensor packed, str hash, Tensor[] tensors, str[] names, int[] shape, "
+        "str[] precisions) -> bool");
+  m.def("hash_tensors(Tensor[] tensors, str[] names) -> str");
   m.def("quantize_rows(Tensor weight, bool? pair_safe) -> (Tensor, Tensor)");
   m.def("quantize_groups(Tensor weight, int group_size) -> (Tensor, Tensor)");
   m.def("no_backward(Tensor gradient, SymInt[] shape) -> Tensor");
@@ -66,6 +69,8 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_fastkernels, CompositeExplicitAutograd, m) {
   m.impl("explain_lstm", TORCH_BOX(&lstm_fastkernels::explain_lstm));
   m.impl("pack_lstm", TORCH_BOX(&lstm_fastkernels::pack_lstm));
   m.impl("unpack_lstm", TORCH_BOX(&lstm_fastkernels::unpack_lstm));
+  m.impl("packed_fits", TORCH_BOX(&lstm_fastkernels::packed_fits));
+  m.impl("hash_tensors", TORCH_BOX(&lstm_fastkernels::hash_tensors));
   m.impl("quantize_rows", TORCH_BOX(&lstm_fastkernels::quantize_matrix));
   m.impl("quantize_groups", TORCH_BOX(&lstm_fastkernels::quantize_matrix_groups));
   m.impl("no_backward", TORCH_BOX(&lstm_fastkernels::no_backward));

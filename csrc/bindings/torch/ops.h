@@ -43,6 +43,14 @@ pack_lstm(const std::vector<Tensor> &tensors, const std::vector<std::string> &na
 std::tuple<std::vector<Tensor>, std::vector<std::string>>
 unpack_lstm(const Tensor &packed, const std::vector<int64_t> &shape);
 
+// Whether `packed`, on the CPU, is what pack_lstm makes of these tensors for the CPU, `hash` being
+// what hash_tensors said of them then: see packed_from in weights/packed_origin.h. Throws for
+// packed weights that are damaged.
+bool packed_fits(const Tensor &packed, const std::string &hash, const std::vector<Tensor> &tensors,
+                 const std::vector<std::string> &names, const std::vector<int64_t> &shape,
+                 const std::vector<std::string> &precisions);
+std::string hash_tensors(const std::vector<Tensor> &tensors, const std::vector<std::string> &names);
+
 // Throws unless packed weights of one shape are run as those of the other.
 void check_made_for(const LstmShape &made_for, const LstmShape &shape);
 

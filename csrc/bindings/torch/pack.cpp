@@ -6,6 +6,7 @@
 
 #include "bindings/torch/ops.h"
 #include "lstm_fastkernels/weights.h"
+#include "weights/packed_origin.h"
 #include "weights/unpack.h"
 
 namespace lstm_fastkernels {
@@ -47,6 +48,29 @@ TensorView view(const std::string &name, const Tensor &t) {
   return tensor;
 }
 
+// Tensors by their names; holds them.
+struct NamedTensors {
+  NamedTensors(const std::vector<Tensor> &tensors, const std::vector<std::string> &names)
+      : contiguous(tensors) {
+    require(tensors.size() == names.size(), "expected a name for each of ", tensors.size(),
+            " tensors, got ", names.size());
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      check_on_cpu(names[i].c_str(), tensors[i]);
+      make_contiguous(contiguous[i]);
+      require(views.emplace(names[i], view(names[i], contiguous[i])).second, names[i],
+              " is given twice");
+    }
+  }
+  std::vector<Tensor> contiguous;
+  std::map<std::string, TensorView> views;
+};
+
+std::vector<Precision> precisions_from(const std::vector<std::string> &names) {
+  std::vector<Precision> each;
+  std::transform(names.begin(), names.end(), std::back_inserter(each), precision_from);
+  return each;
+}
+
 } // namespace
 
 std::tuple<Tensor, std::optional<Header>> pack_lstm(const std::vector<Tensor> &tensors,
@@ -54,27 +78,33 @@ std::tuple<Tensor, std::optional<Header>> pack_lstm(const std::vector<Tensor> &t
                                                     const std::vector<int64_t> &shape,
                                                     const std::vector<std::string> &precisions,
                                                     bool cuda) {
-  require(tensors.size() == names.size(), "expected a name for each of ", tensors.size(),
-          " tensors, got ", names.size());
-  std::vector<Tensor> contiguous = tensors; // keeps copies alive
-  std::map<std::string, TensorView> views;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    check_on_cpu(names[i].c_str(), tensors[i]);
-    make_contiguous(contiguous[i]);
-    require(views.emplace(names[i], view(names[i], contiguous[i])).second, names[i],
-            " is given twice");
-  }
-  std::vector<Precision> each;
-  std::transform(precisions.begin(), precisions.end(), std::back_inserter(each), precision_from);
+  const NamedTensors given(tensors, names);
+  const std::vector<Precision> each = precisions_from(precisions);
   const LstmShape sizes = shape_from(shape);
-  const bool bias = views.count("bias_l0") != 0;
-  const CanonicalTensors canonical(sizes, bias, each, std::move(views));
+  const bool bias = given.views.count("bias_l0") != 0;
+  const CanonicalTensors canonical(sizes, bias, each, given.views);
   if (cuda)
     return pack_for_cuda(sizes, canonical.cells());
   const PackPlan plan(sizes, canonical.cells());
   Tensor packed = allocate({static_cast<int64_t>(plan.bytes())}, ScalarType::Byte, Device::cpu());
   plan.write(packed.mutable_data_ptr(), plan.bytes());
   return {packed, std::nullopt};
+}
+
+bool packed_fits(const Tensor &packed, const std::string &hash, const std::vector<Tensor> &tensors,
+                 const std::vector<std::string> &names, const std::vector<int64_t> &shape,
+                 const std::vector<std::string> &precisions) {
+  check_on_cpu("packed weights", packed);
+  check_bytes("packed weights", packed);
+  const NamedTensors given(tensors, names);
+  return packed_from(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), hash,
+                     shape_from(shape), precisions_from(precisions), given.views)
+      .has_value();
+}
+
+std::string hash_tensors(const std::vector<Tensor> &tensors,
+                         const std::vector<std::string> &names) {
+  return hash_of(NamedTensors(tensors, names).views);
 }
 
 void check_made_for(const LstmShape &made_for, const LstmShape &shape) {

@@ -3,8 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "lstm_fastkernels/lstm.h"
@@ -69,12 +73,15 @@ public:
 
   // The LSTM that was saved under this name, "" for one that was saved by itself. Declared here,
   // defined in lstm_fastkernels::file. Throws Error, naming the file and the tensor.
+  // An LSTM that was saved packed, and whose canonical tensors were not changed since, runs from
+  // the memory of a mapped file; every other one is packed into memory of its own.
   static Lstm load(const File &file, std::string_view name = "");
 
   const LstmShape &shape() const;
   // Whether x is token ids in 0..input_size - 1: those that were folded into its first layer.
   bool takes_ids() const;
   size_t packed_bytes() const; // that the kernels read
+  bool shares_file() const;    // whether they lie in the memory of its file
 
   // y [time_steps, batch_size, num_directions * output_size] from x [time_steps, batch_size,
   // input_size]; goes on from `state` and leaves the last one there. x and y must not overlap.
@@ -105,6 +112,13 @@ private:
            float *y, const ForwardOptions &options) const;
 
   struct Packed;
+  explicit Lstm(std::shared_ptr<const Packed> packed) : packed_(std::move(packed)) {}
+  // Of packed weights in `memory`, if packed_from (weights/packed_origin.h) takes them.
+  static std::optional<Lstm> in_place(std::shared_ptr<const void> memory, const void *packed,
+                                      size_t bytes, const std::string &hash, const LstmShape &shape,
+                                      const std::vector<Precision> &precisions,
+                                      const std::map<std::string, TensorView> &tensors);
+
   std::shared_ptr<const Packed> packed_;
 };
 
