@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor
 
 from lstm_fastkernels.io import configuration
@@ -66,6 +66,8 @@ def map_file(path: Path) -> Contents:
             with safe_open(f"/proc/self/fd/{file.fileno()}", framework="pt") as opened:
                 names = opened.keys()
                 tensors = {name: opened.get_tensor(name) for name in names}
+            for tensor in tensors.values():
+                torch.empty(tensor.shape, device="meta")  # sizes may be too large, of no elements
         except _INVALID as error:
             raise _invalid(error) from error
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -86,11 +88,25 @@ def _header_of(file: bytes | mmap.mmap) -> Header:
     return header
 
 
-def with_packed(file: bytes, packed: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file with packed weights, uint8 [bytes], as its first tensors.
+def check_can_hold(name: str, tensor: Tensor) -> None:
+    """ValueError for a dtype or name that a file could not give back."""
+    try:
+        load(save({name: tensor.new_empty(0)}))
+    except Exception as error:
+        raise ValueError(f"safetensors cannot hold {name}, {tensor.dtype}: {error}") from error
 
-    Each begins at a multiple of 64 bytes of the file: packed weights are multiples of that long.
+
+def to_bytes(
+    tensors: dict[str, Tensor], metadata: dict[str, str], packed: Mapping[str, Tensor]
+) -> bytes:
+    """A file of contiguous tensors on the CPU and of packed weights, uint8 [bytes].
+
+    Packed weights are the first tensors, and each begins at a multiple of 64 bytes of the file:
+    they are multiples of that long.
     """
+    file = save(tensors, metadata)
+    if not packed:
+        return file
     header = _header_of(file)
     others = {name: entry for name, entry in header.items() if name != "__metadata__"}
     begin = 0
@@ -102,6 +118,6 @@ def with_packed(file: bytes, packed: Mapping[str, Tensor]) -> bytes:
         entry["data_offsets"] = [begin + offset for offset in entry["data_offsets"]]
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(_LENGTH_BYTES + len(text)) % _CACHE_LINE)
-    rest = memoryview(file)[_data_begin(file) :]
     first = [tensor.numpy().data for tensor in packed.values()]
+    rest = memoryview(file)[_data_begin(file) :]
     return b"".join([len(text).to_bytes(_LENGTH_BYTES, "little"), text, *first, rest])

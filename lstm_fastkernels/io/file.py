@@ -9,14 +9,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from lstm_fastkernels.compression.lstms import replace_modules
 from lstm_fastkernels.io import configuration
 from lstm_fastkernels.io.atomic import write_atomically
-from lstm_fastkernels.io.container import Contents, map_file, read, with_packed
+from lstm_fastkernels.io.container import Contents, check_can_hold, map_file, read, to_bytes
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.weights.packing import Keep, PackedForFile, checked_keep, pack_for_file
 
@@ -67,11 +66,8 @@ def save_file(
     packings = _packings(lstms, copies) if packed else {}
     hashes = {name: packing.packed_from for name, packing in packings.items()}
     described[METADATA_KEY] = configuration.to_json(lstms, hashes)
-    data = save(copies, described)
-    if packed:
-        first = {configuration.prefix(n) + PACKED: packing.data for n, packing in packings.items()}
-        data = with_packed(data, first)
-    write_atomically(path, data)
+    first = {configuration.prefix(name) + PACKED: p.data for name, p in packings.items()}
+    write_atomically(path, to_bytes(copies, described, first))
 
 
 def load_file(
@@ -173,10 +169,7 @@ def _copy(name: str, tensor: Tensor) -> Tensor:
         raise ValueError(f"{name} is no tensor but a {type(tensor).__name__}")
     if tensor.is_meta:
         raise ValueError(f"{name} is on the meta device: it has no values to save")
-    try:
-        load(save({name: tensor.new_empty(0)}))  # for a dtype or name that it could not read again
-    except Exception as error:
-        raise ValueError(f"safetensors cannot hold {name}, {tensor.dtype}: {error}") from error
+    check_can_hold(name, tensor)
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 

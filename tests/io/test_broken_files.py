@@ -48,6 +48,7 @@ def write(path, tensors, configuration):
 def test_malformed_files(path, file):
     path.write_bytes(file.contents)
     refuse(lambda: lfk.load_file(path), path, *file.python)
+    refuse(lambda: lfk.load_file(path, keep="packed", mmap=True), path, *file.python)
 
 
 def test_the_helper_writes_what_is_read(path):

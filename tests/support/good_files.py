@@ -38,6 +38,15 @@ CASES = {
 }
 
 
+# Packed, too.
+PACKED = {
+    "int8": Case(3, 5),
+    "blocks": Case(9, 9, **SPARSE),
+    "int4": Case(5, 9, proj_size=3, activations="int4", group_size=32),
+    "table": Case(4, 3, bidirectional=True, precision=(("weight_ih_l0*", "table"),)),
+}
+
+
 def model():
     """Several LSTMs, one of them inside a module, and tensors of other types."""
     parts = nn.Module()
@@ -52,6 +61,8 @@ if __name__ == "__main__":
     for name, case in CASES.items():
         lfk.save_file(case.fast(), FOLDER / f"{name}.safetensors")
     lfk.save_file(Case(3, 4).fast_cell(), FOLDER / "cell.safetensors")
+    for name, case in PACKED.items():
+        lfk.save_file(case.fast(), FOLDER / f"packed-{name}.safetensors", packed=True)
     model_file = FOLDER / "model.safetensors"
     lfk.save_file(model(), model_file, other_tensors=True, metadata={"epoch": "7"})
     # What State::save writes for two layers, h of 2, c of 3, one row.

@@ -1,54 +1,30 @@
 // Files in order: from the disk and from memory, and what they say of themselves.
 #include "lstm_fastkernels/file.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
 
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
 
 #include "check.h"
+#include "folder.h"
 #include "stored.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
 namespace {
 
-// A folder that goes when the test ends.
-class Folder {
-public:
-  Folder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "lstm_fastkernels_XXXXXX";
-    CHECK(mkdtemp(pattern.data()));
-    path_ = pattern;
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder &) = delete;
-
-  std::string path(const std::string &name = "") const { return path_ / name; }
-  std::string write(const std::string &name, const Bytes &bytes) const {
-    std::ofstream out(path(name), std::ios::binary);
-    out.write(reinterpret_cast<const char *>(bytes.data()),
-              static_cast<std::streamsize>(bytes.size()));
-    CHECK(out.good());
-    return path(name);
-  }
-
-private:
-  std::filesystem::path path_;
-};
+File mapped(const std::string &path) { return File::map(path); }
 
 void check_open_fails(const std::string &path, ErrorCode code, const std::string &why) {
-  try {
-    File::open(path);
-  } catch (const Error &error) {
-    WITH("message ", error.what());
-    CHECK(error.code() == code);
-    CHECK(std::string(error.what()) == path + ": " + why);
-    return;
-  }
-  CHECK(!"refused");
+  for (const auto &open : {&File::open, &mapped})
+    try {
+      open(path);
+      CHECK(!"refused");
+    } catch (const Error &error) {
+      WITH("message ", error.what());
+      CHECK(error.code() == code);
+      CHECK(std::string(error.what()) == path + ": " + why);
+    }
 }
 
 // Of an LSTM "lstm", and tensors of several types.
@@ -74,21 +50,23 @@ TEST(a_file_on_the_disk_is_as_in_memory) {
   const Folder folder;
   const Bytes bytes = model().bytes();
   const std::string path = folder.write("a model.safetensors", bytes);
-  const File opened = File::open(path);
-  std::filesystem::remove(path); // it was read as a whole
+  const File opened = File::open(path), on_pages = File::map(path);
+  std::filesystem::remove(path); // it was read as a whole, or is mapped
   const File file = File::from_memory(bytes.data(), bytes.size());
-  CHECK(opened.name() == path && file.name() == "memory");
-  CHECK(opened.tensor_names() == file.tensor_names());
-  for (const std::string &name : file.tensor_names()) {
-    WITH("tensor ", name);
-    const TensorView a = opened.tensor(name), b = file.tensor(name);
-    CHECK(a.bytes == b.bytes && std::memcmp(a.data, b.data, a.bytes) == 0);
-  }
+  CHECK(opened.name() == path && on_pages.name() == path && file.name() == "memory");
   const Sequence sequence = random_sequence(shape_of(7, 9, 4, 2, 2, kInt16), 3, 2, 102);
-  for_each_isa([&](std::string_view) {
-    check_same(forward(Lstm::load(opened, "lstm"), sequence),
-               forward(Lstm::load(file, "lstm"), sequence));
-  });
+  for (const File &other : {opened, on_pages}) {
+    CHECK(other.tensor_names() == file.tensor_names());
+    for (const std::string &name : file.tensor_names()) {
+      WITH("tensor ", name);
+      const TensorView a = other.tensor(name), b = file.tensor(name);
+      CHECK(a.bytes == b.bytes && std::memcmp(a.data, b.data, a.bytes) == 0);
+    }
+    for_each_isa([&](std::string_view) {
+      check_same(forward(Lstm::load(other, "lstm"), sequence),
+                 forward(Lstm::load(file, "lstm"), sequence));
+    });
+  }
 }
 
 TEST(a_copy_of_a_file_keeps_its_memory) {
@@ -107,7 +85,8 @@ TEST(what_is_no_readable_file_is_an_io_error) {
   check_open_fails(folder.path(), ErrorCode::io, "not a regular file");
   check_open_fails("/dev/null", ErrorCode::io, "not a regular file");
   const std::string longer = folder.path("file") + std::string("\0.safetensors", 13);
-  CHECK_THROWS(File::open(longer), folder.path("file") + ": a path has no zero bytes");
+  for (const auto &open : {&File::open, &mapped})
+    CHECK_THROWS(open(longer), folder.path("file") + ": a path has no zero bytes");
   CHECK(mkfifo(folder.path("fifo").c_str(), 0600) == 0); // opened, it would wait for a writer
   check_open_fails(folder.path("fifo"), ErrorCode::io, "not a regular file");
 }

@@ -6,7 +6,7 @@
 
 #include "check.h"
 #include "guarded.h"
-#include "lstm_fastkernels/file.h"
+#include "weights/packed_origin.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -80,6 +80,12 @@ void StoredFile::add(const std::string &name, const HeldStack &stack) {
   const auto add_part = [&](const std::string &own, const HeldMatrix &m, int64_t rows,
                             int64_t columns) {
     const std::string all = prefix + own;
+    if (is_table(m.precision)) {
+      StoredTensor table = m.halves.empty() ? tensor("F32", m.floats) : tensor("F16", m.halves);
+      table.shape = {columns, rows};
+      tensors[all + "_table"] = table;
+      return;
+    }
     const bool int4 = m.precision == kInt4;
     StoredTensor weights =
         m.scales.empty() ? tensor("F32", m.floats) : tensor(int4 ? "U8" : "I8", m.integers);
@@ -109,6 +115,19 @@ void StoredFile::add(const std::string &name, const HeldStack &stack) {
       tensors[prefix + "bias" + cell_suffix(shape, cell)] = tensor("F32", bias);
   }
   lstms[name] = options_of(stack);
+}
+
+void StoredFile::add_packed(const std::string &name, const Bytes &packed) {
+  const std::string prefix = name.empty() ? "" : name + ".";
+  std::map<std::string, TensorView> views;
+  tensors.erase(prefix + "packed");
+  for (const auto &[full_name, tensor] : tensors)
+    if (full_name.rfind(prefix, 0) == 0) {
+      const std::string own = full_name.substr(prefix.size());
+      views[own] = {own, tensor.dtype, tensor.shape, tensor.data.data(), tensor.data.size()};
+    }
+  tensors[prefix + "packed"] = {"U8", {static_cast<int64_t>(packed.size())}, packed};
+  lstms[name]["packed_from"] = quoted(hash_of(views));
 }
 
 std::string StoredFile::entry(const std::string &name) const {
@@ -153,11 +172,18 @@ StoredFile stored(const HeldStack &stack) {
   return file;
 }
 
+File in_shared_memory(const Bytes &bytes) {
+  const auto memory = std::make_shared<const Guarded<uint8_t>>(bytes);
+  return File::from_memory(std::shared_ptr<const void>(memory, memory->data()), bytes.size(),
+                           "somewhere");
+}
+
 void load_all(const Bytes &bytes) {
   const Guarded<uint8_t> memory(bytes);
-  const File file = File::from_memory(memory.data(), bytes.size(), "somewhere");
-  for (const std::string &name : file.lstm_names())
-    Lstm::load(file, name);
+  for (const File &file :
+       {File::from_memory(memory.data(), bytes.size(), "somewhere"), in_shared_memory(bytes)})
+    for (const std::string &name : file.lstm_names())
+      Lstm::load(file, name);
 }
 
 void check_refused(const Bytes &file, const std::string &message) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lstm_fastkernels/file.h"
 #include "stack.h"
 
 namespace lstm_fastkernels {
@@ -42,6 +43,8 @@ struct StoredFile {
   std::string version = "2", contract = "2"; // as JSON text
 
   void add(const std::string &name, const HeldStack &stack);
+  // Beside the tensors of an LSTM that was added, as they are now: what was packed from them.
+  void add_packed(const std::string &name, const Bytes &packed);
 
   // What the header says of a tensor: "name":{...}.
   std::string entry(const std::string &name) const;
@@ -54,7 +57,11 @@ struct StoredFile {
 // A file of one LSTM, saved by itself.
 StoredFile stored(const HeldStack &stack);
 
-// Opens a file that ends where readable memory ends and loads every LSTM of it.
+// The file in memory that ends where readable memory ends; the File keeps it, and so do LSTMs that
+// run from it.
+File in_shared_memory(const Bytes &file);
+
+// Loads every LSTM of a file that is in memory like that, and of one whose memory is not shared.
 void load_all(const Bytes &file);
 // That it throws an error of the file that begins so, behind the file's name.
 void check_refused(const Bytes &file, const std::string &message);

@@ -29,7 +29,22 @@ def option(
     return made(f"{name}-{option}", base, change, f"LSTM '': {cpp}", "LSTM ''", *python)
 
 
+def hashes() -> Iterator[Malformed]:
+    """What packed weights cannot have been made from."""
+    for n, value in enumerate(["null", "3", '["0123456789abcdef"]', "{}"]):
+        message = "'packed_from' must be a string"
+        yield option(
+            f"hash-type-{n}", "packed_from", value, message, "packed_from must be a string"
+        )
+    for n, value in enumerate(["", "0123456789abcde", "0123456789abcdef0", "0123456789ABCDEF"]):
+        message = "'packed_from' must be 16 hexadecimal digits"
+        yield option(
+            f"hash-{n}", "packed_from", json.dumps(value), message, message.replace("'", "")
+        )
+
+
 def configurations() -> Iterator[Malformed]:
+    yield from hashes()
     broken = ["", "{", "{]", '{"format_version":NaN}', "{}x"]
     for n, text in enumerate(broken):
         yield configuration(f"configuration-{n}", text, " is not JSON from byte ", "not JSON")

@@ -23,10 +23,11 @@ class Malformed:
 
 
 class Parts:
-    """A good file, taken apart."""
+    """A good file, by its name in the folder or its path, taken apart."""
 
-    def __init__(self, name: str) -> None:
-        whole = (GOOD / f"{name}.safetensors").read_bytes()
+    def __init__(self, file: str | Path) -> None:
+        path = file if isinstance(file, Path) else GOOD / f"{file}.safetensors"
+        whole = path.read_bytes()
         length = int.from_bytes(whole[:8], "little")
         self.header = json.loads(whole[8 : 8 + length])
         self.data = bytearray(whole[8 + length :])

@@ -63,6 +63,7 @@ def tensors() -> Iterator[Malformed]:
             repr(name.rpartition(".")[0]),
             word,
         )
+    yield from packed()
     yield made(
         "no-bias",
         "int8",
@@ -80,6 +81,31 @@ def tensors() -> Iterator[Malformed]:
         )
     yield from groups()
     yield from blocks()
+
+
+def packed() -> Iterator[Malformed]:
+    """What is wrong with packed weights before they are looked at."""
+    base = "packed-int8"
+    yield made(
+        "packed-missing", base, lambda p: p.remove("packed"), "packed is missing", "lacks packed"
+    )
+    yield made(
+        "packed-from-nothing",
+        base,
+        lambda p: p.options.pop("packed_from") and None,
+        "packed does not belong to an LSTM of this configuration",
+        "no place for packed",
+    )
+    for dtype, shape in (("I8", [64]), ("F16", [32]), ("U8", [1, 64]), ("U8", [64, 0]), ("U8", [])):
+        yield made(
+            f"packed-{dtype}-{'x'.join(map(str, shape))}",
+            base,
+            lambda p, dtype=dtype, shape=shape: p.change(
+                "packed", dtype, shape, b"\0" * (math.prod(shape) * (2 if dtype == "F16" else 1))
+            ),
+            f"packed: expected U8 of one dimension, got {dtype} of {len(shape)}",
+            "packed: expected torch.uint8 of one dimension, got ",
+        )
 
 
 def of_tensor(
