@@ -200,8 +200,10 @@ def test_files_that_are_refused(path):
     handle = ctypes.c_void_p()
     fails(IO_ERROR, str(path), "No such file")("file_open", bytes(path), byref(handle))
     fails(IO_ERROR, str(path.parent))("file_open", bytes(path.parent), byref(handle))
+    fails(IO_ERROR, str(path), "No such file")("file_map", bytes(path), byref(handle))
     path.write_bytes(b"abc")
     fails(INVALID_FILE, f"{path}: too short")("file_open", bytes(path), byref(handle))
+    fails(INVALID_FILE, f"{path}: too short")("file_map", bytes(path), byref(handle))
     fails(INVALID_FILE, "memory: too short")("file_from_memory", b"abc", 3, byref(handle))
     file = Handle("file_open", bytes(golden.PATH))
     fails(INVALID_FILE, f"{golden.PATH}: no LSTM 'nobody'", "'encoder.wide'")(

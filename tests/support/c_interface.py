@@ -73,6 +73,7 @@ FUNCTIONS = {
     "version": (c_char_p,),
     "last_error": (c_char_p,),
     "file_open": (c_int, c_char_p, c_void_p),
+    "file_map": (c_int, c_char_p, c_void_p),
     "file_from_memory": (c_int, c_void_p, c_size_t, c_void_p),
     "file_free": (None, c_void_p),
     "file_tensor": (c_int, c_void_p, c_char_p, POINTER(Tensor)),
@@ -82,6 +83,7 @@ FUNCTIONS = {
     "lstm_free": (None, c_void_p),
     "lstm_shape": (Shape, c_void_p),
     "lstm_takes_ids": (c_uint, c_void_p),  # no status
+    "lstm_shares_file": (c_uint, c_void_p),
     "lstm_forward": (c_int, c_void_p, POINTER(Sequence), c_void_p),
     "lstm_step": (c_int, c_void_p, c_void_p, c_void_p, c_void_p),
     "lstm_step_ids": (c_int, c_void_p, c_void_p, c_void_p, c_void_p),

@@ -18,6 +18,8 @@
 
 static const char kGolden[] = LSTM_FASTKERNELS_TESTS "/data/golden_v2.safetensors";
 
+static const char kPacked[] = LSTM_FASTKERNELS_TESTS "/data/good/packed-int8.safetensors";
+
 static lfk_file *golden(void) {
   lfk_file *file = NULL;
   return lfk_file_open(kGolden, &file) == LFK_OK ? file : NULL;
@@ -65,6 +67,31 @@ const char *c_files(void) {
   return NULL;
 }
 
+/* A step of a packed file, from its pages or not: y [1, 5]. */
+static int step_of(lfk_status (*open)(const char *, lfk_file **), int *shares, float *y) {
+  const float x[3] = {1, -2, 3};
+  lfk_file *file = NULL;
+  lfk_lstm *lstm = NULL;
+  lfk_state *state = NULL;
+  const int loads = open(kPacked, &file) == LFK_OK && lfk_lstm_load(file, "", &lstm) == LFK_OK;
+  lfk_file_free(file);
+  *shares = lfk_lstm_shares_file(lstm);
+  const int runs = loads && lfk_state_new(lstm, 1, &state) == LFK_OK &&
+                   lfk_lstm_step(lstm, x, state, y) == LFK_OK;
+  lfk_state_free(state);
+  lfk_lstm_free(lstm);
+  return runs;
+}
+
+const char *c_mapped_files(void) {
+  float mapped[5] = {0}, opened[5] = {0};
+  int shares = 0;
+  EXPECT(step_of(lfk_file_map, &shares, mapped) && shares == 1);
+  EXPECT(step_of(lfk_file_open, &shares, opened) && shares == 0);
+  EXPECT(memcmp(mapped, opened, sizeof mapped) == 0 && mapped[0] != 0);
+  return NULL;
+}
+
 const char *c_broken_files(void) {
   lfk_file *const before = (lfk_file *)kGolden;
   lfk_file *file = before;
@@ -72,6 +99,7 @@ const char *c_broken_files(void) {
   const char empty[] = "\2\0\0\0\0\0\0\0{}";
   EXPECT_ERROR(LFK_IO_ERROR, lfk_file_open("/nowhere/model", &file), "/nowhere/model: No such");
   EXPECT_ERROR(LFK_IO_ERROR, lfk_file_open("/", &file), "/: not a regular file");
+  EXPECT_ERROR(LFK_IO_ERROR, lfk_file_map("/nowhere/model", &file), "/nowhere/model: No such");
   EXPECT_ERROR(LFK_INVALID_FILE, lfk_file_from_memory(list, 10, &file), "must start with '{'");
   EXPECT_ERROR(LFK_INVALID_FILE, lfk_file_from_memory(list, 0, &file), "too short");
   EXPECT(file == before);
@@ -318,6 +346,8 @@ const char *c_null_pointers(void) {
 #define REFUSED(call, name) EXPECT_ERROR(LFK_INVALID_ARGUMENT, call, name " must not be NULL")
   REFUSED(lfk_file_open(NULL, &file), "path");
   REFUSED(lfk_file_open(kGolden, NULL), "file");
+  REFUSED(lfk_file_map(NULL, &file), "path");
+  REFUSED(lfk_file_map(kGolden, NULL), "file");
   REFUSED(lfk_file_from_memory(NULL, 9, &file), "data");
   REFUSED(lfk_file_from_memory(values, 9, NULL), "file");
   REFUSED(lfk_file_tensor(NULL, "count", &tensor), "file");
@@ -377,6 +407,7 @@ const char *c_null_pointers(void) {
   lfk_streams_free(NULL);
   lfk_state_reset(NULL);
   EXPECT(lfk_file_num_lstms(NULL) == 0 && lfk_file_lstm_name(NULL, 0) == NULL);
+  EXPECT(lfk_lstm_takes_ids(NULL) == 0 && lfk_lstm_shares_file(NULL) == 0);
   EXPECT(lfk_lstm_shape(NULL).hidden_size == 0 && lfk_state_batch_size(NULL) == 0);
   EXPECT(lfk_state_h(NULL) == NULL && lfk_state_c(NULL) == NULL && lfk_state_bytes(NULL) == 0);
   EXPECT(lfk_streams_capacity(NULL) == 0 && lfk_streams_size(NULL) == 0);

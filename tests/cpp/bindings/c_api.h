@@ -7,6 +7,7 @@ extern "C" {
 #endif
 
 const char *c_files(void);
+const char *c_mapped_files(void);
 const char *c_broken_files(void);
 const char *c_outputs(const char *name); /* of an LSTM of the golden file */
 const char *c_strides_and_lengths(void);

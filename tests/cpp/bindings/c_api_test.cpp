@@ -22,6 +22,7 @@ void check_c(const char *(*test)(Arguments...), Arguments... arguments) {
 }
 
 TEST(c_reads_files) { check_c(c_files); }
+TEST(c_maps_files) { check_c(c_mapped_files); }
 TEST(c_is_told_of_broken_files) { check_c(c_broken_files); }
 TEST(c_takes_strides_and_lengths) { check_c(c_strides_and_lengths); }
 TEST(c_has_states) { check_c(c_states); }
