@@ -45,8 +45,9 @@ class Contents:
         begin, end = self.header[name]["data_offsets"]
         if begin == end:
             return self.tensors[name]
-        start = _data_begin(self._mapping) + begin
-        return torch.frombuffer(self._mapping, dtype=torch.uint8, count=end - begin, offset=start)
+        place = {"count": end - begin, "offset": _data_begin(self._mapping) + begin}
+        with torch.inference_mode(False):  # a module notices writes to it
+            return torch.frombuffer(self._mapping, dtype=torch.uint8, **place)
 
 
 def read(path: Path) -> Contents:

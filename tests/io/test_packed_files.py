@@ -319,6 +319,22 @@ def test_writes_stay_in_the_process(path):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "mode", [torch.inference_mode, torch.no_grad, torch.enable_grad, lambda: torch.device("meta")]
+)
+def test_in_any_mode(mode, path):
+    write_packed(CASE.fast(), path)
+    with mode():
+        mapped = load_mapped(path)
+    assert mapped.shares_file
+    assert_same(mapped(CASE.x()), CASE.fast()(CASE.x()))
+    assert mapped.shares_file
+    mapped.bias_l0.zero_()
+    expected = CASE.fast()
+    expected.bias_l0.zero_()
+    assert_same(mapped(CASE.x()), expected(CASE.x()))
+
+
 CHANGES = {
     "bias in place": lambda fast: fast.bias_l0.mul_(0.5),
     "load_state_dict": lambda fast: fast.load_state_dict(CASE.new().state_dict()),
