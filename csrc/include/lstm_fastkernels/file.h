@@ -32,15 +32,15 @@ public:
   // Reads the whole file.
   static File open(const std::string &path);
   // Maps the file, or that of an open descriptor, which may be closed afterwards. LSTMs that were
-  // saved packed run straight from its pages, which all processes that map it share; that is as
-  // long as this File, a copy of it or such an Lstm is there. Until then the file may be removed
-  // and replaced by another, as save_file does, but not changed or cut in place.
+  // saved packed run straight from its pages, which all processes that map it share. It stays
+  // mapped as long as the File, a copy of it or such an Lstm is there: until then it may be removed
+  // or replaced by another file, as save_file does, but not changed or cut in place.
   static File map(const std::string &path);
   static File map(int descriptor, const std::string &name);
   // The memory must outlive the File and its copies. `name` is what errors call it.
   static File from_memory(const void *data, size_t bytes, const std::string &name = "memory");
-  // The memory is kept, and must not change, as long as a mapped file is; LSTMs run from it as from
-  // such a file.
+  // The memory is kept as long as a file stays mapped, and must not change until then: LSTMs run
+  // from it as from a mapped file.
   static File from_memory(std::shared_ptr<const void> data, size_t bytes,
                           const std::string &name = "memory");
 

@@ -71,10 +71,11 @@ public:
   // The cells are copied. Throws Error as PackPlan does.
   Lstm(const LstmShape &shape, const CellWeights *cells);
 
-  // The LSTM that was saved under this name, "" for one that was saved by itself. Declared here,
-  // defined in lstm_fastkernels::file. Throws Error, naming the file and the tensor.
-  // An LSTM that was saved packed, and whose canonical tensors were not changed since, runs from
-  // the memory of a mapped file; every other one is packed into memory of its own.
+  // The LSTM that was saved under this name, "" for one that was saved by itself. It is packed into
+  // memory of its own; but if the file is mapped and holds it packed, by this version and from the
+  // tensors that it has now, it runs from the file. Declared here, defined in
+  // lstm_fastkernels::file. Throws Error, naming the file and the tensor, also for packed weights
+  // that are damaged.
   static Lstm load(const File &file, std::string_view name = "");
 
   const LstmShape &shape() const;
