@@ -14,9 +14,9 @@ using Clock = std::chrono::steady_clock;
 // alone must not be too much.
 constexpr int kLateCall = 1, kHeldUpCall = 4, kTooMuch = 8;
 
-// A call is held up where its thread has slept for a third of it. Halves of large weights may
-// differ by as much as makes one sleep.
-constexpr int kSleptOfACall = 3;
+// A call is held up where its thread has been idle for a third of it. Halves of large weights may
+// differ by some of that.
+constexpr int kIdleOfACall = 3;
 
 // How many calls a thread makes alone when it was too much: twice as many each time, and one less
 // again for each call that went well.
@@ -24,7 +24,7 @@ constexpr int kLeastAlone = 4, kMostAlone = 512;
 
 struct Pace {
   Clock::time_point last_end{}, begin{}; // of this call, where it was asked for help with it
-  Clock::duration slept{};               // since then
+  Clock::duration idle{};                // since then
   bool in_time = false;
   int cost = 0;
   int alone = 0; // calls to come
@@ -53,7 +53,7 @@ bool follows_closely() {
     return false;
   }
   pace.begin = Clock::now();
-  pace.slept = {};
+  pace.idle = {};
   return pace.begin - pace.last_end < kSoon;
 }
 
@@ -63,15 +63,15 @@ void note_arrival(bool in_time) {
     pace.add(kLateCall);
 }
 
-void note_sleep(Clock::time_point since) { pace.slept += Clock::now() - since; }
+void note_idle(Clock::time_point since) { pace.idle += Clock::now() - since; }
 
 void note_end_of_call() {
   pace.last_end = Clock::now();
-  if (pace.slept * kSleptOfACall > pace.last_end - pace.begin)
+  if (pace.idle * kIdleOfACall > pace.last_end - pace.begin)
     pace.add(kHeldUpCall);
   else if (pace.in_time)
     pace.went_well();
-  pace.slept = {};
+  pace.idle = {};
   pace.in_time = false;
 }
 

@@ -11,8 +11,9 @@ namespace lstm_fastkernels {
 bool follows_closely();
 
 // Of what happens in a call:
-void note_arrival(bool in_time);                        // of all who could help
-void note_sleep(std::chrono::steady_clock::time_point); // the thread slept since then for others
+void note_arrival(bool in_time); // of all who could help
+// The thread has waited for others since then, beyond what a step's end may take.
+void note_idle(std::chrono::steady_clock::time_point since);
 
 // At the end of a call that others may have helped with.
 void note_end_of_call();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <thread>
 
 namespace lstm_fastkernels {
 
@@ -31,6 +32,19 @@ template <class Met> bool spin_until(const Met &met, std::chrono::microseconds m
     else if (now >= end)
       return false;
   }
+}
+
+// The same for longer, leaving the processor to others again and again. Threads that wait for each
+// other on one processor stay there if they sleep: each is woken where the other runs. If both can
+// run, the kernel moves one of them to a processor that is idle.
+template <class Met> bool yield_until(const Met &met) {
+  constexpr std::chrono::milliseconds kMost{4};
+  for (const auto end = std::chrono::steady_clock::now() + kMost; !met();) {
+    if (std::chrono::steady_clock::now() >= end)
+      return false;
+    std::this_thread::yield();
+  }
+  return true;
 }
 
 } // namespace lstm_fastkernels

@@ -16,14 +16,17 @@ void Signal::set(uint64_t value) {
 }
 
 uint64_t Signal::wait_for_change_of(uint64_t old) {
-  if (spin_until([&] { return value() != old; }))
+  const auto has_changed = [&] { return value() != old; };
+  if (spin_until(has_changed))
     return value();
-  const auto asleep_since = std::chrono::steady_clock::now();
-  std::unique_lock<std::mutex> lock(mutex_);
-  ++parked_;
-  changed_.wait(lock, [&] { return value_.load() != old; });
-  --parked_;
-  note_sleep(asleep_since);
+  const auto idle_since = std::chrono::steady_clock::now();
+  if (!yield_until(has_changed)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++parked_;
+    changed_.wait(lock, [&] { return value_.load() != old; });
+    --parked_;
+  }
+  note_idle(idle_since);
   return value();
 }
 

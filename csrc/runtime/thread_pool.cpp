@@ -102,11 +102,14 @@ public:
       const std::lock_guard<std::mutex> lock(mutex_);
       places_ = 0;
     }
-    if (!spin_until([this] { return at_work_ == 0; })) {
-      const auto asleep_since = Clock::now();
-      std::unique_lock<std::mutex> lock(mutex_);
-      left_.wait(lock, [this] { return at_work_ == 0; });
-      note_sleep(asleep_since);
+    const auto all_left = [this] { return at_work_ == 0; };
+    if (!spin_until(all_left)) {
+      const auto idle_since = Clock::now();
+      if (!yield_until(all_left)) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        left_.wait(lock, all_left);
+      }
+      note_idle(idle_since);
     }
     running_ = false;
     ended_ = Clock::now();

@@ -47,7 +47,7 @@ using Clock = std::chrono::steady_clock;
 void be_late() { note_arrival(false); }
 void be_held_up() {
   note_arrival(true);
-  note_sleep(Clock::now() - std::chrono::seconds(1));
+  note_idle(Clock::now() - std::chrono::seconds(1));
   note_end_of_call();
 }
 void go_well() {
@@ -85,13 +85,13 @@ TEST(calls_that_go_well_make_up_for_others) {
 }
 
 // Halves of a large layer that are not equal.
-TEST(short_sleeps_cost_nothing) {
+TEST(short_waits_cost_nothing) {
   CHECK(fewest_calls_alone([] {
           for (int i = 0; i < 8; ++i) {
             follows_closely();
             note_arrival(true);
             std::this_thread::sleep_for(std::chrono::milliseconds(4));
-            note_sleep(Clock::now() - std::chrono::milliseconds(1));
+            note_idle(Clock::now() - std::chrono::milliseconds(1));
             note_end_of_call();
           }
         }) == 0);
