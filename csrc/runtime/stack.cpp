@@ -130,29 +130,32 @@ public:
   LayersAtOnce(const Call &call, Workspace &memory, RowRange rows, int64_t threads)
       : most_rows_(rows_a_short_chunk(call, rows.size())),
         layers_(call, memory, rows, most_rows_, 1, Wavefront::kPlaces, threads),
-        chunks_(memory.allocate<Chunk>(call.arguments.time_steps)),
-        wavefront_(memory, layers_.num_layers(), cut(call)) {}
+        chunks_(memory.allocate<Chunk>(layers_.num_layers())),
+        wavefront_(memory, layers_.num_layers(), count_chunks(call)) {
+    std::fill_n(chunks_, layers_.num_layers(), Chunk{0, 0});
+  }
 
   // One of the threads. The work of those that never come is done by the others.
   void work(int64_t thread) {
     wavefront_.work(thread % layers_.num_layers(), [&](int64_t layer, int64_t i) {
-      layers_.run(layer, chunks_[i], i, thread, Member());
+      chunks_[layer] = next(chunks_[layer]);
+      layers_.run(layer, chunks_[layer], i, thread, Member());
     });
   }
   void store_state() const { layers_.store_state(); }
 
 private:
-  // Returns how many chunks there are.
-  int64_t cut(const Call &call) {
+  Chunk next(Chunk chunk) const { return layers_.first().next_chunk(chunk.end, most_rows_); }
+  int64_t count_chunks(const Call &call) const {
     int64_t count = 0;
-    for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps;)
-      chunks_[count++] = chunk = layers_.first().next_chunk(chunk.end, most_rows_);
+    for (Chunk chunk{0, 0}; chunk.end < call.arguments.time_steps; ++count)
+      chunk = next(chunk);
     return count;
   }
 
   const int64_t most_rows_;
   const Layers layers_;
-  Chunk *const chunks_;
+  Chunk *const chunks_; // of each layer, the last one
   Wavefront wavefront_;
 };
 

@@ -215,7 +215,7 @@ private:
   std::mutex mutex_;
   std::condition_variable wake_, left_;
   Worker *parked_ = nullptr;
-  Affinity callers_{};
+  Affinity callers_{};          // that parked workers take over when they wake
   Job *job_ = nullptr;          // while there are places
   int places_ = 0;              // for workers who may still come to it
   std::atomic<int> at_work_{0}; // workers that have it

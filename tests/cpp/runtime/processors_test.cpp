@@ -2,42 +2,35 @@
 #include "runtime/processors.h"
 
 #include <sched.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
 #include "check.h"
+#include "folder.h"
 #include "runtime/affinity.h"
 #include "support.h"
 
 namespace lstm_fastkernels {
 namespace {
 
-// A machine's files below a folder that goes when the test ends.
+// A machine's files.
 class Machine {
 public:
-  Machine() {
-    std::string pattern = std::filesystem::temp_directory_path() / "lstm_fastkernels_XXXXXX";
-    CHECK(mkdtemp(pattern.data()));
-    root_ = pattern;
-  }
-  ~Machine() { std::filesystem::remove_all(root_); }
-  Machine(const Machine &) = delete;
-
   Machine &write(const std::string &path, const std::string &text) {
-    std::filesystem::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << text << "\n";
+    const std::filesystem::path file = root_.path(path);
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file) << text << "\n";
     return *this;
   }
   Machine &in(const std::string &cgroups, const std::string &mounts) {
     return write("proc/self/cgroup", cgroups).write("proc/self/mountinfo", mounts);
   }
-  int processors() const { return cgroup_processors(root_); }
+  int processors() const { return cgroup_processors(root_.path()); }
 
 private:
-  std::filesystem::path root_;
+  const Folder root_;
 };
 
 constexpr char kV2[] = "24 1 0:22 / / rw - ext4 /dev/vda rw\n"

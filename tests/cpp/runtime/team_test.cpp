@@ -153,9 +153,7 @@ Result run_team(const std::vector<uint8_t> &packed, const Sequence &sequence, in
 
 void check_teams(const SourceStack &stack, int64_t T, int64_t B) {
   const auto packed = stack.packed();
-  const bool takes_ids = stack.precision().activations == ActivationType::ids;
-  const Sequence sequence =
-      takes_ids ? random_ids(stack.shape, T, B, 31) : random_sequence(stack.shape, T, B, 31);
+  const Sequence sequence = random_input(stack, T, B, 31);
   const std::vector<int64_t> lengths = random_lengths(T, B, 32);
   const Result expected = forward(packed, sequence);
   const Result shorter = forward(packed, sequence, 1, lengths);

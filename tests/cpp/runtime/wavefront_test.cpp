@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "check.h"
-#include "runtime/processors.h"
 #include "runtime/thread_pool.h"
 #include "stack.h"
 #include "support.h"
@@ -106,9 +105,7 @@ Split layers_at_once(int64_t ranges, int64_t layers) {
 
 void check_layers_at_once(const SourceStack &stack, int64_t T, int64_t B) {
   const auto packed = stack.packed();
-  const bool takes_ids = stack.precision().activations == ActivationType::ids;
-  const Sequence sequence =
-      takes_ids ? random_ids(stack.shape, T, B, 51) : random_sequence(stack.shape, T, B, 51);
+  const Sequence sequence = random_input(stack, T, B, 51);
   const std::vector<int64_t> lengths = random_lengths(T, B, 52);
   const Result expected = forward(packed, sequence);
   const Result shorter = forward(packed, sequence, 1, lengths);

@@ -372,6 +372,11 @@ Sequence random_ids(const LstmShape &shape, int64_t T, int64_t B, uint64_t seed)
   return s;
 }
 
+Sequence random_input(const SourceStack &stack, int64_t T, int64_t B, uint64_t seed) {
+  const bool takes_ids = stack.precision().activations == ActivationType::ids;
+  return takes_ids ? random_ids(stack.shape, T, B, seed) : random_sequence(stack.shape, T, B, seed);
+}
+
 std::vector<int64_t> random_lengths(int64_t T, int64_t B, uint64_t seed) {
   Random random(seed);
   std::vector<int64_t> lengths;

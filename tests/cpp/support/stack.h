@@ -171,6 +171,8 @@ struct Sequence {
 Sequence random_sequence(const LstmShape &shape, int64_t T, int64_t B, uint64_t seed);
 // Of token ids, with x the one-hot rows for them.
 Sequence random_ids(const LstmShape &shape, int64_t T, int64_t B, uint64_t seed);
+// Whichever of both the stack reads.
+Sequence random_input(const SourceStack &stack, int64_t T, int64_t B, uint64_t seed);
 // Of B rows, each 1..T.
 std::vector<int64_t> random_lengths(int64_t T, int64_t B, uint64_t seed);
 
