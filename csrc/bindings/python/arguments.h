@@ -30,9 +30,11 @@ namespace py = pybind11;
                        (hint.empty() ? "" : ": " + hint));
 }
 
-// A mask would be ignored in silence.
+// A mask would be ignored in silence. Arrays of NumPy's own class have none; to ask them for it
+// would take as long as some checks of a streaming step.
 inline void check_unmasked(const char *name, const py::handle &given) {
-  if (py::isinstance<py::array>(given) && py::hasattr(given, "mask"))
+  const bool plain = Py_IS_TYPE(given.ptr(), py::detail::npy_api::get().PyArray_Type_);
+  if (!plain && py::isinstance<py::array>(given) && py::hasattr(given, "mask"))
     fail_type(name, "a plain NumPy array", given, "use .filled(value)");
 }
 

@@ -26,9 +26,12 @@ struct Dot {
   }
   template <Arithmetic, int> static constexpr int chains() { return 1; }
 
-  static LFK_INLINE Integers gate(Integers sums, int) { return sums; }
-  static LFK_INLINE Integers gate(Parts sums, int) {
+  static LFK_INLINE Integers whole(Integers sums) { return sums; }
+  static LFK_INLINE Integers whole(Parts sums) {
     return {vpaddq_s32(sums.rows01, sums.rows23), vpaddq_s32(sums.rows45, sums.rows67)};
+  }
+  template <Arithmetic F> static LFK_INLINE Floats values(Sums<F> sums) {
+    return F == Arithmetic::float32 ? as_floats(whole(sums)) : to_floats(whole(sums));
   }
 
   static LFK_INLINE Integers row_sums(const Matrix &m, int64_t row) {
@@ -85,7 +88,6 @@ struct Dot {
     return load(reinterpret_cast<const float *>(p));
   }
   static LFK_INLINE Floats splat_values(float value) { return splat(value); }
-  static LFK_INLINE Floats gate_values(Floats values, int) { return values; }
   static LFK_INLINE Floats join(Floats first, Floats) { return first; }
 
   template <int R>
@@ -112,7 +114,7 @@ struct Dot {
     }
     LFK_UNROLLED (r, R) {
       LFK_UNROLLED (g, kStripsPerTile)
-        sums[r][g] = gate(taken[r][g], 0);
+        sums[r][g] = whole(taken[r][g]);
     }
   }
 };

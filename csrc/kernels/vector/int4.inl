@@ -9,10 +9,9 @@ template <int R>
 LFK_INLINE void int4_tile_products(const Matrix &m, int64_t tile,
                                    const Rows<Arithmetic::int4, R> &rows, int64_t at) {
   constexpr int64_t kRegisterBytes = Dot::kGates * kStripRows * sizeof(float);
-  using Values = decltype(Dot::load_values(nullptr));
-  Values values[R][kRegisters];
+  Wide values[R][kRegisters];
   LFK_UNROLLED (i, kRegisters) {
-    const Values sums =
+    const Wide sums =
         Dot::load_values(m.row_sums + tile * kTileRows * sizeof(float) + i * kRegisterBytes);
     LFK_UNROLLED (r, R)
       values[r][i] = Dot::splat_values(static_cast<float>(-rows.zero_points[r])) * sums;
@@ -30,7 +29,7 @@ LFK_INLINE void int4_tile_products(const Matrix &m, int64_t tile,
     Dot::Int4Sums sums[R][kRegisters];
     Dot::int4_sums<R>(w, rows.q + first, rows.stride, groups, offset, sums);
     LFK_UNROLLED (i, kRegisters) {
-      const Values scale = Dot::load_values(scales + i * kRegisterBytes);
+      const Wide scale = Dot::load_values(scales + i * kRegisterBytes);
       LFK_UNROLLED (r, R)
         values[r][i] = fma(to_floats(sums[r][i]), scale, values[r][i]);
     }
@@ -39,9 +38,8 @@ LFK_INLINE void int4_tile_products(const Matrix &m, int64_t tile,
     offsets += sizeof(int32_t);
   }
   LFK_UNROLLED (r, R) {
-    LFK_UNROLLED (g, 4)
-      rows.put_values(r, at + g * kStripRows,
-                      Dot::gate_values(values[r][g / Dot::kGates], g % Dot::kGates));
+    LFK_UNROLLED (i, kRegisters)
+      rows.put_values(r, at + i * Dot::kGates * kStripRows, values[r][i]);
   }
 }
 

@@ -15,30 +15,8 @@ constexpr int kSparsePairs = 8 * kWindowTiles;
 
 // ---- gates ----
 
-using Wide = decltype(Dot::splat_values(0.0f));
-template <class V> constexpr int kUnits = sizeof(V) / sizeof(Floats);
-
-template <class V> LFK_INLINE V splat_as(float value) {
-  if constexpr (kUnits<V> == 1)
-    return splat(value);
-  else
-    return Dot::splat_values(value);
-}
-
-// 8 floats at address(0) and, where V has 16, 8 at address(1).
-template <class V, class Address> LFK_INLINE V load_from(const Address &address) {
-  if constexpr (kUnits<V> == 1)
-    return load(address(0));
-  else
-    return Dot::join(load(address(0)), load(address(1)));
-}
-template <class V, class Address> LFK_INLINE void store_to(V x, const Address &address) {
-  if constexpr (kUnits<V> == 1) {
-    store(address(0), x);
-  } else {
-    store(address(0), Dot::gate_values(x, 0));
-    store(address(1), Dot::gate_values(x, 1));
-  }
+template <class V> LFK_INLINE V load_from(const float *p) {
+  return load_as<V>(reinterpret_cast<const uint8_t *>(p), 0);
 }
 
 // NaN stays NaN: x is the second operand.
@@ -62,29 +40,34 @@ template <class V> LFK_INLINE V sigmoid_approx(V x) {
   return fma(half, tanh_approx(half * x), half);
 }
 
-// Of 8 units of one row: their gates i, f, g, o, and where c and h are.
+// Of one row, the 8 units of a tile, or of two where V has room for them: their gates i, f, g, o, a
+// tile's behind the other's, and where c and h are.
 struct Units {
   float *gates, *c, *h;
+
+  LFK_INLINE Units from(int64_t tile) const {
+    return {gates + tile * kTileRows, c + tile * kTileUnits, h + tile * kTileUnits};
+  }
+  template <class V> LFK_INLINE V gate(int i) const {
+    const float *const first = gates + i * kTileUnits;
+    if constexpr (kTiles<V> == 1)
+      return load(first);
+    else
+      return Dot::join(load(first), load(first + kTileRows));
+  }
 };
 
-// The new c of as many Units as V has room for. o takes the place of its gate.
-template <class V> LFK_INLINE void update_c(const Units *units) {
-  const auto gate = [&](int i) LFK_ALWAYS_INLINE {
-    return load_from<V>([&](int n) LFK_ALWAYS_INLINE { return units[n].gates + i * kTileUnits; });
-  };
-  const V i = sigmoid_approx(gate(0)), f = sigmoid_approx(gate(1)), g = tanh_approx(gate(2));
-  const auto c = [&](int n) LFK_ALWAYS_INLINE { return units[n].c; };
-  store_to(sigmoid_approx(gate(3)),
-           [&](int n) LFK_ALWAYS_INLINE { return units[n].gates + 3 * kTileUnits; });
-  store_to(fma(f, load_from<V>(c), i * g), c);
+// The new c, to where it was. o takes the place of gates.
+template <class V> LFK_INLINE void update_c(const Units &units) {
+  const V i = sigmoid_approx(units.gate<V>(0)), f = sigmoid_approx(units.gate<V>(1));
+  const V g = tanh_approx(units.gate<V>(2)), o = sigmoid_approx(units.gate<V>(3));
+  store(units.gates, o);
+  store(units.c, fma(f, load_from<V>(units.c), i * g));
 }
 
 // h = o tanh(c).
-template <class V> LFK_INLINE void update_h(const Units *units) {
-  const V o =
-      load_from<V>([&](int n) LFK_ALWAYS_INLINE { return units[n].gates + 3 * kTileUnits; });
-  const V c = load_from<V>([&](int n) LFK_ALWAYS_INLINE { return units[n].c; });
-  store_to(o * tanh_approx(c), [&](int n) LFK_ALWAYS_INLINE { return units[n].h; });
+template <class V> LFK_INLINE void update_h(const Units &units) {
+  store(units.h, load_from<V>(units.gates) * tanh_approx(load_from<V>(units.c)));
 }
 
 // ---- quantization ----
@@ -210,23 +193,20 @@ void step(const Matrix &m, TileRange range, const StepArguments &a) {
       multiply(m, tile, tiles, a.h_in.from(row), rows,
                {m.scales + tile * kTileRows * 4, reinterpret_cast<const uint8_t *>(in), width,
                 gates, tiles * kTileRows});
-      Units units[kSparsePairs];
-      int count = 0;
-      for (int64_t r = row; r < row + rows; ++r)
-        for (int64_t t = tile; t < tile + tiles; ++t, ++count) {
-          const int64_t at = (r * m.num_tiles + t) * kTileUnits;
-          units[count] = {gates + count * kTileRows, a.c + at, a.h + at};
+      const auto for_each = [&](const auto &visit_wide, const auto &visit) LFK_ALWAYS_INLINE {
+        constexpr int64_t kTogether = sizeof(Wide) / sizeof(Floats);
+        for (int64_t r = 0; r < rows; ++r) {
+          const int64_t at = ((row + r) * m.num_tiles + tile) * kTileUnits;
+          const Units all{gates + r * tiles * kTileRows, a.c + at, a.h + at};
+          int64_t t = 0;
+          for (; t + kTogether <= tiles; t += kTogether)
+            visit_wide(all.from(t));
+          for (; t < tiles; ++t)
+            visit(all.from(t));
         }
-      constexpr int kTogether = sizeof(Wide) / sizeof(Floats);
-      const int last = count / kTogether * kTogether;
-      for (int i = 0; i < last; i += kTogether)
-        update_c<Wide>(units + i);
-      for (int i = last; i < count; ++i)
-        update_c<Floats>(units + i);
-      for (int i = 0; i < last; i += kTogether)
-        update_h<Wide>(units + i);
-      for (int i = last; i < count; ++i)
-        update_h<Floats>(units + i);
+      };
+      for_each(update_c<Wide>, update_c<Floats>);
+      for_each(update_h<Wide>, update_h<Floats>);
     }
   }
 }

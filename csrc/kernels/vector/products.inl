@@ -11,18 +11,18 @@
 //   store_integers(8 integers, bytes, address): as int16, or in one byte clamped to 0..255
 //
 // Dot and StripDot are the policies of tiles and of strips. Both give:
-//   Sums<arithmetic>, which {} sets to zero, of 8 x kGates rows; gate(sums, i): the i-th 8 of them,
-//     as bits of floats where the arithmetic is float32
+//   Sums<arithmetic>, which {} sets to zero, of 8 x kGates rows; values<arithmetic>(sums): floats
 //   max_rows<arithmetic>(): the rows that share one pass over the weights
 //   chains<arithmetic, rows>() of Dot: sums that every group of columns takes in turn, so that none
 //     waits for the one before; plus(sums, sums) where it is more than 1, for integers alone
 //   add<arithmetic>(sums, activations<arithmetic>(4 bytes), weights<arithmetic>(address))
 //   row_sums(matrix, first row); times(row sums, integer): what sums can start at
 //   kOffset: what is taken from activations that have zero points before they are multiplied
+// Those of Dot are Values: Floats, or twice as many, with *, /, fma, min, max and store;
+//   load_values(address), splat_values(float); join(floats, floats): the first alone where Values
+//   are Floats
 // For 4-bit weights Dot gives
-//   Int4Sums of 8 x kGates rows, which to_floats takes to Values: floats, with * and fma;
-//     load_values(address), splat_values(float), gate_values(values, i); join(floats, floats), the
-//     first alone where Values are Floats
+//   Int4Sums of 8 x kGates rows, which to_floats takes to Values
 //   int4_sums<R>(weights of 32 rows, activations, bytes from row to row of them, groups of 4
 //     columns, an offset for each row, sums): the exact sums of weights as they are stored, which
 //     are 8 larger, less the offsets
@@ -36,6 +36,25 @@ namespace {
 
 LFK_INLINE Floats load_floats(const uint8_t *array, int64_t i) {
   return load(reinterpret_cast<const float *>(array + i * 4));
+}
+
+// ---- floats, or twice as many ----
+
+using Wide = decltype(Dot::splat_values(0.0f));
+template <class V> constexpr int kTiles = sizeof(V) / sizeof(Floats); // whose units V holds
+
+template <class V> LFK_INLINE V splat_as(float value) {
+  if constexpr (kTiles<V> == 1)
+    return splat(value);
+  else
+    return Dot::splat_values(value);
+}
+
+template <class V> LFK_INLINE V load_as(const uint8_t *floats, int64_t i) {
+  if constexpr (kTiles<V> == 1)
+    return load_floats(floats, i);
+  else
+    return Dot::load_values(floats + i * 4);
 }
 
 // Where sums go: out[row][i] = fma(sum, scale of the row * scale i, addend[row][i]). Elements are
@@ -78,14 +97,18 @@ template <Arithmetic F, int R> struct Rows {
     return Sums{};
   }
 
-  LFK_INLINE void put(int r, int64_t i, Integers sums) const {
-    const Floats scale = splat(row_scales[r]) * load_floats(scales, i);
-    const Floats floats = F == Arithmetic::float32 ? as_floats(sums) : to_floats(sums);
-    store(outs[r] + i, fma(floats, scale, load_floats(addends[r], i)));
+  // Sums as floats, the first of which is element i.
+  template <class V> LFK_INLINE void put(int r, int64_t i, V sums) const {
+    put_scaled(r, i, sums, splat_as<V>(row_scales[r]) * load_as<V>(scales, i));
   }
-  // Whose scales of the matrix are in them.
-  LFK_INLINE void put_values(int r, int64_t i, Floats values) const {
-    store(outs[r] + i, fma(values, splat(row_scales[r]), load_floats(addends[r], i)));
+  // With the matrix's scales in them.
+  template <class V> LFK_INLINE void put_values(int r, int64_t i, V values) const {
+    put_scaled(r, i, values, splat_as<V>(row_scales[r]));
+  }
+
+private:
+  template <class V> LFK_INLINE void put_scaled(int r, int64_t i, V values, V scale) const {
+    store(outs[r] + i, fma(values, scale, load_as<V>(addends[r], i)));
   }
 };
 
@@ -130,14 +153,13 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &r
   while (q != end)
     add_group(sums[0]);
   LFK_UNROLLED (r, R) {
-    LFK_UNROLLED (g, 4) {
-      auto &sum = sums[0][r][g / Dot::kGates];
+    LFK_UNROLLED (i, kRegisters) {
+      auto &sum = sums[0][r][i];
       if constexpr (kChains > 1) {
-        if (g % Dot::kGates == 0)
-          LFK_UNROLLED (chain, kChains - 1)
-            sum = plus<Dot>(sum, sums[chain + 1][r][g / Dot::kGates]);
+        LFK_UNROLLED (chain, kChains - 1)
+          sum = plus<Dot>(sum, sums[chain + 1][r][i]);
       }
-      rows.put(r, at + g * kStripRows, Dot::gate(sum, g % Dot::kGates));
+      rows.put(r, at + i * Dot::kGates * kStripRows, Dot::values<F>(sum));
     }
   }
 }
@@ -187,7 +209,7 @@ LFK_INLINE void strip_products(const Matrix &m, const Slice &slice, int first, i
   }
   LFK_UNROLLED (l, L) {
     LFK_UNROLLED (r, R)
-      rows.put(r, slice.strips[first + l] * kStripRows, StripDot::gate(sums[l][r], 0));
+      rows.put(r, slice.strips[first + l] * kStripRows, StripDot::values<F>(sums[l][r]));
   }
 }
 

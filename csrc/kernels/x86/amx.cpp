@@ -132,7 +132,7 @@ LFK_INLINE void put(const Matrix &m, int64_t row, const Sums &sums, const Activa
     const __m512i zeros = Dot::times(row_sums, -zero_points[r]);
     const __m512 scale = Dot::splat_values(row_scales[r]) * scales;
     const __m512i exact = Dot::plus(_mm512_load_si512(sums[r]), zeros);
-    _mm512_storeu_ps(out, fma(to_floats(exact), scale, Dot::load_values(addend)));
+    store(out, fma(to_floats(exact), scale, Dot::load_values(addend)));
   }
 }
 

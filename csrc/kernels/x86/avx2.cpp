@@ -75,7 +75,6 @@ struct Dot : Registers256 {
   using Int4Sums = Integers;
   static Floats load_values(const uint8_t *p) { return as_floats(load(p)); }
   static Floats splat_values(float value) { return splat(value); }
-  static Floats gate_values(Floats values, int) { return values; }
   static Floats join(Floats first, Floats) { return first; }
 
   // A pass takes 8 rows of the low halves of bytes and 8 of the high ones.

@@ -99,7 +99,8 @@ LFK_INLINE void paired_strip_products(const Matrix &m, const Slice &slice, int f
   LFK_UNROLLED (l, L) {
     LFK_UNROLLED (r, R) {
       const __m512i of_row = r % 2 ? _mm512_srli_epi64(sums[l][r / 2], 32) : sums[l][r / 2];
-      rows.put(r, slice.strips[first + l] * kStripRows, _mm512_cvtepi64_epi32(of_row));
+      rows.put(r, slice.strips[first + l] * kStripRows,
+               StripDot::values<F>(_mm512_cvtepi64_epi32(of_row)));
     }
   }
 }

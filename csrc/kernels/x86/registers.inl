@@ -71,7 +71,9 @@ struct Registers256 {
   static constexpr bool kPaired = false;
 
   template <Arithmetic> static constexpr int strips() { return kSliceStrips; }
-  static Integers gate(Integers sums, int) { return sums; }
+  template <Arithmetic F> static Floats values(Integers sums) {
+    return F == Arithmetic::float32 ? as_floats(sums) : to_floats(sums);
+  }
 
   static Integers row_sums(const Matrix &m, int64_t row) {
     if (m.wide_row_sums)

@@ -11,6 +11,7 @@ namespace {
 
 LFK_INLINE __m512 to_floats(__m512i x) { return _mm512_cvtepi32_ps(x); }
 LFK_INLINE __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+LFK_INLINE void store(float *p, __m512 x) { _mm512_storeu_ps(p, x); }
 LFK_INLINE __m512 min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
 LFK_INLINE __m512 max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
 
@@ -18,7 +19,7 @@ struct VnniDot {
   using Register = __m512i;
   template <Arithmetic> using Sums = Register;
   static constexpr int kGates = 2;
-  static constexpr int kDensePairs = 48, kLeastTiles = 1;
+  static constexpr int kDensePairs = 64, kLeastTiles = 2;
   static constexpr int32_t kOffset = 0;
   // vpdpbusd never saturates: no weights need another form.
   static constexpr Arithmetic kPairs8 = Arithmetic::any8;
@@ -41,8 +42,8 @@ struct VnniDot {
   static Register times(Register a, int32_t b) {
     return _mm512_mullo_epi32(a, _mm512_set1_epi32(b));
   }
-  static Integers gate(Register sums, int i) {
-    return i == 0 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
+  template <Arithmetic F> static __m512 values(Register sums) {
+    return F == Arithmetic::float32 ? _mm512_castsi512_ps(sums) : to_floats(sums);
   }
   template <Arithmetic F> static Register activations(int32_t group) {
     return _mm512_set1_epi32(group);
@@ -66,9 +67,6 @@ struct VnniDot {
   static __m512 join(Floats low, Floats high) {
     return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(low)),
                                                _mm256_castps_pd(high), 1));
-  }
-  static Floats gate_values(__m512 values, int i) {
-    return as_floats(gate(_mm512_castps_si512(values), i));
   }
   // Of a byte 16 high + low, with its top bit the other way round the signed 16 (high - 8) + low:
   // its products with those of the low half subtracted are 16 times those of the high one less 8.
