@@ -39,19 +39,25 @@ inline int64_t scratch_bytes(const Matrix &matrix, int64_t rows) {
   return matrix.is_sparse() && rows > 1 ? kMostRelaidRows * round_up(matrix.groups, 8) * 4 : 0;
 }
 
-// One time step of one layer and direction. Float rows are [rows][num_tiles * 32] for gates and
-// [rows][num_tiles * 8] for c and h, contiguous.
-struct StepArguments {
-  int64_t rows = 0;
-  ActivationRows h_in;                // in hh's arithmetic
-  const float *input_gates = nullptr; // bias and input products, in tile order
-  float *c = nullptr;                 // in and out
-  float *h = nullptr;                 // out: o tanh(c)
-};
-
 // Tiles begin .. end - 1 of a matrix: where it is block-sparse, whole windows of it.
 struct TileRange {
   int64_t begin, end;
+};
+
+// Rows of floats for a range of tiles, [rows][tiles * 32]: from row to row it is `stride` elements.
+template <class Float> struct TileRows {
+  Float *first = nullptr; // of the range's first tile
+  int64_t stride = 0;
+};
+
+// One time step of one layer and direction, for a range of hh's tiles.
+struct StepArguments {
+  int64_t rows = 0;
+  ActivationRows h_in;               // in hh's arithmetic
+  TileRows<const float> input_gates; // bias and input products of the range
+  // [rows][num_tiles * 8], all of a layer's units:
+  float *c = nullptr; // in and out
+  float *h = nullptr; // out: o tanh(c)
 };
 
 inline TileRange all_tiles(const Matrix &matrix) { return {0, matrix.num_tiles}; }
@@ -63,12 +69,14 @@ struct Kernels {
                        const ActivationRows &row);
 
   // out[row][tile][32] = fma(products, scale of x's row * scale of the weight row, bias) for a
-  // range of tiles; bias as in the packed form, or null for none.
+  // range of tiles; bias of all tiles as in the packed form, or null for none.
   void (*products)(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_t rows,
-                   const ActivationRows &x, float *out);
+                   const ActivationRows &x, TileRows<float> out);
 
-  // gates[tile][32] = the column of a table that a token id has + bias, as in the packed form.
-  void (*look_up)(const Matrix &table, int64_t id, const uint8_t *bias, float *gates);
+  // gates[tile][32] = the column of a table that a token id has + bias, for a range of tiles; bias
+  // of all tiles as in the packed form.
+  void (*look_up)(const Matrix &table, TileRange tiles, int64_t id, const uint8_t *bias,
+                  float *gates);
 
   // Recurrent products, gates, c and h in one pass, for the units of a range of tiles.
   void (*step)(const Matrix &hh, TileRange tiles, const StepArguments &arguments);

@@ -10,7 +10,8 @@ namespace lstm_fastkernels {
 CellState::CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows,
                      int most_members)
     : call_(call), cell_(cell), weights_(call.stack.layers[static_cast<size_t>(cell)]), rows_(rows),
-      c_(memory.allocate<float>(rows.size() * call.units_per_row())),
+      window_(std::max(window_of(weights_.ih), window_of(weights_.hh))),
+      pieces_(memory, most_members), c_(memory.allocate<float>(rows.size() * call.units_per_row())),
       h_stride_(call.units_per_row()), turns_(rows.size() == 1 && call.stack.shape.proj_size == 0),
       quantized_h_(memory, weights_.hh, rows.size(), call.stack.shape.output_size(), most_members) {
   cell_output_ = h_ = memory.allocate<float>((rows.size() + turns_) * h_stride_);
@@ -31,30 +32,38 @@ ActivationRows CellState::quantized(const Operand &to, const float *rows, int64_
   return to.take(call_.kernels, count, member);
 }
 
-void CellState::step(int64_t step, int64_t count, const float *input_gates,
-                     const Member &member) const {
+TileRange CellState::share(const Member &member) const {
+  const int64_t all = weights_.hh.num_tiles;
+  return {member.first(all, window_), member.last(all, window_)};
+}
+
+StepArguments CellState::begin(int64_t step, int64_t count, const Member &member) const {
   const bool projected = quantized_cell_output_.has_value();
   StepArguments a;
   a.rows = count;
   a.h_in = quantized(quantized_h_, h_of(step), h_stride_, count,
                      projected ? RowKind::any : RowKind::bounded, member); // projected: no bound
-  a.input_gates = input_gates;
   a.c = c_;
   a.h = projected ? cell_output_ : h_of(step + 1);
-  call_.kernels.step(weights_.hh, share_of(weights_.hh, member), a);
-  if (projected) {
+  return a;
+}
+
+void CellState::end(int64_t step, int64_t count, const Member &member) const {
+  if (quantized_cell_output_) {
     member.meet();
     const ActivationRows outputs =
         quantized(*quantized_cell_output_, cell_output_, call_.units_per_row(), count,
                   RowKind::bounded, member);
-    call_.kernels.products(weights_.hr, share_of(weights_.hr, member), nullptr, count, outputs, h_);
+    const TileRange tiles = share_of(weights_.hr, member);
+    call_.kernels.products(weights_.hr, tiles, nullptr, count, outputs,
+                           {h_of(step + 1) + tiles.begin * kTileRows, h_stride_});
   }
   member.meet();
 }
 
 RowRange CellState::share_of_output(const Member &member) const {
   const bool projected = quantized_cell_output_.has_value();
-  const TileRange tiles = share_of(projected ? weights_.hr : weights_.hh, member);
+  const TileRange tiles = projected ? share_of(weights_.hr, member) : share(member);
   const int64_t columns = projected ? kTileRows : kTileUnits, all = call_.stack.shape.output_size();
   return {std::min(tiles.begin * columns, all), std::min(tiles.end * columns, all)};
 }

@@ -9,6 +9,7 @@
 #include "common/workspace.h"
 #include "kernels/implementations.h"
 #include "runtime/operand.h"
+#include "runtime/pieces.h"
 #include "runtime/state_rows.h"
 #include "runtime/team.h"
 #include "weights/packed.h"
@@ -34,10 +35,37 @@ public:
   // Takes its memory, for a team of at most so many, and loads h0 and c0.
   CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows, int most_members);
 
+  // The tiles that are a member's, of gates and units.
+  TileRange share(const Member &member) const;
   // Step `step`, counted from 0 in the direction of travel from the first one that has rows on, of
-  // the first `count` rows from their gates' input products, of which a member needs those of its
-  // share of tiles.
-  void step(int64_t step, int64_t count, const float *input_gates, const Member &member) const;
+  // the first `count` rows: of a member's share of tiles, whose input gates are given.
+  void step(int64_t step, int64_t count, TileRows<const float> input_gates,
+            const Member &member) const {
+    StepArguments a = begin(step, count, member);
+    a.input_gates = input_gates;
+    call_.kernels.step(weights_.hh, share(member), a);
+    end(step, count, member);
+  }
+  // The same of a few tiles at a time, as members come to them: input_gates(tiles) makes theirs.
+  template <class InputGates>
+  void step_by_pieces(int64_t step, int64_t count, const Member &member,
+                      const InputGates &input_gates) const {
+    StepArguments a = begin(step, count, member);
+    const int64_t size = tiles_of_a_piece(count, member.size()), all = weights_.hh.num_tiles;
+    pieces_.for_each(step + 1, divide_up(all, size), member, [&](int64_t i) {
+      const TileRange tiles{i * size, std::min((i + 1) * size, all)};
+      a.input_gates = input_gates(tiles);
+      call_.kernels.step(weights_.hh, tiles, a);
+    });
+    end(step, count, member);
+  }
+  // So many that their gates fit the first cache, and that there are pieces for all members.
+  int64_t tiles_of_a_piece(int64_t rows, int members) const {
+    constexpr int64_t kLeast = 2, kPairs = 64; // of tiles and rows
+    const int64_t of_each = std::max<int64_t>(1, weights_.hh.num_tiles / (2 * members));
+    const int64_t fitting = std::max(kLeast, kPairs / rows);
+    return round_up(members > 1 ? std::min(fitting, of_each) : fitting, window_);
+  }
   // The output of a row before a step: h, or its projection.
   const float *output(int64_t step, int64_t row) const { return h_of(step) + row * h_stride_; }
   // Of the output's columns, those that are a member's to pass on after a step.
@@ -46,6 +74,10 @@ public:
   void store(int64_t steps) const;
 
 private:
+  // What precedes and follows the products of a step.
+  StepArguments begin(int64_t step, int64_t count, const Member &member) const;
+  void end(int64_t step, int64_t count, const Member &member) const;
+
   // Of h0, c0, h_n or c_n.
   uint8_t *caller_row(const void *state, int64_t columns, int64_t row) const;
   void load();
@@ -58,6 +90,8 @@ private:
   const int64_t cell_;
   const PackedLayer &weights_;
   const RowRange rows_;
+  const int64_t window_; // of tiles that go together
+  const Pieces pieces_;
   float *c_;
   float *cell_output_; // o tanh(c)
   float *h_;           // the output: cell_output_, or its projection

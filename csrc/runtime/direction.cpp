@@ -18,6 +18,11 @@ Direction::Direction(const Call &call, Workspace &memory, int64_t layer, int64_t
   }
   while (steps_ > 0 && active(steps_ - 1) == 0)
     --steps_;
+  if (active(call.arguments.time_steps - 1) < kRowsOfPieces)
+    gates_count_ = most_rows * call.gates_per_row();
+  if (rows.size() >= kRowsOfPieces)
+    for (const int64_t count : {kRowsOfPieces, rows.size()}) // those between need no more
+      gates_count_ = std::max(gates_count_, most_members * gates_of_a_piece(count, 1));
 }
 
 int64_t Direction::active(int64_t t) const {
@@ -25,10 +30,14 @@ int64_t Direction::active(int64_t t) const {
 }
 
 Chunk Direction::next_chunk(int64_t begin, int64_t most_rows) const {
-  int64_t end = begin, rows = 0;
-  do
-    rows += active(time(end++));
-  while (end < call_.arguments.time_steps && rows + active(time(end)) <= most_rows);
+  int64_t end = begin + 1, rows = active(time(begin));
+  if (rows < kRowsOfPieces)
+    for (; end < call_.arguments.time_steps; ++end) {
+      const int64_t more = active(time(end));
+      if (more >= kRowsOfPieces || rows + more > most_rows)
+        break;
+      rows += more;
+    }
   return {begin, end};
 }
 
@@ -49,50 +58,53 @@ void Direction::run(Chunk chunk, const Plane &in, const Plane &out, float *gates
   int64_t rows = 0;
   for (int64_t s = chunk.begin; s < chunk.end; ++s)
     rows += active(time(s));
-  if (input_)
-    multiply(chunk, rows, in, gates, member);
-  else
-    look_up_ids(chunk, rows, in, gates, member);
-
-  const RowRange share = state_.share_of_output(member);
-  int64_t first = 0;
-  for (int64_t s = chunk.begin; s < chunk.end; ++s) {
-    const int64_t n = active(time(s));
-    if (n == 0)
-      continue; // rows that have ended, or not begun
-    const int64_t step = step_of(s);
-    state_.step(step, n, gates + first * call_.gates_per_row(), member);
-    for (int64_t row = 0; row < n; ++row)
-      narrow(state_.output(step + 1, row) + share.begin, share.size(), out.type,
-             out.at(call_.schedule, time(s), rows_.begin + row, first + row) +
-                 share.begin * bytes_of(out.type));
-    first += n;
+  const ActivationRows *const x = input_ ? &quantize_inputs(chunk, rows, in, member) : nullptr;
+  const auto input_gates = [&](TileRange tiles, TileRows<float> to) {
+    if (x)
+      return call_.kernels.products(ih_, tiles, bias_, rows, *x, to);
+    for_each_row(chunk, {0, rows}, in, [&](int64_t chunk_row, const uint8_t *row) {
+      call_.kernels.look_up(ih_, tiles, read<int32_t>(row, 0), bias_,
+                            to.first + chunk_row * to.stride);
+    });
+  };
+  if (chunk.end - chunk.begin == 1 && rows >= kRowsOfPieces) {
+    gates += member.index() * gates_of_a_piece(rows, member.size());
+    state_.step_by_pieces(step_of(chunk.begin), rows, member, [&](TileRange tiles) {
+      const int64_t stride = (tiles.end - tiles.begin) * kTileRows;
+      input_gates(tiles, {gates, stride});
+      return TileRows<const float>{gates, stride};
+    });
+    pass_on(chunk.begin, 0, out, member);
+  } else {
+    const TileRange share = state_.share(member);
+    const TileRows<float> all{gates + share.begin * kTileRows, call_.gates_per_row()};
+    input_gates(share, all);
+    int64_t first = 0;
+    for (int64_t s = chunk.begin; s < chunk.end; ++s)
+      if (const int64_t n = active(time(s))) { // else rows have ended, or not begun
+        state_.step(step_of(s), n, {all.first + first * all.stride, all.stride}, member);
+        pass_on(s, first, out, member);
+        first += n;
+      }
   }
   member.meet();
 }
 
-void Direction::multiply(Chunk chunk, int64_t rows, const Plane &in, float *gates,
-                         const Member &member) const {
+void Direction::pass_on(int64_t s, int64_t first, const Plane &out, const Member &member) const {
+  const RowRange share = state_.share_of_output(member);
+  for (int64_t row = 0; row < active(time(s)); ++row)
+    narrow(state_.output(step_of(s) + 1, row) + share.begin, share.size(), out.type,
+           out.at(call_.schedule, time(s), rows_.begin + row, first + row) +
+               share.begin * bytes_of(out.type));
+}
+
+const ActivationRows &Direction::quantize_inputs(Chunk chunk, int64_t rows, const Plane &in,
+                                                 const Member &member) const {
   float *const widened = widened_ + member.index() * columns_;
   for_each_row(chunk, input_->share(rows, member), in, [&](int64_t chunk_row, const uint8_t *row) {
     quantize_input(row, in.type, chunk_row, widened, member);
   });
-  call_.kernels.products(ih_, share_of(ih_, member), bias_, rows,
-                         input_->take(call_.kernels, rows, member), gates);
-  // Members go on with the gates that they made, unless the two matrices are shared out
-  // otherwise.
-  if (ih_.is_sparse() != call_.stack.layers[static_cast<size_t>(cell_)].hh.is_sparse())
-    member.meet();
-}
-
-void Direction::look_up_ids(Chunk chunk, int64_t rows, const Plane &in, float *gates,
-                            const Member &member) const {
-  const RowRange share{member.first(rows), member.last(rows)};
-  for_each_row(chunk, share, in, [&](int64_t chunk_row, const uint8_t *row) {
-    call_.kernels.look_up(ih_, read<int32_t>(row, 0), bias_,
-                          gates + chunk_row * call_.gates_per_row());
-  });
-  member.meet();
+  return input_->take(call_.kernels, rows, member);
 }
 
 void Direction::quantize_input(const uint8_t *row, DataType type, int64_t to, float *widened,

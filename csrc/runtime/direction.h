@@ -12,6 +12,10 @@
 
 namespace lstm_fastkernels {
 
+// Steps of so many rows or more are done by pieces, from input products to h: what is between never
+// leaves the first cache. Those of less rows share the way of the input's weights.
+constexpr int64_t kRowsOfPieces = 8;
+
 // A run of time steps in the direction of travel: step s is time s, or T - 1 - s in reverse.
 struct Chunk {
   int64_t begin, end;
@@ -24,11 +28,12 @@ public:
   Direction(const Call &call, Workspace &memory, int64_t layer, int64_t direction, RowRange rows,
             int64_t most_rows, int most_members);
 
-  // The next chunk of at most `most_rows` rows, at least one step.
+  // The next chunk of at most `most_rows` rows, at least one step; alone, where it has many rows.
   Chunk next_chunk(int64_t begin, int64_t most_rows) const;
 
-  // `gates` is scratch for the chunk's rows. Input rows are read before any output row is written,
-  // and all output rows are when it returns.
+  // How many gates the scratch memory of `run` has to hold.
+  int64_t gates_count() const { return gates_count_; }
+  // Input rows are read before any output row is written, and all output rows are when it returns.
   void run(Chunk chunk, const Plane &in, const Plane &out, float *gates,
            const Member &member) const noexcept;
 
@@ -42,16 +47,19 @@ private:
     return reverse_ ? s - (call_.arguments.time_steps - steps_) : s;
   }
 
+  int64_t gates_of_a_piece(int64_t rows, int members) const {
+    return rows * state_.tiles_of_a_piece(rows, members) * kTileRows;
+  }
+
   // Calls visit(chunk row, its place in the plane) for a range of a chunk's rows.
   template <class Visit>
   void for_each_row(Chunk chunk, RowRange range, const Plane &in, const Visit &visit) const;
-  // The input part of a chunk's gates: of a member's tiles, or of its rows for all members.
-  void multiply(Chunk chunk, int64_t rows, const Plane &in, float *gates,
-                const Member &member) const;
-  void look_up_ids(Chunk chunk, int64_t rows, const Plane &in, float *gates,
-                   const Member &member) const;
+  const ActivationRows &quantize_inputs(Chunk chunk, int64_t rows, const Plane &in,
+                                        const Member &member) const;
   void quantize_input(const uint8_t *row, DataType type, int64_t to, float *widened,
                       const Member &member) const;
+  // The output of step s, whose first row is the chunk's row `first`: a member's share of it.
+  void pass_on(int64_t s, int64_t first, const Plane &out, const Member &member) const;
 
   const Call &call_;
   const bool reverse_;
@@ -64,6 +72,7 @@ private:
   float *widened_ = nullptr;     // a row for each member
   const CellState state_;
   int64_t steps_; // that have rows
+  int64_t gates_count_ = 0;
 };
 
 } // namespace lstm_fastkernels

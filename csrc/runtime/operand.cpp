@@ -28,8 +28,8 @@ const ActivationRows *allocate_for_members(Workspace &memory, const Matrix &targ
 } // namespace
 
 TileRange share_of(const Matrix &matrix, const Member &member) {
-  const int64_t piece = matrix.is_sparse() ? kWindowTiles : 1;
-  return {member.first(matrix.num_tiles, piece), member.last(matrix.num_tiles, piece)};
+  const int64_t window = window_of(matrix);
+  return {member.first(matrix.num_tiles, window), member.last(matrix.num_tiles, window)};
 }
 
 Operand::Operand(Workspace &memory, const PackedMatrix &matrix, int64_t rows, int64_t columns,
@@ -48,13 +48,16 @@ const ActivationRows &Operand::take(const Kernels &kernels, int64_t count,
   const ActivationRows &first = first_[member.index()];
   if (!matrix_.is_low_rank())
     return first;
-  kernels.products(matrix_.v, share_of(matrix_.v, member), nullptr, count, first, between_);
+  const TileRange tiles = share_of(matrix_.v, member);
+  const int64_t columns = matrix_.v.num_tiles * kTileRows;
+  kernels.products(matrix_.v, tiles, nullptr, count, first,
+                   {between_ + tiles.begin * kTileRows, columns});
   member.meet();
   const ActivationRows &second = second_[member.index()];
   const RowRange own = share(count, member);
   for (int64_t row = own.begin; row < own.end; ++row)
-    kernels.quantize_row(between_ + row * matrix_.v.num_tiles * kTileRows, matrix_.rank,
-                         RowKind::any, matrix_, second.from(row));
+    kernels.quantize_row(between_ + row * columns, matrix_.rank, RowKind::any, matrix_,
+                         second.from(row));
   meet(member);
   return second;
 }

@@ -15,6 +15,9 @@ struct RowRange {
   int64_t size() const { return end - begin; }
 };
 
+// Tiles that go together.
+inline int64_t window_of(const Matrix &matrix) { return matrix.is_sparse() ? kWindowTiles : 1; }
+
 // The tiles of a matrix that are a member's.
 TileRange share_of(const Matrix &matrix, const Member &member);
 

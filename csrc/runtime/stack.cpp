@@ -69,9 +69,7 @@ public:
   // teams at once.
   Layers(const Call &call, Workspace &memory, RowRange rows, int64_t most_rows, int most_members,
          int64_t places, int64_t teams)
-      : call_(call), y_(y_plane(call.arguments)), places_(places),
-        gates_count_(most_rows * call.gates_per_row()),
-        gates_(memory.allocate<float>(teams * gates_count_)) {
+      : call_(call), y_(y_plane(call.arguments)), places_(places) {
     const LstmShape &shape = call.stack.shape;
     const int64_t row_bytes = shape.output_size() * int64_t{sizeof(float)};
     const int64_t planes = (num_layers() - 1) * places;
@@ -82,8 +80,11 @@ public:
       new (between_ + i)
           Plane{Plane::Addressing::chunk, memory.allocate<uint8_t>(most_rows * row_bytes),
                 DataType::float32, row_bytes};
-    for (int64_t layer = 0; layer < num_layers(); ++layer)
+    for (int64_t layer = 0; layer < num_layers(); ++layer) {
       new (layers_ + layer) Direction(call, memory, layer, 0, rows, most_rows, most_members);
+      gates_count_ = std::max(gates_count_, layers_[layer].gates_count());
+    }
+    gates_ = memory.allocate<float>(teams * gates_count_);
   }
 
   int64_t num_layers() const { return call_.stack.shape.num_layers; }
@@ -106,8 +107,9 @@ public:
 private:
   const Call &call_;
   const Plane y_;
-  const int64_t places_, gates_count_;
-  float *const gates_;
+  const int64_t places_;
+  int64_t gates_count_ = 0; // of a team
+  float *gates_;
   Direction *layers_;
   Plane *between_; // [layer][place]
 };
@@ -177,8 +179,8 @@ void run_direction(const Call &call, int64_t layer, int64_t direction, RowRange 
   Workspace memory;
   const LstmShape &shape = call.stack.shape;
   const int64_t most_rows = rows_a_chunk(call, rows.size());
-  float *gates = memory.allocate<float>(most_rows * call.gates_per_row());
   const Direction state(call, memory, layer, direction, rows, most_rows, team.most());
+  float *gates = memory.allocate<float>(state.gates_count());
   const Plane columns = out.columns_from(direction * shape.output_size());
   for_each_chunk(call, state, most_rows, team, [&](Chunk chunk, const Member &member) {
     state.run(chunk, in, columns, gates, member);

@@ -170,25 +170,27 @@ void sum_row(const Matrix &matrix, TileRange tiles, const ActivationRows &x, flo
 }
 
 void products(const Matrix &matrix, TileRange tiles, const uint8_t *bias, int64_t rows,
-              const ActivationRows &x, float *out) {
-  const int64_t width = matrix.num_tiles * kTileRows;
-  for (int64_t row = 0; row < rows; ++row, out += width) {
-    sum_row(matrix, tiles, x.from(row), out + tiles.begin * kTileRows);
-    for (int64_t i = tiles.begin * kTileRows; i < tiles.end * kTileRows; ++i)
-      out[i] = std::fma(out[i], x.scales[row] * row_scale(matrix, i),
-                        bias ? read<float>(bias, i) : -0.0f); // adding -0 changes nothing
+              const ActivationRows &x, TileRows<float> out) {
+  const int64_t begin = tiles.begin * kTileRows, end = tiles.end * kTileRows;
+  for (int64_t row = 0; row < rows; ++row) {
+    float *const sums = out.first + row * out.stride;
+    sum_row(matrix, tiles, x.from(row), sums);
+    for (int64_t i = begin; i < end; ++i)
+      sums[i - begin] = std::fma(sums[i - begin], x.scales[row] * row_scale(matrix, i),
+                                 bias ? read<float>(bias, i) : -0.0f); // adding -0 changes nothing
   }
 }
 
-void look_up(const Matrix &table, int64_t id, const uint8_t *bias, float *gates) {
-  const int64_t rows = table.num_tiles * kTileRows;
-  for (int64_t i = 0; i < rows; ++i)
-    gates[i] = table_value(table, id * rows + i) + read<float>(bias, i);
+void look_up(const Matrix &table, TileRange tiles, int64_t id, const uint8_t *bias, float *gates) {
+  const int64_t begin = tiles.begin * kTileRows, end = tiles.end * kTileRows;
+  for (int64_t i = begin; i < end; ++i)
+    gates[i - begin] =
+        table_value(table, id * table.num_tiles * kTileRows + i) + read<float>(bias, i);
 }
 
 // At most a window of tiles.
-void step_row(const Matrix &hh, TileRange tiles, int64_t row, const StepArguments &a) {
-  const float *const input_gates = a.input_gates + row * hh.num_tiles * kTileRows;
+void step_row(const Matrix &hh, TileRange tiles, int64_t row, const float *input_gates,
+              const StepArguments &a) {
   float sums[kWindowTiles * kTileRows];
   sum_row(hh, tiles, a.h_in.from(row), sums);
   for (int64_t unit = tiles.begin * kTileUnits; unit < tiles.end * kTileUnits; ++unit) {
@@ -196,7 +198,7 @@ void step_row(const Matrix &hh, TileRange tiles, int64_t row, const StepArgument
     for (int64_t g = 0; g < 4; ++g) {
       const int64_t i = unit / kTileUnits * kTileRows + g * kTileUnits + unit % kTileUnits;
       gates[g] = std::fma(sums[i - tiles.begin * kTileRows], a.h_in.scales[row] * row_scale(hh, i),
-                          input_gates[i]);
+                          input_gates[i - tiles.begin * kTileRows]);
     }
     const int64_t at = row * hh.num_tiles * kTileUnits + unit;
     a.h[at] = update_cell(gates, a.c[at]);
@@ -206,7 +208,9 @@ void step_row(const Matrix &hh, TileRange tiles, int64_t row, const StepArgument
 void step(const Matrix &hh, TileRange tiles, const StepArguments &a) {
   for (int64_t tile = tiles.begin; tile < tiles.end; tile += kWindowTiles)
     for (int64_t row = 0; row < a.rows; ++row)
-      step_row(hh, {tile, std::min(tile + kWindowTiles, tiles.end)}, row, a);
+      step_row(hh, {tile, std::min(tile + kWindowTiles, tiles.end)}, row,
+               a.input_gates.first + row * a.input_gates.stride + (tile - tiles.begin) * kTileRows,
+               a);
 }
 
 bool runs_here() { return true; }

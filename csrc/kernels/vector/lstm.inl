@@ -152,22 +152,24 @@ struct MinusZeros {
 constexpr MinusZeros kNoBias;
 
 void products(const Matrix &m, TileRange range, const uint8_t *bias, int64_t rows,
-              const ActivationRows &x, float *out) {
+              const ActivationRows &x, TileRows<float> out) {
   const uint8_t *const none = reinterpret_cast<const uint8_t *>(kNoBias.values);
-  const int64_t width = m.num_tiles * kTileRows;
   for (int64_t tile = range.begin; tile < range.end; tile += kWindowTiles) {
     const int64_t i = tile * kTileRows, left = range.end - tile;
     multiply(m, tile, left < kWindowTiles ? left : kWindowTiles, x, rows,
-             {m.scales + i * 4, bias ? bias + i * 4 : none, 0, out + i, width});
+             {m.scales + i * 4, bias ? bias + i * 4 : none, 0,
+              out.first + (tile - range.begin) * kTileRows, out.stride});
   }
 }
 
-void look_up(const Matrix &table, int64_t id, const uint8_t *bias, float *gates) {
-  const int64_t rows = table.num_tiles * kTileRows, bytes = weight_bytes(table.arithmetic);
-  const uint8_t *const column = table.tiles + id * rows * bytes;
+void look_up(const Matrix &table, TileRange range, int64_t id, const uint8_t *bias, float *gates) {
+  const int64_t begin = range.begin * kTileRows, rows = range.end * kTileRows - begin;
+  const int64_t bytes = weight_bytes(table.arithmetic);
+  const uint8_t *const column = table.tiles + (id * table.num_tiles * kTileRows + begin) * bytes;
+  const uint8_t *const biases = bias + begin * 4;
   const auto add_bias = [&](const auto &load_8) LFK_ALWAYS_INLINE {
     for (int64_t i = 0; i < rows; i += 8)
-      store(gates + i, load_8(column + i * bytes) + load_floats(bias + i * 4));
+      store(gates + i, load_8(column + i * bytes) + load_floats(biases + i * 4));
   };
   if (table.arithmetic == Arithmetic::table16)
     add_bias([&](const uint8_t *p) LFK_ALWAYS_INLINE { return load_halves(p); });
@@ -183,16 +185,16 @@ void step(const Matrix &m, TileRange range, const StepArguments &a) {
   const int64_t dense_tiles = fitting > Dot::kLeastTiles ? fitting : Dot::kLeastTiles;
   const int64_t most_tiles = m.is_sparse() ? kWindowTiles : dense_tiles;
   const int64_t most_rows = pairs / most_tiles;
-  const int64_t width = m.num_tiles * kTileRows;
   for (int64_t tile = range.begin; tile < range.end; tile += most_tiles) {
     const int64_t left = range.end - tile;
     const int64_t tiles = left < most_tiles ? left : most_tiles;
     for (int64_t row = 0; row < a.rows; row += most_rows) {
       const int64_t rows = a.rows - row < most_rows ? a.rows - row : most_rows;
-      const float *in = a.input_gates + row * width + tile * kTileRows;
+      const float *in =
+          a.input_gates.first + row * a.input_gates.stride + (tile - range.begin) * kTileRows;
       multiply(m, tile, tiles, a.h_in.from(row), rows,
-               {m.scales + tile * kTileRows * 4, reinterpret_cast<const uint8_t *>(in), width,
-                gates, tiles * kTileRows});
+               {m.scales + tile * kTileRows * 4, reinterpret_cast<const uint8_t *>(in),
+                a.input_gates.stride, gates, tiles * kTileRows});
       const auto for_each = [&](const auto &visit_wide, const auto &visit) LFK_ALWAYS_INLINE {
         constexpr int64_t kTogether = sizeof(Wide) / sizeof(Floats);
         for (int64_t r = 0; r < rows; ++r) {

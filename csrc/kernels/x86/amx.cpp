@@ -179,7 +179,7 @@ bool has_tiles(const Matrix &m, int64_t rows) {
 // Afterwards the tile registers are as if they had never been used: nothing of them has to be saved
 // when the thread is changed.
 void products_by_tiles(const Matrix &m, TileRange range, const uint8_t *bias, int64_t rows,
-                       const ActivationRows &x, float *out) {
+                       const ActivationRows &x, TileRows<float> out) {
   if (!has_tiles(m, rows))
     return avx512vnni::kImplementation.kernels.products(m, range, bias, rows, x, out);
   products(m, range, bias, rows, x, out);

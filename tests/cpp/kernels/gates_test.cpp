@@ -71,8 +71,9 @@ Cells step(std::string_view isa, const std::vector<Gates> &cells, int64_t tiles 
     out.c[n] = cells[n].c;
   }
   HeldRows h_in(zero.view(), rows, units);
-  kernels(isa).step(zero.view(), all_tiles(zero.view()),
-                    step_arguments(rows, h_in.view(), in.data(), out.c.data(), out.h.data()));
+  kernels(isa).step(
+      zero.view(), all_tiles(zero.view()),
+      step_arguments(zero.view(), rows, h_in.view(), in.data(), out.c.data(), out.h.data()));
   return out;
 }
 

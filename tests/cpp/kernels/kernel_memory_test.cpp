@@ -73,16 +73,17 @@ void check_products(const Matrix &packed, int64_t columns, int64_t rows) {
   const GuardedRows x(packed, rows, columns);
   const std::vector<float> zeros(static_cast<size_t>(packed.num_tiles * kTileRows), 0.0f);
   const Guarded<float> bias(zeros);
+  const int64_t width = packed.num_tiles * kTileRows;
   for (std::string_view isa : supported_isas()) {
     WITH("isa ", isa);
     const Guarded<float> out(std::vector<float>(zeros.size() * static_cast<size_t>(rows), -1.0f));
     kernels(isa).products(matrix.view(), all_tiles(matrix.view()),
                           reinterpret_cast<const uint8_t *>(bias.data()), rows, x.view(),
-                          out.data());
+                          {out.data(), width});
     for (size_t i = 0; i < zeros.size(); ++i) // all rows are alike
       CHECK(out.data()[i] == out.data()[zeros.size() * static_cast<size_t>(rows - 1) + i]);
     kernels(isa).products(matrix.view(), all_tiles(matrix.view()), nullptr, rows, x.view(),
-                          out.data());
+                          {out.data(), width});
   }
 }
 
@@ -95,7 +96,8 @@ void check_step(const Matrix &packed, int64_t columns, int64_t rows) {
   for (std::string_view isa : supported_isas()) {
     WITH("isa ", isa);
     const Guarded<float> c(marks), h(marks);
-    const StepArguments a = step_arguments(rows, h_in.view(), gates.data(), c.data(), h.data());
+    const StepArguments a =
+        step_arguments(packed, rows, h_in.view(), gates.data(), c.data(), h.data());
     kernels(isa).step(matrix.view(), all_tiles(matrix.view()), a);
     for (int64_t unit = 0; unit < units; ++unit)
       CHECK(h.data()[unit] != 9.0f && h.data()[unit] == h.data()[(rows - 1) * units + unit]);

@@ -170,7 +170,7 @@ void check_teams(const SourceStack &stack, int64_t T, int64_t B) {
 TEST(forward_does_not_depend_on_teams) {
   for (int64_t directions : {1, 2})
     for (int64_t proj : {0, 9})
-      for (int64_t B : {1, 2, 7}) {
+      for (int64_t B : {1, 2, 7, 19}) {
         WITH("directions ", directions, " proj ", proj);
         check_teams(random_stack(shape_of(7, 33, proj, 2, directions), Weights::any, 33), 29, B);
       }
@@ -185,28 +185,31 @@ TEST(members_without_a_share_take_part) {
 TEST(teams_run_every_kind_of_matrix) {
   for (const Precision &precision : kPrecisions) {
     const SourceStack dense = random_stack(shape_of(40, 151, 0, 1, 1, precision), Weights::any, 35);
-    check_teams(dense, 5, 1);
-    check_teams(dense, 5, 3);
+    for (int64_t B : {1, 3, 13})
+      check_teams(dense, 5, B);
   }
   for (const Precision &table : kTables)
-    check_teams(with_tables(random_stack(shape_of(23, 151, 0, 2), Weights::any, 35), table, 36), 5,
-                3);
+    for (int64_t B : {3, 13})
+      check_teams(with_tables(random_stack(shape_of(23, 151, 0, 2), Weights::any, 35), table, 36),
+                  5, B);
   // More than one window of a block-sparse matrix, whole windows of which are shared out.
   for (const Precision &precision : kBlockPrecisions)
-    check_teams(in_blocks(random_stack(shape_of(9, 151, 0, 2, 1, precision), Weights::any, 36),
-                          {8, 4}, 0.5f),
-                5, 1);
-  // One matrix dense and the other not: their shares differ.
+    for (int64_t B : {1, 13})
+      check_teams(in_blocks(random_stack(shape_of(9, 151, 0, 2, 1, precision), Weights::any, 36),
+                            {8, 4}, 0.5f),
+                  5, B);
+  // One matrix dense and the other not: whole windows of both are.
   for (uint64_t seed = 0; seed < 4; ++seed)
-    check_teams(in_mixed_blocks(random_stack(shape_of(9, 151, 5, 2), Weights::any, 37), seed), 5,
-                2);
+    for (int64_t B : {2, 13})
+      check_teams(in_mixed_blocks(random_stack(shape_of(9, 151, 5, 2), Weights::any, 37), seed), 5,
+                  B);
 }
 
 // Of which both factors are shared out.
 TEST(teams_run_low_rank_matrices) {
   for (const Precision &precision : kPrecisions)
     for (int64_t directions : {1, 2})
-      for (int64_t B : {1, 3}) {
+      for (int64_t B : {1, 13}) {
         WITH("precision ", precision_name(precision), " directions ", directions);
         const TypedShape shape = shape_of(70, 151, 67, 2, directions, precision);
         check_teams(in_factors(random_stack(shape, Weights::any, 43), 44), 5, B);

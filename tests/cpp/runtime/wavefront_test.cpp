@@ -122,7 +122,7 @@ void check_layers_at_once(const SourceStack &stack, int64_t T, int64_t B) {
 TEST(forward_does_not_depend_on_layers_at_once) {
   for (int64_t layers : {2, 5})
     for (int64_t proj : {0, 9})
-      for (int64_t B : {1, 2, 7})
+      for (int64_t B : {1, 2, 7, 11})
         for (int64_t T : {1, 5, 67})
           check_layers_at_once(random_stack(shape_of(7, 17, proj, layers), Weights::any, 53), T, B);
 }

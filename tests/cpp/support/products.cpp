@@ -93,7 +93,8 @@ void check_products(const SourceMatrix &source, const Matrix &packed, const uint
     for (std::string_view isa : supported_isas()) {
       WITH("isa ", isa, " rows ", rows);
       std::vector<float> out(expected.size(), 9.0f);
-      kernels(isa).products(packed, all_tiles(packed), bias, rows, x.view(), out.data());
+      kernels(isa).products(packed, all_tiles(packed), bias, rows, x.view(),
+                            {out.data(), packed.num_tiles * kTileRows});
       CHECK_SAME(out, expected);
     }
   }
@@ -110,8 +111,9 @@ Stepped step(std::string_view isa, const Matrix &hh, HeldRows h_in, const std::v
   const int64_t units = hh.num_tiles * kTileUnits;
   Stepped out{std::vector<float>(static_cast<size_t>(rows * units), 0.0f), {}};
   out.h = out.c;
-  kernels(isa).step(hh, all_tiles(hh),
-                    step_arguments(rows, h_in.view(), gates.data(), out.c.data(), out.h.data()));
+  kernels(isa).step(
+      hh, all_tiles(hh),
+      step_arguments(hh, rows, h_in.view(), gates.data(), out.c.data(), out.h.data()));
   return out;
 }
 

@@ -79,12 +79,12 @@ private:
 };
 
 // A step over buffers that the test holds.
-inline StepArguments step_arguments(int64_t rows, const ActivationRows &h_in, const float *gates,
-                                    float *c, float *h) {
+inline StepArguments step_arguments(const Matrix &hh, int64_t rows, const ActivationRows &h_in,
+                                    const float *gates, float *c, float *h) {
   StepArguments a;
   a.rows = rows;
   a.h_in = h_in;
-  a.input_gates = gates;
+  a.input_gates = {gates, hh.num_tiles * kTileRows};
   a.c = c;
   a.h = h;
   return a;

@@ -1,0 +1,109 @@
+// Pieces: each is done once, whoever comes to it, and a member that is held up leaves its own.
+#include "runtime/pieces.h"
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "support.h"
+
+namespace lstm_fastkernels {
+namespace {
+
+// Runs work(member) on all members of a team of so many, as long as there are pieces of work.
+template <class Work> void run_on_team(int members, int turns, const Work &work) {
+  Team team(members);
+  std::vector<std::thread> others;
+  for (int i = 1; i < members; ++i)
+    others.emplace_back([&] { team.serve(); });
+  while (!team.is_complete())
+    std::this_thread::yield();
+  for (int turn = 1; turn <= turns; ++turn)
+    team.run([&](const Member &member) { work(turn, member); });
+  team.close();
+  for (std::thread &thread : others)
+    thread.join();
+}
+
+TEST(each_piece_is_done_once_in_each_turn) {
+  constexpr int kTurns = 50;
+  for (int members : {1, 2, 3, 5})
+    for (int64_t count : {0, 1, 2, 5, 64}) {
+      WITH(members, " members, ", count, " pieces");
+      Workspace memory;
+      const Pieces pieces(memory, members);
+      std::vector<std::atomic<int>> done(static_cast<size_t>(count));
+      std::atomic<int> wrong{0};
+      run_on_team(members, kTurns, [&](int turn, const Member &member) {
+        if (turn % 7 == member.index())
+          std::this_thread::yield();
+        pieces.for_each(turn * 3, count, member, [&](int64_t i) {
+          wrong += done[static_cast<size_t>(i)].fetch_add(1) != turn - 1;
+        });
+      });
+      CHECK(wrong == 0);
+      for (const std::atomic<int> &times : done)
+        CHECK(times == kTurns);
+    }
+}
+
+TEST(members_begin_with_their_own_pieces) {
+  constexpr int64_t kCount = 7;
+  constexpr int kMembers = 3;
+  std::vector<int64_t> first(kMembers);
+  Workspace memory;
+  const Pieces pieces(memory, kMembers);
+  std::atomic<int> begun{0};
+  run_on_team(kMembers, 1, [&](int turn, const Member &member) {
+    bool is_first = true;
+    pieces.for_each(turn, kCount, member, [&](int64_t i) {
+      if (!is_first)
+        return;
+      is_first = false;
+      first[static_cast<size_t>(member.index())] = i;
+      ++begun;
+      while (begun < kMembers) // nobody has taken another one's by then
+        std::this_thread::yield();
+    });
+  });
+  CHECK(first == (std::vector<int64_t>{0, 2, 4}));
+}
+
+TEST(a_member_that_is_held_up_leaves_its_pieces_to_others) {
+  constexpr int64_t kCount = 20;
+  Workspace memory;
+  const Pieces pieces(memory, 2);
+  std::atomic<int64_t> done{0}, of_other{0};
+  run_on_team(2, 1, [&](int turn, const Member &member) {
+    pieces.for_each(turn, kCount, member, [&](int64_t) {
+      ++done;
+      if (member.index() == 0)
+        return;
+      ++of_other;
+      while (done < kCount)
+        std::this_thread::yield();
+    });
+  });
+  CHECK(done == kCount);
+  CHECK(of_other <= 1);
+}
+
+TEST(a_late_member_finds_pieces_of_its_own_turn_alone) {
+  Workspace memory;
+  const Pieces pieces(memory, 2);
+  Team team(2);
+  const Member first(team, 0, 2), second(team, 1, 2);
+  const auto count = [&](int64_t turn, const Member &member) {
+    int64_t found = 0;
+    pieces.for_each(turn, 9, member, [&](int64_t) { ++found; });
+    return found;
+  };
+  CHECK(count(1, first) == 9);
+  CHECK(count(1, second) == 0);
+  CHECK(count(2, second) == 9); // also those of who never comes
+  CHECK(count(5, first) == 9);
+}
+
+} // namespace
+} // namespace lstm_fastkernels
