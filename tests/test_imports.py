@@ -48,7 +48,7 @@ INCLUDES = {
     "bindings/c": ["common"],
     "bindings/eager": ["bindings/torch"],
     "bindings/python": [],
-    "bindings/torch": ["weights", "runtime"],
+    "bindings/torch": ["weights", "runtime", "cuda/host"],
 }
 
 

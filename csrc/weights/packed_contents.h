@@ -64,12 +64,7 @@ void check_bias(const std::string &name, const MatrixShape &rows, int64_t height
 // biases.
 template <class Layers, class Check>
 void check_stack(const LstmShape &shape, const Layers &layers, int64_t height, const Check &check) {
-  for (const MatrixName &of : matrix_names(shape)) {
-    const auto &matrix = matrix_of(layers[static_cast<size_t>(of.cell)], of.kind);
-    for (int part = 0; part < num_parts(matrix.rank); ++part)
-      check(part ? matrix.v : matrix, part_shape(matrix_shape(of), matrix.rank, part),
-            part_name(of.name, matrix.rank, part));
-  }
+  for_each_matrix(shape, layers, check);
   for (int64_t cell = 0; cell < shape.num_cells(); ++cell)
     check_bias("bias" + cell_suffix(shape, cell), gates_shape(shape), height,
                layers[static_cast<size_t>(cell)].bias);

@@ -11,13 +11,6 @@ namespace {
 
 int64_t num_slices(const MatrixShape &shape) { return divide_up(shape.num_strips(), kSliceStrips); }
 
-// The caller's blocks, as a record has them.
-uint32_t to_word(int64_t block_rows, int64_t block_columns) {
-  return static_cast<uint32_t>(block_rows << 16 | block_columns);
-}
-int64_t block_rows_of(const MatrixRecord &record) { return record.blocks >> 16; }
-int64_t block_columns_of(const MatrixRecord &record) { return record.blocks & 0xffff; }
-
 bool possible(Arithmetic arithmetic, Precision precision) {
   if (arithmetic == Arithmetic::pairs8)
     return precision == Precision{WeightType::int8, ActivationType::int8};
@@ -85,11 +78,11 @@ void CpuLayout::check(const MatrixShape &shape, const MatrixRecord &record) {
     fail("packed weights: scales of " + std::to_string(record.scale_columns) +
          " columns are not possible");
   const int64_t most = num_slices(shape) * divide_up(shape.columns, kBlockColumns);
-  if (record.blocks ? !is_block_shape(block_rows_of(record), block_columns_of(record)) ||
+  if (record.blocks ? !is_block_shape(record.block_rows(), record.block_columns()) ||
                           record.positions > most || is_table(arithmetic)
                     : record.positions != 0)
-    fail("packed weights: blocks of " + std::to_string(block_rows_of(record)) + " x " +
-         std::to_string(block_columns_of(record)) + " with " + std::to_string(record.positions) +
+    fail("packed weights: blocks of " + std::to_string(record.block_rows()) + " x " +
+         std::to_string(record.block_columns()) + " with " + std::to_string(record.positions) +
          " positions are not possible");
 }
 
@@ -102,8 +95,8 @@ Matrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t 
     matrix.slices = base + at.slices;
     matrix.columns = base + at.columns;
     matrix.blocks = base + at.blocks;
-    matrix.block_rows = block_rows_of(record);
-    matrix.block_columns = block_columns_of(record);
+    matrix.block_rows = record.block_rows();
+    matrix.block_columns = record.block_columns();
   } else {
     matrix.tiles = base + at.tiles;
   }
@@ -130,10 +123,9 @@ MatrixPacker::MatrixPacker(const MatrixShape &shape, const WeightMatrix &source,
   record_.row_sum_bytes = row_sum_bytes(arithmetic, source_.proof());
   if (source_.is_int4())
     record_.scale_columns = static_cast<uint32_t>(source_.group_size());
-  if (source_.in_blocks()) {
-    record_.blocks = to_word(source.block_rows, source.block_columns);
+  record_.set_blocks(source);
+  if (record_.blocks)
     plan_slices();
-  }
 }
 
 std::vector<MatrixPacker::Block> MatrixPacker::blocks_of(int64_t strip) const {

@@ -35,12 +35,18 @@ struct MatrixRecord {
   ActivationType activations;
   uint32_t arithmetic;
   int32_t activation_max;
-  uint32_t blocks;    // CPU: the caller's, rows << 16 | columns, or 0; CUDA: of the longest strip
-  uint32_t positions; // CPU: of all slices, 0 where dense; CUDA: blocks of all strips
+  uint32_t blocks;        // that it was given in, rows << 16 | columns; 0 where dense
+  uint32_t positions;     // CPU: of all slices, 0 where dense; CUDA: fragments of all bands
   uint32_t row_sum_bytes; // 0 where activations have no zero points
   uint32_t scale_columns; // of int4: how many share a scale; 0 of others
 
   Precision precision() const { return {weights, activations}; }
+  int64_t block_rows() const { return blocks >> 16; }
+  int64_t block_columns() const { return blocks & 0xffff; }
+  void set_blocks(const WeightMatrix &source) {
+    if (source.crow_indices)
+      blocks = static_cast<uint32_t>(source.block_rows << 16 | source.block_columns);
+  }
   int64_t scale_groups(const MatrixShape &shape) const {
     return scale_columns ? divide_up(shape.columns, scale_columns) : 1;
   }
@@ -75,6 +81,17 @@ inline MatrixShape part_shape(const MatrixShape &whole, int64_t rank, int part) 
 }
 inline std::string part_name(const std::string &name, int64_t rank, int part) {
   return rank ? name + (part ? "_v" : "_u") : name;
+}
+
+// Calls visit(matrix, its shape, its name) for the parts of all matrices of a packed stack.
+template <class Layers, class Visit>
+void for_each_matrix(const LstmShape &shape, const Layers &layers, const Visit &visit) {
+  for (const MatrixName &of : matrix_names(shape)) {
+    const auto &matrix = matrix_of(layers[static_cast<size_t>(of.cell)], of.kind);
+    for (int part = 0; part < num_parts(matrix.rank); ++part)
+      visit(part ? matrix.v : matrix, part_shape(matrix_shape(of), matrix.rank, part),
+            part_name(of.name, matrix.rank, part));
+  }
 }
 
 // Rows of the gates, as biases have them.
@@ -119,18 +136,27 @@ template <class T> void write(uint8_t *array, int64_t i, T value) {
   std::memcpy(array + i * static_cast<int64_t>(sizeof(T)), &value, sizeof(T));
 }
 
-// Writes value(source row, i) for i < count at each row's place among strips of `height`, [tiles]
-// [count][rows of a tile]; padding is left as it is.
-template <class T, class Value>
-void write_row_values(uint8_t *section, const MatrixShape &shape, int64_t height, int64_t count,
-                      Value value) {
+// Calls visit(source row, i, its place) for the values i < count of each row, which lie as [tiles]
+// [count][rows of a tile] among strips of `height`; not for padding.
+template <class Visit>
+void for_each_row_value(const MatrixShape &shape, int64_t height, int64_t count,
+                        const Visit &visit) {
   const int64_t tile_rows = kStripsPerTile * height;
   for (int64_t tile = 0; tile < shape.num_tiles(height); ++tile)
     for (int64_t position = 0; position < tile_rows; ++position) {
       const int64_t row = shape.source_row(tile, position, height);
       for (int64_t i = 0; row >= 0 && i < count; ++i)
-        write<T>(section, (tile * count + i) * tile_rows + position, value(row, i));
+        visit(row, i, (tile * count + i) * tile_rows + position);
     }
+}
+
+// Writes value(source row, i) for each of them.
+template <class T, class Value>
+void write_row_values(uint8_t *section, const MatrixShape &shape, int64_t height, int64_t count,
+                      Value value) {
+  for_each_row_value(shape, height, count, [&](int64_t row, int64_t i, int64_t place) {
+    write<T>(section, place, value(row, i));
+  });
 }
 
 // Of one value a row.

@@ -192,8 +192,8 @@ class FastQuantLSTM(FastLSTM):
     options that are none of these, and for names and patterns that match no matrix.
 
     `keep` says what stays in memory: "canonical", the tensors below and the packed form of them,
-    which the kernels read; or "packed", half of that: on the CPU the packed form and the biases
-    alone. The other tensors are then made again when they are asked for, see docs/modules.md.
+    which the kernels read; or "packed", half of that: the packed form and the biases alone. The
+    other tensors are then made again when they are asked for, see docs/modules.md.
 
     Tensors per layer and direction, suffix `_l{k}` and `_reverse` as in nn.LSTM: `weight_ih`,
     `weight_hh`, `weight_hr` int8, with `..._scale` float32, one a row; or uint8, two 4-bit integers

@@ -44,7 +44,7 @@ class StatefulLSTM(PackedLSTM):
     @property
     def keep(self) -> Keep:
         """What the module holds of its weights: "canonical" tensors and the packed form of them, or
-        on the CPU what is "packed" alone."""
+        where it can run what is "packed" alone."""
         return self._keep
 
     @keep.setter

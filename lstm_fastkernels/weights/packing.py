@@ -32,8 +32,8 @@ class Packed(NamedTuple):
 
     @property
     def can_be_unpacked(self) -> bool:
-        """Whether unpack gives the tensors back: what is packed for the CPU."""
-        return self.header is None and self.data.numel() > 0
+        """Whether unpack gives the tensors back: there are bytes for kernels."""
+        return self.data.numel() > 0
 
 
 def forget_with(owner: object, packed: Packed) -> "weakref.finalize[..., object]":
@@ -62,14 +62,15 @@ def pack_if_valid(canonical: CanonicalLSTM) -> Packed:
 
 
 def unpack(data: Tensor, shape: LstmShape) -> dict[str, Tensor]:
-    """The canonical tensors that `data`, for the CPU, was packed from, in new memory.
+    """The canonical tensors that `data`, uint8 [bytes], was packed from, in new memory on its
+    device.
 
     They are equal to those that were packed, but blocks of a block-sparse matrix that hold zeros
     alone are left out, and without biases there are zeros for them. Raises RuntimeError, naming the
     matrix, for bytes that pack did not write, and for those of another shape.
     """
-    tensors, names = ops.unpack_lstm(data, shape.sizes)
-    return dict(zip(names, tensors, strict=True))
+    tensors, names = ops.unpack_lstm(data.cpu(), shape.sizes)
+    return {name: t.to(data.device) for name, t in zip(names, tensors, strict=True)}
 
 
 class PackedForFile(NamedTuple):

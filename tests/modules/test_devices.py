@@ -267,6 +267,10 @@ def test_packing_for_cuda_without_kernels():
     tensors = CASE.fast().canonical().tensors
     with pytest.raises(RuntimeError, match="built without CUDA kernels"):
         ops.pack_lstm(*pack_arguments(tensors), True)
+    packed = CASE.fast().packed.clone()
+    packed[12] = 2  # as if it were for CUDA
+    with pytest.raises(RuntimeError, match="built without CUDA kernels"):
+        ops.unpack_lstm(packed, CASE.shape())
 
 
 def pack_arguments(tensors):

@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "cuda/host/unpack.h"
 #include "lstm_fastkernels/cuda.h"
 
 namespace lstm_fastkernels {
@@ -39,6 +40,10 @@ std::pair<Tensor, Header> pack_for_cuda(const LstmShape &shape, const CellWeight
   Header header(cuda::header_bytes(shape) / kWord);
   std::memcpy(header.data(), packed.const_data_ptr(), header.size() * kWord);
   return {packed, header};
+}
+
+std::vector<UnpackedTensor> unpack_from_cuda(const Tensor &packed) {
+  return cuda::unpack(packed.const_data_ptr(), static_cast<size_t>(packed.numel()));
 }
 
 CudaStack::CudaStack(const Tensor &packed, const Header &header)
@@ -91,6 +96,7 @@ namespace {
 bool cuda_built() { return false; }
 void require_cuda() { refuse(); }
 std::pair<Tensor, Header> pack_for_cuda(const LstmShape &, const CellWeights *) { refuse(); }
+std::vector<UnpackedTensor> unpack_from_cuda(const Tensor &) { refuse(); }
 CudaStack::CudaStack(const Tensor &, const Header &) { refuse(); }
 const LstmShape &CudaStack::shape() const { refuse(); }
 void CudaStack::run(const LstmArguments &) const { refuse(); }

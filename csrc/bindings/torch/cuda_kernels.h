@@ -9,6 +9,7 @@
 
 #include "bindings/torch/tensors.h"
 #include "lstm_fastkernels/lstm.h"
+#include "weights/unpacking.h"
 
 namespace lstm_fastkernels {
 
@@ -21,6 +22,8 @@ using Header = std::vector<int64_t>;
 
 // Both lie on the CPU.
 std::pair<Tensor, Header> pack_for_cuda(const LstmShape &shape, const CellWeights *cells);
+// `packed` must live as long.
+std::vector<UnpackedTensor> unpack_from_cuda(const Tensor &packed);
 
 namespace cuda {
 class DeviceStack;

@@ -38,8 +38,9 @@ std::tuple<Tensor, std::optional<Header>>
 pack_lstm(const std::vector<Tensor> &tensors, const std::vector<std::string> &names,
           const std::vector<int64_t> &shape, const std::vector<std::string> &precisions, bool cuda);
 
-// What pack_lstm packed for the CPU: the canonical tensors and their names, see weights/unpack.h.
-// Throws for bytes that are none of its, and for another shape.
+// What pack_lstm packed, for the CPU or for CUDA, as its header says; on the CPU. Returns the
+// canonical tensors and their names, see weights/unpacking.h. Throws for bytes that are none of
+// its, and for another shape.
 std::tuple<std::vector<Tensor>, std::vector<std::string>>
 unpack_lstm(const Tensor &packed, const std::vector<int64_t> &shape);
 

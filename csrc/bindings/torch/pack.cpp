@@ -118,11 +118,15 @@ std::tuple<std::vector<Tensor>, std::vector<std::string>>
 unpack_lstm(const Tensor &packed, const std::vector<int64_t> &shape) {
   check_on_cpu("packed weights", packed);
   check_bytes("packed weights", packed);
-  const PackedStack stack(packed.const_data_ptr(), static_cast<size_t>(packed.numel()));
-  check_made_for(stack.shape, shape_from(shape));
+  const void *const data = packed.const_data_ptr();
+  const auto bytes = static_cast<size_t>(packed.numel());
+  const PackHeader header = header_of(data, bytes);
+  const bool cuda = header.backend == static_cast<uint32_t>(Backend::cuda);
+  check_made_for(read_header(header, cuda ? Backend::cuda : Backend::cpu), shape_from(shape));
   std::vector<Tensor> tensors;
   std::vector<std::string> names;
-  for (const UnpackedTensor &tensor : unpack(stack)) {
+  for (const UnpackedTensor &tensor :
+       cuda ? unpack_from_cuda(packed) : unpack(PackedStack(data, bytes))) {
     names.push_back(tensor.view.name);
     tensors.push_back(allocate(tensor.view.shape, type_named(tensor.view.dtype), Device::cpu()));
     tensor.write(tensors.back().mutable_data_ptr());

@@ -65,9 +65,14 @@ void check_int4(const DeviceMatrix &m, const PackedRows &rows) {
       int sum = 0;
       for (int64_t f = group * m.scale_fragments;
            f < std::min<int64_t>((group + 1) * m.scale_fragments, fragments); ++f)
-        for (int64_t k = 0; k < kFragmentColumns; ++k)
-          sum += static_cast<int8_t>(m.fragments[(band * fragments + f) * kFragmentBytes +
-                                                 weight_byte(Arithmetic::int4, row, k)]);
+        for (int64_t k = 0; k < kFragmentColumns; ++k) {
+          const auto weight =
+              static_cast<int8_t>(m.fragments[(band * fragments + f) * kFragmentBytes +
+                                              weight_byte(Arithmetic::int4, row, k)]);
+          if (weight < -kInt4Zero || weight >= kInt4Zero)
+            refuse_packed(rows.name(), "weights must be in -8..7");
+          sum += weight;
+        }
       return sum;
     };
     const auto scale = [&](int64_t group) {

@@ -18,17 +18,6 @@ struct MatrixOffsets {
   int64_t starts, columns, fragments, row_sums, scales;
 };
 
-// The source's strips of 8 rows that make a band.
-struct Halves {
-  int64_t strips[2];
-
-  Halves(const MatrixShape &shape, int64_t band) {
-    const int64_t tile = band / kBandsPerTile, gate = band % kBandsPerTile;
-    for (int64_t half = 0; half < 2; ++half)
-      strips[half] = shape.gates ? (2 * tile + half) * kBandsPerTile + gate : 2 * band + half;
-  }
-};
-
 uint32_t row_sum_bytes(Arithmetic arithmetic) {
   return has_zero_points(arithmetic) ? sizeof(int32_t) : 0;
 }
@@ -51,6 +40,7 @@ public:
     record_.activation_max = activation_max(source.precision, source_.proof());
     record_.row_sum_bytes = row_sum_bytes(arithmetic_);
     record_.scale_columns = static_cast<uint32_t>(source_.is_int4() ? source_.group_size() : 0);
+    record_.set_blocks(source);
     starts_.push_back(0);
     for (int64_t band = 0; band < shape.num_strips(kBandHeight); ++band) {
       std::vector<bool> used(static_cast<size_t>(divide_up(shape.columns, width())),
@@ -62,7 +52,6 @@ public:
         if (used[column])
           columns_.push_back(static_cast<uint16_t>(column));
       starts_.push_back(static_cast<uint32_t>(columns_.size()));
-      record_.blocks = std::max(record_.blocks, starts_.back() - *(starts_.end() - 2));
     }
     record_.positions = starts_.back();
   }
@@ -99,11 +88,9 @@ private:
 
   // Calls visit(panel, k, half) for the source's blocks of 8 x 4 that are not zero.
   template <class Visit> void for_each_block(int64_t band, const Visit &visit) const {
-    const Halves halves(source_.shape(), band);
-    for (int64_t half = 0; half < 2; ++half)
-      if (halves.strips[half] < source_.shape().num_strips())
-        source_.for_each_block(halves.strips[half],
-                               [&](const Panel &panel, int64_t k) { visit(panel, k, half); });
+    for_each_strip(source_.shape(), band, [&](int64_t strip, int64_t half) {
+      source_.for_each_block(strip, [&](const Panel &panel, int64_t k) { visit(panel, k, half); });
+    });
   }
 
   void write_band(int64_t band, uint8_t *fragments) const {
@@ -169,21 +156,21 @@ struct Layout {
                                        : record.scale_columns != 0)
       fail("packed weights: scales of " + std::to_string(record.scale_columns) +
            " columns are not possible");
-    const int64_t fragments = divide_up(shape.columns, columns_per_fragment(arithmetic));
-    if (arithmetic == Arithmetic::int4 &&
-        (record.blocks != fragments ||
-         record.positions != shape.num_strips(kBandHeight) * fragments))
-      fail("packed weights: a band of 4-bit weights must have all of its fragments");
-    if (record.blocks > fragments ||
-        record.positions > shape.num_strips(kBandHeight) * record.blocks)
-      fail("packed weights: " + std::to_string(record.positions) + " fragments, at most " +
-           std::to_string(record.blocks) + " a band, are not possible");
+    const bool is_int4 = arithmetic == Arithmetic::int4;
+    if (record.blocks && (is_int4 || !is_block_shape(record.block_rows(), record.block_columns())))
+      fail("packed weights: blocks of " + std::to_string(record.block_rows()) + " x " +
+           std::to_string(record.block_columns()) + " are not possible");
+    const int64_t fragments =
+        shape.num_strips(kBandHeight) * divide_up(shape.columns, columns_per_fragment(arithmetic));
+    if (record.positions > fragments || (is_int4 && record.positions != fragments))
+      fail("packed weights: " + std::to_string(record.positions) + " fragments of " +
+           std::to_string(fragments) + " are not possible");
   }
 };
 
-DeviceMatrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
-                  const MatrixOffsets &at) {
-  DeviceMatrix matrix;
+HostMatrix view(const MatrixShape &shape, const MatrixRecord &record, const uint8_t *base,
+                const MatrixOffsets &at) {
+  HostMatrix matrix;
   matrix.starts = reinterpret_cast<const uint32_t *>(base + at.starts);
   matrix.columns = reinterpret_cast<const uint16_t *>(base + at.columns);
   matrix.fragments = base + at.fragments;
@@ -196,6 +183,8 @@ DeviceMatrix view(const MatrixShape &shape, const MatrixRecord &record, const ui
   matrix.activation_max = record.activation_max;
   matrix.precision = record.precision();
   matrix.num_fragments = record.positions;
+  matrix.block_rows = record.block_rows();
+  matrix.block_columns = record.block_columns();
   return matrix;
 }
 
@@ -227,7 +216,7 @@ PackedStack::PackedStack(const void *header, size_t header_bytes, const void *pa
     for_each_part(of, layer, record.ranks, [&](const MatrixShape &part_of, int kind, int part) {
       FactoredMatrix &whole = matrix_of(added, static_cast<MatrixKind>(kind));
       whole.rank = record.ranks[kind];
-      (part ? whole.v : static_cast<DeviceMatrix &>(whole)) =
+      (part ? whole.v : static_cast<HostMatrix &>(whole)) =
           view(part_of, record.parts[kind][part], base, at.parts[kind][part]);
     });
     added.bias = reinterpret_cast<const float *>(base + at.bias);

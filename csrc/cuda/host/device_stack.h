@@ -7,13 +7,21 @@
 
 #include "cuda/kernels/device_matrix.h"
 #include "lstm_fastkernels/cuda.h"
+#include "weights/matrix_source.h"
 
 namespace lstm_fastkernels {
 namespace cuda {
 
+// What the host knows of a matrix in device memory: also the blocks that it was given in, of no
+// rows where it was dense.
+struct HostMatrix : DeviceMatrix {
+  int64_t block_rows = 0;
+  int64_t block_columns = 0;
+};
+
 // A matrix or, with a rank, the factor U of one, whose other factor is V.
-struct FactoredMatrix : DeviceMatrix {
-  DeviceMatrix v;
+struct FactoredMatrix : HostMatrix {
+  HostMatrix v;
   int64_t rank = 0;
 
   bool is_low_rank() const { return rank != 0; }
@@ -25,6 +33,18 @@ struct PackedLayer {
   FactoredMatrix ih, hh, hr;
   const float *bias = nullptr; // [bands of ih][16]
 };
+
+// Calls visit(strip, half) for the strips of 8 rows of the source that make the halves of a band;
+// the second one may be padding alone.
+template <class Visit>
+void for_each_strip(const MatrixShape &shape, int64_t band, const Visit &visit) {
+  const int64_t tile = band / kBandsPerTile, gate = band % kBandsPerTile;
+  for (int64_t half = 0; half < 2; ++half) {
+    const int64_t strip = shape.gates ? (2 * tile + half) * kBandsPerTile + gate : 2 * band + half;
+    if (strip < shape.num_strips())
+      visit(strip, half);
+  }
+}
 
 struct PackedStack {
   LstmShape shape;

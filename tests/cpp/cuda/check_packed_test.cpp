@@ -92,6 +92,11 @@ TEST(errors_name_the_matrix_and_say_what_is_wrong) {
   dense.refuses(layer.hr.scales, 2, -1.0f, hr + "scale of row 2 is not possible");
   dense.refuses(layer.bias, 0, float_of(0x7f800000), "bias_l1_reverse: value of row 0");
 
+  HostCopy int4(random_stack(shape_of(40, 20, 0, 1, 1, kInt4), Weights::any, 6));
+  for (int weight : {8, -9})
+    int4.refuses(int4.stack.layers[0].ih.fragments, 0, static_cast<int8_t>(weight),
+                 "weight_ih_l0: weights must be in -8..7");
+
   HostCopy floats(random_stack(shape_of(40, 20, 0, 1, 1, kFloat32), Weights::any, 6));
   const cuda::DeviceMatrix &ih = floats.stack.layers[0].ih;
   floats.refuses(ih.fragments, 5, float_of(0xffc00000), "weight_ih_l0: weights must be finite");

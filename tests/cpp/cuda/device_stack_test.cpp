@@ -107,11 +107,23 @@ TEST(headers_that_do_not_fit_are_refused) {
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 72, 1); }), "unknown arithmetic");
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 76, 40000); }), "activation range");
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 76, 0); }), "activation range");
-  CHECK_THROWS(refused([&](Bytes &header) { set(header, 80, 1); }), "are not possible");
-  CHECK_THROWS(refused([&](Bytes &header) { set(header, 80, 3); }), "are not possible");
-  CHECK_THROWS(refused([&](Bytes &header) { set(header, 84, 4 * 2 * 2 + 1); }), "are not possible");
+  for (uint32_t blocks : {1u, 8u << 16, 7u << 16 | 4, 8u << 16 | 6, 0xffffffffu})
+    CHECK_THROWS(refused([&](Bytes &header) { set(header, 80, blocks); }), "blocks of");
+  CHECK_THROWS(refused([&](Bytes &header) { set(header, 84, 4 * 2 * 2 + 1); }),
+               "17 fragments of 16 are not possible");
   CHECK_THROWS(refused([&](Bytes &header) { set(header, 84, 4 * 2 * 2 - 1); }),
                "bytes for these sizes");
+
+  const TypedShape of_int4 = shape_of(40, 20, 0, 1, 1, kInt4);
+  const Bytes int4 = StackOnDevice(random_stack(of_int4, Weights::any, 6)).packed();
+  const auto refused_int4 = [&](size_t at, uint32_t value, const std::string &part) {
+    Bytes header(int4.begin(),
+                 int4.begin() + static_cast<std::ptrdiff_t>(cuda::header_bytes(of_int4)));
+    set(header, at, value);
+    CHECK_THROWS(cuda::DeviceStack(header.data(), header.size(), memory.data(), int4.size()), part);
+  };
+  refused_int4(80, 8 << 16 | 4, "blocks of 8 x 4 are not possible");
+  refused_int4(84, 15, "15 fragments of 16 are not possible");
 
   CHECK_THROWS(cuda::DeviceStack(good_header.data(), good_header.size(), memory.data() + 8,
                                  good.packed().size()),

@@ -137,6 +137,13 @@ TEST(sequences_longer_than_a_chunk) {
   });
 }
 
+// What kernels read; records say in which blocks a matrix was given.
+std::vector<uint8_t> behind_records(const SourceStack &stack) {
+  const std::vector<uint8_t> packed = StackOnDevice(stack).packed();
+  return {packed.begin() + static_cast<std::ptrdiff_t>(cuda::header_bytes(stack.shape)),
+          packed.end()};
+}
+
 TEST(blocks_of_zeros_are_skipped) {
   for_each_shape(70, 40, [](const TypedShape &shape) {
     if (shape.precision == kInt4)
@@ -149,7 +156,7 @@ TEST(blocks_of_zeros_are_skipped) {
       const SourceStack stack = in_blocks(dense, block, 0.3f);
       check_as_on_cpu(stack, sequence);
       check_as_on_cpu(in_mixed_blocks(stack, 63), sequence);
-      CHECK(StackOnDevice(stack).packed() == StackOnDevice(as_dense(stack)).packed());
+      CHECK(behind_records(stack) == behind_records(as_dense(stack)));
       if (block.rows == 16)
         CHECK(StackOnDevice(stack).packed().size() < bytes);
     }

@@ -1,5 +1,6 @@
 // Whatever bytes there are, as packed weights: they are refused, or every instruction set reads
-// them within bounds and gives the same outputs. Those for CUDA devices are only checked.
+// them within bounds and gives the same outputs, and they can be unpacked. Those for CUDA devices
+// are only checked and unpacked.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -7,26 +8,34 @@
 #include <new>
 
 #include "check.h"
-#include "lstm_fastkernels/cuda.h"
+#include "cuda/host/unpack.h"
 #include "support.h"
 #include "tampered.h"
+#include "weights/unpack.h"
 
 namespace lfk = lstm_fastkernels;
 
 namespace {
 
+// Calls unpack() and makes the tensors, but for those that need much memory, as large blocks do.
+template <class Unpack> void make_tensors(const Unpack &unpack) {
+  try {
+    for (const lfk::UnpackedTensor &tensor : unpack())
+      if (tensor.view.bytes < 1 << 20)
+        tensor.write(std::vector<uint8_t>(tensor.view.bytes).data());
+  } catch (const lfk::Error &) {
+  }
+}
+
 // Aligned as device memory is, and exactly so long: AddressSanitizer sees what is read beyond.
-void check_for_cuda(const std::vector<uint8_t> &packed) {
+void unpack_for_cuda(const std::vector<uint8_t> &packed) {
   struct Delete {
     void operator()(uint8_t *p) const { ::operator delete[](p, std::align_val_t{16}); }
   };
   const std::unique_ptr<uint8_t[], Delete> copy(
       static_cast<uint8_t *>(::operator new[](packed.size(), std::align_val_t{16})));
   std::copy(packed.begin(), packed.end(), copy.get());
-  try {
-    lfk::cuda::check_packed(copy.get(), packed.size(), copy.get(), packed.size());
-  } catch (const lfk::Error &) {
-  }
+  make_tensors([&] { return lfk::cuda::unpack(copy.get(), packed.size()); });
 }
 
 } // namespace
@@ -39,7 +48,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     std::fprintf(stderr, "%s\n", failure.message.c_str());
     std::abort();
   }
-  check_for_cuda(packed);
+  make_tensors([&] { return lfk::unpack(lfk::PackedStack(packed.data(), packed.size())); });
+  unpack_for_cuda(packed);
   return 0;
 }
 
