@@ -67,6 +67,7 @@ void Direction::run(Chunk chunk, const Plane &in, const Plane &out, float *gates
                             to.first + chunk_row * to.stride);
     });
   };
+  const RowRange passed = state_.share_of_output(member);
   if (chunk.end - chunk.begin == 1 && rows >= kRowsOfPieces) {
     gates += member.index() * gates_of_a_piece(rows, member.size());
     state_.step_by_pieces(step_of(chunk.begin), rows, member, [&](TileRange tiles) {
@@ -74,7 +75,7 @@ void Direction::run(Chunk chunk, const Plane &in, const Plane &out, float *gates
       input_gates(tiles, {gates, stride});
       return TileRows<const float>{gates, stride};
     });
-    pass_on(chunk.begin, 0, out, member);
+    pass_on(chunk.begin, 0, passed, out);
   } else {
     const TileRange share = state_.share(member);
     const TileRows<float> all{gates + share.begin * kTileRows, call_.gates_per_row()};
@@ -83,19 +84,19 @@ void Direction::run(Chunk chunk, const Plane &in, const Plane &out, float *gates
     for (int64_t s = chunk.begin; s < chunk.end; ++s)
       if (const int64_t n = active(time(s))) { // else rows have ended, or not begun
         state_.step(step_of(s), n, {all.first + first * all.stride, all.stride}, member);
-        pass_on(s, first, out, member);
+        pass_on(s, first, passed, out);
         first += n;
       }
   }
   member.meet();
 }
 
-void Direction::pass_on(int64_t s, int64_t first, const Plane &out, const Member &member) const {
-  const RowRange share = state_.share_of_output(member);
-  for (int64_t row = 0; row < active(time(s)); ++row)
-    narrow(state_.output(step_of(s) + 1, row) + share.begin, share.size(), out.type,
+void Direction::pass_on(int64_t s, int64_t first, RowRange columns, const Plane &out) const {
+  const int64_t step = step_of(s) + 1, count = active(time(s));
+  for (int64_t row = 0; row < count; ++row)
+    narrow(state_.output(step, row) + columns.begin, columns.size(), out.type,
            out.at(call_.schedule, time(s), rows_.begin + row, first + row) +
-               share.begin * bytes_of(out.type));
+               columns.begin * bytes_of(out.type));
 }
 
 const ActivationRows &Direction::quantize_inputs(Chunk chunk, int64_t rows, const Plane &in,

@@ -58,8 +58,8 @@ private:
                                         const Member &member) const;
   void quantize_input(const uint8_t *row, DataType type, int64_t to, float *widened,
                       const Member &member) const;
-  // The output of step s, whose first row is the chunk's row `first`: a member's share of it.
-  void pass_on(int64_t s, int64_t first, const Plane &out, const Member &member) const;
+  // These columns of the output of step s, whose first row is the chunk's row `first`.
+  void pass_on(int64_t s, int64_t first, RowRange columns, const Plane &out) const;
 
   const Call &call_;
   const bool reverse_;

@@ -17,8 +17,11 @@ namespace lstm_fastkernels {
 // leaves them to the rest.
 class Pieces {
 public:
-  Pieces(Workspace &memory, int most_members) : taken_(memory.allocate<Taken>(most_members)) {
+  Pieces(Workspace &memory, int most_members) {
     static_assert(std::is_trivially_destructible_v<Taken>);
+    if (most_members == 1)
+      return; // who is alone takes none from anybody
+    taken_ = memory.allocate<Taken>(most_members);
     std::for_each_n(taken_, most_members, [](Taken &taken) { new (&taken) Taken; });
   }
 
@@ -59,7 +62,7 @@ private:
     return static_cast<int64_t>(from - none);
   }
 
-  Taken *const taken_;
+  Taken *taken_ = nullptr;
 };
 
 } // namespace lstm_fastkernels
