@@ -12,6 +12,7 @@ struct Dot {
   static constexpr int32_t kOffset = 128;
   static constexpr int kGates = 1;
   static constexpr int kDensePairs = 48, kLeastTiles = 1;
+  static constexpr bool kNarrowBytes = false;
 
   template <Arithmetic F>
   using Sums =

@@ -8,6 +8,7 @@ namespace {
 template <int R>
 LFK_INLINE void int4_tile_products(const Matrix &m, int64_t tile,
                                    const Rows<Arithmetic::int4, R> &rows, int64_t at) {
+  constexpr int kRegisters = 4 / Dot::kGates;
   constexpr int64_t kRegisterBytes = Dot::kGates * kStripRows * sizeof(float);
   Wide values[R][kRegisters];
   LFK_UNROLLED (i, kRegisters) {

@@ -13,8 +13,9 @@
 // Dot and StripDot are the policies of tiles and of strips. Both give:
 //   Sums<arithmetic>, which {} sets to zero, of 8 x kGates rows; values<arithmetic>(sums): floats
 //   max_rows<arithmetic>(): the rows that share one pass over the weights
-//   chains<arithmetic, rows>() of Dot: sums that every group of columns takes in turn, so that none
-//     waits for the one before; plus(sums, sums) where it is more than 1, for integers alone
+//   chains<arithmetic, rows>(), of who multiplies dense tiles: sums that every group of columns
+//     takes in turn, so that none waits for the one before; plus(sums, sums) where it is more than
+//     1, for integers alone
 //   add<arithmetic>(sums, activations<arithmetic>(4 bytes), weights<arithmetic>(address))
 //   row_sums(matrix, first row); times(row sums, integer): what sums can start at
 //   kOffset: what is taken from activations that have zero points before they are multiplied
@@ -27,8 +28,10 @@
 //     columns, an offset for each row, sums): the exact sums of weights as they are stored, which
 //     are 8 larger, less the offsets
 // Dot::kDensePairs and Dot::kLeastTiles: what a step multiplies at a time (lstm.inl).
-// Dot::kPairs8 is how pair-safe weights are multiplied. StripDot::strips<arithmetic>() of one row
-// run side by side; StripDot::kPaired: several rows go by pairs (x86/paired.inl).
+// Dot::kPairs8 is how pair-safe weights are multiplied. Dot::kNarrowBytes: 8-bit weights of a dense
+// matrix that the second cache does not hold go to StripDot for one row of activations.
+// StripDot::strips<arithmetic>() of one row run side by side; StripDot::kPaired: several rows go by
+// pairs (x86/paired.inl).
 
 namespace lstm_fastkernels {
 namespace LFK_ISA {
@@ -114,32 +117,30 @@ private:
 
 // ---- dense: 32 rows of weights and R rows of activations at a time ----
 
-constexpr int kRegisters = 4 / Dot::kGates;
-
 // Named by way of a parameter: not every Dot has it.
 template <class D, class Sums> LFK_INLINE Sums plus(Sums a, Sums b) { return D::plus(a, b); }
 
 // The tile's first element in the target is `at`.
-template <Arithmetic F, int R>
+template <class D, Arithmetic F, int R>
 LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &rows, int64_t at) {
-  constexpr int kChains = Dot::chains<F, R>();
-  Dot::Sums<F> sums[kChains][R][kRegisters]{};
+  constexpr int kRegisters = 4 / D::kGates;
+  constexpr int kChains = D::template chains<F, R>();
+  typename D::template Sums<F> sums[kChains][R][kRegisters]{};
   LFK_UNROLLED (i, kRegisters) {
     LFK_UNROLLED (r, R)
-      sums[0][r][i] =
-          rows.template first_sums<Dot>(m, r, (tile * 4 + i * Dot::kGates) * kStripRows);
+      sums[0][r][i] = rows.template first_sums<D>(m, r, (tile * 4 + i * D::kGates) * kStripRows);
   }
-  constexpr int kRegisterBytes = Dot::kGates * kStripRows * group_bytes(F);
+  constexpr int kRegisterBytes = D::kGates * kStripRows * group_bytes(F);
   const uint8_t *w = m.tiles + tile * m.tile_bytes();
   const uint8_t *q = rows.q, *const end = q + m.groups * 4;
   const auto add_group = [&](auto &to) LFK_ALWAYS_INLINE {
-    decltype(Dot::activations<F>(0)) a[R];
+    decltype(D::template activations<F>(0)) a[R];
     LFK_UNROLLED (r, R)
-      a[r] = Dot::activations<F>(read<int32_t>(q + r * rows.stride, 0));
+      a[r] = D::template activations<F>(read<int32_t>(q + r * rows.stride, 0));
     LFK_UNROLLED (i, kRegisters) {
-      const auto weights = Dot::weights<F>(w + i * kRegisterBytes);
+      const auto weights = D::template weights<F>(w + i * kRegisterBytes);
       LFK_UNROLLED (r, R)
-        to[r][i] = Dot::add<F>(to[r][i], a[r], weights);
+        to[r][i] = D::template add<F>(to[r][i], a[r], weights);
     }
     q += 4;
     w += kRegisters * kRegisterBytes;
@@ -157,12 +158,15 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &r
       auto &sum = sums[0][r][i];
       if constexpr (kChains > 1) {
         LFK_UNROLLED (chain, kChains - 1)
-          sum = plus<Dot>(sum, sums[chain + 1][r][i]);
+          sum = plus<D>(sum, sums[chain + 1][r][i]);
       }
-      rows.put(r, at + i * Dot::kGates * kStripRows, Dot::values<F>(sum));
+      rows.put(r, at + i * D::kGates * kStripRows, D::template values<F>(sum));
     }
   }
 }
+
+// Of a core. Weights that come from further away come quicker to StripDot's registers of 256 bits.
+constexpr int64_t kBytesOfL2 = int64_t{1} << 20;
 
 template <Arithmetic F> struct DenseMatrix {
   static constexpr Arithmetic kArithmetic = F;
@@ -171,8 +175,19 @@ template <Arithmetic F> struct DenseMatrix {
   template <int R>
   static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
                              const Rows<F, R> &rows) {
+    if constexpr (R == 1 && Dot::kNarrowBytes && has_zero_points(F)) {
+      if (m.num_tiles * m.groups * kTileRows * group_bytes(F) > kBytesOfL2)
+        return run<StripDot>(m, first, tiles, rows);
+    }
+    run<Dot>(m, first, tiles, rows);
+  }
+
+private:
+  template <class D, int R>
+  static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
+                             const Rows<F, R> &rows) {
     for (int64_t t = 0; t < tiles; ++t)
-      tile_products<F, R>(m, first + t, rows, t * kTileRows);
+      tile_products<D, F, R>(m, first + t, rows, t * kTileRows);
   }
 };
 

@@ -67,9 +67,11 @@ struct Registers256 {
   template <Arithmetic> using Sums = Integers;
   static constexpr int kGates = 1;
   static constexpr int kDensePairs = 48, kLeastTiles = 1;
+  static constexpr bool kNarrowBytes = false;
   static constexpr int32_t kOffset = 0;
   static constexpr bool kPaired = false;
 
+  static Integers plus(Integers a, Integers b) { return _mm256_add_epi32(a, b); }
   template <Arithmetic> static constexpr int strips() { return kSliceStrips; }
   template <Arithmetic F> static Floats values(Integers sums) {
     return F == Arithmetic::float32 ? as_floats(sums) : to_floats(sums);

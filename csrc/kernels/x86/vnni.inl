@@ -20,6 +20,7 @@ struct VnniDot {
   template <Arithmetic> using Sums = Register;
   static constexpr int kGates = 2;
   static constexpr int kDensePairs = 64, kLeastTiles = 2;
+  static constexpr bool kNarrowBytes = true;
   static constexpr int32_t kOffset = 0;
   // vpdpbusd never saturates: no weights need another form.
   static constexpr Arithmetic kPairs8 = Arithmetic::any8;
@@ -106,6 +107,7 @@ private:
 
 struct StripDot : Registers256 {
   static constexpr bool kPaired = true;
+  template <Arithmetic, int> static constexpr int chains() { return 2; }
   template <Arithmetic> static constexpr int max_rows() { return 8; }
 
   template <Arithmetic F> static Integers add(Integers sums, Integers a, Integers weights) {

@@ -46,6 +46,18 @@ TEST(products_of_long_rows_are_exact) {
       }
 }
 
+// More than 1 MB, which kernels take for the second cache, and a little less.
+TEST(products_of_large_matrices_are_exact) {
+  for (int64_t columns : {6529, 7001})
+    for (const Pattern pattern : {kPairSafe[2], kAny[3]}) {
+      WITH("columns ", columns);
+      const SourceStack stack = patterned_stack(shape_of(columns, 33, 0, 1), pattern);
+      const auto memory = stack.packed();
+      const PackedLayer layer = PackedStack(memory.data(), memory.size()).layers[0];
+      check_products(stack.layers[0].ih, layer.ih, layer.bias);
+    }
+}
+
 TEST(projections_of_awkward_sizes_are_exact) {
   for (Precision precision : {kInt8, kInt16})
     for (int64_t proj : {1, 31, 32, 33, 65}) {
