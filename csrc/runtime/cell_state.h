@@ -46,25 +46,42 @@ public:
     call_.kernels.step(weights_.hh, share(member), a);
     end(step, count, member);
   }
-  // The same of a few tiles at a time, as members come to them: input_gates(tiles) makes theirs.
+  // The same of so many tiles at a time, as members come to them: input_gates(tiles) has theirs.
   template <class InputGates>
-  void step_by_pieces(int64_t step, int64_t count, const Member &member,
+  void step_by_pieces(int64_t step, int64_t count, int64_t turn, int64_t size, const Member &member,
                       const InputGates &input_gates) const {
     StepArguments a = begin(step, count, member);
-    const int64_t size = tiles_of_a_piece(count, member.size()), all = weights_.hh.num_tiles;
-    pieces_.for_each(step + 1, divide_up(all, size), member, [&](int64_t i) {
-      const TileRange tiles{i * size, std::min((i + 1) * size, all)};
+    for_each_piece(turn, size, member, [&](TileRange tiles) {
       a.input_gates = input_gates(tiles);
       call_.kernels.step(weights_.hh, tiles, a);
     });
     end(step, count, member);
   }
-  // So many that their gates fit the first cache, and that there are pieces for all members.
+  // Calls visit(tiles) for all pieces of so many, on one of the members, each of which calls this.
+  // A turn is as Pieces has it.
+  template <class Visit>
+  void for_each_piece(int64_t turn, int64_t size, const Member &member, const Visit &visit) const {
+    const int64_t all = weights_.hh.num_tiles;
+    pieces_.for_each(turn, divide_up(all, size), member,
+                     [&](int64_t i) { visit(TileRange{i * size, std::min((i + 1) * size, all)}); });
+  }
+  // Tiles whose gates, of so many rows, fit the first cache; of a team's members each has two
+  // pieces.
   int64_t tiles_of_a_piece(int64_t rows, int members) const {
     constexpr int64_t kLeast = 2, kPairs = 64; // of tiles and rows
-    const int64_t of_each = std::max<int64_t>(1, weights_.hh.num_tiles / (2 * members));
     const int64_t fitting = std::max(kLeast, kPairs / rows);
-    return round_up(members > 1 ? std::min(fitting, of_each) : fitting, window_);
+    return round_up(members > 1 ? std::min(fitting, tiles_of_each(2 * members)) : fitting, window_);
+  }
+  // Tiles of a few rows that are worth taking; 0 where members are better off with a share each: a
+  // team's have some pieces, of some 5 microseconds.
+  int64_t tiles_worth_taking(int64_t rows, int members) const {
+    constexpr int64_t kProducts = int64_t{1} << 19, kPieces = 8;
+    if (members == 1)
+      return 0;
+    const int64_t of_a_tile = std::max<int64_t>(1, weights_.hh.products() / weights_.hh.num_tiles);
+    const int64_t fewest = divide_up(kProducts, std::max<int64_t>(1, rows) * of_a_tile);
+    const int64_t size = round_up(fewest, window_);
+    return size <= tiles_of_each(kPieces * members) ? size : 0;
   }
   // The output of a row before a step: h, or its projection.
   const float *output(int64_t step, int64_t row) const { return h_of(step) + row * h_stride_; }
@@ -74,6 +91,9 @@ public:
   void store(int64_t steps) const;
 
 private:
+  int64_t tiles_of_each(int64_t pieces) const {
+    return std::max<int64_t>(1, weights_.hh.num_tiles / pieces);
+  }
   // What precedes and follows the products of a step.
   StepArguments begin(int64_t step, int64_t count, const Member &member) const;
   void end(int64_t step, int64_t count, const Member &member) const;

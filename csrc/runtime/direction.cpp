@@ -68,25 +68,45 @@ void Direction::run(Chunk chunk, const Plane &in, const Plane &out, float *gates
     });
   };
   const RowRange passed = state_.share_of_output(member);
+  // Turns of pieces: one for the input, one for each step.
+  const auto turn = [](int64_t s) { return 2 * s + 2; };
   if (chunk.end - chunk.begin == 1 && rows >= kRowsOfPieces) {
     gates += member.index() * gates_of_a_piece(rows, member.size());
-    state_.step_by_pieces(step_of(chunk.begin), rows, member, [&](TileRange tiles) {
-      const int64_t stride = (tiles.end - tiles.begin) * kTileRows;
-      input_gates(tiles, {gates, stride});
-      return TileRows<const float>{gates, stride};
-    });
+    const int64_t size = state_.tiles_of_a_piece(rows, member.size());
+    state_.step_by_pieces(step_of(chunk.begin), rows, turn(chunk.begin), size, member,
+                          [&](TileRange tiles) {
+                            const int64_t stride = (tiles.end - tiles.begin) * kTileRows;
+                            input_gates(tiles, {gates, stride});
+                            return TileRows<const float>{gates, stride};
+                          });
     pass_on(chunk.begin, 0, passed, out);
+    return member.meet();
+  }
+  const int64_t stride = call_.gates_per_row();
+  const auto of = [&](TileRange tiles, int64_t row) {
+    return gates + row * stride + tiles.begin * kTileRows;
+  };
+  const int64_t size = state_.tiles_worth_taking(active(time(chunk.begin)), member.size());
+  if (size) {
+    state_.for_each_piece(turn(chunk.begin) - 1, size, member,
+                          [&](TileRange tiles) { input_gates(tiles, {of(tiles, 0), stride}); });
+    member.meet();
   } else {
-    const TileRange share = state_.share(member);
-    const TileRows<float> all{gates + share.begin * kTileRows, call_.gates_per_row()};
-    input_gates(share, all);
-    int64_t first = 0;
-    for (int64_t s = chunk.begin; s < chunk.end; ++s)
-      if (const int64_t n = active(time(s))) { // else rows have ended, or not begun
-        state_.step(step_of(s), n, {all.first + first * all.stride, all.stride}, member);
-        pass_on(s, first, passed, out);
-        first += n;
-      }
+    input_gates(state_.share(member), {of(state_.share(member), 0), stride});
+  }
+  int64_t first = 0;
+  for (int64_t s = chunk.begin; s < chunk.end; ++s) {
+    const int64_t n = active(time(s));
+    if (n == 0)
+      continue; // rows that have ended, or not begun
+    if (size)
+      state_.step_by_pieces(step_of(s), n, turn(s), size, member, [&](TileRange tiles) {
+        return TileRows<const float>{of(tiles, first), stride};
+      });
+    else
+      state_.step(step_of(s), n, {of(state_.share(member), first), stride}, member);
+    pass_on(s, first, passed, out);
+    first += n;
   }
   member.meet();
 }

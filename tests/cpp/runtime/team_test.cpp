@@ -221,6 +221,22 @@ TEST(long_sequences_do_not_depend_on_teams) {
   check_teams(random_stack(shape_of(5, 33), Weights::any, 38), 700, 1);
 }
 
+// Of weights so large that a few rows of them are shared out by pieces, as members come to them.
+TEST(members_take_pieces_of_large_matrices) {
+  const SourceStack stack = random_stack(shape_of(5, 600), Weights::any, 48);
+  const auto packed = stack.packed();
+  const Sequence sequence = random_input(stack, 6, 7, 49);
+  const std::vector<int64_t> lengths = random_lengths(6, 7, 50);
+  const Result expected = forward(packed, sequence);
+  const Result shorter = forward(packed, sequence, 1, lengths);
+  for_each_isa([&](std::string_view) {
+    for (int i = 0; i < 3; ++i) {
+      check_same(run_team(packed, sequence, 1, 2), expected);
+      check_same(run_team(packed, sequence, 1, 2, lengths), shorter);
+    }
+  });
+}
+
 TEST(a_team_in_a_busy_pool_is_its_leader) {
   const auto packed = random_stack(shape_of(7, 33, 0, 2), Weights::any, 39).packed();
   const Sequence sequence = random_sequence(shape_of(7, 33, 0, 2), 20, 1, 40);
