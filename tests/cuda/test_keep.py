@@ -2,8 +2,6 @@
 
 import copy
 import gc
-import io
-import pickle
 from dataclasses import replace
 
 import pytest
@@ -15,7 +13,16 @@ import kept_cases
 import lstm_fastkernels as lfk
 from bad_calls import check, error_of
 from cases import Case, assert_same, drawn, moved, to_float
-from kept_cases import CASE, assert_equal_tensors, assert_holds_packed_alone, call, kept, made
+from kept_cases import (
+    CASE,
+    assert_equal_tensors,
+    assert_holds_packed_alone,
+    assert_same_file,
+    call,
+    copies_of,
+    kept,
+    made,
+)
 from lstm_fastkernels import ops
 
 NAMES = [name for name in kept_cases.NAMES if not name.startswith("ids")]  # of the CPU alone
@@ -81,19 +88,8 @@ def test_what_is_packed_for_both_is_the_same(name, monkeypatch):
 def test_copies_and_files(name, path):
     fast = made(name)
     packed = kept(fast)
-    buffer = io.BytesIO()
-    torch.save(packed, buffer)
-    buffer.seek(0)
-    lfk.save_file(fast, path)
-    as_canonical = path.read_bytes()
-    lfk.save_file(packed, path)
-    assert path.read_bytes() == as_canonical
-    for copied in (
-        copy.deepcopy(packed),
-        pickle.loads(pickle.dumps(packed)),
-        torch.load(buffer, weights_only=False),
-        lfk.load_file(path, keep="packed"),
-    ):
+    assert_same_file(packed, fast, path)
+    for copied in (*copies_of(packed), lfk.load_file(path, keep="packed")):
         assert copied._header == packed._header
         assert torch.equal(copied.packed, packed.packed)
         assert_holds_packed_alone(copied)
@@ -218,18 +214,8 @@ def test_moves(name):
 def test_copies_on_a_device(name, path):
     fast = made(name)
     packed = kept(fast).cuda()
-    buffer = io.BytesIO()
-    torch.save(packed, buffer)
-    buffer.seek(0)
-    lfk.save_file(fast, path)
-    as_canonical = path.read_bytes()
-    lfk.save_file(packed, path)
-    assert path.read_bytes() == as_canonical
-    for copied in (
-        copy.deepcopy(packed),
-        pickle.loads(pickle.dumps(packed)),
-        torch.load(buffer, weights_only=False),
-    ):
+    assert_same_file(packed, fast, path)
+    for copied in copies_of(packed):
         assert copied.packed.device.type == "cuda"
         assert_holds_packed_alone(copied)
         assert_same(moved(call(copied), "cpu"), call(fast))

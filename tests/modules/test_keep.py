@@ -3,7 +3,6 @@
 import copy
 import gc
 import io
-import pickle
 from dataclasses import replace
 
 import pytest
@@ -20,7 +19,9 @@ from kept_cases import (
     NAMES,
     assert_equal_tensors,
     assert_holds_packed_alone,
+    assert_same_file,
     call,
+    copies_of,
     kept,
     made,
 )
@@ -48,19 +49,8 @@ def test_tensors_come_back(name):
 def test_copies_and_files(name, path):
     fast = made(name)
     packed = kept(fast)
-    buffer = io.BytesIO()
-    torch.save(packed, buffer)
-    buffer.seek(0)
-    lfk.save_file(fast, path)
-    as_canonical = path.read_bytes()
-    lfk.save_file(packed, path)
-    assert path.read_bytes() == as_canonical
-    for copied in (
-        copy.deepcopy(packed),
-        pickle.loads(pickle.dumps(packed)),
-        torch.load(buffer, weights_only=False),
-        lfk.load_file(path, keep="packed"),
-    ):
+    assert_same_file(packed, fast, path)
+    for copied in (*copies_of(packed), lfk.load_file(path, keep="packed")):
         assert_holds_packed_alone(copied)
         assert_equal_tensors(copied.state_dict(), fast.state_dict())
         assert_same(call(copied), call(fast))

@@ -1,7 +1,9 @@
 """Modules that hold packed weights alone, of everything that can be packed."""
 
 import copy
+import io
 import itertools
+import pickle
 from dataclasses import replace
 
 import torch
@@ -70,6 +72,22 @@ def call(fast):
         return fast(x.to(fast.packed.device))
     h, c = fast(torch.ones(3, fast.input_size, device=fast.packed.device))
     return h, (h, c)
+
+
+def copies_of(module):
+    """By every way that gives a module of its kind."""
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=False)
+    return copy.deepcopy(module), pickle.loads(pickle.dumps(module)), loaded
+
+
+def assert_same_file(module, other, path):
+    lfk.save_file(other, path)
+    expected = path.read_bytes()
+    lfk.save_file(module, path)
+    assert path.read_bytes() == expected
 
 
 def assert_equal_tensors(found, expected):
