@@ -35,32 +35,25 @@ public:
   // Takes its memory, for a team of at most so many, and loads h0 and c0.
   CellState(const Call &call, Workspace &memory, int64_t cell, RowRange rows, int most_members);
 
-  // The tiles that are a member's, of gates and units.
-  TileRange share(const Member &member) const;
   // Step `step`, counted from 0 in the direction of travel from the first one that has rows on, of
-  // the first `count` rows: of a member's share of tiles, whose input gates are given.
-  void step(int64_t step, int64_t count, TileRows<const float> input_gates,
-            const Member &member) const {
-    StepArguments a = begin(step, count, member);
-    a.input_gates = input_gates;
-    call_.kernels.step(weights_.hh, share(member), a);
-    end(step, count, member);
-  }
-  // The same of so many tiles at a time, as members come to them: input_gates(tiles) has theirs.
+  // the first `count` rows, in pieces of so many tiles; input_gates(tiles) has theirs.
   template <class InputGates>
-  void step_by_pieces(int64_t step, int64_t count, int64_t turn, int64_t size, const Member &member,
-                      const InputGates &input_gates) const {
+  void step(int64_t step, int64_t count, int64_t size, const Member &member,
+            const InputGates &input_gates) const {
     StepArguments a = begin(step, count, member);
-    for_each_piece(turn, size, member, [&](TileRange tiles) {
+    for_each_piece(2 * step + 2, size, member, [&](TileRange tiles) {
       a.input_gates = input_gates(tiles);
       call_.kernels.step(weights_.hh, tiles, a);
     });
     end(step, count, member);
   }
-  // Calls visit(tiles) for all pieces of so many, on one of the members, each of which calls this.
-  // A turn is as Pieces has it.
+  // Calls visit(tiles) for all tiles, on the members, each of which calls this: in pieces of so
+  // many, as they come to them, or with 0 for each one's share. A turn is as Pieces has it; steps
+  // have the even ones.
   template <class Visit>
   void for_each_piece(int64_t turn, int64_t size, const Member &member, const Visit &visit) const {
+    if (size == 0)
+      return visit(share(member));
     const int64_t all = weights_.hh.num_tiles;
     pieces_.for_each(turn, divide_up(all, size), member,
                      [&](int64_t i) { visit(TileRange{i * size, std::min((i + 1) * size, all)}); });
@@ -91,6 +84,8 @@ public:
   void store(int64_t steps) const;
 
 private:
+  // The tiles that are a member's, of gates and units.
+  TileRange share(const Member &member) const;
   int64_t tiles_of_each(int64_t pieces) const {
     return std::max<int64_t>(1, weights_.hh.num_tiles / pieces);
   }

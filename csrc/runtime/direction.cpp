@@ -68,17 +68,14 @@ void Direction::run(Chunk chunk, const Plane &in, const Plane &out, float *gates
     });
   };
   const RowRange passed = state_.share_of_output(member);
-  // Turns of pieces: one for the input, one for each step.
-  const auto turn = [](int64_t s) { return 2 * s + 2; };
   if (chunk.end - chunk.begin == 1 && rows >= kRowsOfPieces) {
     gates += member.index() * gates_of_a_piece(rows, member.size());
     const int64_t size = state_.tiles_of_a_piece(rows, member.size());
-    state_.step_by_pieces(step_of(chunk.begin), rows, turn(chunk.begin), size, member,
-                          [&](TileRange tiles) {
-                            const int64_t stride = (tiles.end - tiles.begin) * kTileRows;
-                            input_gates(tiles, {gates, stride});
-                            return TileRows<const float>{gates, stride};
-                          });
+    state_.step(step_of(chunk.begin), rows, size, member, [&](TileRange tiles) {
+      const int64_t stride = (tiles.end - tiles.begin) * kTileRows;
+      input_gates(tiles, {gates, stride});
+      return TileRows<const float>{gates, stride};
+    });
     pass_on(chunk.begin, 0, passed, out);
     return member.meet();
   }
@@ -87,24 +84,17 @@ void Direction::run(Chunk chunk, const Plane &in, const Plane &out, float *gates
     return gates + row * stride + tiles.begin * kTileRows;
   };
   const int64_t size = state_.tiles_worth_taking(active(time(chunk.begin)), member.size());
-  if (size) {
-    state_.for_each_piece(turn(chunk.begin) - 1, size, member,
-                          [&](TileRange tiles) { input_gates(tiles, {of(tiles, 0), stride}); });
-    member.meet();
-  } else {
-    input_gates(state_.share(member), {of(state_.share(member), 0), stride});
-  }
+  state_.for_each_piece(2 * chunk.begin + 1, size, member,
+                        [&](TileRange tiles) { input_gates(tiles, {of(tiles, 0), stride}); });
+  if (size)
+    member.meet(); // others go on with these gates
   int64_t first = 0;
   for (int64_t s = chunk.begin; s < chunk.end; ++s) {
     const int64_t n = active(time(s));
     if (n == 0)
       continue; // rows that have ended, or not begun
-    if (size)
-      state_.step_by_pieces(step_of(s), n, turn(s), size, member, [&](TileRange tiles) {
-        return TileRows<const float>{of(tiles, first), stride};
-      });
-    else
-      state_.step(step_of(s), n, {of(state_.share(member), first), stride}, member);
+    state_.step(step_of(s), n, size, member,
+                [&](TileRange tiles) { return TileRows<const float>{of(tiles, first), stride}; });
     pass_on(s, first, passed, out);
     first += n;
   }

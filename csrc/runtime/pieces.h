@@ -30,15 +30,16 @@ public:
   template <class Visit>
   void for_each(int64_t turn, int64_t count, const Member &member, const Visit &visit) const {
     const int members = member.size();
+    if (members == 1) {
+      for (int64_t i = 0; i < count; ++i)
+        visit(i);
+      return;
+    }
     for (int i = 0; i < members; ++i) {
       const int whose = (member.index() + i) % members;
       const int64_t begin = count * whose / members, end = count * (whose + 1) / members;
-      if (members == 1)
-        for (int64_t piece = begin; piece < end; ++piece)
-          visit(piece);
-      else
-        for (int64_t n; (n = take(taken_[whose].next, turn, end - begin)) >= 0;)
-          visit(begin + n);
+      for (int64_t n; (n = take(taken_[whose].next, turn, end - begin)) >= 0;)
+        visit(begin + n);
     }
   }
 

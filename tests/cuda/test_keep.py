@@ -12,12 +12,14 @@ from torch.func import functional_call
 import kept_cases
 import lstm_fastkernels as lfk
 from bad_calls import check, error_of
-from cases import Case, assert_same, drawn, moved, to_float
+from cases import Case, assert_same, drawn, moved
 from kept_cases import (
     CASE,
     assert_equal_tensors,
+    assert_goes_back,
     assert_holds_packed_alone,
     assert_same_file,
+    assert_stands_for,
     call,
     copies_of,
     kept,
@@ -56,15 +58,8 @@ def test_tensors_come_back(name):
     fast = made(name)
     packed = kept(fast)
     assert packed._header
-    assert_holds_packed_alone(packed)
-    assert_equal_tensors(packed.state_dict(), fast.state_dict())
-    assert_equal_tensors(packed.canonical().tensors, fast.canonical().tensors)
-    assert_equal_tensors(to_float(packed).state_dict(), to_float(fast).state_dict())
-    assert packed.layouts() == fast.layouts()
-    assert repr(packed).replace(", keep=packed", "") == repr(fast)
-    packed.keep = "canonical"
-    assert_equal_tensors(dict(packed.named_parameters()), dict(fast.named_parameters()))
-    assert_equal_tensors(dict(packed.named_buffers()), dict(fast.named_buffers()))
+    assert_stands_for(packed, fast)
+    assert_goes_back(packed, fast)
 
 
 @needs_kernels
@@ -180,19 +175,12 @@ def test_tables_are_for_the_cpu_alone(monkeypatch):
 def test_on_a_device(name):
     fast = made(name)
     packed, twin = kept(fast).cuda(), copy.deepcopy(fast).cuda()
-    assert_holds_packed_alone(packed)
     assert {tensor.device.type for tensor in packed.state_dict().values()} == {"cuda"}
-    assert_equal_tensors(packed.state_dict(), twin.state_dict())
-    assert_equal_tensors(packed.canonical().tensors, twin.canonical().tensors)
+    assert_stands_for(packed, twin)
     assert_equal_tensors(by_name(packed.state_dict(), "cpu"), fast.state_dict())
-    assert_equal_tensors(to_float(packed).state_dict(), to_float(twin).state_dict())
-    assert packed.layouts() == twin.layouts()
-    assert repr(packed).replace(", keep=packed", "") == repr(twin)
     assert_same(moved(call(packed), "cpu"), call(fast))
     assert_holds_packed_alone(packed)
-    packed.keep = "canonical"
-    assert_equal_tensors(dict(packed.named_parameters()), dict(twin.named_parameters()))
-    assert_equal_tensors(dict(packed.named_buffers()), dict(twin.named_buffers()))
+    assert_goes_back(packed, twin)
 
 
 @pytest.mark.gpu

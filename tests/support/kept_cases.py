@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 import lstm_fastkernels as lfk
-from cases import KINDS, Case, drawn
+from cases import KINDS, Case, drawn, to_float
 from id_cases import OTHERS, STACKS, folded, ids_of
 
 CASE = Case(9, 31, 2, bidirectional=True, T=5, B=3)
@@ -72,6 +72,22 @@ def call(fast):
         return fast(x.to(fast.packed.device))
     h, c = fast(torch.ones(3, fast.input_size, device=fast.packed.device))
     return h, (h, c)
+
+
+def assert_stands_for(packed, fast):
+    """A module of packed weights alone has the tensors, and all that is made of them, of `fast`."""
+    assert_holds_packed_alone(packed)
+    assert_equal_tensors(packed.state_dict(), fast.state_dict())
+    assert_equal_tensors(packed.canonical().tensors, fast.canonical().tensors)
+    assert_equal_tensors(to_float(packed).state_dict(), to_float(fast).state_dict())
+    assert packed.layouts() == fast.layouts()
+    assert repr(packed).replace(", keep=packed", "") == repr(fast)
+
+
+def assert_goes_back(packed, fast):
+    packed.keep = "canonical"
+    assert_equal_tensors(dict(packed.named_parameters()), dict(fast.named_parameters()))
+    assert_equal_tensors(dict(packed.named_buffers()), dict(fast.named_buffers()))
 
 
 def copies_of(module):

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "support.h"
+#include "team_threads.h"
 
 namespace lstm_fastkernels {
 namespace {
@@ -14,16 +15,10 @@ namespace {
 // Runs work(member) on all members of a team of so many, as long as there are pieces of work.
 template <class Work> void run_on_team(int members, int turns, const Work &work) {
   Team team(members);
-  std::vector<std::thread> others;
-  for (int i = 1; i < members; ++i)
-    others.emplace_back([&] { team.serve(); });
-  while (!team.is_complete())
-    std::this_thread::yield();
+  const Threads others(team, members - 1);
+  wait_until_complete(team);
   for (int turn = 1; turn <= turns; ++turn)
     team.run([&](const Member &member) { work(turn, member); });
-  team.close();
-  for (std::thread &thread : others)
-    thread.join();
 }
 
 TEST(each_piece_is_done_once_in_each_turn) {

@@ -13,34 +13,12 @@
 #include "runtime/thread_pool.h"
 #include "stack.h"
 #include "support.h"
+#include "team_threads.h"
 
 namespace lstm_fastkernels {
 namespace {
 
 using std::chrono::milliseconds;
-
-// A team of so many whose members, but for the leader, are threads.
-class Threads {
-public:
-  Threads(Team &team, int others) : team_(team) {
-    for (int i = 0; i < others; ++i)
-      threads_.emplace_back([this] { team_.serve(); });
-  }
-  ~Threads() {
-    team_.close();
-    for (std::thread &thread : threads_)
-      thread.join();
-  }
-
-private:
-  Team &team_;
-  std::vector<std::thread> threads_;
-};
-
-void wait_until_complete(const Team &team) {
-  while (!team.is_complete())
-    std::this_thread::yield();
-}
 
 // ---- sharing ----
 
@@ -158,7 +136,7 @@ void check_teams(const SourceStack &stack, int64_t T, int64_t B) {
   const Result expected = forward(packed, sequence);
   const Result shorter = forward(packed, sequence, 1, lengths);
   for_each_isa([&](std::string_view) {
-    for (const auto [members, most] : {std::pair{5, 1}, {3, 2}, {2, 7}}) {
+    for (const auto &[members, most] : {std::pair{5, 1}, {3, 2}, {2, 7}}) {
       const int64_t ranges = std::min<int64_t>(B, most);
       WITH("members ", members, " ranges ", ranges, " T ", T, " B ", B);
       check_same(run_team(packed, sequence, ranges, members), expected);
