@@ -1,7 +1,8 @@
 """Builds three products from one core.
 
 The C++ library comes first, by CMake; it is installed into the package, where C++ programs find it.
-The torch ops (on torch's stable ABI) and the NumPy runtime link its static form. CUDA kernels are
+The torch ops (on torch's stable ABI) and the NumPy runtime link its static form. The short way of
+eager calls sees torch's tensors from within, and so runs with the torch alone that it is built for. CUDA kernels are
 in the package once, in a shared library that the ops link.
 
 From the environment:
@@ -22,7 +23,7 @@ from pathlib import Path
 import pybind11
 import torch
 from setuptools import Extension, setup
-from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
+from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).parent.resolve()
 WITH_FILE = os.environ.get("LSTM_FASTKERNELS_FILE") != "0"
@@ -31,10 +32,11 @@ TORCH_2_10 = "0x020a000000000000"
 # machine that builds them.
 FOLDERS = [ROOT, *{Path(package.__path__[0]).parent for package in (torch, pybind11)}]
 COMPILE = [
-    *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"),
+    *("-O3", "-g0", "-fvisibility=hidden", "-Wall"),
     *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
     *(f"-ffile-prefix-map={folder}/=" for folder in FOLDERS),
 ]
+CPP17 = "-std=c++17"  # where torch does not add what its own headers ask for
 LINK = ["-pthread", "-Wl,--exclude-libs,ALL", "-Wl,-z,relro,-z,now"]
 os.chdir(ROOT)
 HEADERS = glob.glob("csrc/**/*.h", recursive=True)
@@ -113,8 +115,11 @@ ops = CppExtension(
     sorted(glob.glob("csrc/bindings/torch/*.cpp")),
     include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include")],
     depends=HEADERS,
-    define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10)],
-    extra_compile_args=COMPILE,
+    define_macros=[
+        ("TORCH_TARGET_VERSION", TORCH_2_10),
+        ("BUILT_FOR_TORCH", f'"{torch.__version__}"'),
+    ],
+    extra_compile_args=[CPP17, *COMPILE],
     extra_link_args=LINK,
     py_limited_api=True,
 )
@@ -123,21 +128,17 @@ runtime = Extension(
     ["csrc/bindings/python/runtime.cpp"],
     include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include"), pybind11.get_include()],
     depends=HEADERS,
-    extra_compile_args=COMPILE,
+    extra_compile_args=[CPP17, *COMPILE],
     extra_link_args=LINK,
     language="c++",
 )
-
-eager = Extension(
+eager = CppExtension(
     "lstm_fastkernels._eager",
     sorted(glob.glob("csrc/bindings/eager/*.cpp")),
-    include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include"), *include_paths()],
+    include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include")],
     depends=HEADERS,
-    define_macros=[("Py_LIMITED_API", "0x030A0000")],
     extra_compile_args=COMPILE,
     extra_link_args=LINK,
-    language="c++",
-    py_limited_api=True,
 )
 
 setup(

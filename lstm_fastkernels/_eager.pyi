@@ -5,17 +5,8 @@ from torch import Tensor
 from torch.nn import Module
 
 State = tuple[Tensor, Tensor]
-Asked = Callable[[], object]
 
-def connect(
-    functions: int,
-    tensor_class: type[Tensor],
-    listeners: tuple[Asked, ...],
-    others: tuple[Asked, ...],
-    forward_ad: dict[str, Any],
-    inference_mode_enabled: Asked,
-    increment_version: Callable[[tuple[Tensor, ...]], None],
-) -> bool: ...
+def connect(functions: int, forward_ad: dict[str, Any]) -> None: ...
 def shorten(
     module_class: type[Module],
     is_cell: bool,
@@ -23,7 +14,7 @@ def shorten(
     hooks: tuple[str, ...],
     global_hooks: tuple[str, ...],
     globals: dict[str, Any],
-    compiler: Asked,
+    compiler: Callable[[], object],
 ) -> None: ...
 def lstm(module: Module, x: object, hx: State | None) -> tuple[Tensor, State] | None: ...
 def cell(module: Module, x: object, hx: State | None) -> State | None: ...

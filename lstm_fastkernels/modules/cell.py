@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
-from lstm_fastkernels import _eager
 from lstm_fastkernels.modules.calls import CellCalls
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.forward_alone import shorten_calls
 from lstm_fastkernels.modules.lstm import FastQuantLSTM, FastSparseLSTM
 from lstm_fastkernels.modules.states import State, States, zero_state
+from lstm_fastkernels.ops import eager
 from lstm_fastkernels.weights.packing import Keep
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
 from lstm_fastkernels.weights.quantize_rows import PairSafe
@@ -77,7 +77,7 @@ class FastLSTMCell(CellCalls, FastModule):
 
     def forward(self, input: Tensor, hx: States | None = None) -> States:
         if not is_dynamo_compiling():
-            done = _eager.cell(self, input, hx)
+            done = eager.cell(self, input, hx)
             if done is not None:
                 return done
         return super().forward(input, hx)

@@ -10,7 +10,6 @@ from torch import Tensor, is_grad_enabled, is_inference_mode_enabled, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from lstm_fastkernels._eager import current
 from lstm_fastkernels.modules.float_lstm import (
     copy_hooks,
     fault_of,
@@ -26,6 +25,7 @@ from lstm_fastkernels.modules.running import explain_run, explain_steps
 from lstm_fastkernels.modules.stateful import StatefulLSTM
 from lstm_fastkernels.modules.states import States, two_states
 from lstm_fastkernels.ops import least_lstm, lstm, lstm_without_gradient
+from lstm_fastkernels.ops.eager import current
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.formats import INPUT_DTYPES, stored_as
 from lstm_fastkernels.weights.packing import Keep

@@ -8,7 +8,7 @@ import torch.nn.modules.module as torch_modules
 from torch import nn
 from torch.compiler import is_dynamo_compiling
 
-from lstm_fastkernels import _eager
+from lstm_fastkernels.ops import eager
 
 _Class = TypeVar("_Class", bound=type[nn.Module])
 
@@ -22,14 +22,14 @@ _frames: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)
 class ForwardAlone(nn.Module):
     """A module that goes from its call to the kernels at once.
 
-    That is where `_eager` takes the call, no hook is to run, torch.compile is not at work, and
+    That is where `eager` takes the call, no hook is to run, torch.compile is not at work, and
     nobody has put something else in the place of forward or of what torch does at a call. All else
     goes through nn.Module's __call__.
     """
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if not options and not is_dynamo_compiling():
-            done = _eager.call(self, inputs)
+            done = eager.call(self, inputs)
             if done is not None:
                 return done
         return super().__call__(*inputs, **options)
@@ -63,12 +63,12 @@ if not _SHORTENS:
 
 
 def shorten_calls(*, is_cell: bool = False) -> Callable[[_Class], _Class]:
-    """For a class of ForwardAlone, and for none derived from it; is_cell: see `_eager.cell`."""
+    """For a class of ForwardAlone, and for none derived from it; is_cell: see `eager.cell`."""
 
     def register(module_class: _Class) -> _Class:
         if _SHORTENS:
             asked = _HOOKS, _GLOBAL_HOOKS, _GLOBALS, _frames.get_eval_frame_callback
-            _eager.shorten(module_class, is_cell, nn.Module, *asked)
+            eager.shorten(module_class, is_cell, nn.Module, *asked)
         return module_class
 
     return register

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_fastkernels import _eager
 from lstm_fastkernels.modules.calls import LstmCalls
 from lstm_fastkernels.modules.fast import FastModule
 from lstm_fastkernels.modules.float_lstm import LSTM_OPTIONS
 from lstm_fastkernels.modules.forward_alone import shorten_calls
 from lstm_fastkernels.modules.refusals import explain_refusal
 from lstm_fastkernels.modules.states import State, States, two_states, zero_state
+from lstm_fastkernels.ops import eager
 from lstm_fastkernels.weights.formats import TABLES
 from lstm_fastkernels.weights.packing import Keep
 from lstm_fastkernels.weights.precision import Activations, PrecisionConfig
@@ -98,7 +98,7 @@ class FastLSTM(LstmCalls, FastModule):
         lengths: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, States]:
         if lengths is None and not is_dynamo_compiling():
-            done = _eager.lstm(self, input, hx)
+            done = eager.lstm(self, input, hx)
             if done is not None:
                 return done
         return super().forward(input, hx, lengths)
@@ -114,7 +114,7 @@ class FastLSTM(LstmCalls, FastModule):
         has changed nothing.
         """
         if not is_dynamo_compiling():
-            done = _eager.step(self, x, state, out, None)
+            done = eager.step(self, x, state, out, None)
             if done is not None:
                 return done
         return self._step(x, state, out)

@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from lstm_fastkernels._eager import current
 from lstm_fastkernels.modules.tensor_kinds import in_same_place, is_traced, to_hold, unseen
 from lstm_fastkernels.ops import refuse_derivatives
+from lstm_fastkernels.ops.eager import current
 from lstm_fastkernels.weights.canonical import CanonicalLSTM, WeightSpec
 from lstm_fastkernels.weights.packing import (
     Keep,

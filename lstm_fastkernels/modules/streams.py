@@ -6,9 +6,9 @@ from operator import index
 import torch
 from torch import Tensor
 
-from lstm_fastkernels import _eager
 from lstm_fastkernels.modules.lstm import FastLSTM
 from lstm_fastkernels.modules.states import State, States, two_states
+from lstm_fastkernels.ops import eager
 from lstm_fastkernels.weights.formats import INPUT_DTYPES
 
 
@@ -132,7 +132,7 @@ class StreamBatch:
             raise ValueError(
                 f"x must be {[len(rows), *columns]}, a row for each stream, got {list(x.shape)}"
             )
-        done = _eager.step(self.lstm, x, self._state, None, rows)
+        done = eager.step(self.lstm, x, self._state, None, rows)
         return self._tick(rows, x) if done is None else done
 
     @torch.no_grad()

@@ -2,11 +2,8 @@
 
 from typing import Any
 
-import torch
-
-from lstm_fastkernels import _eager
-from lstm_fastkernels.ops import dispatch
-from lstm_fastkernels.ops.library import compiled, eager_functions
+from lstm_fastkernels.ops import dispatch, eager
+from lstm_fastkernels.ops.library import compiled
 
 # lstm(x, h0, c0, lengths, packed, shape, batch_first, header). x: [T, B, I], or [B, T, I] with
 # batch_first, or a PackedSequence's data [N, I]; float32, float16 or bfloat16; of token ids, int64
@@ -28,27 +25,11 @@ quantize_groups = compiled.quantize_groups.default
 lstm_without_gradient = dispatch.lstm_without_gradient
 refuse_derivatives = dispatch.refuse_derivatives
 
-# Eager calls go past the op, which torch's function modes and profilers are told of, too.
-_eager.connect(
-    eager_functions(),
-    torch.Tensor,
-    (
-        torch._C._len_torch_dispatch_stack,
-        torch._C._are_functorch_transforms_active,
-        torch._C._is_any_autocast_enabled,
-        torch._C._is_tracing,
-    ),
-    (torch._C._len_torch_function_stack, torch._C._autograd._profiler_enabled),
-    vars(torch.autograd.forward_ad),
-    torch.is_inference_mode_enabled,
-    torch._C._increment_version,
-)
-
 
 def least_lstm() -> Any:
     """lstm or, where nothing but gradients listens to torch's dispatcher, plain_lstm: no mode,
     transform, autocast, tracer or forward-mode differentiation."""
-    return plain_lstm if _eager.quiet() else lstm
+    return plain_lstm if eager.quiet() else lstm
 
 
 def cuda_built() -> bool:

@@ -26,6 +26,12 @@ def forget_packed(address: int) -> None:
     _functions.lfk_forget_packed(ctypes.c_void_p(address))
 
 
+def built_for_torch() -> str:
+    """The `torch.__version__` that the package was built with."""
+    _functions.lfk_built_for_torch.restype = ctypes.c_char_p
+    return str(_functions.lfk_built_for_torch().decode())
+
+
 def eager_functions() -> int:
     """The address of what an eager call needs of the ops."""
     _functions.lfk_eager_functions.restype = ctypes.c_void_p

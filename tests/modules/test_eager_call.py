@@ -4,8 +4,10 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,13 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lstm_fastkernels as lfk
 from cases import FORMS, Case, assert_same
 from isas import assert_same_bits, everywhere
-from lstm_fastkernels import _eager, ops
+from lstm_fastkernels import ops
+from lstm_fastkernels.ops import eager
 
 CASE = Case(9, 31, 2, T=5, B=3)
 
 
 def goes_short(module, x, hx=None):
-    call = _eager.cell if isinstance(module, lfk.FastQuantLSTMCell) else _eager.lstm
+    call = eager.cell if isinstance(module, lfk.FastQuantLSTMCell) else eager.lstm
     return call(module, x, hx) is not None
 
 
@@ -165,6 +168,15 @@ def test_tensors_that_are_not_plain_take_the_op(name, place):
         assert_same_bits(tensor.as_subclass(torch.Tensor), expected)
 
 
+def test_states_that_share_memory_until_they_are_written():
+    fast, x, state = CASE.fast(), CASE.x(), lfk.State(*CASE.state())
+    copies = lfk.State(*map(torch._lazy_clone, state))
+    y, after = fast(x[:1], state)
+    assert goes_short(fast, x[:1], copies)
+    assert_same((fast.step(x[0], copies)[None], tuple(copies)), (y, after))
+    assert_same(fast(x[:1], state), (y, after))
+
+
 def test_a_negated_number_takes_the_op():
     """A row of one column has no gaps, whatever its stride."""
     case = replace(CASE, input_size=1)
@@ -182,8 +194,33 @@ def profiled():
     assert any("lstm_fastkernels::lstm" in event.name for event in profile.events())
 
 
+@contextlib.contextmanager
+def observed():
+    """A callback of every thread's, as execution traces have one."""
+    with tempfile.TemporaryDirectory() as folder:
+        observer = torch.profiler.ExecutionTraceObserver()
+        observer.register_callback(str(Path(folder, "trace.json")))
+        observer.start()
+        try:
+            yield
+        finally:
+            observer.stop()
+            observer.unregister_callback()
+
+
+@contextlib.contextmanager
+def functionalized():
+    torch._enable_functionalization(reapply_views=True)
+    try:
+        yield
+    finally:
+        torch._disable_functionalization()
+
+
 LISTENERS = {
     "function mode": SeeingFunctions,
+    "functionalization": functionalized,
+    "observer": observed,
     "dispatch mode": SeeingOps,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "dual level": forward_ad.dual_level,
@@ -300,23 +337,47 @@ def test_empty_batches_take_the_op():
     assert h.shape == c.shape == (2, 0, 31)
 
 
-WITHOUT_TABLE = """
+ANOTHER_TORCH = """
+import sys
+import warnings
 import torch
-del torch.Tensor.__dlpack_c_exchange_api__
-import lstm_fastkernels as lfk
-from lstm_fastkernels import _eager
+from torch import nn
+torch.__version__ = "9.8.7"
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import lstm_fastkernels as lfk
+    from lstm_fastkernels.ops import eager
+[warning] = [str(w.message) for w in caught if "lstm_fastkernels" in str(w.message)]
+assert "found 9.8.7" in warning and "pip install" in warning, warning
 fast, x = lfk.FastQuantLSTM(9, 31), torch.randn(5, 3, 9)
-fast(x)
-assert _eager.lstm(fast, x, None) is None
+for module, given in (fast, x), (lfk.FastQuantLSTMCell(9, 31), x[0]):
+    before = module(given)[0]
+    assert eager.lstm(module, given, None) is eager.call(module, (given,)) is None
+    assert eager.current(module.__dict__) is module.packed
+    for name, tensor in module.state_dict().items():
+        if name in ("weight_ih", "weight_ih_l0", "bias", "bias_l0"):
+            tensor.zero_()
+            assert eager.current(module.__dict__) is None, name
+            after = module(given)[0]
+            assert not torch.equal(after, before), name
+            before = after
+    module.bias_added = nn.Buffer(torch.zeros(1))
+    assert eager.current(module.__dict__) is None
+    module(given)
+    assert eager.current(module.__dict__) is module.packed
 y, state = fast(x)
-new = fast.new_state(3)
-assert torch.equal(torch.stack([fast.step(row, new) for row in x]), y)
+new, streams = fast.new_state(3), lfk.StreamBatch(fast, 3)
+joined = [streams.join() for _ in range(3)]
+for row, expected in zip(x, y):
+    assert torch.equal(fast.step(row, new), expected)
+    assert torch.equal(streams.tick(joined, row), expected)
 assert torch.equal(new.h, state[0]) and torch.equal(new.c, state[1])
+assert "lstm_fastkernels._eager" not in sys.modules
 """
 
 
-def test_a_torch_without_the_table_takes_the_op():
-    subprocess.run([sys.executable, "-c", WITHOUT_TABLE], check=True, env=dict(os.environ))
+def test_another_torch_than_the_one_built_for_takes_the_op():
+    subprocess.run([sys.executable, "-c", ANOTHER_TORCH], check=True, env=dict(os.environ))
 
 
 def test_the_kernels_run_without_the_gil():
@@ -349,11 +410,11 @@ def test_who_listens_is_asked_each_time(name):
     """Function modes and profilers are told of torch's functions, not by its dispatcher."""
     fast = CASE.fast()
     fast(CASE.x())
-    assert _eager.quiet()
+    assert eager.quiet()
     with LISTENERS[name]():
-        assert _eager.quiet() == (name in ("function mode", "profiler"))
+        assert eager.quiet() == (name in ("function mode", "profiler", "observer"))
         fast(CASE.x())
-    assert _eager.quiet()
+    assert eager.quiet()
     assert ops.least_lstm() is ops.plain_lstm
 
 
@@ -361,15 +422,17 @@ def test_a_torch_that_keeps_its_level_elsewhere(monkeypatch):
     fast, x = CASE.fast(), CASE.x()
     fast(x)
     monkeypatch.delattr(forward_ad, "_current_level")
-    assert not _eager.quiet()
+    assert not eager.quiet()
     assert not goes_short(fast, x)
 
 
 def test_misuse_of_the_binding():
     with pytest.raises(TypeError, match="PackedLSTM"):
-        _eager.current({})
+        eager.current({})
     with pytest.raises(TypeError, match="arguments"):
-        _eager.connect(0)
+        eager.connect(0)
+    with pytest.raises(TypeError, match="integer"):
+        eager.connect("functions", {})
 
 
 @pytest.mark.parametrize("hidden_size", [1, 7, 129, 300])

@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 import lstm_fastkernels as lfk
 from cases import Case
 from isas import assert_same_bits, everywhere
-from lstm_fastkernels import _eager
 from lstm_fastkernels.modules import forward_alone
+from lstm_fastkernels.ops import eager
 
 CASE = Case(9, 31, T=5, B=3)
 X = CASE.x()
@@ -26,7 +26,7 @@ MODULES = {
 
 
 def is_alone(module, *inputs):
-    return _eager.call(module, inputs) is not None
+    return eager.call(module, inputs) is not None
 
 
 @pytest.fixture
@@ -287,8 +287,8 @@ def test_a_call_of_torch_that_is_not_known_is_not_left_out(monkeypatch):
 
 
 def test_misuse_of_the_binding(fast):
-    assert _eager.call(fast, [X]) is None
-    assert _eager.call(nn.Identity(), (X,)) is None
-    assert _eager.call(3, (X,)) is None
+    assert eager.call(fast, [X]) is None
+    assert eager.call(nn.Identity(), (X,)) is None
+    assert eager.call(3, (X,)) is None
     with pytest.raises(TypeError, match="arguments"):
-        _eager.call(fast)
+        eager.call(fast)

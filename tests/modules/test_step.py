@@ -8,7 +8,7 @@ import torch
 import lstm_fastkernels as lfk
 from cases import FORMS, KINDS, Case
 from isas import assert_same_bits, everywhere
-from lstm_fastkernels import _eager
+from lstm_fastkernels.ops import eager
 
 CASE = Case(9, 31, 2, T=7, B=3)
 CASES = {name: replace(CASE, **change) for name, change in (FORMS | KINDS).items()}
@@ -16,7 +16,7 @@ CASES = {name: replace(CASE, **change) for name, change in (FORMS | KINDS).items
 
 def goes_short(fast, x, state, out=None):
     trial = lfk.State(*(tensor.clone() for tensor in state))
-    return _eager.step(fast, x, trial, out, None) is not None
+    return eager.step(fast, x, trial, out, None) is not None
 
 
 def steps_of(case):

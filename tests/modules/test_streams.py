@@ -6,7 +6,7 @@ from torch import nn
 
 import lstm_fastkernels as lfk
 from isas import assert_same_bits
-from lstm_fastkernels import _eager
+from lstm_fastkernels.ops import eager
 from stream_cases import CASE, CASES, OTHERS, check_schedules, random_input
 
 
@@ -32,7 +32,7 @@ def test_streams_are_as_alone(name, dtype):
 
 def goes_short(batch, x, rows):
     """On copies of the states."""
-    return _eager.step(batch.lstm, x, batch._state.copy(), None, rows) is not None
+    return eager.step(batch.lstm, x, batch._state.copy(), None, rows) is not None
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def goes_short(batch, x, rows):
 def test_ticks_by_the_op_are_the_same(make, dtype, monkeypatch):
     fast = make()
     assert goes_short(batch_of(fast), random_input(fast, 2, dtype), [0, 2])
-    monkeypatch.setattr(_eager, "step", lambda *arguments: None)
+    monkeypatch.setattr(eager, "step", lambda *arguments: None)
     check_schedules(fast, lambda capacity: lfk.StreamBatch(fast, capacity), dtype)
 
 
@@ -65,10 +65,10 @@ def test_rows_that_no_short_call_takes(name):
     batch, x = batch_of(CASE.fast()), torch.ones(2, 9)
     before = batch._state.copy()
     assert goes_short(batch, x, [0, 3])
-    assert _eager.step(batch.lstm, x, batch._state, None, ROWS[name]) is None
+    assert eager.step(batch.lstm, x, batch._state, None, ROWS[name]) is None
     assert_same_bits(tuple(batch._state), tuple(before))
     one = batch.lstm.new_state()
-    assert _eager.step(batch.lstm, x[0], one, None, [0]) is None
+    assert eager.step(batch.lstm, x[0], one, None, [0]) is None
     assert not one.h.any()
 
 

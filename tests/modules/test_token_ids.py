@@ -13,7 +13,7 @@ import lstm_fastkernels as lfk
 from cases import assert_by_contract, assert_same, by_contract
 from id_cases import CLASSES, OTHERS, STACKS, folded, ids_of, one_hot, one_hot_twin
 from isas import assert_same_bits, everywhere
-from lstm_fastkernels import _eager
+from lstm_fastkernels.ops import eager
 from lstm_fastkernels.weights.formats import TABLES
 
 CASE = STACKS[1]
@@ -110,13 +110,13 @@ def test_eager_calls_go_past_the_dispatcher():
         fast(ids)  # the op meets the weights first
         for given in (ids, ids.int()):
             for hx in (None, state):
-                short = _eager.lstm(fast, given, hx)
+                short = eager.lstm(fast, given, hx)
                 assert short is not None
                 op = fast._run(given.unsqueeze(-1), hx, None, case.batch_first)
                 assert_same_bits(short, op, str(case))
         one, states = ids[0] if case.batch_first else ids[:, 0], [s[:, 0].clone() for s in state]
-        assert _eager.lstm(fast, one, tuple(states)) is not None
-        assert _eager.step(fast, one[:1].expand(case.B), lfk.State(*state), None, None) is not None
+        assert eager.lstm(fast, one, tuple(states)) is not None
+        assert eager.step(fast, one[:1].expand(case.B), lfk.State(*state), None, None) is not None
         for wrong in (
             ids.to(torch.int16),
             ids.float(),
@@ -125,7 +125,7 @@ def test_eager_calls_go_past_the_dispatcher():
             ids[0, 0],
             ids + 20,
         ):
-            assert _eager.lstm(fast, wrong, None) is None, wrong.dtype
+            assert eager.lstm(fast, wrong, None) is None, wrong.dtype
 
 
 def test_a_cell():

@@ -20,16 +20,16 @@ constexpr int64_t kBytesOfStep = 1 << 14, kShortCall = 1 << 17;
 
 // With tensors of the plain class.
 bool derivative_is_asked(PyObject *module_dict, const Arguments &given) {
-  if (!functions->grad_enabled())
+  if (!grad_enabled())
     return false;
   PyObject *const floats = PyDict_GetItemWithError(module_dict, floats_name);
   if (!floats || !PyList_Check(floats))
     return true;
   for (Py_ssize_t i = 0; i < PyList_Size(floats); ++i)
-    if (requires_grad(PyList_GetItem(floats, i)) != 0)
+    if (requires_grad(PyList_GetItem(floats, i)))
       return true;
   for (PyObject *const tensor : {given.x, given.h, given.c, given.out})
-    if (tensor && requires_grad(tensor) != 0) // who is not sure asks for it
+    if (tensor && requires_grad(tensor))
       return true;
   return false;
 }
@@ -74,7 +74,7 @@ bool Call::take(const Arguments &given, Form form) {
 bool Call::take_module(PyObject *dict, const Arguments &given) {
   PyObject *const packed = current_packed(dict);
   batch_first_ = PyDict_GetItemWithError(dict, batch_first_name) == Py_True;
-  held_ = packed && !derivative_is_asked(dict, given) && packed_.take_own(packed) &&
+  held_ = packed && !derivative_is_asked(dict, given) && packed_.take(packed) &&
           packed_.dims() == 1 &&
           functions->hold(packed_.data(), packed_.size(0), &lstm_, &shape_, &takes_ids_);
   return held_;
@@ -146,16 +146,12 @@ template <class Output> void Call::put_strides(const Output &y) {
   a_.y_row_stride = row_ < 0 ? 0 : y.stride(row_);
 }
 
-DLDataType Call::type_of_values() const {
-  return takes_ids_ ? DLDataType{kDLFloat, 32, 1} : x.seen.dtype;
-}
-
 bool Call::put(NewTensor &y) {
   std::array<int64_t, 3> sizes{};
   const int dims = x.dims() + (takes_ids_ ? 1 : 0);
-  std::copy(x.seen.shape, x.seen.shape + dims - 1, sizes.begin());
+  std::copy(x.sizes(), x.sizes() + dims - 1, sizes.begin());
   sizes[static_cast<size_t>(dims - 1)] = output_columns();
-  if (!y.allocate(type_of_values(), dims, sizes.data()))
+  if (!y.allocate(a_.data_type, dims, sizes.data()))
     return false;
   put_strides(y);
   return true;
@@ -172,10 +168,9 @@ bool Call::put(const TorchTensor &y) {
 }
 
 bool Call::put(NewTensor &h_n, NewTensor &c_n) {
-  const DLDataType type = a_.h0 ? h.seen.dtype : type_of_values();
   const auto make = [&](NewTensor &state, int64_t columns) {
     return with_state_sizes(columns, [&](Sizes sizes) {
-      return state.allocate(type, static_cast<int>(sizes.size()), sizes.begin());
+      return state.allocate(a_.state_type, static_cast<int>(sizes.size()), sizes.begin());
     });
   };
   if (!make(h_n, shape_.output_size()) || !make(c_n, shape_.hidden_size))

@@ -11,7 +11,6 @@
 
 namespace lstm_fastkernels {
 
-// null: there is no short way.
 bool connect_calls(const EagerFunctions *functions);
 
 // A call's arguments, borrowed; those that are null were not given.
@@ -58,7 +57,6 @@ private:
   // use(sizes of an h or c of so many columns)
   template <class Use> bool with_state_sizes(int64_t columns, const Use &use) const;
   template <class Output> void put_strides(const Output &y);
-  DLDataType type_of_values() const; // y's, and that of states that were not given
   int64_t output_columns() const { return shape_.num_directions * shape_.output_size(); }
 
   int64_t state_batch() const { return a_.state_rows ? a_.state_batch : a_.batch_size; }

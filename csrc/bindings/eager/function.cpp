@@ -33,10 +33,4 @@ PyObject *Function::operator()() const {
   return PyObject_CallNoArgs(function_);
 }
 
-PyObject *Function::operator()(PyObject *argument) const {
-  if (flags_ == METH_O)
-    return direct_(self_, argument);
-  return PyObject_CallFunctionObjArgs(function_, argument, nullptr);
-}
-
 } // namespace lstm_fastkernels

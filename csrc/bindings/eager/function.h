@@ -1,4 +1,4 @@
-// A function of Python's, called past the interpreter's checks where it is one of C's.
+// A function of Python's without arguments, called past the interpreter's checks where it is one of C's.
 #pragma once
 
 #include <Python.h>
@@ -16,7 +16,6 @@ public:
 
   // A new reference; null with an exception set.
   PyObject *operator()() const;
-  PyObject *operator()(PyObject *argument) const;
 
 private:
   PyObject *function_ = nullptr;

@@ -1,17 +1,16 @@
-// Who listens to torch's dispatcher, and so must see the op.
+// Who listens to torch, and so must see the op.
 #pragma once
 
 #include <Python.h>
 
 namespace lstm_fastkernels {
 
-// dispatcher: a tuple of functions, each true where someone listens to torch's dispatcher; others:
-// of those that torch tells of what it does in other ways; forward_ad: the dict of
-// torch.autograd.forward_ad.
-bool connect_listeners(PyObject *dispatcher, PyObject *others, PyObject *forward_ad);
+// forward_ad: the dict of torch.autograd.forward_ad.
+bool connect_listeners(PyObject *forward_ad);
 
-// 1, 0; -1 with an exception set.
-int dispatcher_is_heard();
-int anyone_hears(); // the others, too
+// A mode, transform, autocast, tracer or forward-mode differentiation; gradients are no part of it.
+bool dispatcher_is_heard();
+// Those, and whoever else torch tells of what it does: function modes and profilers.
+bool anyone_hears();
 
 } // namespace lstm_fastkernels

@@ -4,15 +4,12 @@
 #include <Python.h>
 
 #include "bindings/eager/call.h"
-#include "bindings/eager/function.h"
 #include "bindings/eager/listeners.h"
 #include "bindings/eager/module_call.h"
 #include "bindings/eager/watch.h"
 
 namespace lstm_fastkernels {
 namespace {
-
-Function inference_mode_enabled, increment_version;
 
 // Not the short way.
 PyObject *none() {
@@ -77,27 +74,6 @@ PyObject *call(PyObject *, PyObject *const *args, Py_ssize_t count) {
   return forward(nullptr, arguments, 3);
 }
 
-// Tells autograd that tensors were written; false if they may not be. Those made in inference mode
-// may be written in that alone: outside, asking for the version that they do not have is an
-// exception, and quicker than asking what they are.
-bool note_writes(std::initializer_list<PyObject *> tensors) {
-  const int inference = is_true(inference_mode_enabled());
-  if (inference < 0)
-    return false;
-  PyObject *const written = PyTuple_New(static_cast<Py_ssize_t>(tensors.size()));
-  Py_ssize_t count = 0;
-  for (PyObject *const tensor : tensors) {
-    if (!written || (!inference && version_of(tensor) < 0))
-      break;
-    PyTuple_SetItem(written, count++, Py_NewRef(tensor));
-  }
-  const bool all = static_cast<size_t>(count) == tensors.size();
-  PyObject *const done = all ? increment_version(written) : nullptr;
-  Py_XDECREF(done);
-  Py_XDECREF(written);
-  return done;
-}
-
 PyObject *step(PyObject *, PyObject *const *args, Py_ssize_t count) {
   if (!has(count, 5))
     return nullptr;
@@ -126,23 +102,14 @@ PyObject *current(PyObject *, PyObject *module_dict) {
   return packed || !PyErr_Occurred() ? Py_NewRef(packed ? packed : Py_None) : nullptr;
 }
 
-PyObject *quiet(PyObject *, PyObject *) {
-  const int heard = dispatcher_is_heard();
-  return heard < 0 ? nullptr : PyBool_FromLong(!heard);
-}
+PyObject *quiet(PyObject *, PyObject *) { return PyBool_FromLong(!dispatcher_is_heard()); }
 
 PyObject *connect(PyObject *, PyObject *const *args, Py_ssize_t count) {
-  if (!has(count, 7))
+  if (!has(count, 2))
     return nullptr;
-  const void *const address = PyLong_AsVoidPtr(args[0]);
-  if (!address || !connect_listeners(args[2], args[3], args[4]))
-    return nullptr;
-  const auto *functions = static_cast<const EagerFunctions *>(address);
-  if (!connect_tensors(args[1]))
-    functions = nullptr;
-  inference_mode_enabled = Function(args[5]);
-  increment_version = Function(args[6]);
-  return connect_calls(functions) ? PyBool_FromLong(functions != nullptr) : nullptr;
+  const auto *const functions = static_cast<const EagerFunctions *>(PyLong_AsVoidPtr(args[0]));
+  return functions && connect_listeners(args[1]) && connect_calls(functions) ? Py_NewRef(Py_None)
+                                                                             : nullptr;
 }
 
 PyObject *shorten(PyObject *, PyObject *const *args, Py_ssize_t count) {
@@ -160,9 +127,7 @@ template <class Called> PyCFunction as_method(Called *function) {
 
 PyMethodDef methods[] = {
     {"connect", as_method(connect), METH_FASTCALL,
-     "connect(functions, tensor_class, listeners, others, forward_ad, inference_mode_enabled, "
-     "increment_version)\n--\n\n"
-     "What calls need of the ops and of torch. Whether there is a short way with this torch."},
+     "connect(functions, forward_ad)\n--\n\nWhat calls need of the ops and of torch."},
     {"shorten", as_method(shorten), METH_FASTCALL,
      "shorten(module_class, is_cell, base, hooks, global_hooks, globals, compiler)\n--\n\n"
      "`call` knows this class from now on; see module_call.h."},

@@ -11,7 +11,7 @@ PyObject *parameters_name, *buffers_name, *made_name, *packed_name;
 struct Comparison {
   PyObject *known; // a tuple
   Py_ssize_t count = PyTuple_Size(known), i = 0;
-  long long versions = 0; // the sum
+  int64_t versions = 0; // the sum
   PyObject *packed = nullptr;
 
   // False where one is another object, or with an exception set.
@@ -25,7 +25,7 @@ struct Comparison {
         packed = value;
       if (value == Py_None)
         continue;
-      const long long version = version_of(value);
+      const int64_t version = version_of(value);
       if (version < 0)
         return false;
       versions += version;

@@ -14,7 +14,6 @@ struct HeldLstm {
 
 // Functions throw nothing.
 struct EagerFunctions {
-  bool (*grad_enabled)();
   // Packed weights for the CPU that the op has run before, until they are dropped; false for any
   // others.
   bool (*hold)(const void *packed, int64_t bytes, HeldLstm *lstm, LstmShape *shape,
@@ -26,4 +25,8 @@ struct EagerFunctions {
 
 } // namespace lstm_fastkernels
 
-extern "C" __attribute__((visibility("default"))) const void *lfk_eager_functions();
+extern "C" {
+__attribute__((visibility("default"))) const void *lfk_eager_functions();
+// The version, as Python has it, of the one torch that _eager can be loaded with.
+__attribute__((visibility("default"))) const char *lfk_built_for_torch();
+}

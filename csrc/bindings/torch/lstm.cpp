@@ -252,8 +252,7 @@ bool eager_run(const HeldLstm *lstm, LstmArguments a) {
   }
 }
 
-constexpr EagerFunctions kEager{&aoti_torch_grad_mode_is_enabled, &eager_hold, &eager_drop,
-                                &eager_run};
+constexpr EagerFunctions kEager{&eager_hold, &eager_drop, &eager_run};
 
 } // namespace
 
@@ -266,3 +265,4 @@ void release_all() {
 
 void lfk_forget_packed(const void *data) { lstm_fastkernels::stacks().forget(data); }
 const void *lfk_eager_functions() { return &lstm_fastkernels::kEager; }
+const char *lfk_built_for_torch() { return BUILT_FOR_TORCH; }

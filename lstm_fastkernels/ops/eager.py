@@ -1,0 +1,41 @@
+"""Eager calls past torch's dispatcher: compiled for one torch, without which the op takes all."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lstm_fastkernels.ops.library import built_for_torch, eager_functions
+from lstm_fastkernels.paths import HOW_TO_BUILD
+
+if torch.__version__ == built_for_torch():
+    from lstm_fastkernels._eager import call, cell, connect, current, lstm, quiet, shorten, step
+
+    connect(eager_functions(), vars(forward_ad))
+else:
+    warnings.warn(
+        f"lstm_fastkernels was built for torch {built_for_torch()} and found {torch.__version__}: "
+        f"calls on the CPU take some microseconds longer. {HOW_TO_BUILD}",
+        stacklevel=2,
+    )
+
+    def _not_here(*_: Any) -> None:
+        """Nothing goes the short way."""
+
+    call = cell = lstm = step = shorten = _not_here
+
+    def quiet() -> bool:
+        """Whether it is known that nobody listens to torch's dispatcher."""
+        return False
+
+    def current(module_dict: dict[str, Any]) -> Tensor | None:
+        """As `_eager.current`."""
+        known, versions = module_dict["_made"]
+        buffers = module_dict["_buffers"]
+        held = (*module_dict["_parameters"].values(), *buffers.values())
+        if len(held) != len(known) or any(a is not b for a, b in zip(held, known, strict=True)):
+            return None
+        changed = sum(tensor._version for tensor in held if tensor is not None) != versions
+        return None if changed else buffers.get("packed")
