@@ -2,8 +2,8 @@
 
 The C++ library comes first, by CMake; it is installed into the package, where C++ programs find it.
 The torch ops (on torch's stable ABI) and the NumPy runtime link its static form. The short way of
-eager calls sees torch's tensors from within, and so runs with the torch alone that it is built for. CUDA kernels are
-in the package once, in a shared library that the ops link.
+eager calls sees torch's tensors from within, and so runs with the torch alone that it is built for.
+CUDA kernels are in the package once, in a shared library that the ops link.
 
 From the environment:
   USE_CUDA               1 or 0: with or without CUDA kernels; by default, with if nvcc is there
@@ -36,6 +36,8 @@ COMPILE = [
     *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
     *(f"-ffile-prefix-map={folder}/=" for folder in FOLDERS),
 ]
+# Also so that another torch's extensions are built anew.
+BUILT_FOR_TORCH = ("BUILT_FOR_TORCH", f'"{torch.__version__}"')
 CPP17 = "-std=c++17"  # where torch does not add what its own headers ask for
 LINK = ["-pthread", "-Wl,--exclude-libs,ALL", "-Wl,-z,relro,-z,now"]
 os.chdir(ROOT)
@@ -115,10 +117,7 @@ ops = CppExtension(
     sorted(glob.glob("csrc/bindings/torch/*.cpp")),
     include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include")],
     depends=HEADERS,
-    define_macros=[
-        ("TORCH_TARGET_VERSION", TORCH_2_10),
-        ("BUILT_FOR_TORCH", f'"{torch.__version__}"'),
-    ],
+    define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10), BUILT_FOR_TORCH],
     extra_compile_args=[CPP17, *COMPILE],
     extra_link_args=LINK,
     py_limited_api=True,
@@ -137,6 +136,7 @@ eager = CppExtension(
     sorted(glob.glob("csrc/bindings/eager/*.cpp")),
     include_dirs=[str(ROOT / "csrc"), str(ROOT / "csrc/include")],
     depends=HEADERS,
+    define_macros=[BUILT_FOR_TORCH],
     extra_compile_args=COMPILE,
     extra_link_args=LINK,
 )

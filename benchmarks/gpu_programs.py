@@ -23,12 +23,8 @@ LARGEST_BYTES = 25 << 20  # of the folder, which is to be carried
 STAMP = FOLDER / "built-from"
 
 OPS = "_ops.abi3.so"
-# What the package needs of its build: the ops library, the libraries that it links, and what
-# modules ask at each call.
-BUILT = [
-    *(OPS, "_eager.abi3.so"),
-    *("lib/liblstm_fastkernels_cuda.so", "lib/liblstm_fastkernels.so"),
-]
+# What the package needs of its build: the ops library and the libraries that it links.
+BUILT = [OPS, "lib/liblstm_fastkernels_cuda.so", "lib/liblstm_fastkernels.so"]
 PACKAGE = ROOT / "lstm_fastkernels"
 LIBRARIES = [f"lstm_fastkernels/lib/liblstm_fastkernels{part}.a" for part in ("_cuda", "")]
 INCLUDES = ["-Icsrc/include", "-Icsrc", "-Itests/cpp/support"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import lstm_fastkernels as lfk
-from lstm_fastkernels import _eager
+from lstm_fastkernels.ops import eager
 
 WARM_UP_CALLS = 3
 COUNTED_CALLS = 5  # one by one: memory is now and then less at hand
@@ -31,16 +31,16 @@ def module(inputs: int, units: int, **options: Any) -> torch.nn.Module:
 
 def forward(lstm: Any, steps: int = 20, rows: int = 1) -> Callable[[], object]:
     x = torch.randn(steps, rows, lstm.input_size)
-    return partial(_eager.lstm, lstm, x, None)
+    return partial(eager.lstm, lstm, x, None)
 
 
 def step(lstm: Any) -> Callable[[], object]:
     x, state = torch.randn(1, lstm.input_size), lstm.new_state(1)
-    return partial(_eager.step, lstm, x, state, None, None)
+    return partial(eager.step, lstm, x, state, None, None)
 
 
 def call(lstm: Any) -> Callable[[], object]:
-    return partial(_eager.call, lstm, (torch.randn(1, 1, lstm.input_size),))
+    return partial(eager.call, lstm, (torch.randn(1, 1, lstm.input_size),))
 
 
 def calls() -> dict[str, Callable[[], object]]:

@@ -3,8 +3,8 @@
 python benchmarks/callgrind/counts.py --write
 
 Counts repeat where times do not. They are of AVX2, valgrind's widest instruction set, and of one
-call of `_eager.lstm` or `_eager.step`: what they do for torch, and the kernels; or of what
-`_eager.call` does beside calling the first.
+call of `eager.lstm` or `eager.step`: what they do for torch, and the kernels; or of what
+`eager.call` does beside calling the first.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""Eager calls past torch's dispatcher: compiled for one torch, without which the op takes all."""
+"""Eager calls past torch's dispatcher: compiled for one torch and one Python, without which the op
+takes all."""
 
 import warnings
+from importlib.util import find_spec
+from platform import python_version
 from typing import Any
 
 import torch
@@ -10,20 +13,25 @@ from torch.autograd import forward_ad
 from lstm_fastkernels.ops.library import built_for_torch, eager_functions
 from lstm_fastkernels.paths import HOW_TO_BUILD
 
-if torch.__version__ == built_for_torch():
+__all__ = ["call", "cell", "current", "lstm", "quiet", "shorten", "step"]
+
+_built_for = built_for_torch()
+if torch.__version__ == _built_for and find_spec("lstm_fastkernels._eager"):
     from lstm_fastkernels._eager import call, cell, connect, current, lstm, quiet, shorten, step
 
     connect(eager_functions(), vars(forward_ad))
 else:
     warnings.warn(
-        f"lstm_fastkernels was built for torch {built_for_torch()} and found {torch.__version__}: "
-        f"calls on the CPU take some microseconds longer. {HOW_TO_BUILD}",
+        f"lstm_fastkernels was built with torch {_built_for}. With torch {torch.__version__} on "
+        f"Python {python_version()} its calls on the CPU take some microseconds longer. "
+        f"{HOW_TO_BUILD}",
         stacklevel=2,
     )
 
-    def _not_here(*_: Any) -> None:
-        """Nothing goes the short way."""
+    def _nothing(*_: object) -> None:
+        """No call goes the short way."""
 
+    _not_here: Any = _nothing
     call = cell = lstm = step = shorten = _not_here
 
     def quiet() -> bool:

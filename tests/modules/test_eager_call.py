@@ -348,7 +348,7 @@ with warnings.catch_warnings(record=True) as caught:
     import lstm_fastkernels as lfk
     from lstm_fastkernels.ops import eager
 [warning] = [str(w.message) for w in caught if "lstm_fastkernels" in str(w.message)]
-assert "found 9.8.7" in warning and "pip install" in warning, warning
+assert "With torch 9.8.7" in warning and "pip install" in warning, warning
 fast, x = lfk.FastQuantLSTM(9, 31), torch.randn(5, 3, 9)
 for module, given in (fast, x), (lfk.FastQuantLSTMCell(9, 31), x[0]):
     before = module(given)[0]

@@ -25,8 +25,8 @@ bool derivative_is_asked(PyObject *module_dict, const Arguments &given) {
   PyObject *const floats = PyDict_GetItemWithError(module_dict, floats_name);
   if (!floats || !PyList_Check(floats))
     return true;
-  for (Py_ssize_t i = 0; i < PyList_Size(floats); ++i)
-    if (requires_grad(PyList_GetItem(floats, i)))
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(floats); ++i)
+    if (requires_grad(PyList_GET_ITEM(floats, i)))
       return true;
   for (PyObject *const tensor : {given.x, given.h, given.c, given.out})
     if (tensor && requires_grad(tensor))
@@ -46,10 +46,10 @@ bool connect_calls(const EagerFunctions *given) {
 bool Arguments::take_states(PyObject *hx) {
   if (hx == Py_None)
     return true;
-  if (!PyTuple_Check(hx) || PyTuple_Size(hx) != 2)
+  if (!PyTuple_Check(hx) || PyTuple_GET_SIZE(hx) != 2)
     return false;
-  h = PyTuple_GetItem(hx, 0);
-  c = PyTuple_GetItem(hx, 1);
+  h = PyTuple_GET_ITEM(hx, 0);
+  c = PyTuple_GET_ITEM(hx, 1);
   return true;
 }
 
@@ -129,12 +129,12 @@ bool Call::take_states(const Arguments &given) {
 }
 
 bool Call::take_state_rows(PyObject *list) {
-  if (!PyList_Check(list) || row_ < 0 || PyList_Size(list) != a_.batch_size || h.dims() != 3)
+  if (!PyList_Check(list) || row_ < 0 || PyList_GET_SIZE(list) != a_.batch_size || h.dims() != 3)
     return false;
   const auto count = static_cast<size_t>(a_.batch_size);
   state_rows_.reset(new (std::nothrow) int64_t[count]);
   for (size_t i = 0; state_rows_ && i < count; ++i)
-    state_rows_[i] = PyLong_AsLongLong(PyList_GetItem(list, static_cast<Py_ssize_t>(i)));
+    state_rows_[i] = PyLong_AsLongLong(PyList_GET_ITEM(list, static_cast<Py_ssize_t>(i)));
   a_.state_rows = state_rows_.get();
   a_.state_batch = h.size(1);
   return a_.state_rows && !PyErr_Occurred();

@@ -1,4 +1,5 @@
-// A function of Python's without arguments, called past the interpreter's checks where it is one of C's.
+// A function of Python's without arguments, called past the interpreter's checks where it is one of
+// C's.
 #pragma once
 
 #include <Python.h>

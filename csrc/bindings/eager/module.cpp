@@ -65,12 +65,12 @@ PyObject *call(PyObject *, PyObject *const *args, Py_ssize_t count) {
   if (!has(count, 2))
     return nullptr;
   PyObject *const module = args[0], *const given = args[1];
-  const Py_ssize_t inputs = PyTuple_Check(given) ? PyTuple_Size(given) : 0;
+  const Py_ssize_t inputs = PyTuple_Check(given) ? PyTuple_GET_SIZE(given) : 0;
   const FastFunction forward = inputs == 1 || inputs == 2 ? forward_alone(module) : nullptr;
   if (!forward)
     return none();
-  PyObject *const arguments[] = {module, PyTuple_GetItem(given, 0),
-                                 inputs == 2 ? PyTuple_GetItem(given, 1) : Py_None};
+  PyObject *const arguments[] = {module, PyTuple_GET_ITEM(given, 0),
+                                 inputs == 2 ? PyTuple_GET_ITEM(given, 1) : Py_None};
   return forward(nullptr, arguments, 3);
 }
 

@@ -36,8 +36,8 @@ PyObject *call_name, *call_impl_name, *compiled_name, *forward_name;
 
 // Whether all of these dicts of hooks are there, with nothing in them.
 bool are_empty(PyObject *names, PyObject *dict) {
-  for (Py_ssize_t i = 0; i < PyTuple_Size(names); ++i) {
-    PyObject *const hooks = PyDict_GetItemWithError(dict, PyTuple_GetItem(names, i));
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
+    PyObject *const hooks = PyDict_GetItemWithError(dict, PyTuple_GET_ITEM(names, i));
     if (!hooks || PyDict_Size(hooks) != 0)
       return false;
   }

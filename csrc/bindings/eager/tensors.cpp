@@ -19,8 +19,8 @@ using c10::DispatchKeySet;
 
 // What torch makes of a tensor's kinds: any more would be a wrapper, a lazy bit, a layout or a
 // device of its own. Those made in inference mode lack the last two.
-constexpr DispatchKeySet kPlain{DispatchKey::CPU, DispatchKey::AutocastCPU, DispatchKey::AutogradCPU,
-                                DispatchKey::ADInplaceOrView};
+constexpr DispatchKeySet kPlain{DispatchKey::CPU, DispatchKey::AutocastCPU,
+                                DispatchKey::AutogradCPU, DispatchKey::ADInplaceOrView};
 
 constexpr size_t kAlignment = 64;
 
@@ -175,8 +175,8 @@ int64_t NewTensor::stride(int i) const { return tensor_->strides()[static_cast<s
 
 PyObject *NewTensor::release() {
   try {
-    return THPVariable_Wrap(at::Tensor(
-        c10::intrusive_ptr<c10::TensorImpl>::reclaim(std::exchange(tensor_, nullptr))));
+    return THPVariable_Wrap(
+        at::Tensor(c10::intrusive_ptr<c10::TensorImpl>::reclaim(std::exchange(tensor_, nullptr))));
   } catch (const std::exception &error) {
     if (!PyErr_Occurred())
       PyErr_SetString(PyExc_RuntimeError, error.what());

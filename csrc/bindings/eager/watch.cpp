@@ -10,16 +10,16 @@ PyObject *parameters_name, *buffers_name, *made_name, *packed_name;
 // What was known of a module's tensors, compared with what its dicts hold, one dict after another.
 struct Comparison {
   PyObject *known; // a tuple
-  Py_ssize_t count = PyTuple_Size(known), i = 0;
+  Py_ssize_t count = PyTuple_GET_SIZE(known), i = 0;
   int64_t versions = 0; // the sum
   PyObject *packed = nullptr;
 
-  // False where one is another object, or with an exception set.
+  // False where one is another object or counts no changes.
   bool goes_on(PyObject *dict) {
     Py_ssize_t position = 0;
     PyObject *key, *value;
     while (i < count && PyDict_Next(dict, &position, &key, &value)) {
-      if (value != PyTuple_GetItem(known, i++))
+      if (value != PyTuple_GET_ITEM(known, i++))
         return false;
       if (key == packed_name)
         packed = value;
@@ -47,8 +47,9 @@ PyObject *current_packed(PyObject *module) {
   PyObject *const parameters = PyDict_GetItemWithError(module, parameters_name);
   PyObject *const buffers = PyDict_GetItemWithError(module, buffers_name);
   PyObject *const made = PyDict_GetItemWithError(module, made_name);
-  PyObject *const known =
-      made && PyTuple_Check(made) && PyTuple_Size(made) == 2 ? PyTuple_GetItem(made, 0) : nullptr;
+  PyObject *const known = made && PyTuple_Check(made) && PyTuple_GET_SIZE(made) == 2
+                              ? PyTuple_GET_ITEM(made, 0)
+                              : nullptr;
   if (!parameters || !buffers || !known || !PyTuple_Check(known)) {
     PyErr_SetString(PyExc_TypeError, "expected the __dict__ of a PackedLSTM");
     return nullptr;
@@ -57,7 +58,7 @@ PyObject *current_packed(PyObject *module) {
   if (PyDict_Size(parameters) + PyDict_Size(buffers) != tensors.count ||
       !tensors.goes_on(parameters) || !tensors.goes_on(buffers))
     return nullptr;
-  const long long versions = PyLong_AsLongLong(PyTuple_GetItem(made, 1));
+  const long long versions = PyLong_AsLongLong(PyTuple_GET_ITEM(made, 1));
   return versions == tensors.versions && !PyErr_Occurred() ? tensors.packed : nullptr;
 }
 
