@@ -1,6 +1,7 @@
 """nn.Module's __call__, left out where it would call forward and do nothing else."""
 
 from collections.abc import Callable
+from sys import intern
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ _Class = TypeVar("_Class", bound=type[nn.Module])
 
 # What nn.Module's __call__ asks for: dicts of hooks of a module and of all modules.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
+_GLOBAL_HOOKS = tuple(intern(f"_global{name}") for name in _HOOKS)
 _GLOBALS = vars(torch_modules)
 _frames: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)
 
