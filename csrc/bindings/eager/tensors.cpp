@@ -25,7 +25,7 @@ constexpr DispatchKeySet kPlain{DispatchKey::CPU, DispatchKey::AutocastCPU,
 constexpr size_t kAlignment = 64;
 
 c10::TensorImpl &seen(PyObject *tensor) {
-  return *reinterpret_cast<THPVariable *>(tensor)->cdata.unsafeGetTensorImpl();
+  return *THPVariable_Unpack(tensor).unsafeGetTensorImpl();
 }
 
 bool is_plain(const c10::TensorImpl &tensor) {
