@@ -1,9 +1,5 @@
 #include "runtime/pace.h"
 
-#include <algorithm>
-
-#include "runtime/spin.h"
-
 namespace lstm_fastkernels {
 namespace {
 
@@ -23,8 +19,10 @@ constexpr int kIdleOfACall = 3;
 constexpr int kLeastAlone = 4, kMostAlone = 512;
 
 struct Pace {
-  Clock::time_point last_end{}, begin{}; // of this call, where it was asked for help with it
-  Clock::duration idle{};                // since then
+  Clock::time_point last_end{};
+  Clock::duration patience{}; // behind that
+  Clock::time_point begin{};  // of this call
+  Clock::duration idle{};     // since then
   bool in_time = false;
   int cost = 0;
   int alone = 0; // calls to come
@@ -47,14 +45,16 @@ thread_local Pace pace;
 
 } // namespace
 
+bool follows_soon() { return Clock::now() - pace.last_end < pace.patience; }
+
 bool follows_closely() {
+  pace.begin = Clock::now();
+  pace.idle = {};
   if (pace.alone > 0) {
     --pace.alone;
     return false;
   }
-  pace.begin = Clock::now();
-  pace.idle = {};
-  return pace.begin - pace.last_end < kSoon;
+  return follows_soon();
 }
 
 void note_arrival(bool in_time) {
@@ -65,9 +65,13 @@ void note_arrival(bool in_time) {
 
 void note_idle(Clock::time_point since) { pace.idle += Clock::now() - since; }
 
+void note_end_of_job() { pace.last_end = Clock::now(); }
+
 void note_end_of_call() {
-  pace.last_end = Clock::now();
-  if (pace.idle * kIdleOfACall > pace.last_end - pace.begin)
+  note_end_of_job();
+  const Clock::duration taken = pace.last_end - pace.begin;
+  pace.patience = patience_behind(taken);
+  if (pace.idle * kIdleOfACall > taken)
     pace.add(kHeldUpCall);
   else if (pace.in_time)
     pace.went_well();

@@ -19,7 +19,8 @@ inline void pause() {
 }
 
 // Whether met() has become true by then.
-template <class Met> bool spin_until(const Met &met, std::chrono::microseconds most = kSoon) {
+template <class Met>
+bool spin_until(const Met &met, std::chrono::steady_clock::duration most = kSoon) {
   using Clock = std::chrono::steady_clock;
   constexpr int kSpinsAClock = 16; // some 0.5 microseconds
   for (Clock::time_point end{};;) {

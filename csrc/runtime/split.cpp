@@ -76,8 +76,9 @@ Split split_of(const PackedStack &stack, const LstmArguments &a, bool (*follows_
   Split split;
   if (__builtin_mul_overflow(products.all, a.batch_size * a.time_steps, &split.products))
     split.products = std::numeric_limits<int64_t>::max();
-  if (a.threads <= 1 || split.products < kProductsWorthAnAwakeThread ||
-      (split.products < kProductsWorthAThread && !follows_closely()))
+  if (a.threads <= 1 || split.products < kProductsWorthAnAwakeThread)
+    return split;
+  if (!follows_closely() && split.products < kProductsWorthAThread)
     return split;
   const int64_t allowed = std::min(a.threads, usable_processors());
   const int64_t directions = stack.shape.num_directions;

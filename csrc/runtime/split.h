@@ -35,8 +35,8 @@ struct Split {
   int64_t layers = 1;   // that run at once, each on a thread; then a team has one member
 };
 
-// Of a call with at least one row, whose numbers are in range. follows_closely() is asked where the
-// answer matters.
+// Of a call with at least one row, whose numbers are in range. follows_closely() is asked once
+// where others may help.
 Split split_of(const PackedStack &stack, const LstmArguments &arguments, bool (*follows_closely)());
 
 } // namespace lstm_fastkernels

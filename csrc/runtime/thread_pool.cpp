@@ -65,7 +65,7 @@ private:
 };
 
 // A worker that has come too late for a job of this length can be in time for the next one.
-constexpr std::chrono::microseconds kLongestShortJob{2000};
+constexpr std::chrono::microseconds kLongestShortJob{5000};
 
 struct Worker {
   int thread;
@@ -84,7 +84,8 @@ public:
     if (!mine)
       return false;
     Job job(count, task);
-    const bool soon = Clock::now() - ended_ < kSoon;
+    const bool soon = follows_soon();
+    const Clock::time_point begin = Clock::now();
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       start_workers(threads - 1);
@@ -111,8 +112,9 @@ public:
       }
       note_idle(idle_since);
     }
+    patience_ = patience_behind(Clock::now() - begin);
     running_ = false;
-    ended_ = Clock::now();
+    note_end_of_job();
     job.rethrow();
     return true;
   }
@@ -166,7 +168,7 @@ private:
         lock.unlock();
         // One that has come too late for a job waits for its end, too.
         if (!spin_until([&] { return !running_ || next(); }, kLongestShortJob) || !next())
-          spin_until(next);
+          spin_until(next, patience_.load());
         lock.lock();
       }
       if (is_wanted())
@@ -211,7 +213,6 @@ private:
   }
 
   std::mutex busy_;
-  Clock::time_point ended_{}; // when the last job has, for who has busy_
   std::mutex mutex_;
   std::condition_variable wake_, left_;
   Worker *parked_ = nullptr;
@@ -221,9 +222,10 @@ private:
   std::atomic<int> at_work_{0}; // workers that have it
   std::atomic<uint64_t> jobs_{0};
   std::atomic<bool> running_{false};
+  std::atomic<Clock::duration> patience_{kSoon}; // behind the last job
   int started_ = 0;
   bool leaving_ = false;
-  bool soon_ = false; // the last job came soon after the one before
+  bool soon_ = false; // the last job came soon after a call or job of its caller's
 };
 
 // Never destroyed: its workers may outlive static destructors. A forked child has no workers and
