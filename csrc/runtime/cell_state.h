@@ -1,6 +1,7 @@
 // What one layer and direction carries from step to step, for a range of rows.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -52,18 +53,30 @@ public:
   // have the even ones.
   template <class Visit>
   void for_each_piece(int64_t turn, int64_t size, const Member &member, const Visit &visit) const {
-    if (size == 0)
-      return visit(share(member));
-    const int64_t all = weights_.hh.num_tiles;
-    pieces_.for_each(turn, divide_up(all, size), member,
-                     [&](int64_t i) { visit(TileRange{i * size, std::min((i + 1) * size, all)}); });
+    // Every other step goes backwards: it begins with weights that the second cache still holds.
+    const bool backwards = turn / 2 % 2 == 0;
+    const auto visit_ith = [&](TileRange of, int64_t i, int64_t tiles) {
+      const int64_t begin = of.begin + i * tiles;
+      visit(TileRange{begin, std::min(begin + tiles, of.end)});
+    };
+    if (size != 0) {
+      const TileRange all{0, weights_.hh.num_tiles};
+      return pieces_.for_each(turn, divide_up(all.end, size), backwards, member,
+                              [&](int64_t i) { visit_ith(all, i, size); });
+    }
+    const TileRange own = share(member);
+    const int64_t tiles = tiles_at_once(own.end - own.begin),
+                  count = divide_up(own.end - own.begin, tiles);
+    for (int64_t n = 0; n < count; ++n)
+      visit_ith(own, backwards ? count - 1 - n : n, tiles);
   }
   // Tiles whose gates, of so many rows, fit the first cache; of a team's members each has two
   // pieces.
   int64_t tiles_of_a_piece(int64_t rows, int members) const {
-    constexpr int64_t kLeast = 2, kPairs = 64; // of tiles and rows
+    constexpr int64_t kLeast = 2, kPairs = 256; // of tiles and rows
     const int64_t fitting = std::max(kLeast, kPairs / rows);
-    return round_up(members > 1 ? std::min(fitting, tiles_of_each(2 * members)) : fitting, window_);
+    const int64_t tiles = members > 1 ? std::min(fitting, tiles_of_each(2 * members)) : fitting;
+    return std::max(window_, tiles / window_ * window_);
   }
   // Tiles of a few rows that are worth taking; 0 where members are better off with a share each: a
   // team's have some pieces, of some 5 microseconds.
@@ -86,6 +99,15 @@ public:
 private:
   // The tiles that are a member's, of gates and units.
   TileRange share(const Member &member) const;
+  // Of a share of so many: all, or where the second cache does not hold their weights so few that
+  // it holds some, of which the next step can take the last ones first.
+  int64_t tiles_at_once(int64_t tiles) const {
+    constexpr int64_t kHeld = int64_t{1} << 20, kBytes = int64_t{1} << 18;
+    const Matrix &m = weights_.hh;
+    const int64_t of_a_tile = m.products() * weight_bits(m.arithmetic) / 8 / m.num_tiles;
+    return tiles * of_a_tile > kHeld ? round_up(divide_up(kBytes, of_a_tile), window_)
+                                     : std::max<int64_t>(1, tiles);
+  }
   int64_t tiles_of_each(int64_t pieces) const {
     return std::max<int64_t>(1, weights_.hh.num_tiles / pieces);
   }

@@ -6,7 +6,7 @@ namespace {
 ActivationRows allocate_rows(Workspace &memory, const Matrix &target, int64_t rows,
                              int64_t columns) {
   ActivationRows taken;
-  taken.stride = round_up(activation_row_bytes(target, columns), 32);
+  taken.stride = round_up(activation_row_bytes(target, columns), 64);
   taken.data = memory.allocate<uint8_t>(rows * taken.stride);
   taken.scales = memory.allocate<float>(rows);
   taken.zero_points = memory.allocate<int32_t>(rows);

@@ -25,21 +25,23 @@ public:
     std::for_each_n(taken_, most_members, [](Taken &taken) { new (&taken) Taken; });
   }
 
-  // Calls visit(i) for each i in 0 .. count - 1, on one of the members, each of which calls this.
-  // They meet between two turns, whose numbers are positive and differ.
+  // Calls visit(i) for each i in 0 .. count - 1, on one of the members, each of which calls this:
+  // forwards or backwards, each its own ones and those of others. They meet between two turns,
+  // whose numbers are positive and differ.
   template <class Visit>
-  void for_each(int64_t turn, int64_t count, const Member &member, const Visit &visit) const {
+  void for_each(int64_t turn, int64_t count, bool backwards, const Member &member,
+                const Visit &visit) const {
     const int members = member.size();
     if (members == 1) {
       for (int64_t i = 0; i < count; ++i)
-        visit(i);
+        visit(backwards ? count - 1 - i : i);
       return;
     }
     for (int i = 0; i < members; ++i) {
       const int whose = (member.index() + i) % members;
       const int64_t begin = count * whose / members, end = count * (whose + 1) / members;
       for (int64_t n; (n = take(taken_[whose].next, turn, end - begin)) >= 0;)
-        visit(begin + n);
+        visit(backwards ? end - 1 - n : begin + n);
     }
   }
 

@@ -68,8 +68,8 @@ LFK_INLINE Pair<uint32x4_t> as_unsigned(Integers x) {
 LFK_INLINE Integers as_integers(Pair<uint32x4_t> x) {
   return {vreinterpretq_s32_u32(x.low), vreinterpretq_s32_u32(x.high)};
 }
-LFK_INLINE Integers add(Integers a, Integers b) {
-  return {vaddq_s32(a.low, b.low), vaddq_s32(a.high, b.high)};
+LFK_INLINE Integers add(Integers a, int32_t b) {
+  return {vaddq_s32(a.low, vdupq_n_s32(b)), vaddq_s32(a.high, vdupq_n_s32(b))};
 }
 
 LFK_INLINE float least_of(Floats x) { return vminvq_f32(vminq_f32(x.low, x.high)); }

@@ -72,13 +72,26 @@ template <class V> LFK_INLINE void update_h(const Units &units) {
 
 // ---- quantization ----
 
-// Calls visit(8 values, zeros past the end, and where they are) for all of a row.
-template <class Visit> LFK_INLINE void for_each_8(const float *v, int64_t n, const Visit &visit) {
+// Calls visit(values, where they are) for all of a row, as many at a time as a register holds, and
+// zeros past the end.
+template <class Visit>
+LFK_INLINE void for_each_value(const float *v, int64_t n, const Visit &visit) {
+  constexpr int64_t kWidth = sizeof(Wide) / sizeof(float);
   int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth)
+    visit(load_from<Wide>(v + i), i);
   for (; i + 8 <= n; i += 8)
     visit(load(v + i), i);
   if (i < n)
     visit(load_first(v + i, static_cast<int>(n - i)), i);
+}
+
+// Zeros behind 8 values.
+template <class V> LFK_INLINE Wide as_wide(V x) {
+  if constexpr (sizeof(V) == sizeof(Wide))
+    return x;
+  else
+    return Dot::join(x, splat(0.0f));
 }
 
 // Zeros behind the last activation, and what the offset of 4-bit weights adds to their groups.
@@ -98,16 +111,17 @@ void end_int4_row(int64_t n, const Matrix &target, uint8_t *q) {
 void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
                   const ActivationRows &row) {
   // x * 0 is NaN where x is not finite: lo and hi mean nothing then.
-  Floats lo = splat(0.0f), hi = lo, zero = lo;
-  for_each_8(v, n, [&](Floats x, int64_t) LFK_ALWAYS_INLINE {
+  Wide lo = splat_as<Wide>(0.0f), hi = lo, zero = lo;
+  for_each_value(v, n, [&](auto values, int64_t) LFK_ALWAYS_INLINE {
+    const Wide x = as_wide(values);
     lo = min(x, lo);
     hi = max(x, hi);
-    zero = fma(x, splat(0.0f), zero);
+    zero = fma(x, splat_as<Wide>(0.0f), zero);
   });
   const bool finite = !has_nan(zero);
   const Arithmetic arithmetic = target.arithmetic;
   const bool is_float = arithmetic == Arithmetic::float32;
-  const float highest = -least_of(splat(0.0f) - hi);
+  const float highest = -least_of(splat_as<Wide>(0.0f) - hi);
   const RowQuantizer to = quantizer(least_of(lo), highest, finite, kind,
                                     has_zero_points(arithmetic), target.activation_max);
   *row.scales = is_float && finite ? 1.0f : to.scale;
@@ -116,22 +130,20 @@ void quantize_row(const float *v, int64_t n, RowKind kind, const Matrix &target,
   if (!finite) {
     std::memset(row.data, 0, static_cast<size_t>(activation_row_bytes(target, n)));
   } else if (is_float) {
-    for_each_8(v, n, [&](Floats x, int64_t i) LFK_ALWAYS_INLINE {
+    for_each_value(v, n, [&](auto x, int64_t i) LFK_ALWAYS_INLINE {
       store(reinterpret_cast<float *>(row.data) + i, x);
     });
   } else {
-    const Floats inverse = splat(to.inverse), grid = splat(to.grid);
-    const Integers zero_point = splat(to.zero_point);
     const auto write = [&](const auto &u_of) LFK_ALWAYS_INLINE {
-      for_each_8(v, n, [&](Floats x, int64_t i) LFK_ALWAYS_INLINE {
-        const Integers q = rounded_to_integers(u_of(x) * inverse);
-        store_integers(add(q, zero_point), bytes, row.data + i * bytes);
+      for_each_value(v, n, [&](auto x, int64_t i) LFK_ALWAYS_INLINE {
+        const auto q = rounded_to_integers(u_of(x) * splat_as<decltype(x)>(to.inverse));
+        store_integers(add(q, to.zero_point), bytes, row.data + i * bytes);
       });
     };
     if (to.grid == 0.0f)
-      write([&](Floats x) LFK_ALWAYS_INLINE { return x; });
+      write([](auto x) LFK_ALWAYS_INLINE { return x; });
     else
-      write([&](Floats x) LFK_ALWAYS_INLINE { return rounded(x * grid); });
+      write([&](auto x) LFK_ALWAYS_INLINE { return rounded(x * splat_as<decltype(x)>(to.grid)); });
   }
   if (arithmetic == Arithmetic::int4)
     end_int4_row(n, target, row.data);

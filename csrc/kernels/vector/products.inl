@@ -6,9 +6,9 @@
 //   splat, load, store; load_first(address, count) of less than 8, zeros behind them
 //   fma; min, max: NaN where the second operand is NaN
 //   rounded, rounded_to_integers: ties to even; to_floats; as_floats(bits)
-//   add of integers; least_of; has_nan
+//   add(integers, integer); least_of; has_nan
 //   sum_of_bytes(address, count): of unsigned bytes, a multiple of 32
-//   store_integers(8 integers, bytes, address): as int16, or in one byte clamped to 0..255
+//   store_integers(integers, bytes, address): as int16, or in one byte clamped to 0..255
 //
 // Dot and StripDot are the policies of tiles and of strips. Both give:
 //   Sums<arithmetic>, which {} sets to zero, of 8 x kGates rows; values<arithmetic>(sums): floats
@@ -19,9 +19,9 @@
 //   add<arithmetic>(sums, activations<arithmetic>(4 bytes), weights<arithmetic>(address))
 //   row_sums(matrix, first row); times(row sums, integer): what sums can start at
 //   kOffset: what is taken from activations that have zero points before they are multiplied
-// Those of Dot are Values: Floats, or twice as many, with *, /, fma, min, max and store;
-//   load_values(address), splat_values(float); join(floats, floats): the first alone where Values
-//   are Floats
+// Those of Dot are Values: Floats, or twice as many, with *, /, -, fma, min, max, store and what
+//   quantizes, from rounded on; load_values(address), splat_values(float); join(floats, floats): the
+//   first alone where Values are Floats
 // For 4-bit weights Dot gives
 //   Int4Sums of 8 x kGates rows, which to_floats takes to Values
 //   int4_sums<R>(weights of 32 rows, activations, bytes from row to row of them, groups of 4

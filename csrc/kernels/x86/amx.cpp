@@ -35,8 +35,8 @@ namespace amx {
 namespace {
 
 struct Dot : VnniDot {
-  // Four registers of sums hide the latency of tdpbusd, and make the most of a gate's.
-  static constexpr int kDensePairs = 128, kLeastTiles = 2;
+  // The registers are configured, for some 200 cycles, each time that tiles are multiplied.
+  static constexpr int kDensePairs = 128;
 };
 
 } // namespace
@@ -57,19 +57,19 @@ constexpr int kHalf = kTileRows / 2;
 // Below, a pass over the weights by vpdpbusd takes no longer.
 constexpr int64_t kLeastRows = 4;
 
-// The shapes of the eight tile registers: 0 to 3 are sums, 4 and 5 activations and weights of 64
-// columns, 6 and 7 those of the columns that are left.
+// The shapes of tile registers: 0 and 1 are sums, 2 and 3 activations and weights of 64 columns, 4
+// and 5 those of the columns that are left.
 struct Shapes {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
   uint8_t rows[16] = {};
 
   Shapes(int64_t activation_rows, int64_t groups_left) {
-    for (int i : {0, 1, 2, 3, 4, 6})
+    for (int i : {0, 1, 2, 4})
       rows[i] = static_cast<uint8_t>(activation_rows);
-    rows[5] = kGroups;
-    rows[7] = static_cast<uint8_t>(groups_left ? groups_left : kGroups);
-    row_bytes[6] = static_cast<uint16_t>(rows[7] * 4);
+    rows[3] = kGroups;
+    rows[5] = static_cast<uint8_t>(groups_left ? groups_left : kGroups);
+    row_bytes[4] = static_cast<uint16_t>(rows[5] * 4);
   }
 
   // GCC's _tile_loadconfig does not say that it reads all of them.
@@ -77,51 +77,51 @@ struct Shapes {
 };
 static_assert(sizeof(Shapes) == 64);
 
-using Sums = int32_t[kMostRows][kHalf];
+// Of a tile: [half][row of activations][row of weights].
+using Sums = int32_t[2][kMostRows][kHalf];
 
-// Of the halves of one tile or two: w is the first one's weights, q the first row of activations.
-template <int kTiles>
-LFK_INLINE void tile_sums(const uint8_t *w, int64_t tile_bytes, const uint8_t *q, int64_t stride,
-                          int64_t groups, Sums *sums) {
+// w is a tile's weights, q the first row of activations.
+LFK_INLINE void tile_sums(const uint8_t *w, const uint8_t *q, int64_t stride, int64_t groups,
+                          Sums &sums) {
+  constexpr int64_t kSecondHalf = kGroupBytes / 2;
   _tile_zero(0);
   _tile_zero(1);
-  if constexpr (kTiles == 2) {
-    _tile_zero(2);
-    _tile_zero(3);
-  }
 #define LFK_ADD(a, b)                                                                              \
   _tile_loadd(a, q, stride);                                                                       \
   _tile_loadd(b, w, kGroupBytes);                                                                  \
   _tile_dpbusd(0, a, b);                                                                           \
-  _tile_loadd(b, w + kGroupBytes / 2, kGroupBytes);                                                \
-  _tile_dpbusd(1, a, b);                                                                           \
-  if constexpr (kTiles == 2) {                                                                     \
-    _tile_loadd(b, w + tile_bytes, kGroupBytes);                                                   \
-    _tile_dpbusd(2, a, b);                                                                         \
-    _tile_loadd(b, w + tile_bytes + kGroupBytes / 2, kGroupBytes);                                 \
-    _tile_dpbusd(3, a, b);                                                                         \
-  }
+  _tile_loadd(b, w + kSecondHalf, kGroupBytes);                                                    \
+  _tile_dpbusd(1, a, b);
   for (; groups >= kGroups; groups -= kGroups, q += kGroups * 4, w += kGroups * kGroupBytes) {
-    LFK_ADD(4, 5)
+    LFK_ADD(2, 3)
   }
   if (groups > 0) {
-    LFK_ADD(6, 7)
+    LFK_ADD(4, 5)
   }
 #undef LFK_ADD
   _tile_stored(0, sums[0], sizeof sums[0][0]);
   _tile_stored(1, sums[1], sizeof sums[0][0]);
-  if constexpr (kTiles == 2) {
-    _tile_stored(2, sums[2], sizeof sums[0][0]);
-    _tile_stored(3, sums[3], sizeof sums[0][0]);
-  }
 }
 
-// Puts the sums of rows first.. of x, of one half of a tile, whose first row is `row` in the matrix
-// and `at` in the target.
+// vpdpwssd takes the products of narrow row sums and zero points away: the row sums are the low
+// halves of its elements, where the other factor's high halves are 0.
+LFK_INLINE __m512i exact(bool wide, __m512i sums, __m512i row_sums, int32_t zero_point) {
+  if (wide)
+    return Dot::plus(sums, Dot::times(row_sums, -zero_point));
+  return _mm512_dpwssd_epi32(sums, row_sums, _mm512_set1_epi32(static_cast<uint16_t>(-zero_point)));
+}
+
+// Puts the sums of a tile and of rows first.. of x. The tile's first row is `row` in the matrix and
+// `at` in the target.
 LFK_INLINE void put(const Matrix &m, int64_t row, const Sums &sums, const ActivationRows &x,
                     int64_t first, int64_t count, const Target &target, int64_t at) {
-  const __m512i row_sums = Dot::row_sums(m, row);
-  const __m512 scales = Dot::load_values(target.scales + at * 4);
+  __m512i row_sums[2];
+  __m512 scales[2];
+  LFK_UNROLLED (half, 2) {
+    row_sums[half] = Dot::row_sums(m, row + half * kHalf);
+    scales[half] = load_as<Wide>(target.scales, at + half * kHalf);
+  }
+  const bool wide = m.wide_row_sums;
   const int32_t *const zero_points = x.zero_points + first;
   const float *const row_scales = x.scales + first;
   const int64_t addend_stride = target.addend_stride * 4, out_stride = target.out_stride;
@@ -129,10 +129,12 @@ LFK_INLINE void put(const Matrix &m, int64_t row, const Sums &sums, const Activa
   float *out = target.out + first * out_stride + at;
 #pragma GCC unroll 4
   for (int64_t r = 0; r < count; ++r, addend += addend_stride, out += out_stride) {
-    const __m512i zeros = Dot::times(row_sums, -zero_points[r]);
-    const __m512 scale = Dot::splat_values(row_scales[r]) * scales;
-    const __m512i exact = Dot::plus(_mm512_load_si512(sums[r]), zeros);
-    store(out, fma(to_floats(exact), scale, Dot::load_values(addend)));
+    LFK_UNROLLED (half, 2) {
+      const __m512i sum =
+          exact(wide, _mm512_load_si512(sums[half][r]), row_sums[half], zero_points[r]);
+      const Wide scale = splat_as<Wide>(row_scales[r]) * scales[half];
+      store(out + half * kHalf, fma(to_floats(sum), scale, load_as<Wide>(addend, half * kHalf)));
+    }
   }
 }
 
@@ -142,21 +144,13 @@ void multiply(const Matrix &m, int64_t first, int64_t tiles, const ActivationRow
   const int64_t passes = divide_up(rows, kMostRows), count = divide_up(rows, passes);
   const Shapes shapes(count, m.groups % kGroups);
   shapes.use();
-  alignas(64) Sums sums[4];
-  for (int64_t t = 0; t < tiles; t += 2) {
-    const int64_t together = tiles - t < 2 ? 1 : 2;
+  alignas(64) Sums sums;
+  for (int64_t t = 0; t < tiles; ++t) {
     const uint8_t *const w = m.tiles + (first + t) * m.tile_bytes();
     for (int64_t pass = 0; pass < passes; ++pass) {
       const int64_t row = pass * count < rows - count ? pass * count : rows - count;
-      const uint8_t *const q = x.data + row * x.stride;
-      if (together == 2)
-        tile_sums<2>(w, m.tile_bytes(), q, x.stride, m.groups, sums);
-      else
-        tile_sums<1>(w, m.tile_bytes(), q, x.stride, m.groups, sums);
-      for (int64_t half = 0; half < 2 * together; ++half) {
-        const int64_t at = t * kTileRows + half * kHalf;
-        put(m, first * kTileRows + at, sums[half], x, row, count, target, at);
-      }
+      tile_sums(w, x.data + row * x.stride, x.stride, m.groups, sums);
+      put(m, (first + t) * kTileRows, sums, x, row, count, target, t * kTileRows);
     }
   }
 }

@@ -32,7 +32,7 @@ LFK_INLINE Floats rounded(Floats x) {
 LFK_INLINE Integers rounded_to_integers(Floats x) { return _mm256_cvtps_epi32(x); }
 LFK_INLINE Floats to_floats(Integers x) { return _mm256_cvtepi32_ps(x); }
 LFK_INLINE Floats as_floats(Integers bits) { return _mm256_castsi256_ps(bits); }
-LFK_INLINE Integers add(Integers a, Integers b) { return _mm256_add_epi32(a, b); }
+LFK_INLINE Integers add(Integers a, int32_t b) { return _mm256_add_epi32(a, splat(b)); }
 
 LFK_INLINE float least_of(Floats x) {
   __m128 least = _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

@@ -14,6 +14,20 @@ LFK_INLINE __m512 fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, 
 LFK_INLINE void store(float *p, __m512 x) { _mm512_storeu_ps(p, x); }
 LFK_INLINE __m512 min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
 LFK_INLINE __m512 max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+LFK_INLINE __m512 rounded(__m512 x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+LFK_INLINE __m512i rounded_to_integers(__m512 x) { return _mm512_cvtps_epi32(x); }
+LFK_INLINE __m512i add(__m512i a, int32_t b) { return _mm512_add_epi32(a, _mm512_set1_epi32(b)); }
+LFK_INLINE float least_of(__m512 x) { return _mm512_reduce_min_ps(x); }
+LFK_INLINE bool has_nan(__m512 x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q) != 0; }
+LFK_INLINE void store_integers(__m512i q, int bytes, uint8_t *to) {
+  if (bytes == 2)
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), _mm512_cvtsepi32_epi16(q));
+  else
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(to),
+                     _mm512_cvtusepi32_epi8(_mm512_max_epi32(q, _mm512_setzero_si512())));
+}
 
 struct VnniDot {
   using Register = __m512i;

@@ -71,9 +71,9 @@ TEST(projections_of_awkward_sizes_are_exact) {
 
 TEST(products_of_a_step_are_exact) {
   for (Precision precision : {kInt8, kInt16})
-    for (int64_t hidden : {1, 7, 9, 33, 151})
+    for (int64_t hidden : {1, 7, 9, 33, 64, 151})
       for (const Pattern pattern : {kPairSafe[0], kPairSafe[2], kAny[0], kAny[3]})
-        for (int64_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 17, 20, 67}) {
+        for (int64_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 20, 33, 67}) {
           WITH("hidden ", hidden, " precision ", precision_name(precision));
           const SourceStack stack =
               patterned_stack(shape_of(1, hidden, 0, 1, 1, precision), pattern);

@@ -56,6 +56,14 @@ TEST(forward_of_awkward_sizes_equals_the_reference) {
   }
 }
 
+// More than 1 MB: every other step takes the tiles from the last one on.
+TEST(forward_of_large_matrices_equals_the_reference) {
+  for (int64_t rows : {1, 2, 9}) {
+    WITH("rows ", rows);
+    check_reference(random_stack(shape_of(3, 521), Weights::any, 15), 3, rows);
+  }
+}
+
 TEST(forward_of_any_batch_equals_its_rows) {
   for_each_stack(7, 9, [](const SourceStack &stack) {
     const auto packed = stack.packed();

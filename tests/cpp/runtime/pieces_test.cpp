@@ -33,7 +33,7 @@ TEST(each_piece_is_done_once_in_each_turn) {
       run_on_team(members, kTurns, [&](int turn, const Member &member) {
         if (turn % 7 == member.index())
           std::this_thread::yield();
-        pieces.for_each(turn * 3, count, member, [&](int64_t i) {
+        pieces.for_each(turn * 3, count, turn % 2 == 0, member, [&](int64_t i) {
           wrong += done[static_cast<size_t>(i)].fetch_add(1) != turn - 1;
         });
       });
@@ -46,23 +46,37 @@ TEST(each_piece_is_done_once_in_each_turn) {
 TEST(members_begin_with_their_own_pieces) {
   constexpr int64_t kCount = 7;
   constexpr int kMembers = 3;
-  std::vector<int64_t> first(kMembers);
-  Workspace memory;
-  const Pieces pieces(memory, kMembers);
-  std::atomic<int> begun{0};
-  run_on_team(kMembers, 1, [&](int turn, const Member &member) {
-    bool is_first = true;
-    pieces.for_each(turn, kCount, member, [&](int64_t i) {
-      if (!is_first)
-        return;
-      is_first = false;
-      first[static_cast<size_t>(member.index())] = i;
-      ++begun;
-      while (begun < kMembers) // nobody has taken another one's by then
-        std::this_thread::yield();
+  const std::vector<int64_t> expected[] = {{0, 2, 4}, {1, 3, 6}}; // forwards and backwards
+  for (const bool backwards : {false, true}) {
+    std::vector<int64_t> first(kMembers);
+    Workspace memory;
+    const Pieces pieces(memory, kMembers);
+    std::atomic<int> begun{0};
+    run_on_team(kMembers, 1, [&](int turn, const Member &member) {
+      bool is_first = true;
+      pieces.for_each(turn, kCount, backwards, member, [&](int64_t i) {
+        if (!is_first)
+          return;
+        is_first = false;
+        first[static_cast<size_t>(member.index())] = i;
+        ++begun;
+        while (begun < kMembers) // nobody has taken another one's by then
+          std::this_thread::yield();
+      });
     });
-  });
-  CHECK(first == (std::vector<int64_t>{0, 2, 4}));
+    CHECK(first == expected[backwards]);
+  }
+}
+
+TEST(one_member_goes_both_ways) {
+  Workspace memory;
+  const Pieces pieces(memory, 1);
+  for (const bool backwards : {false, true}) {
+    std::vector<int64_t> order;
+    pieces.for_each(1, 4, backwards, Member(), [&](int64_t i) { order.push_back(i); });
+    CHECK(order ==
+          (backwards ? std::vector<int64_t>{3, 2, 1, 0} : std::vector<int64_t>{0, 1, 2, 3}));
+  }
 }
 
 TEST(a_member_that_is_held_up_leaves_its_pieces_to_others) {
@@ -71,7 +85,7 @@ TEST(a_member_that_is_held_up_leaves_its_pieces_to_others) {
   const Pieces pieces(memory, 2);
   std::atomic<int64_t> done{0}, of_other{0};
   run_on_team(2, 1, [&](int turn, const Member &member) {
-    pieces.for_each(turn, kCount, member, [&](int64_t) {
+    pieces.for_each(turn, kCount, false, member, [&](int64_t) {
       ++done;
       if (member.index() == 0)
         return;
@@ -91,7 +105,7 @@ TEST(a_late_member_finds_pieces_of_its_own_turn_alone) {
   const Member first(team, 0, 2), second(team, 1, 2);
   const auto count = [&](int64_t turn, const Member &member) {
     int64_t found = 0;
-    pieces.for_each(turn, 9, member, [&](int64_t) { ++found; });
+    pieces.for_each(turn, 9, false, member, [&](int64_t) { ++found; });
     return found;
   };
   CHECK(count(1, first) == 9);
