@@ -25,6 +25,7 @@ struct Call {
   const Schedule &schedule;
   const StateRows &state_rows;
   const Plane x; // of an LSTM that takes ids, those that were checked
+  const bool begins_backwards;
 
   int64_t gates_per_row() const { return stack.layers[0].hh.num_tiles * kTileRows; }
   int64_t units_per_row() const { return stack.layers[0].hh.num_tiles * kTileUnits; }
@@ -54,7 +55,7 @@ public:
   template <class Visit>
   void for_each_piece(int64_t turn, int64_t size, const Member &member, const Visit &visit) const {
     // Every other step goes backwards: it begins with weights that the second cache still holds.
-    const bool backwards = turn / 2 % 2 == 0;
+    const bool backwards = (turn % 4 < 2) != call_.begins_backwards;
     const auto visit_ith = [&](TileRange of, int64_t i, int64_t tiles) {
       const int64_t begin = of.begin + i * tiles;
       visit(TileRange{begin, std::min(begin + tiles, of.end)});
@@ -65,10 +66,12 @@ public:
                               [&](int64_t i) { visit_ith(all, i, size); });
     }
     const TileRange own = share(member);
-    const int64_t tiles = tiles_at_once(own.end - own.begin),
-                  count = divide_up(own.end - own.begin, tiles);
+    const int64_t tiles = own.end - own.begin, at_once = tiles_at_once(tiles);
+    if (tiles <= at_once)
+      return visit(own);
+    const int64_t count = divide_up(tiles, at_once);
     for (int64_t n = 0; n < count; ++n)
-      visit_ith(own, backwards ? count - 1 - n : n, tiles);
+      visit_ith(own, backwards ? count - 1 - n : n, at_once);
   }
   // Tiles whose gates, of so many rows, fit the first cache; of a team's members each has two
   // pieces.
@@ -104,9 +107,10 @@ private:
   int64_t tiles_at_once(int64_t tiles) const {
     constexpr int64_t kHeld = int64_t{1} << 20, kBytes = int64_t{1} << 18;
     const Matrix &m = weights_.hh;
-    const int64_t of_a_tile = m.products() * weight_bits(m.arithmetic) / 8 / m.num_tiles;
-    return tiles * of_a_tile > kHeld ? round_up(divide_up(kBytes, of_a_tile), window_)
-                                     : std::max<int64_t>(1, tiles);
+    const int64_t bytes = m.products() * weight_bits(m.arithmetic) / 8;
+    if (tiles * bytes <= kHeld * m.num_tiles)
+      return tiles;
+    return round_up(divide_up(kBytes, bytes / m.num_tiles), window_);
   }
   int64_t tiles_of_each(int64_t pieces) const {
     return std::max<int64_t>(1, weights_.hh.num_tiles / pieces);

@@ -67,34 +67,36 @@ void Direction::run(Chunk chunk, const Plane &in, const Plane &out, float *gates
                             to.first + chunk_row * to.stride);
     });
   };
-  const RowRange passed = state_.share_of_output(member);
-  if (chunk.end - chunk.begin == 1 && rows >= kRowsOfPieces) {
-    gates += member.index() * gates_of_a_piece(rows, member.size());
-    const int64_t size = state_.tiles_of_a_piece(rows, member.size());
-    state_.step(step_of(chunk.begin), rows, size, member, [&](TileRange tiles) {
-      const int64_t stride = (tiles.end - tiles.begin) * kTileRows;
-      input_gates(tiles, {gates, stride});
-      return TileRows<const float>{gates, stride};
-    });
-    pass_on(chunk.begin, 0, passed, out);
-    return member.meet();
-  }
-  const int64_t stride = call_.gates_per_row();
-  const auto of = [&](TileRange tiles, int64_t row) {
-    return gates + row * stride + tiles.begin * kTileRows;
+  const bool one_step = chunk.end - chunk.begin == 1, many_rows = one_step && rows >= kRowsOfPieces;
+  const int64_t size = many_rows
+                           ? state_.tiles_of_a_piece(rows, member.size())
+                           : state_.tiles_worth_taking(active(time(chunk.begin)), member.size());
+  // Of many rows a piece's alone, so that they stay in the first cache.
+  const auto gates_of = [&](TileRange tiles, int64_t row) -> TileRows<float> {
+    if (many_rows)
+      return {gates + member.index() * gates_of_a_piece(rows, member.size()),
+              (tiles.end - tiles.begin) * kTileRows};
+    const int64_t stride = call_.gates_per_row();
+    return {gates + row * stride + tiles.begin * kTileRows, stride};
   };
-  const int64_t size = state_.tiles_worth_taking(active(time(chunk.begin)), member.size());
-  state_.for_each_piece(2 * chunk.begin + 1, size, member,
-                        [&](TileRange tiles) { input_gates(tiles, {of(tiles, 0), stride}); });
-  if (size)
-    member.meet(); // others go on with these gates
+  if (!one_step) {
+    state_.for_each_piece(2 * chunk.begin + 1, size, member,
+                          [&](TileRange tiles) { input_gates(tiles, gates_of(tiles, 0)); });
+    if (size)
+      member.meet(); // others go on with these gates
+  }
+  const RowRange passed = state_.share_of_output(member);
   int64_t first = 0;
   for (int64_t s = chunk.begin; s < chunk.end; ++s) {
     const int64_t n = active(time(s));
     if (n == 0)
       continue; // rows that have ended, or not begun
-    state_.step(step_of(s), n, size, member,
-                [&](TileRange tiles) { return TileRows<const float>{of(tiles, first), stride}; });
+    state_.step(step_of(s), n, size, member, [&](TileRange tiles) {
+      const TileRows<float> taken = gates_of(tiles, first);
+      if (one_step)
+        input_gates(tiles, taken);
+      return TileRows<const float>{taken.first, taken.stride};
+    });
     pass_on(s, first, passed, out);
     first += n;
   }

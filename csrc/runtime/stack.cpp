@@ -268,7 +268,10 @@ void run_stack(const PackedStack &stack, const LstmArguments &a, const Split *gi
   Workspace memory;
   const Plane x =
       stack.takes_ids() ? checked_ids(a, schedule, shape.input_size, memory) : x_plane(a);
-  const Call call{stack, a, active_kernels(), schedule, state_rows, x};
+  // The thread's next call goes on as a step of this one would.
+  thread_local bool backwards = false;
+  const Call call{stack, a, active_kernels(), schedule, state_rows, x, backwards};
+  backwards ^= a.time_steps % 2 != 0;
   if (a.lengths)
     clear_padding(call);
   const Split split = given ? *given : split_of(stack, a, &follows_closely);

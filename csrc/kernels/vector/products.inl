@@ -20,8 +20,8 @@
 //   row_sums(matrix, first row); times(row sums, integer): what sums can start at
 //   kOffset: what is taken from activations that have zero points before they are multiplied
 // Those of Dot are Values: Floats, or twice as many, with *, /, -, fma, min, max, store and what
-//   quantizes, from rounded on; load_values(address), splat_values(float); join(floats, floats): the
-//   first alone where Values are Floats
+//   quantizes, from rounded on; load_values(address), splat_values(float); join(floats, floats):
+//   the first alone where Values are Floats
 // For 4-bit weights Dot gives
 //   Int4Sums of 8 x kGates rows, which to_floats takes to Values
 //   int4_sums<R>(weights of 32 rows, activations, bytes from row to row of them, groups of 4

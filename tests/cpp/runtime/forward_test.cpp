@@ -56,12 +56,15 @@ TEST(forward_of_awkward_sizes_equals_the_reference) {
   }
 }
 
-// More than 1 MB: every other step takes the tiles from the last one on.
+// More than 1 MB: every other step takes the tiles from the last one on, and every other call of
+// one step, too.
 TEST(forward_of_large_matrices_equals_the_reference) {
-  for (int64_t rows : {1, 2, 9}) {
-    WITH("rows ", rows);
-    check_reference(random_stack(shape_of(3, 521), Weights::any, 15), 3, rows);
-  }
+  const SourceStack stack = random_stack(shape_of(3, 521), Weights::any, 15);
+  for (int64_t rows : {1, 2, 9})
+    for (int64_t steps : {3, 1, 1}) {
+      WITH("rows ", rows, " steps ", steps);
+      check_reference(stack, steps, rows);
+    }
 }
 
 TEST(forward_of_any_batch_equals_its_rows) {
