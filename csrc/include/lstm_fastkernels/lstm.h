@@ -95,9 +95,9 @@ struct CallPlan {
   int64_t layers_at_once = 1;       // each on a thread, on chunks that the one below has done
   int64_t products = 0;             // of the whole call
   int64_t products_for_threads = 0; // more than one thread pays from so many on
-  // The same in a call that begins within 50 microseconds of the end of this thread's last one, or an
-  // eighth of what that took, up to a millisecond, when others are still awake. The other members are
-  // of a call that does not.
+  // The same in a call that begins within 50 microseconds of the end of this thread's last one, or
+  // an eighth of what that took, up to a millisecond, when others are still awake. The other
+  // members are of a call that does not.
   int64_t products_for_awake_threads = 0;
   std::vector<MatrixPlan> matrices; // in the order of matrix_names; U before V
 };
