@@ -21,6 +21,9 @@ struct ActivationRows {
   }
 };
 
+// Of a core's second cache: more weights than this are not all there when they are read again.
+constexpr int64_t kBytesOfL2 = int64_t{1} << 20;
+
 // Kernels write whole groups of 8, for 4-bit weights of 32.
 inline int64_t padded_columns(Arithmetic arithmetic, int64_t n) {
   return round_up(n, arithmetic == Arithmetic::int4 ? 32 : kTileUnits);

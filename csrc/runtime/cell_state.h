@@ -69,9 +69,8 @@ public:
     const int64_t tiles = own.end - own.begin, at_once = tiles_at_once(tiles);
     if (tiles <= at_once)
       return visit(own);
-    const int64_t count = divide_up(tiles, at_once);
-    for (int64_t n = 0; n < count; ++n)
-      visit_ith(own, backwards ? count - 1 - n : n, at_once);
+    pieces_.for_each(turn, divide_up(tiles, at_once), backwards, Member(),
+                     [&](int64_t i) { visit_ith(own, i, at_once); });
   }
   // Tiles whose gates, of so many rows, fit the first cache; of a team's members each has two
   // pieces.
@@ -105,10 +104,10 @@ private:
   // Of a share of so many: all, or where the second cache does not hold their weights so few that
   // it holds some, of which the next step can take the last ones first.
   int64_t tiles_at_once(int64_t tiles) const {
-    constexpr int64_t kHeld = int64_t{1} << 20, kBytes = int64_t{1} << 18;
+    constexpr int64_t kBytes = int64_t{1} << 18;
     const Matrix &m = weights_.hh;
     const int64_t bytes = m.products() * weight_bits(m.arithmetic) / 8;
-    if (tiles * bytes <= kHeld * m.num_tiles)
+    if (tiles * bytes <= kBytesOfL2 * m.num_tiles)
       return tiles;
     return round_up(divide_up(kBytes, bytes / m.num_tiles), window_);
   }

@@ -1,5 +1,9 @@
 #include "runtime/pace.h"
 
+#include <algorithm>
+
+#include "runtime/spin.h"
+
 namespace lstm_fastkernels {
 namespace {
 
@@ -43,9 +47,17 @@ struct Pace {
 };
 thread_local Pace pace;
 
+// Behind something that took so long. Who calls can take more than kSoon to come back where large
+// weights have pushed it out of the caches.
+Clock::duration patience_behind(Clock::duration taken) {
+  constexpr int kShare = 8;
+  constexpr Clock::duration kMost = std::chrono::milliseconds(1);
+  return std::clamp<Clock::duration>(taken / kShare, kSoon, kMost);
+}
+
 } // namespace
 
-bool follows_soon() { return Clock::now() - pace.last_end < pace.patience; }
+bool follows_soon(Clock::time_point begin) { return begin - pace.last_end < pace.patience; }
 
 bool follows_closely() {
   pace.begin = Clock::now();
@@ -54,7 +66,7 @@ bool follows_closely() {
     --pace.alone;
     return false;
   }
-  return follows_soon();
+  return follows_soon(pace.begin);
 }
 
 void note_arrival(bool in_time) {
@@ -65,13 +77,15 @@ void note_arrival(bool in_time) {
 
 void note_idle(Clock::time_point since) { pace.idle += Clock::now() - since; }
 
-void note_end_of_job() { pace.last_end = Clock::now(); }
+Clock::duration note_end_of_job(Clock::time_point begin) {
+  pace.last_end = Clock::now();
+  pace.patience = patience_behind(pace.last_end - begin);
+  return pace.patience;
+}
 
 void note_end_of_call() {
-  note_end_of_job();
-  const Clock::duration taken = pace.last_end - pace.begin;
-  pace.patience = patience_behind(taken);
-  if (pace.idle * kIdleOfACall > taken)
+  note_end_of_job(pace.begin);
+  if (pace.idle * kIdleOfACall > pace.last_end - pace.begin)
     pace.add(kHeldUpCall);
   else if (pace.in_time)
     pace.went_well();

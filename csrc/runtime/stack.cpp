@@ -26,8 +26,8 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{192} << 10;
 constexpr int64_t kMaxChunkRows = 192;
 constexpr int64_t kMinChunkRows = 12;
-// Where weights push them out of L2 all the same: then the input's are read for more rows at once.
-constexpr int64_t kProductsOfL2 = int64_t{1} << 20;
+// Where weights, of 8 bits, push them out of L2 all the same: then the input's are read for more
+// rows at once.
 constexpr int64_t kMinChunkRowsBeyond = 48;
 // In which those come who are awake.
 constexpr std::chrono::microseconds kArrival{3};
@@ -36,7 +36,7 @@ constexpr int kShortChunks = 16;
 
 int64_t rows_a_chunk(const Call &call, int64_t active_rows) {
   const int64_t fitting = kChunkBytes / (call.gates_per_row() * int64_t{sizeof(float)});
-  const bool beyond = call.stack.layers[0].hh.products() > kProductsOfL2;
+  const bool beyond = call.stack.layers[0].hh.products() > kBytesOfL2;
   const int64_t wanted =
       std::clamp(fitting, beyond ? kMinChunkRowsBeyond : kMinChunkRows, kMaxChunkRows);
   return std::max(active_rows, std::min(wanted, active_rows * call.arguments.time_steps));

@@ -84,8 +84,8 @@ public:
     if (!mine)
       return false;
     Job job(count, task);
-    const bool soon = follows_soon();
     const Clock::time_point begin = Clock::now();
+    const bool soon = follows_soon(begin);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       start_workers(threads - 1);
@@ -112,9 +112,8 @@ public:
       }
       note_idle(idle_since);
     }
-    patience_ = patience_behind(Clock::now() - begin);
+    patience_ = note_end_of_job(begin);
     running_ = false;
-    note_end_of_job();
     job.rethrow();
     return true;
   }

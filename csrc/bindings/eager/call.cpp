@@ -134,7 +134,7 @@ bool Call::take_state_rows(PyObject *list) {
   const auto count = static_cast<size_t>(a_.batch_size);
   state_rows_.reset(new (std::nothrow) int64_t[count]);
   for (size_t i = 0; state_rows_ && i < count; ++i)
-    state_rows_[i] = PyLong_AsLongLong(PyList_GET_ITEM(list, static_cast<Py_ssize_t>(i)));
+    state_rows_[i] = PyLong_AsLongLong(PyList_GetItem(list, static_cast<Py_ssize_t>(i)));
   a_.state_rows = state_rows_.get();
   a_.state_batch = h.size(1);
   return a_.state_rows && !PyErr_Occurred();

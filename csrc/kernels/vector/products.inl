@@ -165,9 +165,6 @@ LFK_INLINE void tile_products(const Matrix &m, int64_t tile, const Rows<F, R> &r
   }
 }
 
-// Of a core. Weights that come from further away come quicker to StripDot's registers of 256 bits.
-constexpr int64_t kBytesOfL2 = int64_t{1} << 20;
-
 template <Arithmetic F> struct DenseMatrix {
   static constexpr Arithmetic kArithmetic = F;
   static constexpr int kMaxRows = Dot::max_rows<F>();
@@ -175,6 +172,7 @@ template <Arithmetic F> struct DenseMatrix {
   template <int R>
   static LFK_INLINE void run(const Matrix &m, int64_t first, int64_t tiles,
                              const Rows<F, R> &rows) {
+    // Weights from beyond L2 come quicker to StripDot's registers of 256 bits.
     if constexpr (R == 1 && Dot::kNarrowBytes && has_zero_points(F)) {
       if (m.num_tiles * m.groups * kTileRows * group_bytes(F) > kBytesOfL2)
         return run<StripDot>(m, first, tiles, rows);

@@ -15,6 +15,8 @@
 namespace lstm_fastkernels {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // On a thread that has made no calls yet: how many it makes alone behind `happening`, until it
 // expects help again.
 int fewest_calls_alone(const std::function<void()> &happening) {
@@ -69,13 +71,11 @@ TEST(what_others_have_helped_with_is_followed_as_a_call_is) {
     follows_closely();
     note_end_of_call();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    note_end_of_job();
-    followed |= follows_soon();
+    note_end_of_job(Clock::now());
+    followed |= follows_soon(Clock::now());
   }
   CHECK(followed);
 }
-
-using Clock = std::chrono::steady_clock;
 
 // Of calls with help: late, held up for all of it, or as they should be.
 void be_late() { note_arrival(false); }
